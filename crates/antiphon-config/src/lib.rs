@@ -1,0 +1,1 @@
+//! Reading TOML experiments: layers, provenance and exact errors.

@@ -1,0 +1,1 @@
+//! Corpora, length bucketing and batches.

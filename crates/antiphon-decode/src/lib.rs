@@ -1,0 +1,1 @@
+//! Search over step models: greedy, beam.

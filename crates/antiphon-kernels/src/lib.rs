@@ -1,0 +1,1 @@
+//! Whole-sequence recurrent operations and other fused operations with handwritten gradients.

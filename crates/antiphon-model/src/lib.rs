@@ -1,0 +1,1 @@
+//! Cells, encoders, attention, bridges, decoders and the models made of them.

@@ -1,0 +1,1 @@
+//! Tokenizers, normalisation and vocabularies.

@@ -1,0 +1,1 @@
+//! Losses, optimizers, schedules, the training loop and its checkpoints.

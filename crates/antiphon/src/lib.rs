@@ -1,0 +1,1 @@
+//! Recurrent encoder-decoder language models: the experiment and the command line.
