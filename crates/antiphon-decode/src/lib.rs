@@ -1,1 +1,35 @@
 //! Search over step models: greedy, beam.
+//!
+//! A model gives, for each row in flight, the log-probability of every next token. A [`Strategy`] decides which tokens
+//! to follow, and hands back the best [`Hypothesis`]es of each source:
+//!
+//! ```text
+//! SearchConfig ─ build ─▶ Strategy ─ begin(model, sources) ─▶ Search ─ advance, advance, … ─▶ Finished { row, hypotheses }
+//! ```
+//!
+//! A [`Search`] is a value that can be left and resumed after any step; each step yields the sentences that it finished.
+//! [`Strategy::run`] does all steps of one batch, [`search_all`] those of a whole corpus, [`score`] follows given
+//! targets instead of choosing.
+//!
+//! This crate knows a model only as [`StepModel`](antiphon_core::StepModel). Rows, steps and sources are counted from 0
+//! in its errors.
+
+#![forbid(unsafe_code)]
+
+mod beam;
+mod config;
+mod corpus;
+mod forced;
+mod greedy;
+mod length;
+mod search;
+mod stepper;
+mod trail;
+
+pub use beam::BeamConfig;
+pub use config::SearchConfig;
+pub use corpus::{order_by_length, restore, search_all};
+pub use forced::score;
+pub use greedy::GreedyConfig;
+pub use length::{AverageLength, GnmtPenalty, LengthPenalty, MaxLength, NoPenalty};
+pub use search::{Finished, Hypothesis, Search, Strategy};

@@ -1,0 +1,303 @@
+//! Beam search: of all one-token continuations of a sentence's live beginnings, the `width` most probable live on.
+//!
+//! All sentences of a batch step together, and all live rows of all sentences are one batch to the model. A sentence
+//! starts as one row, spreads over the beam as it can, and leaves the batch in the step that settles it.
+//!
+//! *Candidates.* Each row is asked for its `width + 1` best tokens. That is enough to lose nothing: a row has one
+//! continuation that ends, so its `width` best living ones are among them, and so are the `width` best of the sentence.
+//! Ended candidates therefore never starve the beam. A candidate may end only from the first `width` places of the
+//! step: an end symbol that a living beam would have passed over is passed over (and a beam of 1 is greedy).
+//!
+//! *Settled.* Finished hypotheses compete with live ones by score. A sentence is settled when the best live beginning
+//! cannot reach the worst of the `n_best` finished ones any more ([`LengthPenalty::best_attainable`]), at the length
+//! limit, or when `patience · width` hypotheses have finished.
+
+use std::cmp::Ordering;
+
+use antiphon_core::{Result, Selection, SourceBatch, Special, StepModel, TokenId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::length::{LengthPenalty, MaxLength};
+use crate::search::{Finished, Hypothesis, Search, Strategy};
+use crate::stepper::{Rules, Stepper};
+use crate::trail::{ROOT, Trail};
+
+/// Beam search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BeamConfig {
+    /// How many beginnings of each sentence live on after a step.
+    #[schemars(range(min = 1))]
+    pub width: u32,
+    /// How many hypotheses are handed back, if as many are found.
+    #[schemars(range(min = 1))]
+    pub n_best: u32,
+    /// How length enters the score.
+    pub length_penalty: LengthPenalty,
+    /// A sentence is settled once `patience · width` hypotheses (and `n_best` at least) have finished, even if live
+    /// ones might still win. With 1, which is usual, a beam of width 1 is greedy; a large number means never
+    /// (Kasai et al. 2022).
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub patience: f64,
+    /// The longest target allowed. Hypotheses that it cuts off are handed back only if none has finished.
+    pub max_length: MaxLength,
+    /// The fewest tokens before the end symbol. Where `max_length` leaves no room for them, it has the last word.
+    pub min_length: u32,
+    /// Whether the unknown symbol may not be chosen.
+    pub forbid_unknown: bool,
+    /// Whether answers carry their attention weights.
+    pub return_attention: bool,
+}
+
+impl Default for BeamConfig {
+    fn default() -> Self {
+        Self {
+            width: 5,
+            n_best: 1,
+            length_penalty: LengthPenalty::default(),
+            patience: 1.0,
+            max_length: MaxLength::default(),
+            min_length: 0,
+            forbid_unknown: false,
+            return_attention: false,
+        }
+    }
+}
+
+/// [`BeamConfig`], checked.
+pub(crate) struct Beam {
+    settings: Settings,
+    max_length: MaxLength,
+    rules: Rules,
+}
+
+#[derive(Clone)]
+struct Settings {
+    width: usize,
+    n_best: usize,
+    /// How many finished hypotheses settle a sentence.
+    enough: usize,
+    penalty: LengthPenalty,
+}
+
+impl Beam {
+    pub(crate) fn new(config: BeamConfig) -> Self {
+        let (width, n_best) = (config.width as usize, config.n_best as usize);
+        let enough = ((config.patience * width as f64).ceil() as usize).max(n_best);
+        Self {
+            settings: Settings { width, n_best, enough, penalty: config.length_penalty },
+            max_length: config.max_length,
+            rules: Rules {
+                min_length: config.min_length as usize,
+                forbid_unknown: config.forbid_unknown,
+                attention: config.return_attention,
+            },
+        }
+    }
+}
+
+impl Strategy for Beam {
+    fn begin<'m>(&self, model: &'m dyn StepModel, sources: &SourceBatch) -> Result<Box<dyn Search + 'm>> {
+        let selection = Selection::Top(self.settings.width.saturating_add(1));
+        let stepper = Stepper::begin(model, sources, selection, Some(&self.rules))?;
+        let sentence = |row| Sentence {
+            row,
+            max_length: self.max_length.tokens(stepper.source_length(row)),
+            live: vec![Live { node: ROOT, log_prob: 0.0, row: 0 }],
+            ended: Vec::new(),
+            endings: 0,
+            trail: Trail::default(),
+        };
+        let sentences = (0..sources.rows()).map(sentence).collect();
+        let settings = self.settings.clone();
+        Ok(Box::new(BeamSearch { settings, stepper, sentences, scratch: Scratch::default() }))
+    }
+}
+
+struct BeamSearch<'m> {
+    settings: Settings,
+    stepper: Stepper<'m>,
+    /// The open sentences, in the order of the session's rows.
+    sentences: Vec<Sentence>,
+    scratch: Scratch,
+}
+
+/// Buffers that are reused from step to step.
+#[derive(Default)]
+struct Scratch {
+    candidates: Vec<Candidate>,
+    parents: Vec<Live>,
+    keep: Vec<u32>,
+    next: Vec<TokenId>,
+}
+
+struct Sentence {
+    row: usize,
+    max_length: usize,
+    /// Best first; as many session rows, in this order.
+    live: Vec<Live>,
+    /// The best `n_best` that have finished, best first.
+    ended: Vec<Ended>,
+    /// How many have finished.
+    endings: usize,
+    trail: Trail,
+}
+
+/// A beginning that is followed. `row` is the session's row that it grew from.
+struct Live {
+    node: u32,
+    log_prob: f64,
+    row: u32,
+}
+
+/// A hypothesis that reached the end symbol.
+struct Ended {
+    node: u32,
+    log_prob: f64,
+    score: f64,
+}
+
+/// A continuation by one token: of the parent at `rank`, the `place`-best token.
+struct Candidate {
+    log_prob: f64,
+    rank: u32,
+    place: u32,
+    token: TokenId,
+}
+
+impl Candidate {
+    /// Best first; of equals the one of the better parent, then the smaller token (a row's tokens come in this order).
+    fn order(&self, other: &Self) -> Ordering {
+        let best = other.log_prob.total_cmp(&self.log_prob);
+        best.then(self.rank.cmp(&other.rank)).then(self.place.cmp(&other.place))
+    }
+}
+
+impl Search for BeamSearch<'_> {
+    fn advance(&mut self) -> Result<Vec<Finished>> {
+        if self.is_done() {
+            return Ok(Vec::new());
+        }
+        if let Err(error) = self.stepper.step() {
+            self.sentences.clear();
+            return Err(error);
+        }
+        let Self { settings, stepper, sentences, scratch } = self;
+        let mut finished = Vec::new();
+        scratch.keep.clear();
+        scratch.next.clear();
+        let mut first = 0;
+        sentences.retain_mut(|sentence| {
+            let rows = sentence.live.len();
+            sentence.grow(settings, stepper, first, scratch);
+            first += rows;
+            if sentence.is_settled(settings, stepper.steps()) {
+                finished.push(sentence.close(settings, stepper.steps(), &scratch.parents));
+                return false;
+            }
+            for live in &sentence.live {
+                scratch.keep.push(live.row);
+                scratch.next.push(sentence.trail.token(live.node));
+            }
+            true
+        });
+        stepper.keep(&scratch.keep, &scratch.next);
+        Ok(finished)
+    }
+
+    fn is_done(&self) -> bool {
+        self.sentences.is_empty()
+    }
+}
+
+impl Sentence {
+    /// Replaces the live beginnings, whose session rows start at `first`, by their best continuations; those of before
+    /// are left in `scratch.parents`.
+    fn grow(&mut self, settings: &Settings, stepper: &Stepper<'_>, first: usize, scratch: &mut Scratch) {
+        let Scratch { candidates, parents, .. } = scratch;
+        candidates.clear();
+        let attention = self.trail.next_attention();
+        for (rank, live) in self.live.iter().enumerate() {
+            let (tokens, log_probs) = stepper.row(first + rank);
+            let possible = tokens.iter().zip(log_probs).enumerate().filter(|(_, (_, p))| **p > f32::NEG_INFINITY);
+            candidates.extend(possible.map(|(place, (&token, &log_prob))| Candidate {
+                log_prob: live.log_prob + f64::from(log_prob),
+                rank: rank as u32,
+                place: place as u32,
+                token,
+            }));
+            if let Some(weights) = stepper.attention(first + rank) {
+                self.trail.attend(weights);
+            }
+        }
+        // A row ends once and there are at most `width` rows: twice the width holds the best `width` that live on.
+        keep_best(candidates, settings.width.saturating_mul(2));
+
+        std::mem::swap(&mut self.live, parents);
+        self.live.clear();
+        for (place, candidate) in candidates.iter().enumerate() {
+            let (parent, weights) = (parents[candidate.rank as usize].node, attention + candidate.rank);
+            if candidate.token != Special::End.id() {
+                if self.live.len() < settings.width {
+                    let node = self.trail.push(parent, candidate.token, weights);
+                    let row = first as u32 + candidate.rank;
+                    self.live.push(Live { node, log_prob: candidate.log_prob, row });
+                }
+            } else if place < settings.width {
+                self.end(settings, candidate.log_prob, stepper.steps(), parent, weights);
+            }
+        }
+    }
+
+    /// Takes in a hypothesis of `length` tokens that has just ended, if it is among the best. Of equals the earlier wins.
+    fn end(&mut self, settings: &Settings, log_prob: f64, length: usize, parent: u32, weights: u32) {
+        self.endings += 1;
+        let score = settings.penalty.score(log_prob, length);
+        let place = self.ended.partition_point(|other| other.score >= score);
+        if place < settings.n_best {
+            let node = self.trail.push(parent, Special::End.id(), weights);
+            self.ended.insert(place, Ended { node, log_prob, score });
+            self.ended.truncate(settings.n_best);
+        }
+    }
+
+    /// Whether going on cannot, or may not, change the answer; `length` is that of the live beginnings.
+    fn is_settled(&self, settings: &Settings, length: usize) -> bool {
+        let Some(best) = self.live.first() else { return true };
+        let unbeatable = || {
+            let attainable = settings.penalty.best_attainable(best.log_prob, self.max_length);
+            self.ended.get(settings.n_best - 1).is_some_and(|worst| attainable <= worst.score)
+        };
+        length >= self.max_length || self.endings >= settings.enough || unbeatable()
+    }
+
+    /// The answer: what has finished, or else what lives, or else what lived last.
+    fn close(&mut self, settings: &Settings, length: usize, parents: &[Live]) -> Finished {
+        let hypothesis = |node: u32, log_prob: f64, score: f64, finished: bool| {
+            let (mut tokens, attention) = self.trail.spell(node);
+            if finished {
+                tokens.pop();
+            }
+            Hypothesis { tokens, log_prob, score, finished, attention }
+        };
+        let (open, length) = if self.live.is_empty() { (parents, length - 1) } else { (&self.live[..], length) };
+        let hypotheses = if self.ended.is_empty() {
+            let score = |log_prob| settings.penalty.score(log_prob, length);
+            let best = open.iter().take(settings.n_best);
+            best.map(|live| hypothesis(live.node, live.log_prob, score(live.log_prob), false)).collect()
+        } else {
+            self.ended.iter().map(|e| hypothesis(e.node, e.log_prob, e.score, true)).collect()
+        };
+        Finished { row: self.row, hypotheses }
+    }
+}
+
+/// Keeps the best `n` candidates, in order.
+fn keep_best(candidates: &mut Vec<Candidate>, n: usize) {
+    if candidates.len() > n {
+        candidates.select_nth_unstable_by(n, Candidate::order);
+        candidates.truncate(n);
+    }
+    candidates.sort_unstable_by(Candidate::order);
+}

@@ -1,0 +1,178 @@
+//! `[search]`: which strategy, and its settings.
+
+use antiphon_core::{Error, Problem, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::beam::{Beam, BeamConfig};
+use crate::greedy::{Greedy, GreedyConfig};
+use crate::length::{GnmtPenalty, LengthPenalty, MaxLength};
+use crate::search::Strategy;
+
+/// How answers are searched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SearchConfig {
+    /// At each step the most probable token.
+    Greedy(GreedyConfig),
+    /// At each step the `width` most probable beginnings.
+    Beam(BeamConfig),
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self::Beam(BeamConfig::default())
+    }
+}
+
+impl SearchConfig {
+    /// The strategy itself.
+    ///
+    /// # Errors
+    /// All [`problems`](Self::problems) at once.
+    pub fn build(&self) -> Result<Box<dyn Strategy>> {
+        let problems = self.problems();
+        if !problems.is_empty() {
+            return Err(Error { file: None, problems });
+        }
+        Ok(match self {
+            Self::Greedy(config) => Box::new(Greedy::new(config.clone())),
+            Self::Beam(config) => Box::new(Beam::new(config.clone())),
+        })
+    }
+
+    /// Every value that is out of range and every pair that contradicts itself; places are keys below this table.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut demand = |holds: bool, place: &str, message: String| {
+            if !holds {
+                found.push(Problem { place: place.into(), message });
+            }
+        };
+        let (max_length, min_length) = match self {
+            Self::Greedy(config) => (&config.max_length, config.min_length),
+            Self::Beam(config) => (&config.max_length, config.min_length),
+        };
+        let MaxLength { ratio, limit, .. } = *max_length;
+        demand(ratio.is_finite() && ratio >= 0.0, "max_length.ratio", format!("must be at least 0, got {ratio}"));
+        demand(limit >= 1, "max_length.limit", format!("must be at least 1, got {limit}"));
+        let room = min_length == 0 || min_length < limit;
+        demand(room, "min_length", format!("must be below `max_length.limit` ({limit}), got {min_length}"));
+        if let Self::Beam(BeamConfig { width, n_best, patience, length_penalty, .. }) = self {
+            demand(*width >= 1, "width", format!("must be at least 1, got {width}"));
+            demand(*n_best >= 1, "n_best", format!("must be at least 1, got {n_best}"));
+            demand(*patience > 0.0, "patience", format!("must be above 0, got {patience}"));
+            if let LengthPenalty::Gnmt(GnmtPenalty { alpha }) = length_penalty {
+                let right = alpha.is_finite() && *alpha >= 0.0;
+                demand(right, "length_penalty.alpha", format!("must be at least 0, got {alpha}"));
+            }
+        }
+        found
+    }
+
+    /// The same search, handing back the `n` best hypotheses.
+    ///
+    /// # Errors
+    /// If `n` is not 1 and the search is greedy: it has one answer.
+    pub fn with_n_best(mut self, n: u32) -> Result<Self> {
+        match &mut self {
+            Self::Greedy(_) if n == 1 => {}
+            Self::Greedy(_) => {
+                return Err(Error::new(format!(
+                    "greedy search gives one answer, not {n}; use `search.kind = \"beam\"`"
+                )));
+            }
+            Self::Beam(config) => config.n_best = n,
+        }
+        Ok(self)
+    }
+
+    /// The same search, with or without attention weights in its answers.
+    #[must_use]
+    pub fn with_attention(mut self, wanted: bool) -> Self {
+        match &mut self {
+            Self::Greedy(config) => config.return_attention = wanted,
+            Self::Beam(config) => config.return_attention = wanted,
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<SearchConfig, String> {
+        serde_json::from_str(json).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_key_is_read_and_written_again() {
+        let beam = r#"{"kind":"beam","width":7,"n_best":3,"length_penalty":{"kind":"gnmt","alpha":0.8},"patience":2.0,"max_length":{"ratio":2.0,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true}"#;
+        assert_eq!(serde_json::to_string(&read(beam).unwrap()).unwrap(), beam);
+        let greedy = r#"{"kind":"greedy","max_length":{"ratio":0.5,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true}"#;
+        assert_eq!(serde_json::to_string(&read(greedy).unwrap()).unwrap(), greedy);
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_default() {
+        assert_eq!(read(r#"{"kind":"beam"}"#), Ok(SearchConfig::default()));
+        assert_eq!(read(r#"{"kind":"greedy"}"#), Ok(SearchConfig::Greedy(GreedyConfig::default())));
+        let gnmt = SearchConfig::Beam(BeamConfig {
+            length_penalty: LengthPenalty::Gnmt(GnmtPenalty { alpha: 0.6 }),
+            ..BeamConfig::default()
+        });
+        assert_eq!(read(r#"{"kind":"beam","length_penalty":{"kind":"gnmt"}}"#), Ok(gnmt));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_at_every_level() {
+        for json in [
+            r#"{"kind":"beam","widht":7}"#,
+            r#"{"kind":"greedy","width":7}"#,
+            r#"{"kind":"beam","max_length":{"limits":7}}"#,
+            r#"{"kind":"beam","length_penalty":{"kind":"none","alpha":1}}"#,
+            r#"{"kind":"beam","length_penalty":{"kind":"average","alpha":1}}"#,
+            r#"{"kind":"sampling"}"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let text = |json: &str| read(json).unwrap().build().err().map(|e| e.to_string());
+        assert_eq!(text(r#"{"kind":"beam"}"#), None);
+        assert_eq!(
+            text(r#"{"kind":"greedy","min_length":5,"max_length":{"limit":5}}"#).unwrap(),
+            "min_length: must be below `max_length.limit` (5), got 5"
+        );
+        let places = |json: &str| read(json).unwrap().problems().into_iter().map(|p| p.place).collect::<Vec<_>>();
+        assert_eq!(
+            places(
+                r#"{"kind":"beam","width":0,"n_best":0,"patience":0,"length_penalty":{"kind":"gnmt","alpha":-1},"max_length":{"ratio":-1,"limit":0}}"#
+            ),
+            ["max_length.ratio", "max_length.limit", "width", "n_best", "patience", "length_penalty.alpha"]
+        );
+    }
+
+    #[test]
+    fn the_schema_states_the_ranges() {
+        let schema = serde_json::to_string(&schemars::schema_for!(SearchConfig)).unwrap();
+        for key in ["\"width\"", "\"patience\"", "\"exclusiveMinimum\":0"] {
+            assert!(schema.contains(key), "{key} in {schema}");
+        }
+        assert_eq!(schema.matches("\"minimum\":1").count(), 3, "width, n_best, limit");
+    }
+
+    #[test]
+    fn one_answer_is_all_that_greedy_has() {
+        let greedy = SearchConfig::Greedy(GreedyConfig::default());
+        assert_eq!(greedy.clone().with_n_best(1), Ok(greedy.clone()));
+        assert!(greedy.with_n_best(2).unwrap_err().to_string().contains("one answer"));
+        let SearchConfig::Beam(beam) = SearchConfig::default().with_n_best(4).unwrap().with_attention(true) else {
+            panic!("a beam stays a beam");
+        };
+        assert!(beam.n_best == 4 && beam.return_attention);
+    }
+}

@@ -1,0 +1,78 @@
+//! Searching a whole corpus: sentences of similar length together, answers in the given order.
+
+use antiphon_core::{Error, Result, SourceBatch, StepModel, TokenBatch, TokenId};
+
+use crate::search::{Finished, Hypothesis, Strategy};
+use crate::stepper::name_sources;
+
+/// The places of `lengths` from the longest to the shortest; of equals the earlier first.
+///
+/// The longest first, so that a batch that does not fit into memory fails at once.
+pub fn order_by_length(lengths: &[usize]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+    order
+}
+
+/// Undoes an order: item `i` of `items` goes back to place `order[i]`.
+///
+/// # Panics
+/// If `order` is not a permutation of the items' places.
+pub fn restore<T>(order: &[usize], items: Vec<T>) -> Vec<T> {
+    assert_eq!(order.len(), items.len(), "an order needs as many items");
+    let mut places: Vec<Option<T>> = items.iter().map(|_| None).collect();
+    for (&place, item) in order.iter().zip(items) {
+        places[place] = Some(item);
+    }
+    places.into_iter().map(|item| item.expect("an order names each place once")).collect()
+}
+
+/// Searches `sources`, rows of ids closed by the end symbol, in batches of at most `rows`: the hypotheses of each
+/// source, best first, in the order of `sources`. `progress` is told how many sources have been answered so far.
+///
+/// # Errors
+/// If `rows` is 0, and those of [`Strategy::run`], which then name the place in `sources`.
+pub fn search_all(
+    strategy: &dyn Strategy,
+    model: &dyn StepModel,
+    sources: &[Vec<TokenId>],
+    rows: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<Hypothesis>>> {
+    if rows == 0 {
+        return Err(Error::new("sentences cannot be searched in batches of 0; use at least 1"));
+    }
+    let order = order_by_length(&sources.iter().map(Vec::len).collect::<Vec<_>>());
+    let (mut answers, mut answered) = (vec![Vec::new(); sources.len()], 0);
+    for places in order.chunks(rows) {
+        let ids: Vec<&[TokenId]> = places.iter().map(|&i| sources[i].as_slice()).collect();
+        let batch = SourceBatch::Tokens(TokenBatch::from_rows(&ids));
+        let mut search = strategy.begin(model, &batch)?;
+        while !search.is_done() {
+            let finished = search.advance().map_err(|error| name_sources(error, places))?;
+            let news = finished.len();
+            for Finished { row, hypotheses } in finished {
+                answers[places[row]] = hypotheses;
+            }
+            if news > 0 {
+                answered += news;
+                progress(answered);
+            }
+        }
+    }
+    Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_come_first_and_every_item_returns() {
+        let lengths = [3, 9, 1, 9, 0, 3];
+        let order = order_by_length(&lengths);
+        assert_eq!(order, [1, 3, 0, 5, 2, 4]);
+        assert_eq!(restore(&order, order.iter().map(|&i| lengths[i]).collect()), lengths);
+        assert!(restore::<u8>(&[], Vec::new()).is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! Greedy search: at each step the most probable token, until the end symbol.
+
+use antiphon_core::{Result, Selection, SourceBatch, Special, StepModel, TokenId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::length::MaxLength;
+use crate::search::{Finished, Hypothesis, Search, Strategy};
+use crate::stepper::{Rules, Stepper};
+
+/// Greedy search. It gives what a beam of width 1 gives, with the log-probability as score.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GreedyConfig {
+    /// The longest target allowed.
+    pub max_length: MaxLength,
+    /// The fewest tokens before the end symbol. Where `max_length` leaves no room for them, it has the last word.
+    pub min_length: u32,
+    /// Whether the unknown symbol may not be chosen.
+    pub forbid_unknown: bool,
+    /// Whether answers carry their attention weights.
+    pub return_attention: bool,
+}
+
+/// [`GreedyConfig`], checked.
+pub(crate) struct Greedy {
+    max_length: MaxLength,
+    rules: Rules,
+}
+
+impl Greedy {
+    pub(crate) fn new(config: GreedyConfig) -> Self {
+        let GreedyConfig { max_length, min_length, forbid_unknown, return_attention } = config;
+        let rules = Rules { min_length: min_length as usize, forbid_unknown, attention: return_attention };
+        Self { max_length, rules }
+    }
+}
+
+impl Strategy for Greedy {
+    fn begin<'m>(&self, model: &'m dyn StepModel, sources: &SourceBatch) -> Result<Box<dyn Search + 'm>> {
+        let stepper = Stepper::begin(model, sources, Selection::Top(1), Some(&self.rules))?;
+        let open = |row| Open {
+            row,
+            max_length: self.max_length.tokens(stepper.source_length(row)),
+            tokens: Vec::new(),
+            log_prob: 0.0,
+            attention: Vec::new(),
+        };
+        let rows = (0..sources.rows()).map(open).collect();
+        Ok(Box::new(GreedySearch { stepper, rows, keep: Vec::new(), next: Vec::new() }))
+    }
+}
+
+struct GreedySearch<'m> {
+    stepper: Stepper<'m>,
+    /// The answers that have not ended, in the order of the session's rows.
+    rows: Vec<Open>,
+    keep: Vec<u32>,
+    next: Vec<TokenId>,
+}
+
+/// An answer that has not ended.
+struct Open {
+    row: usize,
+    max_length: usize,
+    tokens: Vec<TokenId>,
+    log_prob: f64,
+    attention: Vec<Vec<f32>>,
+}
+
+impl Search for GreedySearch<'_> {
+    fn advance(&mut self) -> Result<Vec<Finished>> {
+        if self.is_done() {
+            return Ok(Vec::new());
+        }
+        if let Err(error) = self.stepper.step() {
+            self.rows.clear();
+            return Err(error);
+        }
+        let Self { stepper, rows, keep, next } = self;
+        let mut finished = Vec::new();
+        keep.clear();
+        next.clear();
+        let mut place = 0;
+        rows.retain_mut(|open| {
+            let ended = open.take(stepper, place);
+            if ended.is_none() {
+                keep.push(place as u32);
+                next.extend(open.tokens.last());
+            }
+            place += 1;
+            let open = ended.is_none();
+            finished.extend(ended);
+            open
+        });
+        stepper.keep(keep, next);
+        Ok(finished)
+    }
+
+    fn is_done(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl Open {
+    /// Takes the best token of session row `place`; gives the answer if that closed it.
+    fn take(&mut self, stepper: &Stepper<'_>, place: usize) -> Option<Finished> {
+        let (&[token], &[log_prob]) = stepper.row(place) else { unreachable!("the best token of each row was wanted") };
+        let possible = log_prob > f32::NEG_INFINITY;
+        let ended = possible && token == Special::End.id();
+        if possible {
+            self.log_prob += f64::from(log_prob);
+            self.attention.extend(stepper.attention(place));
+            self.tokens.extend((!ended).then_some(token));
+        }
+        (ended || !possible || self.tokens.len() == self.max_length).then(|| Finished {
+            row: self.row,
+            hypotheses: vec![Hypothesis {
+                tokens: std::mem::take(&mut self.tokens),
+                log_prob: self.log_prob,
+                score: self.log_prob,
+                finished: ended,
+                attention: std::mem::take(&mut self.attention),
+            }],
+        })
+    }
+}

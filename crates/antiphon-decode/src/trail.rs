@@ -1,0 +1,54 @@
+//! The beginnings that a beam has followed, as a tree: a hypothesis is a leaf, and is spelled out once, at the end.
+
+use antiphon_core::TokenId;
+
+/// The parent of first tokens.
+pub(crate) const ROOT: u32 = u32::MAX;
+
+/// A tree of tokens, each pointing back at the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Trail {
+    nodes: Vec<Node>,
+    /// Weights shared by all tokens that grew from one row in one step.
+    attention: Vec<Vec<f32>>,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: u32,
+    token: TokenId,
+    attention: u32,
+}
+
+impl Trail {
+    /// Adds a token behind `parent`; `attention` is where the weights of its row stand.
+    pub(crate) fn push(&mut self, parent: u32, token: TokenId, attention: u32) -> u32 {
+        self.nodes.push(Node { parent, token, attention });
+        self.nodes.len() as u32 - 1
+    }
+
+    /// Where the next row's attention will stand.
+    pub(crate) fn next_attention(&self) -> u32 {
+        self.attention.len() as u32
+    }
+
+    /// Adds the attention of one row in one step.
+    pub(crate) fn attend(&mut self, weights: Vec<f32>) {
+        self.attention.push(weights);
+    }
+
+    /// A node's token.
+    pub(crate) fn token(&self, node: u32) -> TokenId {
+        self.nodes[node as usize].token
+    }
+
+    /// The tokens from the first to `node`, and their attention (empty if there is none).
+    pub(crate) fn spell(&self, node: u32) -> (Vec<TokenId>, Vec<Vec<f32>>) {
+        let path = || std::iter::successors(self.nodes.get(node as usize), |n| self.nodes.get(n.parent as usize));
+        let mut tokens: Vec<TokenId> = path().map(|n| n.token).collect();
+        tokens.reverse();
+        let mut attention: Vec<_> = path().filter_map(|n| self.attention.get(n.attention as usize).cloned()).collect();
+        attention.reverse();
+        (tokens, attention)
+    }
+}

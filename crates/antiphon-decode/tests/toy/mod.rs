@@ -1,0 +1,237 @@
+//! Models small enough to be enumerated, whose answers depend on the source and on the whole prefix.
+
+use std::cell::RefCell;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Result, Selection, SourceBatch, Special, StepModel, StepOutput, StepSession, TokenId, Want};
+use antiphon_decode::{Hypothesis, LengthPenalty};
+
+pub(crate) const PAD: TokenId = Special::Pad.id();
+pub(crate) const UNKNOWN: TokenId = Special::Unknown.id();
+pub(crate) const BEGIN: TokenId = Special::Begin.id();
+pub(crate) const END: TokenId = Special::End.id();
+
+/// The log-probabilities `[V]` of the next token, given source and prefix.
+pub(crate) type Next = Box<dyn Fn(&[TokenId], &[TokenId]) -> Vec<f32>>;
+
+/// A model that is a function.
+pub(crate) struct Toy {
+    pub(crate) vocabulary: usize,
+    pub(crate) next: Next,
+    /// What was asked of it, step after step: rows and selection.
+    pub(crate) asked: RefCell<Vec<(usize, Selection)>>,
+    /// How often rows were selected.
+    pub(crate) selects: RefCell<usize>,
+}
+
+impl Toy {
+    pub(crate) fn new(vocabulary: usize, next: impl Fn(&[TokenId], &[TokenId]) -> Vec<f32> + 'static) -> Self {
+        Self { vocabulary, next: Box::new(next), asked: RefCell::default(), selects: RefCell::default() }
+    }
+
+    /// Probabilities by hand: `table(prefix)` lists `(token, probability)`; all others are impossible.
+    pub(crate) fn table(vocabulary: usize, table: impl Fn(&[TokenId]) -> Vec<(TokenId, f64)> + 'static) -> Self {
+        Self::new(vocabulary, move |_, prefix| {
+            let mut row = vec![f32::NEG_INFINITY; vocabulary];
+            for (token, probability) in table(prefix) {
+                row[token as usize] = probability.ln() as f32;
+            }
+            row
+        })
+    }
+
+    /// A softmax over normal numbers drawn under the hash of source and prefix; every fifth or so token is impossible
+    /// if `holes`, and log-probabilities are rounded to quarters if `ties`.
+    pub(crate) fn random(seed: u64, vocabulary: usize, holes: bool, ties: bool) -> Self {
+        Self::new(vocabulary, move |source, prefix| {
+            let key = Key::from_seed(seed);
+            let key = source.iter().fold(key, |key, &id| key.numbered(u64::from(id)));
+            let key = prefix.iter().fold(key.named("prefix"), |key, &id| key.numbered(u64::from(id)));
+            let hole = |v: usize| holes && key.named("hole").uniform(v as u64) < 0.2;
+            let logits: Vec<f64> =
+                (0..vocabulary).map(|v| if hole(v) { f64::NEG_INFINITY } else { 1.5 * key.normal(v as u64) }).collect();
+            let total = logits.iter().map(|l| l.exp()).sum::<f64>().ln();
+            let log_probs = logits.iter().map(|l| if l.is_finite() { l - total } else { f64::NEG_INFINITY });
+            if ties {
+                log_probs.map(|l| (l * 4.0).floor() as f32 / 4.0).collect()
+            } else {
+                log_probs.map(|l| l as f32).collect()
+            }
+        })
+    }
+}
+
+struct ToySession<'m> {
+    toy: &'m Toy,
+    width: usize,
+    /// Source and what was fed so far, the begin symbol included.
+    rows: Vec<(Vec<TokenId>, Vec<TokenId>)>,
+}
+
+impl StepModel for Toy {
+    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
+        let (width, rows) = match sources {
+            SourceBatch::Tokens(t) => (t.width, (0..t.rows()).map(|b| (t.row(b).to_vec(), Vec::new())).collect()),
+            SourceBatch::Frames { values, lengths, features } => {
+                let width = values.len() / lengths.len() / features;
+                let id = |b: usize, s: usize| values[(b * width + s) * features] as TokenId;
+                let source = |b: usize| (0..lengths[b] as usize).map(|s| id(b, s)).collect();
+                (width, (0..lengths.len()).map(|b| (source(b), Vec::new())).collect())
+            }
+            SourceBatch::None { rows } => (0, vec![(Vec::new(), Vec::new()); *rows]),
+            other => panic!("a toy does not read {other:?}"),
+        };
+        Ok(Box::new(ToySession { toy: self, width, rows }))
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+}
+
+impl StepSession for ToySession<'_> {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
+        assert_eq!(last.len(), self.rows.len(), "each row is fed one token");
+        assert!(!self.rows.is_empty(), "an empty batch is not stepped");
+        self.toy.asked.borrow_mut().push((last.len(), want.selection.clone()));
+        out.tokens.clear();
+        out.log_probs.clear();
+        out.attention.clear();
+        for (b, (source, fed)) in self.rows.iter_mut().enumerate() {
+            assert_eq!(fed.is_empty(), last[b] == BEGIN, "a row begins with the begin symbol, once");
+            fed.push(last[b]);
+            let mut log_probs = (self.toy.next)(source, &fed[1..]);
+            for &id in &want.banned {
+                log_probs[id as usize] = f32::NEG_INFINITY;
+            }
+            let mut entries: Vec<(TokenId, f32)> = (0..).zip(log_probs).collect();
+            match &want.selection {
+                Selection::All => {}
+                Selection::Given(tokens) => entries = vec![entries[tokens[b] as usize]],
+                Selection::Top(k) => {
+                    assert!(*k <= self.toy.vocabulary, "not more than there are");
+                    entries.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                    entries.truncate(*k);
+                }
+            }
+            out.per_row = entries.len();
+            for (token, log_prob) in entries {
+                out.tokens.push(token);
+                out.log_probs.push(log_prob);
+            }
+            if want.attention {
+                let weights = attention(source, &fed[1..]);
+                out.attention.extend((0..self.width).map(|s| weights.get(s).copied().unwrap_or(0.0)));
+            }
+        }
+        Ok(())
+    }
+
+    fn select(&mut self, rows: &[u32]) {
+        *self.toy.selects.borrow_mut() += 1;
+        self.rows = rows.iter().map(|&r| self.rows[r as usize].clone()).collect();
+    }
+}
+
+/// The toys' attention over a source when they choose what follows `prefix`: a mark that only this prefix leaves.
+pub(crate) fn attention(source: &[TokenId], prefix: &[TokenId]) -> Vec<f32> {
+    let key = prefix.iter().fold(Key::from_seed(99), |key, &id| key.numbered(u64::from(id)));
+    (0..source.len()).map(|s| key.uniform(s as u64) as f32).collect()
+}
+
+/// What a search may do.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) max_length: usize,
+    pub(crate) min_length: usize,
+    pub(crate) forbid_unknown: bool,
+}
+
+impl Limits {
+    pub(crate) fn allows(&self, token: TokenId, length: usize) -> bool {
+        match token {
+            PAD | BEGIN => false,
+            UNKNOWN => !self.forbid_unknown,
+            END => length >= self.min_length,
+            _ => true,
+        }
+    }
+}
+
+/// A beginning or an end: its tokens with the end symbol, and its log-probability.
+type Path = (Vec<TokenId>, f64);
+
+fn hypothesis((mut tokens, log_prob): Path, penalty: &LengthPenalty) -> Hypothesis {
+    let score = penalty.score(log_prob, tokens.len());
+    let finished = tokens.last() == Some(&END);
+    if finished {
+        tokens.pop();
+    }
+    Hypothesis { tokens, log_prob, score, finished, attention: Vec::new() }
+}
+
+fn ranked(paths: Vec<Path>, penalty: &LengthPenalty) -> Vec<Hypothesis> {
+    let mut all: Vec<_> = paths.into_iter().map(|p| hypothesis(p, penalty)).collect();
+    all.sort_by(|a, b| b.score.total_cmp(&a.score)); // stable: of equals the earlier found
+    all
+}
+
+/// All continuations of `live` that are possible, in the order parent, then best, then smallest token.
+fn continuations(toy: &Toy, source: &[TokenId], live: &[Path], limits: &Limits) -> Vec<Path> {
+    let mut all = Vec::new();
+    for (prefix, log_prob) in live {
+        let mut row: Vec<(TokenId, f32)> = (0..).zip((toy.next)(source, prefix)).collect();
+        row.retain(|&(token, p)| p > f32::NEG_INFINITY && limits.allows(token, prefix.len()));
+        row.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.extend(row.into_iter().map(|(t, p)| ([&prefix[..], &[t]].concat(), log_prob + f64::from(p))));
+    }
+    all
+}
+
+/// Exhaustive search: every target there is, best first. If none ends, the longest beginnings.
+pub(crate) fn exhaustive(toy: &Toy, source: &[TokenId], limits: &Limits, penalty: &LengthPenalty) -> Vec<Hypothesis> {
+    let (mut live, mut ended) = (vec![(Vec::new(), 0.0)], Vec::new());
+    for _ in 0..limits.max_length {
+        let (ends, grown): (Vec<_>, Vec<_>) =
+            continuations(toy, source, &live, limits).into_iter().partition(|(tokens, _)| tokens.last() == Some(&END));
+        ended.extend(ends);
+        if grown.is_empty() {
+            break;
+        }
+        live = grown;
+    }
+    ranked(if ended.is_empty() { live } else { ended }, penalty)
+}
+
+/// A beam written the slow and obvious way: it copies prefixes, looks at every token, and never stops before the
+/// length limit unless `enough` have ended.
+pub(crate) fn naive_beam(
+    toy: &Toy,
+    source: &[TokenId],
+    limits: &Limits,
+    penalty: &LengthPenalty,
+    width: usize,
+    enough: usize,
+) -> Vec<Hypothesis> {
+    let (mut live, mut ended): (Vec<Path>, Vec<Path>) = (vec![(Vec::new(), 0.0)], Vec::new());
+    for _ in 0..limits.max_length {
+        let mut all = continuations(toy, source, &live, limits);
+        all.sort_by(|a, b| b.1.total_cmp(&a.1)); // stable
+        let ends = |path: &Path| path.0.last() == Some(&END);
+        ended.extend(all.iter().take(width).filter(|p| ends(p)).cloned());
+        let grown: Vec<_> = all.into_iter().filter(|p| !ends(p)).take(width).collect();
+        if !grown.is_empty() {
+            live = grown;
+        } else {
+            break;
+        }
+        if ended.len() >= enough {
+            break;
+        }
+    }
+    ranked(if ended.is_empty() { live } else { ended }, penalty)
+}
