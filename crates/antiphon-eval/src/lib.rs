@@ -1,1 +1,49 @@
-//! Metrics over texts and tokens.
+//! Metrics over texts: figures for a corpus of answers, and what lies behind them.
+//!
+//! A metric is chosen by `kind` ([`MetricConfig`]) and built into an [`antiphon_core::Metric`]:
+//!
+//! ```
+//! use antiphon_core::Judged;
+//! use antiphon_eval::MetricConfig;
+//!
+//! let answers = [Judged { hypothesis: "k ae t".into(), references: vec!["k ae t s".into(), "k ah t".into()] }];
+//! let score = MetricConfig::PhoneErrorRate(Default::default()).build().score(&answers)?;
+//! assert_eq!(score.value, 25.0);
+//! # Ok::<(), antiphon_core::Error>(())
+//! ```
+//!
+//! | module | answers the question |
+//! |---|---|
+//! | [`error_rate`], [`bleu`], [`chrf`] | how good are these answers? |
+//! | [`likelihood`] | how probable did the model find the right ones? |
+//! | [`errors`] | where is it wrong, and what does it take for what? |
+//! | [`significance`] | is one system better than another, or was it luck? |
+//! | [`summary`] | what do several seeds say together? |
+//! | [`mod@distance`], [`alignment`] | how far apart are two sequences, and along which edits? |
+//!
+//! Every metric here is *additive*: an answer gives a few counts, and the figure is a function of the corpus's sums.
+//! So resampling a corpus adds rows of counts and never reads a text twice.
+
+#![forbid(unsafe_code)]
+
+mod additive;
+pub mod alignment;
+pub mod bleu;
+pub mod chrf;
+pub mod distance;
+pub mod error_rate;
+pub mod errors;
+pub mod likelihood;
+pub mod metric;
+mod ngrams;
+mod sacrebleu;
+pub mod significance;
+pub mod summary;
+pub mod unit;
+
+pub use alignment::{Edit, align};
+pub use distance::distance;
+pub use likelihood::Likelihood;
+pub use metric::MetricConfig;
+pub use summary::{Interval, Summary};
+pub use unit::Unit;

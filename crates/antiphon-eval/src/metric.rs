@@ -1,0 +1,114 @@
+//! Choosing a metric by `kind`.
+
+use antiphon_core::Metric;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Unit;
+use crate::additive::{AdditiveMetric, OverCorpus};
+use crate::bleu::BleuConfig;
+use crate::chrf::ChrfConfig;
+use crate::error_rate::{
+    CharacterErrorRateConfig, EditRate, PhoneErrorRateConfig, SequenceErrorRate, SequenceErrorRateConfig,
+    WordErrorRateConfig,
+};
+
+/// A metric over a corpus of answers, chosen by `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MetricConfig {
+    /// Percent of answers that match no reference (what grapheme-to-phoneme papers call WER).
+    SequenceErrorRate(SequenceErrorRateConfig),
+    /// Word edits per 100 reference words.
+    WordErrorRate(WordErrorRateConfig),
+    /// Character edits per 100 reference characters.
+    CharacterErrorRate(CharacterErrorRateConfig),
+    /// Phone edits per 100 reference phones; phones are separated by white space.
+    PhoneErrorRate(PhoneErrorRateConfig),
+    /// BLEU, equal to sacreBLEU's.
+    Bleu(BleuConfig),
+    /// chrF and chrF++, equal to sacreBLEU's.
+    Chrf(ChrfConfig),
+}
+
+impl MetricConfig {
+    /// The metric.
+    pub fn build(&self) -> Box<dyn Metric> {
+        Box::new(OverCorpus(self.additive()))
+    }
+
+    /// The name in configs and reports: its `kind`. Two settings of one kind share it; signatures tell them apart.
+    pub fn name(&self) -> &'static str {
+        self.additive().name()
+    }
+
+    /// Whether a smaller figure is better.
+    pub fn lower_is_better(&self) -> bool {
+        self.additive().lower_is_better()
+    }
+
+    pub(crate) fn additive(&self) -> Box<dyn AdditiveMetric> {
+        match self {
+            Self::SequenceErrorRate(SequenceErrorRateConfig {}) => Box::new(SequenceErrorRate),
+            Self::WordErrorRate(WordErrorRateConfig {}) => {
+                Box::new(EditRate { name: "word_error_rate", unit: Unit::Word })
+            }
+            Self::CharacterErrorRate(CharacterErrorRateConfig {}) => {
+                Box::new(EditRate { name: "character_error_rate", unit: Unit::Character })
+            }
+            Self::PhoneErrorRate(PhoneErrorRateConfig {}) => {
+                Box::new(EditRate { name: "phone_error_rate", unit: Unit::Word })
+            }
+            Self::Bleu(config) => Box::new(config.clone()),
+            Self::Chrf(config) => Box::new(config.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [&str; 6] =
+        ["sequence_error_rate", "word_error_rate", "character_error_rate", "phone_error_rate", "bleu", "chrf"];
+
+    #[test]
+    fn a_metric_is_named_by_its_kind_and_needs_no_other_setting() {
+        for kind in KINDS {
+            let config: MetricConfig = serde_json::from_value(serde_json::json!({ "kind": kind })).unwrap();
+            assert_eq!((config.name(), config.build().name()), (kind, kind));
+            assert_eq!(config.lower_is_better(), kind.ends_with("error_rate"));
+            assert_eq!(serde_json::to_value(&config).unwrap()["kind"], kind);
+        }
+    }
+
+    #[test]
+    fn unknown_settings_are_refused() {
+        for kind in KINDS {
+            let text = serde_json::json!({ "kind": kind, "lowercased": true });
+            let error = serde_json::from_value::<MetricConfig>(text).unwrap_err().to_string();
+            assert!(error.contains("unknown field `lowercased`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_answers_and_no_references_are_errors() {
+        let answer = |references: &[&str]| antiphon_core::Judged {
+            hypothesis: "a".into(),
+            references: references.iter().map(ToString::to_string).collect(),
+        };
+        for kind in KINDS {
+            let config: MetricConfig = serde_json::from_value(serde_json::json!({ "kind": kind })).unwrap();
+            let score = |answers: &[_]| config.build().score(answers).map_err(|e| e.to_string());
+            assert_eq!(score(&[]).unwrap_err(), "there are no answers to judge; give at least one");
+            let error = score(&[answer(&["a"]), answer(&[])]).unwrap_err();
+            assert_eq!(error, "answer 2: has no reference; give at least one");
+        }
+    }
+
+    #[test]
+    fn the_schema_declares_the_ranges() {
+        let schema = serde_json::to_string(&schemars::schema_for!(MetricConfig)).unwrap();
+        assert!(schema.contains(r#""minimum":1"#) && schema.contains(r#""13a""#), "{schema}");
+    }
+}
