@@ -1,0 +1,157 @@
+//! Settings made one by one: in the environment and by `--set`.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::{Error, Problem, Result};
+use config::{Map, Value, ValueKind};
+use toml::Value as Toml;
+
+use crate::dotted;
+use crate::layer::Layer;
+use crate::origin::Origin;
+
+/// What every variable that is a setting begins with. `ANTIPHON_DATA_DIR` and its like are not settings.
+const PREFIX: &str = "ANTIPHON__";
+/// As deep as the TOML reader goes.
+const DEEPEST: usize = 80;
+
+/// The settings of this process's environment.
+pub(crate) fn variables() -> Result<Vec<(String, String)>> {
+    let ours = std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
+    ours.filter(|(name, _)| name.starts_with(PREFIX))
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(Error::new("not valid UTF-8; set it again").at(format!("environment variable {name}"))),
+        })
+        .collect()
+}
+
+/// The layer of the environment: `ANTIPHON__MODEL__ENCODER__HIDDEN` is `model.encoder.hidden`.
+pub(crate) fn environment(variables: impl IntoIterator<Item = (String, String)>) -> Result<Layer> {
+    let ours: BTreeMap<String, String> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let mut names: BTreeMap<Vec<String>, &str> = BTreeMap::new();
+    let (mut assignments, mut problems) = (Vec::new(), Vec::new());
+    for (name, text) in &ours {
+        let keys: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_lowercase).collect();
+        let message = if keys.iter().any(String::is_empty) {
+            "not a setting: write it as ANTIPHON__SECTION__KEY".to_owned()
+        } else if let Some(other) = names.insert(keys.clone(), name) {
+            format!("sets the same key as {other}; keep one of the two")
+        } else {
+            match refusal(&keys) {
+                Some(message) => message,
+                None => {
+                    assignments.push((keys, text.as_str(), Origin::Environment { name: name.clone() }));
+                    continue;
+                }
+            }
+        };
+        problems.push(Problem { place: format!("environment variable {name}"), message });
+    }
+    layer(assignments, problems)
+}
+
+/// The layer of `--set`: each `a.b.c=value`; of two for one key the later holds.
+pub(crate) fn sets(sets: &[String]) -> Result<Layer> {
+    let (mut assignments, mut problems) = (Vec::new(), Vec::new());
+    for set in sets {
+        let parsed = match equals_sign(set) {
+            None => Err("has no `=`; write it as `--set a.b.c=value`".to_owned()),
+            Some(at) => dotted::parse(&set[..at])
+                .map_err(|e| format!("`{}` is not a dotted key: {e}; write it as `--set a.b.c=value`", &set[..at]))
+                .and_then(|keys| refusal(&keys).map_or(Ok(keys), Err))
+                .map(|keys| (keys, &set[at + 1..], Origin::Set)),
+        };
+        match parsed {
+            Ok(assignment) => assignments.push(assignment),
+            Err(message) => problems.push(Problem { place: format!("--set {set}"), message }),
+        }
+    }
+    layer(assignments, problems)
+}
+
+/// Why a key cannot be assigned.
+fn refusal(keys: &[String]) -> Option<String> {
+    if keys.len() > DEEPEST {
+        Some(format!("is deeper than {DEEPEST} levels"))
+    } else if keys[0] == "extends" {
+        Some("`extends` works only in a file; put it there".to_owned())
+    } else {
+        None
+    }
+}
+
+fn layer(assignments: Vec<(Vec<String>, &str, Origin)>, problems: Vec<Problem>) -> Result<Layer> {
+    if !problems.is_empty() {
+        return Err(Error { file: None, problems });
+    }
+    let mut root = Value::new(None, Map::<String, Value>::new());
+    for (keys, text, origin) in assignments {
+        let tag = origin.to_tag();
+        put(&mut root, &keys, value(text, &tag), &tag);
+    }
+    Ok(Layer { root, assigned: true })
+}
+
+/// Where the key ends: the first `=` outside quotes.
+fn equals_sign(set: &str) -> Option<usize> {
+    let (mut quote, mut escaped) = (None, false);
+    for (at, c) in set.char_indices() {
+        match (quote, c) {
+            (None, '=') => return Some(at),
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(_), _) if escaped => escaped = false,
+            (Some('"'), '\\') => escaped = true,
+            (Some(open), _) if c == open => quote = None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Puts `value` where `keys` lead; a number leads into a list that is already there.
+fn put(into: &mut Value, keys: &[String], value: Value, tag: &String) {
+    let Some((first, rest)) = keys.split_first() else {
+        *into = value;
+        return;
+    };
+    if let ValueKind::Array(items) = &mut into.kind
+        && let Some(item) = first.parse::<usize>().ok().and_then(|i| items.get_mut(i))
+    {
+        return put(item, rest, value, tag);
+    }
+    if !matches!(into.kind, ValueKind::Table(_)) {
+        *into = Value::new(Some(tag), Map::<String, Value>::new());
+    }
+    if let ValueKind::Table(table) = &mut into.kind {
+        let fresh = || Value::new(Some(tag), Map::<String, Value>::new());
+        put(table.entry(first.clone()).or_insert_with(fresh), rest, value, tag);
+    }
+}
+
+/// A TOML value if it is one, else the text itself.
+fn value(text: &str, tag: &String) -> Value {
+    let parsed = format!("value = {text}").parse::<toml::Table>().ok().filter(|table| table.len() == 1);
+    match parsed.and_then(|mut table| table.remove("value")).and_then(|toml| convert(toml, tag)) {
+        Some(value) => value,
+        None => Value::new(Some(tag), text),
+    }
+}
+
+/// `None` for a date or a time: there is no such setting, so that it was meant as text.
+fn convert(toml: Toml, tag: &String) -> Option<Value> {
+    let kind = match toml {
+        Toml::String(text) => ValueKind::String(text),
+        Toml::Integer(number) => ValueKind::I64(number),
+        Toml::Float(number) => ValueKind::Float(number),
+        Toml::Boolean(truth) => ValueKind::Boolean(truth),
+        Toml::Datetime(_) => return None,
+        Toml::Array(items) => {
+            ValueKind::Array(items.into_iter().map(|item| convert(item, tag)).collect::<Option<Vec<_>>>()?)
+        }
+        Toml::Table(table) => ValueKind::Table(
+            table.into_iter().map(|(key, item)| Some((key, convert(item, tag)?))).collect::<Option<Map<_, _>>>()?,
+        ),
+    };
+    Some(Value::new(Some(tag), kind))
+}

@@ -1,0 +1,203 @@
+//! One layer of an experiment, and how a layer comes to lie upon the others.
+
+use antiphon_core::{Error, Problem, Result};
+use config::{ConfigError, Map, Source, Value, ValueKind};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::dotted;
+use crate::origin::Origin;
+
+/// One layer: a table whose values know where they were set. As a [`Source`] it merges by our rules (see the crate's page)
+/// instead of `config`'s, which would split a quoted key at its dots and never drops a thing.
+#[derive(Debug, Clone)]
+pub(crate) struct Layer {
+    /// The layer's table.
+    pub(crate) root: Value,
+    /// Whether it holds single assignments (environment, `--set`), which may reach into a list: `layers.0.hidden`.
+    pub(crate) assigned: bool,
+}
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        self.root.clone().into_table()
+    }
+
+    fn collect_to(&self, below: &mut Value) -> Result<(), ConfigError> {
+        self.merge(below, self.root.clone(), &mut Vec::new()).map_err(|e| ConfigError::Foreign(Box::new(e)))
+    }
+}
+
+impl Layer {
+    /// Reads a TOML document whose lines are `file`'s.
+    pub(crate) fn parse(text: &str, file: &std::path::Path) -> Result<Self> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let line_ends = text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(at, _)| at).collect();
+        let reading = Reading { line_ends, file };
+        let mut problems = Vec::new();
+        for error in errors {
+            let place = error.span().map(|span| format!("line {}", reading.line(span.start))).unwrap_or_default();
+            let problem = Problem { place, message: format!("not valid TOML: {}", error.message()) };
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        if problems.is_empty() {
+            let root = Value::new(None, reading.table(table.get_ref(), &mut problems));
+            if problems.is_empty() {
+                return Ok(Self { root, assigned: false });
+            }
+        }
+        Err(Error::many(file, problems))
+    }
+
+    /// Lays `above` upon `below`, where `keys` lead.
+    fn merge(&self, below: &mut Value, mut above: Value, keys: &mut Vec<String>) -> Result<()> {
+        let replaces = drop_replace(&mut above);
+        let origin = above.origin().map(str::to_owned);
+        let ValueKind::Table(incoming) = above.kind else {
+            *below = above;
+            return Ok(());
+        };
+        let mut incoming: Vec<(String, Value)> = incoming.into_iter().collect();
+        incoming.sort_by(|a, b| a.0.cmp(&b.0));
+        let kind = |value: &Value| if let ValueKind::String(s) = &value.kind { Some(s.clone()) } else { None };
+        let above_kind = incoming.iter().find(|(key, _)| key == "kind").and_then(|(_, v)| kind(v));
+
+        match &mut below.kind {
+            ValueKind::Table(table) if !replaces => {
+                let below_kind = table.get("kind").and_then(kind);
+                let other = above_kind.is_some() && below_kind.is_some() && above_kind != below_kind;
+                if other {
+                    table.clear();
+                }
+                for (key, value) in incoming {
+                    keys.push(key.clone());
+                    self.merge(table.entry(key).or_insert_with(|| Value::new(None, ValueKind::Nil)), value, keys)?;
+                    keys.pop();
+                }
+                // A table is where its last file writes it; an assignment inside does not move it.
+                if other || !self.assigned || below.origin().is_none() {
+                    let kind = std::mem::take(&mut below.kind);
+                    *below = Value::new(origin.as_ref(), kind);
+                }
+            }
+            ValueKind::Array(items)
+                if self.assigned
+                    && !replaces
+                    && !incoming.is_empty()
+                    && incoming.iter().all(|(key, _)| key.parse::<usize>().is_ok()) =>
+            {
+                let count = items.len();
+                for (key, value) in incoming {
+                    let item = key.parse::<usize>().ok().and_then(|i| items.get_mut(i)).ok_or_else(|| {
+                        let origin = origin.as_deref().and_then(Origin::from_tag).unwrap_or(Origin::Set);
+                        let list = dotted::write(keys);
+                        let entries = if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
+                        Error::new(format!("no such entry: `{list}` has {entries}, counted from 0"))
+                            .at(format!("{list}.{key} ({origin})"))
+                    })?;
+                    keys.push(key);
+                    self.merge(item, value, keys)?;
+                    keys.pop();
+                }
+            }
+            _ => {
+                let mut table = Value::new(origin.as_ref(), Map::<String, Value>::new());
+                for (key, value) in incoming {
+                    keys.push(key.clone());
+                    let mut fresh = Value::new(None, ValueKind::Nil);
+                    self.merge(&mut fresh, value, keys)?;
+                    keys.pop();
+                    if let ValueKind::Table(table) = &mut table.kind {
+                        table.insert(key, fresh);
+                    }
+                }
+                *below = table;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes `replace` out of a table, and out of the tables in a list; tells whether it was true.
+fn drop_replace(value: &mut Value) -> bool {
+    match &mut value.kind {
+        ValueKind::Table(table) => match table.get("replace").map(|v| &v.kind) {
+            Some(&ValueKind::Boolean(replaces)) => {
+                table.remove("replace");
+                replaces
+            }
+            _ => false,
+        },
+        ValueKind::Array(items) => {
+            items.iter_mut().for_each(drop_all_replace);
+            false
+        }
+        _ => false,
+    }
+}
+
+fn drop_all_replace(value: &mut Value) {
+    drop_replace(value);
+    if let ValueKind::Table(table) = &mut value.kind {
+        table.values_mut().for_each(drop_all_replace);
+    }
+}
+
+/// A document being read.
+struct Reading<'a> {
+    line_ends: Vec<usize>,
+    file: &'a std::path::Path,
+}
+
+impl Reading<'_> {
+    /// The line of a byte, counted from 1.
+    fn line(&self, byte: usize) -> usize {
+        1 + self.line_ends.partition_point(|&end| end < byte)
+    }
+
+    fn table(&self, table: &DeTable<'_>, problems: &mut Vec<Problem>) -> ValueKind {
+        let entry = |(key, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+            (key.get_ref().to_string(), self.value(value.get_ref(), key.span().start, problems))
+        };
+        ValueKind::Table(table.iter().map(entry).collect())
+    }
+
+    fn value(&self, value: &DeValue<'_>, byte: usize, problems: &mut Vec<Problem>) -> Value {
+        let line = self.line(byte);
+        let mut refuse = |message: String| {
+            problems.push(Problem { place: format!("line {line}"), message });
+            ValueKind::Nil
+        };
+        let kind = match value {
+            DeValue::String(text) => ValueKind::String(text.to_string()),
+            DeValue::Boolean(truth) => ValueKind::Boolean(*truth),
+            DeValue::Float(float) => match float.as_str().parse::<f64>() {
+                Ok(number) => ValueKind::Float(number),
+                Err(_) => refuse(format!("`{float}` is not a number")),
+            },
+            DeValue::Integer(integer) => {
+                let (digits, radix) = (integer.as_str(), integer.radix());
+                match (i64::from_str_radix(digits, radix), u64::from_str_radix(digits, radix)) {
+                    (Ok(number), _) => ValueKind::I64(number),
+                    (_, Ok(number)) => ValueKind::U64(number),
+                    _ => refuse(format!("`{integer}` does not fit into 64 bits; give a smaller number")),
+                }
+            }
+            DeValue::Datetime(time) => {
+                refuse(format!("`{time}` is a date or a time, and no setting is one; write it in quotes"))
+            }
+            DeValue::Table(table) => self.table(table, problems),
+            DeValue::Array(items) => ValueKind::Array(
+                items.iter().map(|item| self.value(item.get_ref(), item.span().start, problems)).collect(),
+            ),
+        };
+        let origin = Origin::File { path: self.file.to_path_buf(), line };
+        Value::new(Some(&origin.to_tag()), kind)
+    }
+}

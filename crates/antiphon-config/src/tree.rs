@@ -1,0 +1,249 @@
+//! What all layers say together.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use antiphon_core::{Error, Problem, Result};
+use config::{ConfigError, Source, Value, ValueKind};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use serde_path_to_error::Segment;
+
+use crate::layer::Layer;
+use crate::origin::Origin;
+use crate::schema::Schema;
+use crate::{assign, check, dotted, files, wording, write};
+
+/// The settings of an experiment, each with its origin.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    file: PathBuf,
+    /// The section that this tree was taken from.
+    section: Vec<String>,
+    root: Value,
+    json: Json,
+    dropped: BTreeMap<Vec<String>, Origin>,
+}
+
+impl Tree {
+    /// Reads `file` with all it extends, this process's environment and the assignments of the command line
+    /// (`model.encoder.hidden=64`; a value that is not TOML counts as text; a number leads into a list that a lower
+    /// layer has: `model.layers.0.hidden=64`).
+    ///
+    /// # Errors
+    /// If a file cannot be read or is not TOML, files extend each other in a circle, or an assignment cannot be made.
+    pub fn load(file: &Path, sets: &[String]) -> Result<Self> {
+        Self::load_with(file, sets, assign::variables()?)
+    }
+
+    /// [`load`](Self::load) with an environment of the caller's.
+    ///
+    /// # Errors
+    /// Like [`load`](Self::load).
+    pub fn load_with(
+        file: &Path,
+        sets: &[String],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self> {
+        let mut layers = files::layers(file)?;
+        layers.push(assign::environment(environment)?);
+        layers.push(assign::sets(sets)?);
+        // Several sources are one source. `Config::builder()` would set its top-level keys once more by `config`'s own rules,
+        // which split quoted keys and lose the origins of tables.
+        let table = layers.collect().map_err(|e| match e {
+            ConfigError::Foreign(e) => e.downcast::<Error>().map_or_else(|e| Error::new(e.to_string()), |e| *e),
+            e => Error::new(e.to_string()).in_file(file),
+        })?;
+        let root = Value::new(None, table);
+        let dropped = dropped(&layers, &root);
+        Ok(Self { file: file.to_path_buf(), section: Vec::new(), json: json(&root), root, dropped })
+    }
+
+    /// The file that was loaded.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// All settings. A number that is not finite reads `null` here; [`read`](Self::read) refuses it.
+    pub fn value(&self) -> &Json {
+        &self.json
+    }
+
+    /// Where the setting under a dotted key was made; a number leads into a list. `None` if nobody made it.
+    pub fn origin(&self, dotted: &str) -> Option<Origin> {
+        Origin::from_tag(node(&self.root, &dotted::parse(dotted).ok()?)?.origin()?)
+    }
+
+    /// Takes a section out, with its origins. Dotted keys lead on from the section; problems still name the whole way.
+    pub fn take(&mut self, key: &str) -> Option<Tree> {
+        let ValueKind::Table(table) = &mut self.root.kind else { return None };
+        let root = table.remove(key)?;
+        let json = self.json.as_object_mut().and_then(|table| table.remove(key)).unwrap_or_default();
+        let mut section = self.section.clone();
+        section.push(key.to_owned());
+        let inside = |keys: &Vec<String>| keys.first().is_some_and(|first| first == key);
+        let dropped = self.dropped.iter().filter(|(keys, _)| inside(keys));
+        let dropped = dropped.map(|(keys, origin)| (keys[1..].to_vec(), origin.clone())).collect();
+        self.dropped.retain(|keys, _| !inside(keys));
+        Some(Tree { file: self.file.clone(), section, root, json, dropped })
+    }
+
+    /// What lower layers had set and a higher one dropped without naming it: by another `kind`, by `replace`, or by
+    /// a plain value in place of a table. Dotted keys, in alphabetical order, each with the place that had set it.
+    pub fn dropped(&self) -> Vec<(String, Origin)> {
+        self.dropped.iter().map(|(keys, origin)| (self.name(keys), origin.clone())).collect()
+    }
+
+    /// Every setting on a line of its own, `model.encoder.hidden = 64  # base.toml line 3`, and what was dropped.
+    pub fn annotated(&self) -> String {
+        let mut text = String::new();
+        annotate(&self.root, &mut self.section.clone(), &mut text);
+        for (key, origin) in self.dropped() {
+            text += &format!("# dropped: {key}  # {origin}\n");
+        }
+        text
+    }
+
+    /// Builds a value from the settings, after checking them against the schema of its type.
+    ///
+    /// # Errors
+    /// With **all** mistakes: unknown and missing keys, wrong types and kinds, numbers out of range, lists too short or long.
+    /// If there are none, what serde still refuses (a `try_from` of the type, say), with its place.
+    pub fn read<T: DeserializeOwned + JsonSchema>(&self) -> Result<T> {
+        let mistakes = check::mistakes(&Schema::of::<T>(), &self.json);
+        if !mistakes.is_empty() {
+            let mut problems: Vec<_> =
+                mistakes.into_iter().map(|m| (self.line(&m.keys), self.found(&m.keys, m.message))).collect();
+            problems.sort_by_key(|(line, _)| *line);
+            return Err(Error::many(&self.file, problems.into_iter().map(|(_, problem)| problem).collect()));
+        }
+        serde_path_to_error::deserialize(self.json.clone()).map_err(|e| {
+            let keys = e.path().iter().map_while(|segment| match segment {
+                Segment::Seq { index } => Some(index.to_string()),
+                Segment::Map { key } => Some(key.clone()),
+                Segment::Enum { .. } | Segment::Unknown => None,
+            });
+            let keys: Vec<String> = keys.collect();
+            Error::many(&self.file, vec![self.found(&keys, e.inner().to_string())])
+        })
+    }
+
+    /// A problem at a dotted key of this tree, with line or origin: for what a schema cannot say, such as two settings that
+    /// contradict each other.
+    pub fn problem(&self, dotted: &str, message: impl Into<String>) -> Problem {
+        let keys = dotted::parse(dotted).unwrap_or_else(|_| vec![dotted.to_owned()]);
+        self.found(&keys, message.into())
+    }
+
+    fn name(&self, keys: &[String]) -> String {
+        dotted::write(&[self.section.as_slice(), keys].concat())
+    }
+
+    /// The origin of the setting, or of the innermost table around it.
+    fn nearest_origin(&self, keys: &[String]) -> Option<Origin> {
+        let innermost = (0..=keys.len()).rev().find_map(|n| node(&self.root, &keys[..n]));
+        innermost?.origin().and_then(Origin::from_tag)
+    }
+
+    /// For sorting: lines of the main file in order, everything else behind them.
+    fn line(&self, keys: &[String]) -> usize {
+        match self.nearest_origin(keys) {
+            Some(Origin::File { path, line }) if path == self.file => line,
+            None => 0,
+            _ => usize::MAX,
+        }
+    }
+
+    fn found(&self, keys: &[String], message: String) -> Problem {
+        let name = self.name(keys);
+        let place = match self.nearest_origin(keys) {
+            Some(origin) => format!("{name} ({})", origin.seen_from(&self.file)),
+            None => name,
+        };
+        Problem { place, message }
+    }
+}
+
+/// The value to which `keys` lead.
+fn node<'v>(root: &'v Value, keys: &[String]) -> Option<&'v Value> {
+    keys.iter().try_fold(root, |value, key| match &value.kind {
+        ValueKind::Table(table) => table.get(key),
+        ValueKind::Array(items) => items.get(key.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// Without origins. `null` for a number that is not finite.
+fn json(value: &Value) -> Json {
+    match &value.kind {
+        ValueKind::Boolean(truth) => Json::from(*truth),
+        ValueKind::I64(number) => Json::from(*number),
+        ValueKind::U64(number) => Json::from(*number),
+        ValueKind::Float(number) => Json::from(*number),
+        ValueKind::String(text) => Json::from(text.as_str()),
+        ValueKind::Array(items) => items.iter().map(json).collect(),
+        ValueKind::Table(table) => table.iter().map(|(key, item)| (key.clone(), json(item))).collect(),
+        // No layer makes these.
+        ValueKind::Nil | ValueKind::I128(_) | ValueKind::U128(_) => Json::Null,
+    }
+}
+
+/// A table's entries in alphabetical order.
+fn sorted(value: &Value) -> Vec<(&String, &Value)> {
+    let ValueKind::Table(table) = &value.kind else { return Vec::new() };
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| *key);
+    entries
+}
+
+fn annotate(value: &Value, keys: &mut Vec<String>, text: &mut String) {
+    let mut line = |keys: &[String], plain: &str| {
+        let origin = value.origin().and_then(Origin::from_tag).map(|origin| format!("  # {origin}"));
+        *text += &format!("{} = {plain}{}\n", dotted::write(keys), origin.unwrap_or_default());
+    };
+    match &value.kind {
+        ValueKind::Table(table) if table.is_empty() && !keys.is_empty() => line(keys, "{}"),
+        ValueKind::Table(_) => {
+            for (key, item) in sorted(value) {
+                keys.push(key.clone());
+                annotate(item, keys, text);
+                keys.pop();
+            }
+        }
+        ValueKind::Array(items) if items.iter().any(|item| matches!(item.kind, ValueKind::Table(_))) => {
+            for (i, item) in items.iter().enumerate() {
+                keys.push(i.to_string());
+                annotate(item, keys, text);
+                keys.pop();
+            }
+        }
+        ValueKind::Float(number) if !number.is_finite() => line(keys, &number.to_string().to_lowercase()),
+        _ => line(keys, &write::inline(&json(value)).unwrap_or_else(|| wording::got(&json(value)))),
+    }
+}
+
+/// What a layer set and the whole has no place for.
+fn dropped(layers: &[Layer], whole: &Value) -> BTreeMap<Vec<String>, Origin> {
+    fn walk(value: &Value, whole: &Value, keys: &mut Vec<String>, lost: &mut BTreeMap<Vec<String>, Origin>) {
+        for (key, item) in sorted(value) {
+            if key == "replace" && matches!(item.kind, ValueKind::Boolean(_)) {
+                continue;
+            }
+            keys.push(key.clone());
+            if matches!(&item.kind, ValueKind::Table(table) if !table.is_empty()) {
+                walk(item, whole, keys, lost);
+            } else if node(whole, keys).is_none()
+                && let Some(origin) = item.origin().and_then(Origin::from_tag)
+            {
+                lost.insert(keys.clone(), origin);
+            }
+            keys.pop();
+        }
+    }
+    let mut lost = BTreeMap::new();
+    for layer in layers {
+        walk(&layer.root, whole, &mut Vec::new(), &mut lost);
+    }
+    lost
+}
