@@ -1,1 +1,49 @@
-//! Runs on disk: folders, manifests, results.
+//! Runs on disk.
+//!
+//! A run is one experiment, done once, in a folder of its own that nothing ever overwrites:
+//!
+//! ```text
+//! runs/cmudict-1f0c66a2/       the config's name and the start of the experiment's digest
+//!   config.toml                every setting, resolved
+//!   manifest.json              what ran, where, when, and how it ended
+//!   metrics.jsonl              a line for each report of training and validation
+//!   checkpoints/               left there by training
+//!   model.safetensors          the chosen model
+//!   predictions-test.jsonl     its answers
+//!   results.json               its figures
+//!   run.lock                   held while a process trains here
+//! ```
+//!
+//! An [`Identity`] says when two experiments are the same, [`Runs`] finds or creates the folder, [`Run`] names its parts,
+//! [`results_page`] and [`compare`] tell people what came out. This crate knows neither models nor Burn.
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod compare;
+mod disk;
+mod identity;
+mod lock;
+mod machine;
+mod manifest;
+mod metrics_log;
+mod page;
+mod results;
+mod run;
+mod runs;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub use clock::{Spent, Stopwatch, rfc3339};
+pub use compare::compare;
+pub use disk::write_atomically;
+pub use identity::{Identity, sha256_file};
+pub use lock::RunLock;
+pub use machine::cpu_features;
+pub use manifest::{Manifest, REVISION_VARIABLE, Revision, Status};
+pub use metrics_log::MetricsLog;
+pub use page::results_page;
+pub use results::{Counts, Losses, ModelSize, Results, SplitResults};
+pub use run::Run;
+pub use runs::Runs;

@@ -1,0 +1,234 @@
+//! What ran, where, when, and how it ended: `manifest.json`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use antiphon_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Spent, rfc3339};
+use crate::identity::Identity;
+use crate::machine::cpu_features;
+
+/// The environment variable by which whoever builds the program from a repository tells it the [`Revision`].
+pub const REVISION_VARIABLE: &str = "ANTIPHON_REVISION";
+
+/// The layout of run folders that this version writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+/// A run's record of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The layout of the run folder.
+    pub format: u32,
+    /// The label of the experiment.
+    pub name: String,
+    /// The experiment's [`Identity::digest`].
+    pub digest: String,
+    /// The program's version.
+    pub version: String,
+    /// The commit that the program was built from, where known.
+    pub revision: Option<Revision>,
+    /// The files read, and their SHA-256.
+    pub data: BTreeMap<String, String>,
+    /// The device.
+    pub device: String,
+    /// The processor's vector extensions.
+    pub cpu_features: Vec<String>,
+    /// How many threads compute.
+    pub threads: usize,
+    /// The config's `seed`, where it has one.
+    pub seed: Option<u64>,
+    /// The command line that created the run, the program's folder left out.
+    pub command: Vec<String>,
+    /// When the run was created: RFC 3339, UTC.
+    pub started: String,
+    /// When it last ended: RFC 3339, UTC.
+    pub ended: Option<String>,
+    /// Process CPU time so far, over all sessions; 0 where the system does not tell.
+    pub cpu_seconds: f64,
+    /// Time on the clock so far, over all sessions.
+    pub wall_seconds: f64,
+    /// How it stands.
+    pub status: Status,
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Status {
+    /// A process is at work, or died without a word: only the lock tells.
+    Running,
+    /// All is done and the results are there.
+    Finished,
+    /// Interrupted by the user; can go on.
+    Stopped,
+    /// An error ended it.
+    Failed {
+        /// The error.
+        message: String,
+    },
+}
+
+/// A commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    /// Its hash in hexadecimal.
+    pub commit: String,
+    /// Whether files had changed since.
+    pub dirty: bool,
+}
+
+impl Revision {
+    /// Reads `HASH` or `HASH-dirty`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (commit, dirty) = text.strip_suffix("-dirty").map_or((text, false), |commit| (commit, true));
+        let hash = (7..=64).contains(&commit.len()) && commit.bytes().all(|b| b.is_ascii_hexdigit());
+        hash.then(|| Self { commit: commit.to_string(), dirty })
+    }
+
+    /// What [`REVISION_VARIABLE`] says.
+    pub fn from_environment() -> Option<Self> {
+        Self::parse(&std::env::var(REVISION_VARIABLE).ok()?)
+    }
+}
+
+impl Manifest {
+    /// The record of a run that begins now, by this process and its command line.
+    pub fn begin(identity: &Identity) -> Self {
+        Self {
+            format: FORMAT,
+            name: identity.name.clone(),
+            digest: identity.digest(),
+            version: identity.version.clone(),
+            revision: Revision::from_environment(),
+            data: identity.data.clone(),
+            device: identity.device.clone(),
+            cpu_features: cpu_features(),
+            threads: identity.threads,
+            seed: identity.config.get("seed").and_then(serde_json::Value::as_u64),
+            command: command_line(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned())),
+            started: rfc3339(SystemTime::now()),
+            ended: None,
+            cpu_seconds: 0.0,
+            wall_seconds: 0.0,
+            status: Status::Running,
+        }
+    }
+
+    /// Another session begins.
+    pub fn resume(&mut self) {
+        self.ended = None;
+        self.status = Status::Running;
+    }
+
+    /// Adds the time of a session, or of a part of it.
+    pub fn spend(&mut self, spent: Spent) {
+        self.cpu_seconds += spent.cpu_seconds.unwrap_or(0.0);
+        self.wall_seconds += spent.wall_seconds;
+    }
+
+    /// The session ends now.
+    pub fn end(&mut self, status: Status) {
+        self.ended = Some(rfc3339(SystemTime::now()));
+        self.status = status;
+    }
+
+    /// Parses the bytes of `path`.
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let damaged = |e: serde_json::Error| {
+            Error::new(format!("is damaged ({e}); the run can only be repeated: delete or move its folder"))
+                .in_file(path)
+        };
+        /// The one field that every format has.
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+            #[serde(default)]
+            version: String,
+        }
+        let Format { format, version } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if format > FORMAT {
+            let newer = format!(
+                "has format {format}, written by version {version}, and this program reads up to {FORMAT}: use that \
+                 version or a newer one"
+            );
+            return Err(Error::new(newer).in_file(path));
+        }
+        serde_json::from_slice(bytes).map_err(damaged)
+    }
+}
+
+/// A command line without the folder of its program, which is nobody else's business.
+fn command_line(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut args: Vec<String> = args.collect();
+    if let Some(program) = args.first_mut()
+        && let Some(name) = Path::new(program).file_stem()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::identity;
+
+    #[test]
+    fn a_manifest_survives_the_disk() {
+        let mut manifest = Manifest::begin(&identity("one"));
+        manifest.revision = Revision::parse("0123456789abcdef-dirty");
+        manifest.spend(Spent { cpu_seconds: Some(3.5), wall_seconds: 2.0 });
+        manifest.end(Status::Failed { message: "the loss is not a number".into() });
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        assert_eq!(Manifest::parse(&bytes, Path::new("m")).unwrap(), manifest);
+        assert_eq!(manifest.seed, Some(17));
+    }
+
+    #[test]
+    fn sessions_add_up() {
+        let mut manifest = Manifest::begin(&identity("one"));
+        for _ in 0..2 {
+            manifest.resume();
+            assert_eq!((&manifest.status, &manifest.ended), (&Status::Running, &None));
+            manifest.spend(Spent { cpu_seconds: Some(3.0), wall_seconds: 2.0 });
+            manifest.spend(Spent { cpu_seconds: None, wall_seconds: 1.0 });
+            manifest.end(Status::Stopped);
+        }
+        assert_eq!((manifest.cpu_seconds, manifest.wall_seconds), (6.0, 6.0));
+        assert!(manifest.ended.is_some());
+    }
+
+    #[test]
+    fn a_newer_format_and_a_damaged_file_are_told_apart() {
+        let parse = |text: &str| Manifest::parse(text.as_bytes(), Path::new("manifest.json")).unwrap_err().to_string();
+        let newer = parse(r#"{"format": 2, "version": "3.0.0", "what": {}}"#);
+        assert_eq!(
+            newer,
+            "manifest.json: has format 2, written by version 3.0.0, and this program reads up to 1: use that version \
+             or a newer one"
+        );
+        for damaged in [r#"{"format": 1"#, "", r#"{"format": 1}"#, "[]"] {
+            assert!(parse(damaged).starts_with("manifest.json: is damaged ("), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_revision_is_a_hash_and_perhaps_dirty() {
+        assert_eq!(Revision::parse("abcdef0"), Some(Revision { commit: "abcdef0".into(), dirty: false }));
+        assert_eq!(Revision::parse("abcdef0-dirty"), Some(Revision { commit: "abcdef0".into(), dirty: true }));
+        for text in ["", "-dirty", "main", "abcdef", "abcdef0-clean"] {
+            assert_eq!(Revision::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_shows_no_folder_of_its_program() {
+        let command = command_line(["/home/somebody/bin/antiphon", "run", "a.toml"].map(String::from).into_iter());
+        assert_eq!(command, ["antiphon", "run", "a.toml"]);
+    }
+}

@@ -1,0 +1,219 @@
+//! What came out: `results.json`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use antiphon_core::{Error, Result, Score};
+use serde::{Deserialize, Serialize};
+
+use crate::table::aligned;
+
+/// A run's figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Results {
+    /// On the examples by which the model was chosen.
+    pub validation: Option<SplitResults>,
+    /// On examples that had no say in anything.
+    pub test: Option<SplitResults>,
+    /// The model's size.
+    pub model: ModelSize,
+    /// How many updates training made.
+    pub steps: u64,
+    /// Process CPU time of the whole run, over all sessions.
+    pub cpu_seconds: f64,
+    /// Time on the clock of the whole run, over all sessions.
+    pub wall_seconds: f64,
+}
+
+/// Figures on one split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitResults {
+    /// A label, such as the metric's name, and the score with its signature.
+    pub metrics: BTreeMap<String, Score>,
+    /// Losses, where they were computed.
+    pub losses: Option<Losses>,
+    /// How much was measured.
+    pub counts: Counts,
+}
+
+/// Losses under teacher forcing, in nats.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Losses {
+    /// Per target token, the end symbol included. Says nothing between models with different tokenizers.
+    pub per_token: f64,
+    /// Per character of the target text.
+    pub per_character: Option<f64>,
+    /// `exp(per_token)`.
+    pub perplexity: f64,
+    /// Percentage of target tokens that were the most probable.
+    pub token_accuracy: f64,
+}
+
+/// How much was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Sources answered.
+    pub examples: u64,
+    /// Target tokens, end symbols included.
+    pub target_tokens: u64,
+    /// Characters of the target texts, where they were counted.
+    pub target_characters: Option<u64>,
+    /// Examples left out because the config allows it.
+    pub skipped: u64,
+}
+
+/// The size of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSize {
+    /// Trainable numbers.
+    pub parameters: u64,
+    /// The file.
+    pub bytes: u64,
+}
+
+impl Results {
+    /// The splits that were measured, and their names.
+    pub fn splits(&self) -> impl Iterator<Item = (&'static str, &SplitResults)> {
+        let both = [("validation", &self.validation), ("test", &self.test)];
+        both.into_iter().filter_map(|(name, split)| Some((name, split.as_ref()?)))
+    }
+
+    /// The figures for a terminal: a line for each, a column for each split, then sizes, times and signatures.
+    pub fn table(&self) -> String {
+        let (names, splits): (Vec<&str>, Vec<&SplitResults>) = self.splits().unzip();
+        let line = |head: &str, cells: Vec<String>| [vec![head.to_string()], cells].concat();
+        let mut rows = vec![line("", names.iter().map(|name| name.to_string()).collect())];
+        for label in labels(&splits) {
+            rows.push(line(&label, splits.iter().map(|split| split.figure(&label).unwrap_or_default()).collect()));
+        }
+        let mut text = if splits.is_empty() { String::new() } else { aligned(&rows) + "\n" };
+        let Self { model, steps, cpu_seconds, wall_seconds, .. } = self;
+        let mebibytes = model.bytes as f64 / f64::from(1 << 20);
+        let (cpu, wall) = (minutes(*cpu_seconds), minutes(*wall_seconds));
+        text += &format!("model  {} parameters, {mebibytes:.1} MiB, {steps} updates\n", model.parameters);
+        text += &format!("time   {cpu} core-minutes, {wall} minutes on the clock\n");
+        for (label, signature) in signatures(&splits) {
+            text += &format!("{label} is {signature}\n");
+        }
+        text
+    }
+
+    /// JSON knows no infinity.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        let check = |place: String, value: f64| {
+            let error = || Error::new(format!("is not a finite number ({value})")).at(place);
+            if value.is_finite() { Ok(()) } else { Err(error()) }
+        };
+        check("cpu_seconds".into(), self.cpu_seconds)?;
+        check("wall_seconds".into(), self.wall_seconds)?;
+        for (name, split) in self.splits() {
+            split.metrics.iter().try_for_each(|(label, score)| check(format!("{name}.{label}"), score.value))?;
+            split.losses().into_iter().try_for_each(|(label, value, _)| check(format!("{name}.{label}"), value))?;
+        }
+        Ok(())
+    }
+}
+
+impl SplitResults {
+    /// Losses: label, value, decimals worth printing.
+    fn losses(&self) -> Vec<(&'static str, f64, usize)> {
+        let Some(Losses { per_token, per_character, perplexity, token_accuracy }) = self.losses else {
+            return Vec::new();
+        };
+        let mut losses = vec![("loss_per_token", per_token, 4)];
+        losses.extend(per_character.map(|loss| ("loss_per_character", loss, 4)));
+        losses.extend([("perplexity", perplexity, 3), ("token_accuracy", token_accuracy, 2)]);
+        losses
+    }
+
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        let Counts { examples, target_tokens, target_characters, skipped } = self.counts;
+        let mut counts = vec![("examples", examples), ("target_tokens", target_tokens)];
+        counts.extend(target_characters.map(|n| ("target_characters", n)));
+        counts.push(("skipped", skipped));
+        counts
+    }
+
+    /// The figure under a label, as it is printed everywhere.
+    pub(crate) fn figure(&self, label: &str) -> Option<String> {
+        let metric = self.metrics.get(label).map(|score| format!("{:.2}", score.value));
+        let loss =
+            || self.losses().into_iter().find(|l| l.0 == label).map(|(_, v, decimals)| format!("{v:.decimals$}"));
+        let count = || self.counts().into_iter().find(|c| c.0 == label).map(|(_, n)| n.to_string());
+        metric.or_else(loss).or_else(count)
+    }
+}
+
+/// The labels of all figures of some splits: metrics by name, then losses, then counts.
+pub(crate) fn labels(splits: &[&SplitResults]) -> Vec<String> {
+    let mut labels = labels_of_quality(splits);
+    append_new(&mut labels, splits.iter().flat_map(|s| s.counts()).map(|count| count.0));
+    labels
+}
+
+/// The same without counts.
+pub(crate) fn labels_of_quality(splits: &[&SplitResults]) -> Vec<String> {
+    let metrics: BTreeSet<_> = splits.iter().flat_map(|s| s.metrics.keys().cloned()).collect();
+    let mut labels: Vec<String> = metrics.into_iter().collect();
+    append_new(&mut labels, splits.iter().flat_map(|s| s.losses()).map(|loss| loss.0));
+    labels
+}
+
+fn append_new(labels: &mut Vec<String>, more: impl Iterator<Item = &'static str>) {
+    for label in more {
+        if !labels.iter().any(|known| known == label) {
+            labels.push(label.to_string());
+        }
+    }
+}
+
+/// The distinct signatures of some splits' metrics, each with its label.
+pub(crate) fn signatures(splits: &[&SplitResults]) -> Vec<(String, String)> {
+    let all = splits.iter().flat_map(|s| s.metrics.iter()).filter(|(_, score)| !score.signature.is_empty());
+    let distinct: BTreeSet<_> = all.map(|(label, s)| (label.clone(), s.signature.clone())).collect();
+    distinct.into_iter().collect()
+}
+
+/// Seconds as minutes, for people.
+pub(crate) fn minutes(seconds: f64) -> String {
+    format!("{:.1}", seconds / 60.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::results;
+
+    #[test]
+    fn a_table_has_a_line_for_each_figure_and_a_column_for_each_split() {
+        let expected = "                     validation    test
+bleu                      76.50   75.50
+sequence_error_rate       23.50   24.50
+loss_per_token           0.2500  0.2500
+loss_per_character       0.1250  0.1250
+perplexity                1.284   1.284
+token_accuracy            93.50   93.50
+examples                   1000    1000
+target_tokens              8000    8000
+target_characters         16000   16000
+skipped                       1       1
+
+model  1234567 parameters, 4.7 MiB, 5000 updates
+time   5.5 core-minutes, 2.9 minutes on the clock
+bleu is nrefs:1|case:lc|tok:none
+";
+        assert_eq!(results(24.5).table(), expected);
+    }
+
+    #[test]
+    fn a_split_that_was_not_measured_has_no_column() {
+        let mut one = results(24.5);
+        one.test = None;
+        assert!(one.table().starts_with("                     validation\nbleu                      76.50\n"));
+        one.validation = None;
+        assert!(one.table().starts_with("model  "), "{}", one.table());
+    }
+}

@@ -1,0 +1,227 @@
+//! The folder of all runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use antiphon_core::{Error, Result};
+
+use crate::identity::Identity;
+use crate::run::Run;
+
+/// A folder of runs, by default `runs`. It need not exist before the first run does.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    root: PathBuf,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self::new("runs")
+    }
+}
+
+impl Runs {
+    /// The runs below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The run of this experiment, whatever its folder is called; of several the latest repetition.
+    ///
+    /// # Errors
+    /// If the folder of runs cannot be read, or the experiment's own folder holds a run of a newer version.
+    pub fn find(&self, identity: &Identity) -> Result<Option<Run>> {
+        let (digest, folder) = (identity.digest(), identity.folder());
+        for run in self.list()?.into_iter().rev() {
+            match run.manifest() {
+                Ok(manifest) if manifest.digest == digest => return Ok(Some(run)),
+                // A damaged run of another experiment is no obstacle.
+                Err(error) if run.name().starts_with(&folder) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// A new folder for this experiment: `NAME-DIGEST`, or with `-2`, `-3`, … behind it. What exists is never touched.
+    ///
+    /// # Errors
+    /// If the experiment has a run already and this is not to be done `again`; if the folder cannot be written.
+    pub fn create(&self, identity: &Identity, again: bool) -> Result<Run> {
+        if !again && let Some(run) = self.find(identity)? {
+            let message = "this experiment has a run already; repeat it in a new folder with `--again`";
+            return Err(Error::new(message).in_file(run.path()));
+        }
+        fs::create_dir_all(&self.root).map_err(|e| Error::io(&self.root, "create the folder of runs", &e))?;
+        let first = identity.folder();
+        let mut folder = first.clone();
+        for number in 2_u64.. {
+            let path = self.root.join(&folder);
+            match fs::create_dir(&path) {
+                Ok(()) => return Run::furnish(path, identity),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => folder = format!("{first}-{number}"),
+                Err(e) => return Err(Error::io(path, "create the run folder", &e)),
+            }
+        }
+        unreachable!("there are fewer folders than numbers")
+    }
+
+    /// A new run in a folder that the user named.
+    ///
+    /// # Errors
+    /// If something is there already; it is left as it was. If the folder cannot be written.
+    pub fn create_at(path: impl Into<PathBuf>, identity: &Identity) -> Result<Run> {
+        let path = path.into();
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| Error::io(parent, "create the folder", &e))?;
+        }
+        match fs::create_dir(&path) {
+            Ok(()) => Run::furnish(path, identity),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::new("is taken, and nothing is overwritten: name a folder that does not exist").in_file(path))
+            }
+            Err(e) => Err(Error::io(path, "create the run folder", &e)),
+        }
+    }
+
+    /// All runs, by the names of their folders; repetitions by number.
+    ///
+    /// # Errors
+    /// If the folder of runs exists and cannot be read.
+    pub fn list(&self) -> Result<Vec<Run>> {
+        let failed = |e: io::Error| Error::io(&self.root, "read the folder of runs", &e);
+        let entries = match fs::read_dir(&self.root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut runs = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if Run::is_at(&path) {
+                runs.push(Run::at(path));
+            }
+        }
+        runs.sort_by_cached_key(|run| order(&run.name()));
+        Ok(runs)
+    }
+}
+
+/// Sorts `a`, `a-2`, `a-10` in this order: the name up to a number at its end, then the number.
+fn order(name: &str) -> (String, u64) {
+    let numbered = name.rsplit_once('-').and_then(|(stem, number)| Some((stem.to_string(), number.parse().ok()?)));
+    numbered.unwrap_or((name.to_string(), 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::identity;
+
+    fn names(runs: &[Run]) -> Vec<String> {
+        runs.iter().map(Run::name).collect()
+    }
+
+    #[test]
+    fn an_experiment_is_found_again_and_repeated_only_when_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path().join("new/runs")), identity("one"));
+        assert_eq!(runs.find(&one).unwrap(), None);
+        let first = runs.create(&one, false).unwrap();
+        assert_eq!(first.name(), format!("one-{}", &one.digest()[..8]));
+        assert_eq!(runs.find(&one).unwrap(), Some(first.clone()));
+
+        let error = runs.create(&one, false).unwrap_err().to_string();
+        assert!(error.contains("has a run already") && error.contains("--again"), "{error}");
+        for number in 2..=11 {
+            let again = runs.create(&one, true).unwrap();
+            assert_eq!(again.name(), format!("{}-{number}", first.name()));
+            assert_eq!(runs.find(&one).unwrap(), Some(again));
+        }
+
+        let mut other = identity("one");
+        other.threads = 1;
+        assert_eq!(runs.find(&other).unwrap(), None);
+        runs.create(&other, false).unwrap();
+        assert_eq!(runs.list().unwrap().len(), 12);
+    }
+
+    #[test]
+    fn a_new_run_has_its_settings_and_an_open_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = identity("one");
+        let run = Runs::new(folder.path()).create(&one, false).unwrap();
+        assert_eq!(serde_json::to_value(run.config().unwrap()).unwrap(), one.config);
+        assert_eq!(run.manifest().unwrap().status, crate::Status::Running);
+        assert!(run.checkpoints_path().is_dir());
+        let mut files: Vec<_> = fs::read_dir(run.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, ["checkpoints", "config.toml", "manifest.json"]);
+    }
+
+    #[test]
+    fn what_lies_in_the_way_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path()), identity("one"));
+        // The rest of a creation that was killed, and a file.
+        fs::create_dir(folder.path().join(one.folder())).unwrap();
+        fs::write(folder.path().join(format!("{}-2", one.folder())), "mine").unwrap();
+        assert_eq!(runs.create(&one, false).unwrap().name(), format!("{}-3", one.folder()));
+        assert_eq!(fs::read(folder.path().join(format!("{}-2", one.folder()))).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(folder.path().join(one.folder())).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_neighbour_is_no_obstacle_but_a_damaged_twin_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path()), identity("one"));
+        let neighbour = runs.create(&identity("zero"), false).unwrap();
+        fs::write(neighbour.manifest_path(), "{").unwrap();
+        assert_eq!(runs.find(&one).unwrap(), None);
+        let run = runs.create(&one, false).unwrap();
+        assert_eq!(runs.find(&one).unwrap(), Some(run.clone()));
+        fs::write(run.manifest_path(), "{").unwrap();
+        assert!(runs.find(&one).unwrap_err().to_string().contains("manifest.json: is damaged"));
+    }
+
+    #[test]
+    fn a_folder_named_by_the_user_must_be_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/mine");
+        let run = Runs::create_at(&path, &identity("one")).unwrap();
+        assert_eq!(run.path(), path);
+        let before = fs::read(run.manifest_path()).unwrap();
+        let error = Runs::create_at(&path, &identity("two")).unwrap_err().to_string();
+        assert!(error.ends_with("mine: is taken, and nothing is overwritten: name a folder that does not exist"));
+        assert_eq!(fs::read(run.manifest_path()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_furnished_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut one = identity("one");
+        one.config["seed"] = u64::MAX.into();
+        assert!(Runs::new(folder.path()).create(&one, false).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn many_creators_at_once_share_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path()), identity("one"));
+        let mut made: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| runs.create(&one, true).unwrap())).collect();
+            threads.into_iter().map(|t| t.join().unwrap().name()).collect()
+        });
+        made.sort_by_key(|name| order(name));
+        let expected: Vec<_> =
+            (1..=8).map(|n| if n == 1 { one.folder() } else { format!("{}-{n}", one.folder()) }).collect();
+        assert_eq!(made, expected);
+        assert_eq!(names(&runs.list().unwrap()), expected);
+    }
+}

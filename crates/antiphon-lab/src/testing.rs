@@ -1,0 +1,51 @@
+//! Experiments and figures for the tests of this crate.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::Score;
+
+use crate::identity::Identity;
+use crate::results::{Counts, Losses, ModelSize, Results, SplitResults};
+
+pub(crate) fn identity(name: &str) -> Identity {
+    Identity {
+        name: name.into(),
+        config: serde_json::json!({
+            "tokenizer": { "kind": "character" }, "seed": 17, "model": { "kind": "lstm", "hidden": 8 },
+        }),
+        data: BTreeMap::from([("train.tsv".into(), "0".into())]),
+        version: "0.1.0".into(),
+        device: "flex".into(),
+        threads: 2,
+    }
+}
+
+/// A test split with this share of answers wrong, and a validation split one point better.
+pub(crate) fn results(wrong: f64) -> Results {
+    let split = |wrong: f64| {
+        let score = |metric: &str, value, signature: &str| {
+            (metric.to_string(), Score { metric: metric.into(), value, signature: signature.into() })
+        };
+        SplitResults {
+            metrics: BTreeMap::from([
+                score("sequence_error_rate", wrong, ""),
+                score("bleu", 100.0 - wrong, "nrefs:1|case:lc|tok:none"),
+            ]),
+            losses: Some(Losses {
+                per_token: 0.25,
+                per_character: Some(0.125),
+                perplexity: 0.25_f64.exp(),
+                token_accuracy: 93.5,
+            }),
+            counts: Counts { examples: 1000, target_tokens: 8000, target_characters: Some(16_000), skipped: 1 },
+        }
+    };
+    Results {
+        validation: Some(split(wrong - 1.0)),
+        test: Some(split(wrong)),
+        model: ModelSize { parameters: 1_234_567, bytes: 4_938_268 },
+        steps: 5000,
+        cpu_seconds: 330.0,
+        wall_seconds: 171.0,
+    }
+}

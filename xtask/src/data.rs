@@ -1,0 +1,103 @@
+//! Which data set a config needs, and whether it is there.
+//!
+//! A config says `recipe = "cmudict"` in its `[data]` section; the recipe fills the folder of the same name below the folder
+//! of data sets, and the config's files are named from there: `train = "cmudict/train.tsv"`.
+
+use std::path::{Path, PathBuf};
+
+use antiphon_config::Tree;
+use antiphon_core::Result;
+use serde_json::Value;
+
+/// A data set that `antiphon data NAME` prepares.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Recipe {
+    /// Its name.
+    pub(crate) name: String,
+    /// The files of it that the config reads, below the folder of data sets.
+    files: Vec<PathBuf>,
+}
+
+impl Recipe {
+    /// The recipe that a config names, if it does. `sets` are assignments that change the config.
+    pub(crate) fn of(config: &Path, sets: &[String]) -> Result<Option<Self>> {
+        Ok(Self::named_in(Tree::load(config, sets)?.value()))
+    }
+
+    fn named_in(config: &Value) -> Option<Self> {
+        let data = config.get("data")?;
+        let name = data.get("recipe")?.as_str()?.to_string();
+        let mut files = Vec::new();
+        collect(data, &format!("{name}/"), &mut files);
+        Some(Self { name, files })
+    }
+
+    /// Whether a file of it is missing. Without `data_dir` the folder of data sets is what the environment says, or `data`.
+    pub(crate) fn is_missing(&self, data_dir: Option<&Path>) -> bool {
+        let folder = data_dir.map(Path::to_path_buf);
+        let folder =
+            folder.or_else(|| std::env::var_os("ANTIPHON_DATA_DIR").filter(|v| !v.is_empty()).map(PathBuf::from));
+        let folder = folder.unwrap_or_else(|| "data".into());
+        // A config that names none of them is left to the recipe's own judgement.
+        self.files.is_empty() || !self.files.iter().all(|file| folder.join(file).is_file())
+    }
+}
+
+/// All texts in a value that begin like a file of the recipe.
+fn collect(value: &Value, beginning: &str, files: &mut Vec<PathBuf>) {
+    match value {
+        Value::String(text) if text.starts_with(beginning) => files.push(text.into()),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, beginning, files)),
+        Value::Object(table) => table.values().for_each(|item| collect(item, beginning, files)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_recipe_is_missing_until_every_file_of_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "base.toml", "[data]\nrecipe = \"toy\"\n");
+        let text = "extends = \"base.toml\"\n[data]\nkind = \"pairs\"\ntrain = \"toy/train.tsv\"\ntest = [\"toy/a.tsv\", \"my/b.tsv\"]\n";
+        let config = write(folder.path(), "run.toml", text);
+        let recipe = Recipe::of(&config, &[]).unwrap().unwrap();
+        assert_eq!(recipe.name, "toy");
+        let missing = || recipe.is_missing(Some(&folder.path().join("data")));
+        assert!(missing());
+        write(folder.path(), "data/toy/train.tsv", "");
+        assert!(missing());
+        write(folder.path(), "data/toy/a.tsv", "");
+        assert!(!missing());
+    }
+
+    #[test]
+    fn assignments_reach_the_recipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write(folder.path(), "run.toml", "[data]\ntrain = \"toy/train.tsv\"\n");
+        assert_eq!(Recipe::of(&config, &[]).unwrap(), None);
+        let recipe = Recipe::of(&config, &["data.recipe=toy".into()]).unwrap();
+        assert_eq!(recipe, Some(Recipe { name: "toy".into(), files: vec!["toy/train.tsv".into()] }));
+    }
+
+    #[test]
+    fn a_recipe_without_files_is_always_asked() {
+        let recipe = Recipe::named_in(&serde_json::json!({ "data": { "recipe": "toy" } })).unwrap();
+        assert!(recipe.is_missing(None));
+    }
+
+    #[test]
+    fn a_config_that_cannot_be_read_is_named() {
+        let error = Recipe::of(Path::new("nowhere/run.toml"), &[]).unwrap_err().to_string();
+        assert!(error.starts_with("nowhere/run.toml: "), "{error}");
+    }
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask test`: all tests, and the promise that Burn is built once.
+
+use crate::cargo;
+use crate::stop::{Outcome, Stop};
+
+/// Run all tests, then make sure that building the program compiles no part of Burn again
+#[derive(Debug, PartialEq, clap::Args)]
+pub(crate) struct Arguments {
+    /// Also run the tests that take minutes (sets ANTIPHON_SLOW=1)
+    #[arg(long)]
+    pub(crate) slow: bool,
+    /// Only tests whose names contain one of these
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+}
+
+pub(crate) fn test(arguments: &Arguments) -> Outcome {
+    let filter: Vec<&str> = arguments.filter.iter().map(String::as_str).collect();
+    let words = [["--workspace", "--"].as_slice(), &filter].concat();
+    let environment = if arguments.slow { [("ANTIPHON_SLOW", "1")].as_slice() } else { &[] };
+    cargo::call("test", &words, environment)?;
+    built_once(&cargo::build()?.compiled)
+}
+
+/// Fails if a build after the tests compiled Burn a second time.
+fn built_once(compiled: &[String]) -> Outcome {
+    let again: Vec<&str> = compiled.iter().map(String::as_str).filter(|name| name.starts_with("burn")).collect();
+    if again.is_empty() {
+        return Ok(());
+    }
+    let message = "building the program compiled these again after the tests: their features, or those of what they depend on, \
+                   differ between the two builds and must be pinned in crates/antiphon/Cargo.toml";
+    Err(Stop::Failed(format!("{message}: {}", again.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burn_must_not_be_compiled_twice() {
+        assert_eq!(built_once(&["antiphon".into(), "serde".into()]), Ok(()));
+        let Err(Stop::Failed(message)) = built_once(&["antiphon".into(), "burn_core".into(), "burn".into()]) else {
+            panic!("accepted");
+        };
+        assert!(message.ends_with(": burn_core, burn"), "{message}");
+    }
+}
