@@ -1,1 +1,40 @@
-//! Losses, optimizers, schedules, the training loop and its checkpoints.
+//! From batches to a trained model: objective, gradients, optimizer, schedule, validation, checkpoints.
+//!
+//! One optimizer step, as [`Training::run`] makes it:
+//!
+//! ```text
+//! batch ─▶ Objective (the model's part) ─▶ summed cross-entropy ─▶ backward ─▶ gradients, added over `accumulate` batches
+//!   ─▶ global norm ─▶ one factor: 1 / tokens, and clipping ─▶ one fused pass a parameter: penalties, optimizer, rate
+//! ```
+//!
+//! The loop knows no model (it is generic over Burn's `Module`), no search and no metric: the caller hands in an
+//! [`Objective`], [`Batches`], a [`Validator`] and an [`Observer`]. All that the future of a run depends on is in its
+//! [`Checkpoint`], so training `2N` steps and training `N`, being killed, and training `N` more give the same bytes.
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod checkpoint;
+mod config;
+mod gradients;
+mod model_file;
+mod observer;
+mod optimizer;
+mod patience;
+mod schedule;
+mod training;
+mod weights;
+
+pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, newest_checkpoint};
+pub use config::{CheckpointConfig, LossConfig, StopConfig, TrainConfig, ValidateConfig};
+pub use gradients::parameters_without_gradient;
+pub use model_file::{load_model, read_model_metadata, write_model};
+pub use observer::{Observer, StepReport, ValidationReport};
+pub use optimizer::{AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
+pub use patience::Patience;
+pub use schedule::{
+    ConstantConfig, CosineConfig, InverseSqrtConfig, LinearConfig, NoamConfig, PlateauConfig, ScheduleConfig,
+    StepConfig,
+};
+pub use training::{Batches, Ended, Objective, Outcome, Progress, Training, Validation, Validator};
+pub use weights::{Weight, load_weights, save_weights};

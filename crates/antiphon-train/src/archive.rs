@@ -1,0 +1,271 @@
+//! One safetensors file: `f32` arrays, and one metadata entry that says what they are.
+//!
+//! The entry `antiphon` holds `{"content":…,"format":1,"kind":…,"sha256":…}`; the digest covers the kind, the content
+//! and every array with its name and shape, so that truncation and flipped bits are found. Equal contents give equal bytes.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::{borrow::Cow, io};
+
+use antiphon_core::{Error, Result};
+use safetensors::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::Weight;
+
+/// The newest format that this version reads, and the one that it writes.
+const FORMAT: u64 = 1;
+const ENTRY: &str = "antiphon";
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Archive {
+    /// What sort of file it is.
+    pub(crate) kind: String,
+    /// What the arrays belong to.
+    pub(crate) content: Value,
+    /// The arrays, in the order of their names.
+    pub(crate) arrays: Vec<Weight>,
+}
+
+/// Why a file could not be read.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Io(io::Error),
+    Damaged(String),
+    Newer(u64),
+}
+
+impl Failure {
+    pub(crate) fn into_error(self, path: &Path) -> Error {
+        match self {
+            Failure::Io(source) => Error::io(path, "read", &source),
+            Failure::Damaged(what) => Error::new(format!("is damaged or not ours: {what}; restore it from a copy")).in_file(path),
+            Failure::Newer(format) => Error::new(format!(
+                "was written by a newer version (format {format}, this version reads up to {FORMAT}): update this program"
+            ))
+            .in_file(path),
+        }
+    }
+}
+
+/// The metadata entry; its fields are in alphabetical order.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    content: Value,
+    format: u64,
+    kind: String,
+    sha256: String,
+}
+
+/// Writes the file as a whole or not at all: beside it first, then under its name.
+///
+/// # Errors
+/// If the file system refuses; what stood there before is untouched.
+pub(crate) fn write(path: &Path, mut archive: Archive) -> Result<()> {
+    archive.arrays.sort_by(|a, b| a.path.cmp(&b.path));
+    let entry = Entry { sha256: digest(&archive), content: archive.content, format: FORMAT, kind: archive.kind };
+    let entry = serde_json::to_string(&entry).expect("JSON values can be written");
+    let arrays = archive.arrays.iter().map(|array| (array.path.as_str(), Stored(array)));
+    let bytes = safetensors::serialize(arrays, Some(HashMap::from([(ENTRY.to_owned(), entry)])))
+        .expect("named arrays make a safetensors file");
+    let beside = temporary(path);
+    let done = File::create(&beside)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| sync_folder(path));
+    done.map_err(|source| {
+        // The temporary file is of no use; that it cannot be removed either is not worth a second error.
+        let _ = fs::remove_file(&beside);
+        Error::io(path, "write", &source)
+    })
+}
+
+/// Where a file is written before it takes its name.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("tmp")
+}
+
+/// Makes a rename survive a power failure, where folders can be synchronised.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Reads and verifies a file.
+pub(crate) fn read(path: &Path) -> Result<Archive, Failure> {
+    let bytes = fs::read(path).map_err(Failure::Io)?;
+    let entry = parse_entry(&bytes)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    let mut arrays = file
+        .iter()
+        .map(|(name, view)| {
+            if view.dtype() != Dtype::F32 {
+                return Err(Failure::Damaged(format!("`{name}` is not of 32-bit floating point")));
+            }
+            let values = view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+            Ok(Weight { path: name.to_owned(), dims: view.shape().to_vec(), values })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    arrays.sort_by(|a, b| a.path.cmp(&b.path));
+    let archive = Archive { kind: entry.kind, content: entry.content, arrays };
+    if digest(&archive) != entry.sha256 {
+        return Err(Failure::Damaged("its checksum does not match".into()));
+    }
+    Ok(archive)
+}
+
+/// Reads what a file says about itself, without verifying the arrays.
+pub(crate) fn read_content(path: &Path) -> Result<(String, Value), Failure> {
+    let bytes = fs::read(path).map_err(Failure::Io)?;
+    parse_entry(&bytes).map(|entry| (entry.kind, entry.content))
+}
+
+fn damaged(error: impl std::fmt::Display) -> Failure {
+    Failure::Damaged(error.to_string())
+}
+
+fn parse_entry(bytes: &[u8]) -> Result<Entry, Failure> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let entry = header.metadata().as_ref().and_then(|map| map.get(ENTRY));
+    let entry = entry.ok_or_else(|| Failure::Damaged(format!("the metadata entry `{ENTRY}` is missing")))?;
+    let value: Value = serde_json::from_str(entry).map_err(damaged)?;
+    match value.get("format").and_then(Value::as_u64) {
+        Some(format) if format > FORMAT => Err(Failure::Newer(format)),
+        Some(FORMAT) => serde_json::from_value(value).map_err(damaged),
+        _ => Err(Failure::Damaged("its format has no number".into())),
+    }
+}
+
+fn digest(archive: &Archive) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&archive.kind);
+    hash.update([0]);
+    hash.update(archive.content.to_string());
+    for array in &archive.arrays {
+        hash.update([0]);
+        hash.update(&array.path);
+        hash.update([0]);
+        for &dim in &array.dims {
+            hash.update((dim as u64).to_le_bytes());
+        }
+        for values in array.values.chunks(4096) {
+            hash.update(little_endian(values));
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+struct Stored<'a>(&'a Weight);
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.dims
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(little_endian(&self.0.values))
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.0.values.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive() -> Archive {
+        let array = |path: &str, dims: &[usize]| Weight {
+            path: path.into(),
+            dims: dims.to_vec(),
+            values: (0..dims.iter().product()).map(|i| i as f32 * 0.1 - 0.3).collect(),
+        };
+        let content = serde_json::json!({"value": 0.1, "name": "x", "seed": u64::MAX});
+        Archive { kind: "test".into(), content, arrays: vec![array("b", &[5]), array("a.b", &[2, 3]), array("c", &[])] }
+    }
+
+    #[test]
+    fn a_file_comes_back_and_is_the_same_bytes_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        write(&path, archive()).unwrap();
+        let mut expected = archive();
+        expected.arrays.sort_by(|a, b| a.path.cmp(&b.path));
+        assert_eq!(read(&path).unwrap(), expected);
+        assert_eq!(read_content(&path).unwrap(), ("test".into(), archive().content));
+        let first = fs::read(&path).unwrap();
+        for _ in 0..20 {
+            write(&path, archive()).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), first);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_bit_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        write(&path, archive()).unwrap();
+        let good = fs::read(&path).unwrap();
+        let original = read(&path).unwrap();
+        for length in 0..good.len() {
+            fs::write(&path, &good[..length]).unwrap();
+            assert!(matches!(read(&path), Err(Failure::Damaged(_))), "{length} bytes were accepted");
+        }
+        for i in 0..good.len() {
+            let mut bad = good.clone();
+            bad[i] ^= 1 << (i % 8);
+            fs::write(&path, &bad).unwrap();
+            // A flipped bit may turn the white space that pads the header, or an escaped letter, into an equal one.
+            if let Ok(read) = read(&path) {
+                assert_eq!(read, original, "a flipped bit in byte {i} went unseen");
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let entry = r#"{"format":2,"surprise":true}"#.to_owned();
+        let arrays = Vec::<(&str, Stored<'_>)>::new();
+        let bytes = safetensors::serialize(arrays, Some(HashMap::from([(ENTRY.to_owned(), entry)]))).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let error = read(&path).unwrap_err().into_error(Path::new("x")).to_string();
+        assert_eq!(
+            error,
+            "x: was written by a newer version (format 2, this version reads up to 1): update this program"
+        );
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        write(&path, archive()).unwrap();
+        let good = fs::read(&path).unwrap();
+        // A folder in the way of the temporary file makes the write fail, as a full disk would.
+        fs::create_dir(temporary(&path)).unwrap();
+        let error = write(&path, archive()).unwrap_err().to_string();
+        assert!(error.contains("x.safetensors: cannot write: "), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), good);
+    }
+}

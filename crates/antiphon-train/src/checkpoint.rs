@@ -1,0 +1,257 @@
+//! All that the future of a run depends on, in one file.
+//!
+//! `step-0000012345.safetensors` holds the arrays `model.<path>` and `optimizer.<slot>.<path>` and the [`State`]. Random
+//! numbers and the order of the data are functions of the seed, the step and the epoch, so they need no state.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use antiphon_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::archive::{self, Archive, Failure};
+use crate::schedule::PlateauState;
+use crate::{Observer, Patience, Weight};
+
+const KIND: &str = "checkpoint";
+const EXTENSION: &str = "safetensors";
+
+/// The best validation so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The steps that were done then.
+    pub step: u64,
+    /// The monitored figure.
+    pub value: f64,
+}
+
+/// Where a run stands, besides its arrays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    /// Batches of the current epoch done.
+    pub batch: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// The caller's digest of all settings that decide the run.
+    pub settings: String,
+    /// The step of the last validation; 0 before the first.
+    pub validated: u64,
+    /// The best validation.
+    pub best: Option<Best>,
+    /// Early stopping.
+    pub stop: Patience,
+    /// The plateau schedule.
+    pub plateau: PlateauState,
+    /// How many updates the optimizer has given to each parameter.
+    pub updates: BTreeMap<String, u64>,
+}
+
+impl State {
+    /// Before the first step.
+    pub(crate) fn new(seed: u64, settings: &str) -> Self {
+        Self {
+            step: 0,
+            epoch: 0,
+            batch: 0,
+            seed,
+            settings: settings.into(),
+            validated: 0,
+            best: None,
+            stop: Patience::default(),
+            plateau: PlateauState::default(),
+            updates: BTreeMap::new(),
+        }
+    }
+}
+
+/// A saved run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Where it stands.
+    pub state: State,
+    /// The model's parameters.
+    pub model: Vec<Weight>,
+    /// The optimizer's slots, each as `<slot>.<path>`.
+    pub optimizer: Vec<Weight>,
+}
+
+impl Checkpoint {
+    /// Reads and verifies one file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is damaged, is not a checkpoint or was written by a newer version.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::try_read(path).map_err(|failure| failure.into_error(path))
+    }
+
+    fn try_read(path: &Path) -> Result<Self, Failure> {
+        let Archive { kind, content, arrays } = archive::read(path)?;
+        if kind != KIND {
+            return Err(Failure::Damaged(format!("it holds a {kind}, not a {KIND}")));
+        }
+        let state = serde_json::from_value(content).map_err(|error| Failure::Damaged(error.to_string()))?;
+        let (mut model, mut optimizer) = (Vec::new(), Vec::new());
+        for array in arrays {
+            let (part, path) = array.path.split_once('.').unwrap_or((&array.path, ""));
+            let into = match part {
+                "model" => &mut model,
+                "optimizer" => &mut optimizer,
+                _ => return Err(Failure::Damaged(format!("the array `{}` belongs to nothing", array.path))),
+            };
+            into.push(Weight { path: path.to_owned(), ..array });
+        }
+        Ok(Self { state, model, optimizer })
+    }
+
+    /// Writes the checkpoint into `folder`, as a whole or not at all. The same checkpoint gives the same bytes.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub(crate) fn write(self, folder: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(folder).map_err(|source| Error::io(folder, "create the folder", &source))?;
+        let path = checkpoint_path(folder, self.state.step);
+        let content = serde_json::to_value(&self.state).expect("a state is JSON");
+        let within =
+            |part: &'static str| move |array: Weight| Weight { path: format!("{part}.{}", array.path), ..array };
+        let model = self.model.into_iter().map(within("model"));
+        let arrays = model.chain(self.optimizer.into_iter().map(within("optimizer"))).collect();
+        archive::write(&path, Archive { kind: KIND.into(), content, arrays })?;
+        Ok(path)
+    }
+}
+
+/// Where the checkpoint after `step` steps lies.
+pub fn checkpoint_path(folder: &Path, step: u64) -> PathBuf {
+    folder.join(format!("step-{step:010}.{EXTENSION}"))
+}
+
+/// The steps of all checkpoints in a folder, in order. A folder that does not exist has none.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub(crate) fn steps_in(folder: &Path) -> Result<Vec<u64>> {
+    let mut steps: Vec<u64> = names_in(folder)?
+        .iter()
+        .filter_map(|name| name.strip_prefix("step-")?.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok())
+        .collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let refused = |error| Error::io(folder, "list", &error);
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(refused(error)),
+        Ok(entries) => {
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            names.collect::<std::io::Result<_>>().map_err(refused)
+        }
+    }
+}
+
+/// The newest usable checkpoint in a folder; `None` if it holds none at all. A damaged one is reported to `observer`, and
+/// the one before it is taken.
+///
+/// # Errors
+/// If all checkpoints are damaged, or the newest that is not was written by a newer version.
+pub fn newest_checkpoint(folder: &Path, observer: &mut dyn Observer) -> Result<Option<Checkpoint>> {
+    let steps = steps_in(folder)?;
+    for &step in steps.iter().rev() {
+        let path = checkpoint_path(folder, step);
+        match Checkpoint::try_read(&path) {
+            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Err(Failure::Damaged(what)) => {
+                observer
+                    .warning(&format!("{}: the checkpoint is damaged ({what}): trying an older one", path.display()));
+            }
+            Err(failure) => return Err(failure.into_error(&path)),
+        }
+    }
+    if steps.is_empty() {
+        return Ok(None);
+    }
+    let message = "every checkpoint is damaged: restore one from a copy, or delete them all and start anew";
+    Err(Error::new(message).in_file(folder))
+}
+
+/// Deletes checkpoints up to `step`, except the newest `keep` of them and the best, and what interrupted writes left.
+///
+/// # Errors
+/// If a file cannot be deleted.
+pub(crate) fn prune(folder: &Path, step: u64, keep: usize, best: Option<u64>) -> Result<()> {
+    let steps: Vec<u64> = steps_in(folder)?.into_iter().filter(|&s| s <= step).collect();
+    let old = &steps[..steps.len().saturating_sub(keep)];
+    let old = old.iter().filter(|&&s| Some(s) != best).map(|&s| checkpoint_path(folder, s));
+    let names = names_in(folder)?.into_iter().filter(|name| name.starts_with("step-") && name.ends_with(".tmp"));
+    for path in old.chain(names.map(|name| folder.join(name))) {
+        fs::remove_file(&path).map_err(|source| Error::io(&path, "delete", &source))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(step: u64) -> Checkpoint {
+        let weight = |path: &str| Weight { path: path.into(), dims: vec![2], values: vec![step as f32, 0.5] };
+        let mut state = State::new(u64::MAX, "digest");
+        state.step = step;
+        state.best = Some(Best { step: 1, value: 0.1 + 0.2 });
+        state.updates.insert("a.b".into(), step);
+        Checkpoint { state, model: vec![weight("a.b")], optimizer: vec![weight("velocity.a.b")] }
+    }
+
+    #[derive(Default)]
+    struct Warnings(Vec<String>);
+
+    impl Observer for Warnings {
+        fn warning(&mut self, message: &str) {
+            self.0.push(message.into());
+        }
+    }
+
+    #[test]
+    fn the_newest_is_taken_and_the_newest_and_the_best_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("checkpoints");
+        assert_eq!(newest_checkpoint(&folder, &mut ()).unwrap(), None);
+        for step in 1..=12 {
+            checkpoint(step).write(&folder).unwrap();
+            fs::write(folder.join("step-0000000099.tmp"), b"cut off").unwrap();
+            prune(&folder, step, 3, Some(1)).unwrap();
+        }
+        assert_eq!(steps_in(&folder).unwrap(), [1, 10, 11, 12]);
+        assert_eq!(names_in(&folder).unwrap().len(), 4);
+        assert_eq!(newest_checkpoint(&folder, &mut ()).unwrap(), Some(checkpoint(12)));
+        prune(&folder, 11, 1, None).unwrap();
+        assert_eq!(steps_in(&folder).unwrap(), [11, 12]);
+    }
+
+    #[test]
+    fn a_damaged_one_is_reported_and_an_older_one_used() {
+        let folder = tempfile::tempdir().unwrap();
+        for step in [1, 2] {
+            checkpoint(step).write(folder.path()).unwrap();
+        }
+        let path = checkpoint_path(folder.path(), 2);
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        let mut warnings = Warnings::default();
+        assert_eq!(newest_checkpoint(folder.path(), &mut warnings).unwrap(), Some(checkpoint(1)));
+        assert_eq!(warnings.0.len(), 1);
+        assert!(warnings.0[0].contains("step-0000000002.safetensors: the checkpoint is damaged"), "{:?}", warnings.0);
+
+        fs::write(checkpoint_path(folder.path(), 1), b"").unwrap();
+        let error = newest_checkpoint(folder.path(), &mut ()).unwrap_err().to_string();
+        assert!(error.ends_with("restore one from a copy, or delete them all and start anew"), "{error}");
+    }
+}

@@ -1,0 +1,473 @@
+//! `[train.optimizer]`: how gradients become steps. The arithmetic is [`antiphon_kernels::update`]'s.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::{Error, Problem, Result};
+use antiphon_kernels::update::{Rule, Step, update};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Tensor, TensorData};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Weight;
+use crate::config::Found;
+use crate::gradients::ParameterGradients;
+use crate::weights::Places;
+
+/// The optimizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum OptimizerConfig {
+    /// Stochastic gradient descent, with momentum if wanted.
+    Sgd(SgdConfig),
+    /// RMSProp (Hinton's lecture 6e), with Keras's defaults.
+    Rmsprop(RmspropConfig),
+    /// Adam (Kingma and Ba 2015).
+    Adam(AdamConfig),
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+    Adamw(AdamwConfig),
+}
+
+/// Stochastic gradient descent: `v ← momentum · v + g`, `w ← w − learning_rate · v`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SgdConfig {
+    /// The learning rate that the schedule starts from.
+    #[schemars(range(min = 0.0))]
+    pub learning_rate: f64,
+    /// The share of the velocity that survives a step; 0 for plain gradient descent.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub momentum: f64,
+    /// Whether the step looks ahead along the velocity (Nesterov). Needs momentum.
+    pub nesterov: bool,
+}
+
+impl Default for SgdConfig {
+    fn default() -> Self {
+        Self { learning_rate: 0.01, momentum: 0.0, nesterov: false }
+    }
+}
+
+/// RMSProp: `s ← rho · s + (1 − rho) · g²`, `w ← w − learning_rate · g / √(s + epsilon)`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RmspropConfig {
+    /// The learning rate that the schedule starts from.
+    #[schemars(range(min = 0.0))]
+    pub learning_rate: f64,
+    /// The share of the mean square that survives a step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub rho: f64,
+    /// Keeps the root from zero.
+    #[schemars(range(min = 0.0))]
+    pub epsilon: f64,
+    /// The share of the velocity that survives a step; 0 for none.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub momentum: f64,
+}
+
+impl Default for RmspropConfig {
+    fn default() -> Self {
+        Self { learning_rate: 1e-3, rho: 0.9, epsilon: 1e-7, momentum: 0.0 }
+    }
+}
+
+/// Adam.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamConfig {
+    /// The learning rate that the schedule starts from.
+    #[schemars(range(min = 0.0))]
+    pub learning_rate: f64,
+    /// The share of the first moment that survives a step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub beta1: f64,
+    /// The share of the second moment that survives a step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    #[schemars(range(min = 0.0))]
+    pub epsilon: f64,
+}
+
+impl Default for AdamConfig {
+    fn default() -> Self {
+        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
+/// AdamW: Adam, whose parameters also shrink by `learning_rate · weight_decay` of themselves at each step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamwConfig {
+    /// The learning rate that the schedule starts from.
+    #[schemars(range(min = 0.0))]
+    pub learning_rate: f64,
+    /// The share of the first moment that survives a step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub beta1: f64,
+    /// The share of the second moment that survives a step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    #[schemars(range(min = 0.0))]
+    pub epsilon: f64,
+    /// The decoupled decay of all parameters. The penalty `l2` goes through the moments instead.
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+}
+
+impl Default for AdamwConfig {
+    fn default() -> Self {
+        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self::Adam(AdamConfig::default())
+    }
+}
+
+impl OptimizerConfig {
+    /// The learning rate that the schedule starts from.
+    pub fn learning_rate(&self) -> f64 {
+        match self {
+            Self::Sgd(c) => c.learning_rate,
+            Self::Rmsprop(c) => c.learning_rate,
+            Self::Adam(c) => c.learning_rate,
+            Self::Adamw(c) => c.learning_rate,
+        }
+    }
+
+    /// The rule of a parameter's update number `t`, from 1.
+    fn rule(&self, t: u64) -> Rule {
+        let adam = |beta1: f64, beta2: f64, epsilon: f64, weight_decay: f64| Rule::Adam {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            epsilon: epsilon as f32,
+            correction1: (1.0 - beta1.powf(t as f64)) as f32,
+            correction2: (1.0 - beta2.powf(t as f64)) as f32,
+            weight_decay: weight_decay as f32,
+        };
+        match self {
+            Self::Sgd(c) if c.momentum == 0.0 => Rule::Sgd,
+            Self::Sgd(c) => Rule::Momentum { momentum: c.momentum as f32, nesterov: c.nesterov },
+            Self::Rmsprop(c) if c.momentum == 0.0 => Rule::RmsProp { decay: c.rho as f32, epsilon: c.epsilon as f32 },
+            Self::Rmsprop(c) => {
+                Rule::RmsPropMomentum { decay: c.rho as f32, epsilon: c.epsilon as f32, momentum: c.momentum as f32 }
+            }
+            Self::Adam(c) => adam(c.beta1, c.beta2, c.epsilon, 0.0),
+            Self::Adamw(c) => adam(c.beta1, c.beta2, c.epsilon, c.weight_decay),
+        }
+    }
+
+    /// The names of the rule's slots, in its order.
+    fn slots(&self) -> &'static [&'static str] {
+        match self.rule(1) {
+            Rule::Sgd => &[],
+            Rule::Momentum { .. } => &["velocity"],
+            Rule::RmsProp { .. } => &["mean_square"],
+            Rule::RmsPropMomentum { .. } => &["mean_square", "velocity"],
+            Rule::Adam { .. } => &["first_moment", "second_moment"],
+        }
+    }
+
+    pub(crate) fn problems(&self, found: &mut Found) {
+        found.positive(self.learning_rate(), "optimizer.learning_rate");
+        match self {
+            Self::Sgd(c) => {
+                found.decay(c.momentum, "optimizer.momentum");
+                found.demand(!c.nesterov || c.momentum > 0.0, "optimizer.nesterov", || {
+                    "Nesterov's look-ahead needs `momentum` above 0".into()
+                });
+            }
+            Self::Rmsprop(c) => {
+                found.decay(c.rho, "optimizer.rho");
+                found.positive(c.epsilon, "optimizer.epsilon");
+                found.decay(c.momentum, "optimizer.momentum");
+            }
+            Self::Adam(AdamConfig { beta1, beta2, epsilon, .. })
+            | Self::Adamw(AdamwConfig { beta1, beta2, epsilon, .. }) => {
+                found.decay(*beta1, "optimizer.beta1");
+                found.decay(*beta2, "optimizer.beta2");
+                found.positive(*epsilon, "optimizer.epsilon");
+            }
+        }
+        if let Self::Adamw(c) = self {
+            found.not_negative(c.weight_decay, "optimizer.weight_decay");
+        }
+    }
+}
+
+/// An optimizer at work: what it remembers of each parameter, by module path.
+#[derive(Debug)]
+pub(crate) struct Optimizer {
+    config: OptimizerConfig,
+    l1: f64,
+    l2: f64,
+    memory: BTreeMap<String, Memory>,
+}
+
+/// What is remembered of one parameter.
+#[derive(Debug)]
+struct Memory {
+    /// How many updates it has had. A parameter without a gradient has none in that step.
+    updates: u64,
+    /// The parameter's shape.
+    dims: Vec<usize>,
+    /// Flat, in the order of the rule's slots.
+    slots: Vec<Tensor<1>>,
+}
+
+impl Optimizer {
+    pub(crate) fn new(config: OptimizerConfig, l1: f64, l2: f64) -> Self {
+        Self { config, l1, l2, memory: BTreeMap::new() }
+    }
+
+    /// One step over all parameters that have a gradient; the gradients are used up. `scale` multiplies each gradient.
+    pub(crate) fn step<M: Module>(&mut self, model: M, gradients: ParameterGradients, rate: f64, scale: f64) -> M {
+        let step = Step { rate: rate as f32, scale: scale as f32, l1: self.l1 as f32, l2: self.l2 as f32 };
+        model.map(&mut Walk { path: Vec::new(), optimizer: self, gradients, step })
+    }
+
+    fn update(&mut self, path: String, dims: &[usize], value: Tensor<1>, gradient: Tensor<1>, step: Step) -> Tensor<1> {
+        let count = self.config.slots().len();
+        let memory = self.memory.entry(path).or_insert_with(|| Memory {
+            updates: 0,
+            dims: dims.to_vec(),
+            slots: (0..count).map(|_| Tensor::zeros(value.shape(), &value.device())).collect(),
+        });
+        memory.updates += 1;
+        update(value, gradient, &mut memory.slots, self.config.rule(memory.updates), step)
+    }
+
+    /// How many updates each parameter has had.
+    pub(crate) fn updates(&self) -> BTreeMap<String, u64> {
+        self.memory.iter().map(|(path, memory)| (path.clone(), memory.updates)).collect()
+    }
+
+    /// All slots, each as `<slot>.<path>`.
+    pub(crate) fn save(&self) -> Vec<Weight> {
+        let names = self.config.slots();
+        let slots = self.memory.iter().flat_map(|(path, memory)| {
+            names.iter().zip(&memory.slots).map(move |(name, slot)| {
+                let values = slot.clone().try_into_vec_as::<f32>().expect("optimizer state can be read back");
+                Weight { path: format!("{name}.{path}"), dims: memory.dims.clone(), values }
+            })
+        });
+        slots.collect()
+    }
+
+    /// Takes up what [`save`](Self::save) and [`updates`](Self::updates) gave, for the parameters of `model`.
+    ///
+    /// # Errors
+    /// If the slots are not exactly those of this optimizer over these parameters; names all that differ.
+    pub(crate) fn load<M: Module>(
+        &mut self,
+        model: &M,
+        slots: Vec<Weight>,
+        updates: &BTreeMap<String, u64>,
+    ) -> Result<()> {
+        let places = Places::of(model);
+        let mut slots: BTreeMap<String, Weight> = slots.into_iter().map(|slot| (slot.path.clone(), slot)).collect();
+        let mut problems = Vec::new();
+        let mut problem = |place: &str, message: String| {
+            problems.push(Problem { place: format!("optimizer.{place}"), message });
+        };
+        for (path, &updates) in updates {
+            let Some((dims, device)) = places.find(path) else {
+                problem(path, "the model has no such parameter".into());
+                continue;
+            };
+            let mut tensors = Vec::new();
+            for name in self.config.slots() {
+                let key = format!("{name}.{path}");
+                match slots.remove(&key) {
+                    None => problem(&key, "missing".into()),
+                    Some(slot) if slot.dims != dims => {
+                        problem(&key, format!("has the shape {:?}, the parameter {dims:?}", slot.dims));
+                    }
+                    Some(slot) => {
+                        let n = slot.values.len();
+                        tensors.push(Tensor::from_data(TensorData::new(slot.values, [n]), &device));
+                    }
+                }
+            }
+            self.memory.insert(path.clone(), Memory { updates, dims, slots: tensors });
+        }
+        for name in slots.keys() {
+            problem(name, "unknown to this optimizer".into());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error { file: None, problems }) }
+    }
+}
+
+struct Walk<'a> {
+    path: Vec<String>,
+    optimizer: &'a mut Optimizer,
+    gradients: ParameterGradients,
+    step: Step,
+}
+
+impl ModuleMapper for Walk<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.path.join(".");
+        let Some(gradient) = self.gradients.take(&path) else { return param };
+        // `consume` leaves one handle to the storage, so that the update can be in place.
+        let (id, tensor, mapper) = param.consume();
+        let (dims, checkpointing) = (tensor.dims(), tensor.gradient_checkpointing_strategy());
+        let n = dims.iter().product::<usize>();
+        let value = tensor.inner().reshape([n]);
+        let value = self.optimizer.update(path, &dims, value, gradient, self.step);
+        let mut tensor = Tensor::from_inner(value.reshape(dims));
+        if let Some(strategy) = checkpointing {
+            tensor = tensor.with_gradient_checkpointing_strategy(strategy);
+        }
+        Param::from_mapped_value(id, tensor.require_grad(), mapper)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Bowl {
+        position: Param<Tensor<2>>,
+        unused: Param<Tensor<1>>,
+    }
+
+    impl Bowl {
+        fn new(start: [[f32; 2]; 2]) -> Self {
+            let device = Device::flex().autodiff();
+            Self {
+                position: Param::from_tensor(Tensor::from_data(start, &device)),
+                unused: Param::from_tensor(Tensor::from_data([7.0], &device)),
+            }
+        }
+
+        /// `½ Σ aᵢ (wᵢ − 3)²` with the curvatures 1 and 4.
+        fn loss(&self) -> Tensor<1> {
+            let curvature = Tensor::<2>::from_data([[1.0, 4.0], [1.0, 4.0]], &Device::flex());
+            let away = self.position.val() - 3.0;
+            (away.clone() * away * curvature * 0.5).sum()
+        }
+
+        fn gradients(&self) -> ParameterGradients {
+            let mut gradients = ParameterGradients::default();
+            gradients.add(self, self.loss().backward());
+            gradients
+        }
+
+        fn values(&self) -> Vec<f32> {
+            self.position.val().into_data().as_slice::<f32>().unwrap().to_vec()
+        }
+    }
+
+    fn optimizers() -> Vec<OptimizerConfig> {
+        vec![
+            OptimizerConfig::Sgd(SgdConfig { learning_rate: 0.1, ..SgdConfig::default() }),
+            OptimizerConfig::Sgd(SgdConfig { learning_rate: 0.05, momentum: 0.8, nesterov: false }),
+            OptimizerConfig::Sgd(SgdConfig { learning_rate: 0.05, momentum: 0.8, nesterov: true }),
+            OptimizerConfig::Rmsprop(RmspropConfig { learning_rate: 0.02, ..RmspropConfig::default() }),
+            OptimizerConfig::Rmsprop(RmspropConfig { learning_rate: 0.01, momentum: 0.5, ..RmspropConfig::default() }),
+            OptimizerConfig::Adam(AdamConfig { learning_rate: 0.1, ..AdamConfig::default() }),
+            OptimizerConfig::Adamw(AdamwConfig { learning_rate: 0.1, weight_decay: 1e-4, ..AdamwConfig::default() }),
+        ]
+    }
+
+    #[test]
+    fn every_optimizer_minimises_a_quadratic_and_leaves_alone_what_has_no_gradient() {
+        for config in optimizers() {
+            let mut optimizer = Optimizer::new(config.clone(), 0.0, 0.0);
+            let mut model = Bowl::new([[0.0, 5.0], [-1.0, 3.5]]);
+            for _ in 0..400 {
+                let gradients = model.gradients();
+                model = optimizer.step(model, gradients, config.learning_rate(), 1.0);
+            }
+            for value in model.values() {
+                assert!((value - 3.0).abs() < 0.03, "{config:?} ended at {:?}", model.values());
+            }
+            assert_eq!(model.unused.val().into_scalar::<f32>(), 7.0);
+            assert_eq!(optimizer.updates(), BTreeMap::from([("position".to_owned(), 400)]));
+        }
+    }
+
+    /// One step from `w` with gradient `g` = curvature · (w − 3), by the formula.
+    #[test]
+    fn coupled_l2_passes_through_adams_moments_and_decoupled_decay_does_not() {
+        let start = [[1.0, 2.0], [4.0, -1.0]];
+        let step = |config: OptimizerConfig, l1, l2| {
+            let model = Bowl::new(start);
+            let gradients = model.gradients();
+            Optimizer::new(config, l1, l2).step(model, gradients, 0.1, 1.0).values()
+        };
+        let curvatures = [1.0_f32, 4.0, 1.0, 4.0];
+        let w = start.concat();
+        let g: Vec<f32> = w.iter().zip(curvatures).map(|(w, a)| a * (w - 3.0)).collect();
+        let check = |got: Vec<f32>, want: &dyn Fn(usize) -> f32| {
+            for (i, got) in got.iter().enumerate() {
+                assert!((got - want(i)).abs() < 1e-5, "element {i}: {got} is not {}", want(i));
+            }
+        };
+        let sgd = || OptimizerConfig::Sgd(SgdConfig::default());
+        check(step(sgd(), 0.0, 0.5), &|i| w[i] - 0.1 * (g[i] + 0.5 * w[i]));
+        check(step(sgd(), 0.5, 0.0), &|i| w[i] - 0.1 * (g[i] + 0.5 * w[i].signum()));
+        // The first step of Adam is rate · sign(g) whatever the size of g: a coupled penalty only matters by its sign.
+        let adam = || OptimizerConfig::Adam(AdamConfig::default());
+        check(step(adam(), 0.0, 0.5), &|i| w[i] - 0.1 * (g[i] + 0.5 * w[i]).signum());
+        let adamw = OptimizerConfig::Adamw(AdamwConfig { weight_decay: 0.5, ..AdamwConfig::default() });
+        check(step(adamw, 0.0, 0.0), &|i| w[i] - 0.1 * 0.5 * w[i] - 0.1 * g[i].signum());
+    }
+
+    #[test]
+    fn a_step_writes_parameters_in_place() {
+        let address = |model: &Bowl| {
+            let value = model.position.val().inner();
+            value.try_into_primitive::<burn::backend::Flex>().unwrap().bytes().as_ptr() as usize
+        };
+        let config = OptimizerConfig::default();
+        let mut optimizer = Optimizer::new(config, 0.0, 0.0);
+        let mut model = Bowl::new([[0.0, 5.0], [-1.0, 3.5]]);
+        let before = address(&model);
+        for _ in 0..3 {
+            let gradients = model.gradients();
+            model = optimizer.step(model, gradients, 0.1, 1.0);
+            assert_eq!(address(&model), before);
+            assert!(model.position.val().is_require_grad());
+        }
+    }
+
+    #[test]
+    fn state_comes_back_and_a_foreign_one_is_refused() {
+        let config = OptimizerConfig::default();
+        let mut optimizer = Optimizer::new(config.clone(), 0.0, 0.0);
+        let model = Bowl::new([[0.0, 5.0], [-1.0, 3.5]]);
+        let gradients = model.gradients();
+        let model = optimizer.step(model, gradients, 0.1, 1.0);
+        let (slots, updates) = (optimizer.save(), optimizer.updates());
+
+        let mut again = Optimizer::new(config, 0.0, 0.0);
+        again.load(&model, slots.clone(), &updates).unwrap();
+        assert_eq!((again.save(), again.updates()), (slots.clone(), updates.clone()));
+
+        let mut other = Optimizer::new(OptimizerConfig::Rmsprop(RmspropConfig::default()), 0.0, 0.0);
+        let text = other.load(&model, slots, &updates).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "3 problems\n  optimizer.mean_square.position: missing\n  optimizer.first_moment.position: unknown to \
+             this optimizer\n  optimizer.second_moment.position: unknown to this optimizer"
+        );
+    }
+}

@@ -1,0 +1,407 @@
+//! The loop.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Batch, Error, Problem, Result};
+use antiphon_kernels::{Projection, cross_entropy};
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::checkpoint::{self, Best, Checkpoint, State, checkpoint_path};
+use crate::gradients::ParameterGradients;
+use crate::optimizer::Optimizer;
+use crate::schedule::When;
+use crate::weights::initialise;
+use crate::{Observer, StepReport, TrainConfig, ValidationReport, load_weights, save_weights};
+
+/// The model's part of the loss: from a batch to hidden states, output projection and targets.
+///
+/// Every closure of this shape is one.
+pub trait Objective<M> {
+    /// Runs `model` over `batch` under teacher forcing. Dropout masks are drawn below the key `dropout`, which differs from
+    /// batch to batch.
+    ///
+    /// # Errors
+    /// If the model cannot read this kind of batch.
+    fn projection(&self, model: &M, batch: &Batch, dropout: Key) -> Result<Projection>;
+}
+
+impl<M, F: Fn(&M, &Batch, Key) -> Result<Projection>> Objective<M> for F {
+    fn projection(&self, model: &M, batch: &Batch, dropout: Key) -> Result<Projection> {
+        self(model, batch, dropout)
+    }
+}
+
+/// The training corpus in batches. The order is a function of the epoch's number alone, so that a run can be resumed.
+pub trait Batches {
+    /// The batches of an epoch (from 0), without the first `skip`.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read.
+    fn epoch(&self, epoch: u64, skip: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>>;
+
+    /// How many batches the epoch has; at least 1.
+    fn batches_in(&self, epoch: u64) -> usize;
+}
+
+/// What validation found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Validation {
+    /// Figures by name. `loss` is in nats per real target token.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    /// The steps of the whole run, if nothing ends it earlier.
+    pub total_steps: u64,
+}
+
+/// Judges the model now and then.
+pub struct Validator<'a, M> {
+    /// Judges a model that is without autodiff. `None` says that it was cut short by the stop flag: it is then made up for
+    /// when the run is resumed.
+    #[allow(clippy::type_complexity)]
+    pub validate: &'a mut dyn FnMut(&M, &Progress) -> Result<Option<Validation>>,
+    /// Whether a smaller value of the figure `validate.metric` is better.
+    pub lower_is_better: bool,
+}
+
+/// A run, ready to begin.
+pub struct Training<'a, M> {
+    /// `[train]`.
+    pub config: &'a TrainConfig,
+    /// The model's part of the loss.
+    pub objective: &'a dyn Objective<M>,
+    /// The training corpus.
+    pub batches: &'a dyn Batches,
+    /// Without one there is no best model.
+    pub validator: Option<Validator<'a, M>>,
+    /// Hears of every step, validation and checkpoint.
+    pub observer: &'a mut dyn Observer,
+    /// Once true, the run is saved and ended before the next step.
+    pub stop: &'a AtomicBool,
+    /// The folder of the checkpoints, of this run alone.
+    pub checkpoints: &'a Path,
+    /// The seed of the dropout masks.
+    pub seed: u64,
+    /// A digest of all settings that decide the run. A checkpoint of other settings is refused.
+    pub settings: &'a str,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done.
+    Steps,
+    /// All epochs are done.
+    Epochs,
+    /// Validation has not improved for too long.
+    Patience,
+    /// The stop flag was raised; the run can be resumed.
+    Stopped,
+}
+
+/// A run that has ended. Its models are without autodiff.
+#[derive(Debug)]
+pub struct Outcome<M> {
+    /// The model after the last step.
+    pub last: M,
+    /// The model that validation found best; absent if there was no validation, or the run was stopped.
+    pub best: Option<M>,
+    /// Why the run ended.
+    pub ended: Ended,
+    /// Where it stands.
+    pub state: State,
+}
+
+impl<M: Module> Training<'_, M> {
+    /// Trains `model` from the beginning, or from where a checkpoint left off.
+    ///
+    /// # Errors
+    /// If the settings contradict each other, the checkpoint does not fit, the folder holds checkpoints but the run is not
+    /// resumed, the corpus or a checkpoint cannot be read or written, or the loss or its gradient is no longer finite. The
+    /// last checkpoint stays usable.
+    pub fn run(mut self, model: M, resume: Option<Checkpoint>) -> Result<Outcome<M>> {
+        let total = self.check()?;
+        let mut model = model.train();
+        initialise(&model);
+        let TrainConfig { optimizer, l1, l2, .. } = self.config;
+        let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2);
+        let mut unsaved = resume.is_none();
+        let mut state = State::new(self.seed, self.settings);
+        if let Some(checkpoint) = resume {
+            (model, state) = self.resume(model, &mut optimizer, checkpoint)?;
+        } else if !checkpoint::steps_in(self.checkpoints)?.is_empty() {
+            let message = "holds the checkpoints of a run: resume it, or give another folder";
+            return Err(Error::new(message).in_file(self.checkpoints));
+        }
+
+        let corpus = self.batches;
+        let mut epoch = None;
+        loop {
+            let stopping = self.stop.load(Ordering::Relaxed);
+            let limit = self.limit(&state, total);
+            let mut pending = self.validation_is_due(&state, limit.is_some());
+            let mut new_best = false;
+            if pending
+                && !stopping
+                && let Some(best) = self.validate(&model, &mut state, total)?
+            {
+                (pending, unsaved, new_best) = (false, true, best);
+            }
+            let ended = if pending { Some(Ended::Stopped) } else { limit.or_else(|| self.out_of_patience(&state)) };
+            let ended = ended.or(stopping.then_some(Ended::Stopped));
+            let due = state.step > 0 && state.step.is_multiple_of(self.config.checkpoint.every_steps);
+            if unsaved && (due || new_best || ended.is_some()) {
+                self.save(&model, &optimizer, &mut state)?;
+            }
+            if let Some(ended) = ended {
+                return Ok(self.outcome(&model, ended, state));
+            }
+
+            if state.batch == 0 {
+                epoch = None;
+            }
+            let batches = match &mut epoch {
+                Some(batches) => batches,
+                none => none.insert(corpus.epoch(state.epoch, state.batch as usize)?),
+            };
+            let report;
+            (model, report) = self.step(model, &mut optimizer, &mut state, batches.as_mut(), total)?;
+            unsaved = true;
+            self.observer.step(&report)?;
+        }
+    }
+
+    /// Checks the settings and counts the steps of the run.
+    fn check(&self) -> Result<u64> {
+        let mut problems = self.config.problems();
+        let mut needs = |holds: bool, place: &str| {
+            if holds && self.validator.is_none() {
+                problems.push(Problem { place: place.into(), message: "needs a validation corpus".into() });
+            }
+        };
+        needs(self.config.stop.patience > 0, "stop.patience");
+        needs(self.config.schedule.needs_validation(), "schedule.kind");
+        if !problems.is_empty() {
+            let below = |p: Problem| Problem { place: format!("train.{}", p.place), ..p };
+            return Err(Error { file: None, problems: problems.into_iter().map(below).collect() });
+        }
+        let most = self.config.steps.unwrap_or(u64::MAX);
+        let mut total = if self.config.epochs.is_some() { 0 } else { most };
+        for epoch in 0..self.config.epochs.unwrap_or(0) {
+            total += (self.batches_in(epoch)? as u64).div_ceil(self.config.accumulate);
+            if total >= most {
+                total = most;
+                break;
+            }
+        }
+        self.config.schedule.fits(total)?;
+        Ok(total)
+    }
+
+    fn batches_in(&self, epoch: u64) -> Result<usize> {
+        match self.batches.batches_in(epoch) {
+            0 => Err(Error::new("the training corpus gives no batches: it is empty, or every example is left out")),
+            count => Ok(count),
+        }
+    }
+
+    fn resume(&self, model: M, optimizer: &mut Optimizer, checkpoint: Checkpoint) -> Result<(M, State)> {
+        let Checkpoint { state, model: weights, optimizer: slots } = checkpoint;
+        let path = checkpoint_path(self.checkpoints, state.step);
+        if state.settings != self.settings || state.seed != self.seed {
+            let message =
+                "was made with other settings or another seed: resume with the settings of its run, or start anew";
+            return Err(Error::new(message).in_file(path));
+        }
+        let model = load_weights(model, weights).map_err(|error| error.in_file(&path))?;
+        optimizer.load(&model, slots, &state.updates).map_err(|error| error.in_file(&path))?;
+        Ok((model, state))
+    }
+
+    /// Whether all steps or epochs are done.
+    fn limit(&self, state: &State, total: u64) -> Option<Ended> {
+        if self.config.epochs.is_some_and(|epochs| state.epoch >= epochs) {
+            Some(Ended::Epochs)
+        } else {
+            (state.step >= total).then_some(Ended::Steps)
+        }
+    }
+
+    fn out_of_patience(&self, state: &State) -> Option<Ended> {
+        let patience = self.config.stop.patience;
+        (patience > 0 && state.stop.waited >= patience).then_some(Ended::Patience)
+    }
+
+    /// A function of the state, so that a validation that was cut short is made up for after resuming.
+    fn validation_is_due(&self, state: &State, at_the_end: bool) -> bool {
+        let config = &self.config.validate;
+        // Nothing above 0 is a multiple of 0, which stands for never.
+        let steps = state.step.is_multiple_of(config.every_steps);
+        let epochs = state.batch == 0 && state.epoch.is_multiple_of(config.every_epochs);
+        self.validator.is_some() && state.validated < state.step && (steps || epochs || at_the_end)
+    }
+
+    /// Whether the model is the best so far; `None` if validation was cut short.
+    fn validate(&mut self, model: &M, state: &mut State, total_steps: u64) -> Result<Option<bool>> {
+        let validator = self.validator.as_mut().expect("validation is due only with a validator");
+        let began = Instant::now();
+        let progress = Progress { step: state.step, epoch: state.epoch, total_steps };
+        let Some(validation) = (validator.validate)(&model.valid(), &progress)? else { return Ok(None) };
+        let name = &self.config.validate.metric;
+        let Some(&value) = validation.values.get(name) else {
+            let known: Vec<_> = validation.values.keys().map(|key| format!("`{key}`")).collect();
+            let message = format!("validation does not give `{name}`; it gives {}", known.join(", "));
+            return Err(Error::new(message).at("train.validate.metric"));
+        };
+        if !value.is_finite() {
+            self.observer.warning(&format!("validation after step {} gives {value} for `{name}`", state.step));
+        }
+        let lower = validator.lower_is_better;
+        let best = value.is_finite()
+            && state.best.is_none_or(|best| if lower { value < best.value } else { value > best.value });
+        if best {
+            state.best = Some(Best { step: state.step, value });
+        }
+        state.stop.observe(value, self.config.stop.min_delta, lower);
+        self.config.schedule.observe(&mut state.plateau, value, lower);
+        state.validated = state.step;
+        self.observer.validation(&ValidationReport {
+            step: state.step,
+            epoch: state.epoch,
+            validation,
+            best,
+            waited: state.stop.waited,
+            seconds: began.elapsed().as_secs_f64(),
+        })?;
+        Ok(Some(best))
+    }
+
+    /// One optimizer step over up to `accumulate` batches.
+    fn step(
+        &self,
+        model: M,
+        optimizer: &mut Optimizer,
+        state: &mut State,
+        batches: &mut dyn Iterator<Item = Result<Batch>>,
+        total_steps: u64,
+    ) -> Result<(M, StepReport)> {
+        let began = Instant::now();
+        let in_epoch = self.batches_in(state.epoch)? as u64;
+        let dropout = Key::from_seed(self.seed).named("dropout").numbered(state.step);
+        let smoothing = self.config.loss.label_smoothing as f32;
+        let (mut losses, mut tokens, mut examples) = (Vec::new(), 0, Vec::new());
+        let mut gradients = ParameterGradients::default();
+        let first = state.batch;
+        let end = in_epoch.min(first + self.config.accumulate);
+        for number in first..end {
+            let batch = batches.next().unwrap_or_else(|| {
+                Err(Error::new(format!("epoch {} ended after {number} of {in_epoch} batches", state.epoch + 1)))
+            })?;
+            let projection = self.objective.projection(&model, &batch, dropout.numbered(number - first))?;
+            if projection.targets.is_empty() {
+                let place = place(state, number..number + 1, &[batch.examples]);
+                return Err(Error::new(format!("a batch without target tokens at {place}")));
+            }
+            tokens += projection.targets.len() as u64;
+            let loss = cross_entropy(projection, smoothing);
+            gradients.add(&model, loss.backward());
+            losses.push(loss.inner());
+            examples.push(batch.examples);
+        }
+
+        let losses = Tensor::cat(losses, 0).try_into_vec_as::<f32>().expect("a loss can be read back");
+        if let Some((i, loss)) = losses.iter().enumerate().find(|(_, loss)| !loss.is_finite()) {
+            let number = first + i as u64;
+            return Err(diverged("loss", f64::from(*loss), &place(state, number..number + 1, &examples[i..=i])));
+        }
+        let mut scale = 1.0 / tokens as f64;
+        let norm = gradients.norm() * scale;
+        if !norm.is_finite() {
+            return Err(diverged("gradient's norm", norm, &place(state, first..end, &examples)));
+        }
+        if let Some(most) = self.config.clip_norm.filter(|&most| norm > most) {
+            scale *= most / norm;
+        }
+        let when = When { step: state.step + 1, epoch: state.epoch, total: total_steps };
+        let rate = self.config.schedule.rate(self.config.optimizer.learning_rate(), when, &state.plateau);
+        let model = optimizer.step(model, gradients, rate, scale);
+
+        let report = StepReport {
+            step: state.step + 1,
+            total_steps,
+            epoch: state.epoch,
+            batches_done: end,
+            loss: losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / tokens as f64,
+            learning_rate: rate,
+            gradient_norm: norm,
+            tokens,
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        state.step += 1;
+        (state.epoch, state.batch) = if end == in_epoch { (state.epoch + 1, 0) } else { (state.epoch, end) };
+        Ok((model, report))
+    }
+
+    fn save(&mut self, model: &M, optimizer: &Optimizer, state: &mut State) -> Result<()> {
+        state.updates = optimizer.updates();
+        let checkpoint = Checkpoint { state: state.clone(), model: save_weights(model), optimizer: optimizer.save() };
+        let path = checkpoint.write(self.checkpoints)?;
+        let best = state.best.map(|best| best.step);
+        checkpoint::prune(self.checkpoints, state.step, self.config.checkpoint.keep, best)?;
+        self.observer.checkpoint(&path)
+    }
+
+    fn outcome(&mut self, model: &M, ended: Ended, state: State) -> Outcome<M> {
+        let last = model.valid();
+        let mut best = None;
+        if let Some(Best { step, .. }) = state.best.filter(|_| ended != Ended::Stopped) {
+            let found = if step == state.step {
+                Ok(last.clone())
+            } else {
+                let path = checkpoint_path(self.checkpoints, step);
+                Checkpoint::read(&path).and_then(|c| load_weights(last.clone(), c.model).map_err(|e| e.in_file(path)))
+            };
+            match found {
+                Ok(model) => best = Some(model),
+                Err(error) => self.observer.warning(&format!("the best model is lost, the last one remains: {error}")),
+            }
+        }
+        Outcome { last, best, ended, state }
+    }
+}
+
+/// Names a step's batches and their examples, all counted from 1 but the examples.
+fn place(state: &State, batches: std::ops::Range<u64>, examples: &[Vec<usize>]) -> String {
+    const SHOWN: usize = 16;
+    let all: Vec<String> = examples.iter().flatten().map(usize::to_string).collect();
+    let more = match all.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let batch = if batches.end - batches.start == 1 {
+        format!("batch {}", batches.end)
+    } else {
+        format!("batches {} to {}", batches.start + 1, batches.end)
+    };
+    let shown = all[..all.len().min(SHOWN)].join(", ");
+    format!("step {}, epoch {}, {batch} (examples {shown}{more})", state.step + 1, state.epoch + 1)
+}
+
+fn diverged(what: &str, value: f64, place: &str) -> Error {
+    Error::new(format!(
+        "the {what} is {value} at {place}: lower `train.optimizer.learning_rate`, set `train.clip_norm`, or look at these \
+         examples; the last checkpoint is untouched"
+    ))
+}

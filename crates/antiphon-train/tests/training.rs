@@ -1,0 +1,466 @@
+//! The contract of a run: resuming changes nothing, threads change nothing, and every way to end leaves it usable.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use antiphon_core::random::Key;
+use antiphon_core::{Batch, Error, Result, SourceBatch, Special, TokenBatch};
+use antiphon_kernels::Projection;
+use antiphon_train::*;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde_json::json;
+
+const V: usize = 11;
+const H: usize = 6;
+
+/// Predicts a token from the one before it.
+#[derive(Module, Debug)]
+struct Bigram {
+    table: Param<Tensor<2>>,
+    output: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+fn model() -> Bigram {
+    let device = Device::flex().autodiff();
+    let key = Key::from_seed(3);
+    let matrix = |name: &str| {
+        let values: Vec<f32> = (0..(V * H) as u64).map(|i| 0.3 * key.named(name).normal(i) as f32).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, [V, H]), &device))
+    };
+    Bigram { table: matrix("table"), output: matrix("output"), bias: Param::from_tensor(Tensor::zeros([V], &device)) }
+}
+
+/// `dropout` is the share of hidden units that are dropped.
+fn objective(dropout: f64) -> impl Fn(&Bigram, &Batch, Key) -> Result<Projection> {
+    move |model, batch, key| {
+        let device = Device::flex();
+        let before = batch.target.shifted_right();
+        let ids: Vec<i32> = (0..before.rows()).flat_map(|b| before.row(b)).map(|&id| id as i32).collect();
+        let targets: Vec<_> = (0..before.rows()).flat_map(|b| batch.target.row(b)).copied().collect();
+        let n = ids.len();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &device);
+        let keep = |i: u64| if key.uniform(i) < dropout { 0.0 } else { (1.0 / (1.0 - dropout)) as f32 };
+        let mask: Vec<f32> = (0..(n * H) as u64).map(keep).collect();
+        let mask = Tensor::<2>::from_data(TensorData::new(mask, [n, H]), &device);
+        let states = model.table.val().select(0, ids).tanh() * mask;
+        Ok(Projection { states, weight: model.output.val(), bias: Some(model.bias.val()), targets })
+    }
+}
+
+/// Sentences that count upwards, in an order that depends on the epoch.
+struct Corpus {
+    batches: usize,
+    rows: usize,
+}
+
+impl Corpus {
+    fn batch(&self, number: usize) -> Batch {
+        let examples: Vec<usize> = (number * self.rows..(number + 1) * self.rows).collect();
+        let sentence = |&example: &usize| {
+            let mut ids: Vec<u32> = (0..2 + example as u32 % 4).map(|i| 4 + (example as u32 + i) % 7).collect();
+            ids.push(Special::End.id());
+            ids
+        };
+        let rows: Vec<Vec<u32>> = examples.iter().map(sentence).collect();
+        Batch { source: SourceBatch::None { rows: rows.len() }, target: TokenBatch::from_rows(&rows), examples }
+    }
+}
+
+impl Batches for Corpus {
+    fn epoch(&self, epoch: u64, skip: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
+        let mut order: Vec<usize> = (0..self.batches).collect();
+        Key::from_seed(1).numbered(epoch).shuffle(&mut order);
+        Ok(Box::new(order.into_iter().skip(skip).map(|number| Ok(self.batch(number)))))
+    }
+
+    fn batches_in(&self, _: u64) -> usize {
+        self.batches
+    }
+}
+
+const CORPUS: Corpus = Corpus { batches: 7, rows: 3 };
+
+/// What happens from outside while a run is on its way.
+#[derive(Default)]
+struct Outside<'a> {
+    reports: Vec<StepReport>,
+    validations: Vec<ValidationReport>,
+    warnings: Vec<String>,
+    /// Raises the flag after this step.
+    stop: Option<(u64, &'a AtomicBool)>,
+    /// Dies after this step, without a chance to save.
+    die: Option<u64>,
+}
+
+impl Observer for Outside<'_> {
+    fn step(&mut self, report: &StepReport) -> Result<()> {
+        self.reports.push(report.clone());
+        if let Some((step, flag)) = self.stop
+            && step == report.step
+        {
+            flag.store(true, Ordering::Relaxed);
+        }
+        if self.die == Some(report.step) { Err(Error::new("killed")) } else { Ok(()) }
+    }
+
+    fn validation(&mut self, report: &ValidationReport) -> Result<()> {
+        self.validations.push(report.clone());
+        Ok(())
+    }
+
+    fn warning(&mut self, message: &str) {
+        self.warnings.push(message.into());
+    }
+}
+
+/// The loss per token without dropout, and twice that under another name.
+fn judge(model: &Bigram) -> Validation {
+    let batch = CORPUS.batch(2);
+    assert!(!model.table.val().is_autodiff());
+    let projection = objective(0.0)(model, &batch, Key::from_seed(0)).unwrap();
+    let tokens = projection.targets.len() as f64;
+    let loss = f64::from(antiphon_kernels::cross_entropy(projection, 0.0).into_scalar::<f32>()) / tokens;
+    Validation { values: BTreeMap::from([("loss".into(), loss), ("error".into(), 2.0 * loss)]) }
+}
+
+fn config(json: serde_json::Value) -> TrainConfig {
+    serde_json::from_value(json).unwrap()
+}
+
+struct Run<'a> {
+    config: &'a TrainConfig,
+    folder: &'a Path,
+    settings: &'a str,
+}
+
+impl Run<'_> {
+    fn go(&self, outside: &mut Outside<'_>, resume: Option<Checkpoint>) -> Result<Outcome<Bigram>> {
+        self.judged(outside, resume, &mut |model, _| Ok(Some(judge(model))))
+    }
+
+    fn judged(
+        &self,
+        outside: &mut Outside<'_>,
+        resume: Option<Checkpoint>,
+        validate: &mut dyn FnMut(&Bigram, &Progress) -> Result<Option<Validation>>,
+    ) -> Result<Outcome<Bigram>> {
+        let never = AtomicBool::new(false);
+        Training {
+            config: self.config,
+            objective: &objective(0.3),
+            batches: &CORPUS,
+            validator: Some(Validator { validate, lower_is_better: true }),
+            stop: outside.stop.map_or(&never, |(_, flag)| flag),
+            observer: outside,
+            checkpoints: self.folder,
+            seed: 9,
+            settings: self.settings,
+        }
+        .run(model(), resume)
+    }
+
+    /// Resumes from the newest checkpoint.
+    fn go_on(&self, outside: &mut Outside<'_>) -> Result<Outcome<Bigram>> {
+        let checkpoint = newest_checkpoint(self.folder, outside)?;
+        assert!(checkpoint.is_some());
+        self.go(outside, checkpoint)
+    }
+}
+
+fn run<'a>(config: &'a TrainConfig, folder: &'a tempfile::TempDir) -> Run<'a> {
+    Run { config, folder: folder.path(), settings: "settings" }
+}
+
+/// Every file with its bytes.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect()
+}
+
+fn configs() -> Vec<TrainConfig> {
+    let run = |optimizer: serde_json::Value, schedule: serde_json::Value| {
+        config(json!({
+            "steps": 20, "accumulate": 2, "l1": 1e-4, "l2": 1e-4, "clip_norm": 0.5,
+            "loss": {"label_smoothing": 0.1}, "optimizer": optimizer, "schedule": schedule,
+            "validate": {"every_epochs": 2, "every_steps": 3, "metric": "error"},
+            "stop": {"patience": 30, "min_delta": 0.05},
+            "checkpoint": {"every_steps": 3, "keep": 2},
+        }))
+    };
+    vec![
+        run(
+            json!({"kind": "sgd", "learning_rate": 0.5, "momentum": 0.9}),
+            json!({"kind": "plateau", "patience": 1, "min_delta": 0.3}),
+        ),
+        run(json!({"kind": "adam", "learning_rate": 0.05}), json!({"kind": "cosine", "warmup": 3})),
+        run(json!({"kind": "adamw", "learning_rate": 0.05}), json!({"kind": "inverse_sqrt", "warmup": 3})),
+        run(
+            json!({"kind": "rmsprop", "learning_rate": 0.02, "momentum": 0.5}),
+            json!({"kind": "step", "every_epochs": 2}),
+        ),
+    ]
+}
+
+#[test]
+fn a_run_that_is_stopped_or_killed_and_resumed_ends_in_the_same_bytes() {
+    for config in configs() {
+        let whole = tempfile::tempdir().unwrap();
+        let mut undisturbed = Outside::default();
+        let outcome = run(&config, &whole).go(&mut undisturbed, None).unwrap();
+        assert_eq!((outcome.ended, outcome.state.step), (Ended::Steps, 20));
+        // Four steps an epoch, the last of one batch only.
+        assert_eq!((outcome.state.epoch, outcome.state.batch), (5, 0));
+
+        for stop in [1, 4, 6, 10, 13, 20] {
+            let flag = AtomicBool::new(false);
+            let parts = tempfile::tempdir().unwrap();
+            let mut first = Outside { stop: Some((stop, &flag)), ..Outside::default() };
+            let ended = run(&config, &parts).go(&mut first, None).unwrap();
+            assert_eq!((ended.ended, ended.state.step), (Ended::Stopped, stop));
+            assert!(ended.best.is_none());
+            let mut second = Outside::default();
+            let resumed = run(&config, &parts).go_on(&mut second).unwrap();
+            assert_eq!(resumed.state, outcome.state);
+            let last = checkpoint_path(Path::new(""), 20).to_string_lossy().into_owned();
+            assert!(files(parts.path())[&last] == files(whole.path())[&last], "{config:?} stopped after {stop}");
+            assert_eq!(save_weights(&resumed.best.unwrap()), save_weights(outcome.best.as_ref().unwrap()));
+            let losses = |reports: &[StepReport]| reports.iter().map(|r| (r.step, r.loss)).collect::<Vec<_>>();
+            assert_eq!(losses(&[first.reports, second.reports].concat()), losses(&undisturbed.reports));
+        }
+
+        for die in [5, 9, 14] {
+            let parts = tempfile::tempdir().unwrap();
+            let mut first = Outside { die: Some(die), ..Outside::default() };
+            assert_eq!(run(&config, &parts).go(&mut first, None).unwrap_err().to_string(), "killed");
+            run(&config, &parts).go_on(&mut Outside::default()).unwrap();
+            assert!(files(parts.path()) == files(whole.path()), "{config:?} killed after {die}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_byte() {
+    let config = &configs()[1];
+    let bytes = [1, 3].map(|threads| {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(config, &folder).go(&mut Outside::default(), None)).unwrap();
+        files(folder.path())
+    });
+    assert!(bytes[0] == bytes[1]);
+}
+
+#[test]
+fn a_validation_that_was_cut_short_is_made_up_for() {
+    let config = &configs()[0];
+    let whole = tempfile::tempdir().unwrap();
+    let expected = run(config, &whole).go(&mut Outside::default(), None).unwrap();
+
+    let parts = tempfile::tempdir().unwrap();
+    let mut cut = |model: &Bigram, progress: &Progress| Ok((progress.step < 9).then(|| judge(model)));
+    let ended = run(config, &parts).judged(&mut Outside::default(), None, &mut cut).unwrap();
+    assert_eq!((ended.ended, ended.state.step, ended.state.validated), (Ended::Stopped, 9, 8));
+    let mut outside = Outside::default();
+    let resumed = run(config, &parts).go_on(&mut outside).unwrap();
+    assert_eq!(outside.validations[0].step, 9);
+    assert_eq!(resumed.state, expected.state);
+    assert!(files(parts.path()) == files(whole.path()));
+}
+
+#[test]
+fn a_run_learns_and_returns_its_best_model() {
+    let config = config(json!({
+        "epochs": 40, "optimizer": {"kind": "adam", "learning_rate": 0.05}, "checkpoint": {"every_steps": 0, "keep": 1},
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let mut outside = Outside::default();
+    let outcome = run(&config, &folder).go(&mut outside, None).unwrap();
+    assert_eq!((outcome.ended, outcome.state.step, outcome.state.epoch), (Ended::Epochs, 280, 40));
+    let (first, last) = (&outside.reports[0], outside.reports.last().unwrap());
+    assert!((first.loss - (V as f64).ln()).abs() < 0.5, "{first:?}");
+    assert!(last.loss < 0.7 * first.loss, "{last:?}");
+    assert_eq!((last.step, last.total_steps, last.epoch, last.batches_done), (280, 280, 39, 7));
+
+    let loss = |model: &Bigram| judge(model).values["loss"];
+    let best = outcome.state.best.unwrap();
+    assert_eq!(loss(&outcome.best.unwrap()), best.value);
+    let least = outside.validations.iter().map(|v| v.validation.values["loss"]).fold(f64::INFINITY, f64::min);
+    assert_eq!(best.value, least);
+    // Once it has ended, there is nothing left to do.
+    let again = run(&config, &folder).go_on(&mut Outside { die: Some(281), ..Outside::default() }).unwrap();
+    assert_eq!((again.ended, again.state), (Ended::Epochs, outcome.state));
+}
+
+#[test]
+fn patience_ends_a_run_and_the_best_model_is_the_one_before() {
+    let config = config(json!({
+        "steps": 1000, "validate": {"every_epochs": 0, "every_steps": 2}, "stop": {"patience": 3},
+        "checkpoint": {"every_steps": 1, "keep": 1},
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let losses = RefCell::new([5.0, 4.0, 4.5, f64::NAN, 4.0].into_iter());
+    let weights = RefCell::new(Vec::new());
+    let mut validate = |model: &Bigram, _: &Progress| {
+        weights.borrow_mut().push(save_weights(model));
+        let loss = losses.borrow_mut().next().unwrap();
+        Ok(Some(Validation { values: BTreeMap::from([("loss".into(), loss)]) }))
+    };
+    let mut outside = Outside::default();
+    let outcome = run(&config, &folder).judged(&mut outside, None, &mut validate).unwrap();
+    assert_eq!((outcome.ended, outcome.state.step), (Ended::Patience, 10));
+    assert_eq!(outcome.state.best, Some(Best { step: 4, value: 4.0 }));
+    assert_eq!(save_weights(&outcome.best.unwrap()), weights.borrow()[1]);
+    assert_eq!(save_weights(&outcome.last), weights.borrow()[4]);
+    let names: Vec<String> = files(folder.path()).into_keys().collect();
+    assert_eq!(names, ["step-0000000004.safetensors", "step-0000000010.safetensors"]);
+    assert_eq!(outside.warnings, ["validation after step 8 gives NaN for `loss`"]);
+}
+
+#[test]
+fn a_clipped_step_has_the_length_of_the_clip() {
+    let step = |clip: serde_json::Value| {
+        let config = config(json!({
+            "steps": 1, "clip_norm": clip, "optimizer": {"kind": "sgd", "learning_rate": 1.0},
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let mut outside = Outside::default();
+        let after = run(&config, &folder).go(&mut outside, None).unwrap().last;
+        let change = save_weights(&after).into_iter().zip(save_weights(&model()));
+        let change = change.flat_map(|(a, b)| a.values.into_iter().zip(b.values));
+        let length = change.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        (length, outside.reports[0].gradient_norm)
+    };
+    let (free, norm) = step(json!(null));
+    assert!((free - norm).abs() < 1e-5 * norm, "{free} is not {norm}");
+    assert!((step(json!(0.1)).0 - 0.1).abs() < 1e-6);
+    assert_eq!(step(json!(2.0 * norm)).0, free);
+    assert_eq!(step(json!(0.1)).1, norm);
+}
+
+#[test]
+fn accumulation_equals_one_larger_batch() {
+    let step = |corpus: &Corpus, accumulate: u64| {
+        let config = config(json!({
+            "steps": 1, "accumulate": accumulate, "optimizer": {"kind": "sgd", "learning_rate": 1.0},
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let (never, mut reports) = (AtomicBool::new(false), Outside::default());
+        let training = Training {
+            config: &config,
+            objective: &objective(0.0),
+            batches: corpus,
+            validator: None,
+            observer: &mut reports,
+            stop: &never,
+            checkpoints: folder.path(),
+            seed: 0,
+            settings: "",
+        };
+        let outcome = training.run(model(), None).unwrap();
+        assert!(outcome.best.is_none());
+        (save_weights(&outcome.last), reports.reports.remove(0))
+    };
+    let (small, a) = step(&Corpus { batches: 4, rows: 3 }, 4);
+    let (large, b) = step(&Corpus { batches: 1, rows: 12 }, 1);
+    assert_eq!(a.tokens, b.tokens);
+    assert!((a.loss - b.loss).abs() < 1e-6 && (a.gradient_norm - b.gradient_norm).abs() < 1e-6);
+    for (x, y) in small.iter().zip(&large).flat_map(|(a, b)| a.values.iter().zip(&b.values)) {
+        assert!((x - y).abs() < 1e-6, "{x} is not {y}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_with_the_batch_named() {
+    let config = config(json!({
+        "steps": 50, "accumulate": 2, "checkpoint": {"every_steps": 1}, "validate": {"every_epochs": 0},
+    }));
+    let order: Vec<Vec<usize>> = CORPUS.epoch(1, 0).unwrap().map(|batch| batch.unwrap().examples).collect();
+    // Seven batches of the first epoch, then the fourth of the second.
+    let calls = Cell::new(0);
+    let poisoned = |model: &Bigram, batch: &Batch, key: Key| {
+        let mut projection = objective(0.0)(model, batch, key)?;
+        calls.set(calls.get() + 1);
+        if calls.get() == 11 {
+            projection.states = projection.states * f32::NAN;
+        }
+        Ok(projection)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let never = AtomicBool::new(false);
+    let training = Training {
+        config: &config,
+        objective: &poisoned,
+        batches: &CORPUS,
+        validator: None,
+        observer: &mut (),
+        stop: &never,
+        checkpoints: folder.path(),
+        seed: 9,
+        settings: "settings",
+    };
+    let error = training.run(model(), None).unwrap_err().to_string();
+    let examples = order[3].iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let expected = format!(
+        "the loss is NaN at step 6, epoch 2, batch 4 (examples {examples}): lower `train.optimizer.learning_rate`, set \
+         `train.clip_norm`, or look at these examples; the last checkpoint is untouched"
+    );
+    assert_eq!(error, expected);
+    let kept = newest_checkpoint(folder.path(), &mut ()).unwrap().unwrap();
+    assert_eq!(kept.state.step, 5);
+    assert!(kept.model.iter().all(|weight| weight.values.iter().all(|value| value.is_finite())));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_a_remedy() {
+    let good = config(json!({"steps": 2}));
+    let folder = tempfile::tempdir().unwrap();
+    let fresh = || tempfile::tempdir().unwrap();
+    let refused = |run: Run<'_>, resume| run.go(&mut Outside::default(), resume).unwrap_err().to_string();
+    run(&good, &folder).go(&mut Outside::default(), None).unwrap();
+
+    let error = refused(run(&good, &folder), None);
+    assert!(error.ends_with("holds the checkpoints of a run: resume it, or give another folder"), "{error}");
+
+    let newest = newest_checkpoint(folder.path(), &mut ()).unwrap();
+    let error = refused(Run { settings: "others", ..run(&good, &folder) }, newest.clone());
+    assert!(error.contains("step-0000000002.safetensors: was made with other settings"), "{error}");
+
+    let mut foreign = newest.unwrap();
+    foreign.model[0].path = "other".into();
+    let error = refused(run(&good, &folder), Some(foreign));
+    assert!(error.contains("2 problems\n  "), "{error}");
+
+    let bad = config(json!({"steps": 2, "validate": {"metric": "bleu"}}));
+    assert_eq!(
+        refused(run(&bad, &fresh()), None),
+        "train.validate.metric: validation does not give `bleu`; it gives `error`, `loss`"
+    );
+    let bad = config(json!({"accumulate": 0}));
+    assert!(refused(run(&bad, &fresh()), None).starts_with("2 problems\n  train.epochs: set `epochs` or `steps`"));
+    let bad = config(json!({"steps": 2, "schedule": {"kind": "linear", "warmup": 2}}));
+    assert!(refused(run(&bad, &fresh()), None).starts_with("train.schedule.warmup: the warm-up takes 2 steps"));
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before_and_the_run_still_ends_the_same() {
+    let config = &configs()[1];
+    let whole = tempfile::tempdir().unwrap();
+    run(config, &whole).go(&mut Outside::default(), None).unwrap();
+
+    let parts = tempfile::tempdir().unwrap();
+    run(config, &parts).go(&mut Outside { die: Some(14), ..Outside::default() }, None).unwrap_err();
+    let newest = checkpoint_path(parts.path(), newest_checkpoint(parts.path(), &mut ()).unwrap().unwrap().state.step);
+    let mut bytes = fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+    let mut outside = Outside::default();
+    run(config, &parts).go_on(&mut outside).unwrap();
+    assert_eq!(outside.warnings.len(), 1);
+    assert!(files(parts.path()) == files(whole.path()));
+}
