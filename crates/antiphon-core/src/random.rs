@@ -87,9 +87,10 @@ mod tests {
     #[test]
     fn numbers_are_fixed_for_all_time() {
         // Changing these breaks the repetition of every run that was ever made.
-        assert_eq!(stable_hash(b"antiphon"), 0xFCC9_D19E_8A6F_8F9D);
+        assert_eq!(stable_hash(b"antiphon"), 0xFB84_6F71_04ED_1E48);
         let key = Key::from_seed(17).named("dropout").numbered(3);
-        assert_eq!([key.word(0), key.word(1)], [0, 0]);
+        // SplitMix64 and FNV-1a written again in Python gave these.
+        assert_eq!([key.word(0), key.word(1)], [0x4BA5_D37F_36BA_6C52, 0x9819_AD9F_9D26_6874]);
     }
 
     #[test]

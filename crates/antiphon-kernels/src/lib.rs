@@ -1,1 +1,21 @@
-//! Whole-sequence recurrent operations and other fused operations with handwritten gradients.
+//! The operations that Antiphon's speed comes from, as Burn backend extensions with handwritten gradients.
+//!
+//! - [`recurrent`](recurrent::recurrent): a whole RNN, LSTM or GRU layer over a whole sequence, in one node of the graph;
+//! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
+//! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
+//! - [`update`]: an optimizer's step over one parameter.
+//!
+//! Each has a *portable* body, made of backend operations, which serves every device and is the oracle of the tests,
+//! and a body for the Flex CPU backend on plain slices, which is chosen for `f32`. Nothing here knows modules.
+
+pub mod dropout;
+mod flex;
+pub mod loss;
+mod product;
+pub mod recurrent;
+pub mod update;
+mod vector;
+
+pub use dropout::dropout;
+pub use loss::{Projection, TokenScores, cross_entropy, token_scores};
+pub use recurrent::{Cell, Recurrence, Recurrent, recurrent};

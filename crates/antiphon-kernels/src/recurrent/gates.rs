@@ -1,0 +1,161 @@
+//! The arithmetic of one row at one step, forward and backward. Rows are slices of width `H` or multiples of it.
+
+use crate::vector::{multiversion, sigmoid, tanh};
+
+/// The `k`-th block of width `h`.
+#[inline(always)]
+fn part(row: &[f32], k: usize, h: usize) -> &[f32] {
+    &row[k * h..][..h]
+}
+
+/// Cuts a row into blocks of width `h`.
+#[inline(always)]
+fn parts_mut<const N: usize>(row: &mut [f32], h: usize) -> [&mut [f32]; N] {
+    let mut blocks = row[..N * h].chunks_exact_mut(h);
+    std::array::from_fn(|_| blocks.next().expect("the row was cut to N blocks"))
+}
+
+multiversion! {
+    /// `x`: projected input, becomes `h`; `z`: recurrent product; `h`: becomes the new state.
+    pub(super) fn rnn_forward(x: &mut [f32], z: &[f32], bias: &[f32], h: &mut [f32]) = rnn_forward_body
+}
+#[inline(always)]
+fn rnn_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], h: &mut [f32]) {
+    let n = h.len();
+    let (x, z, bias) = (&mut x[..n], &z[..n], &bias[..n]);
+    for j in 0..n {
+        let y = tanh::<FMA>(x[j] + z[j] + bias[j]);
+        (x[j], h[j]) = (y, y);
+    }
+}
+
+multiversion! {
+    /// `y`: the output; `dh`: its whole gradient; `dx`: becomes the gradient of the sum; `db` is added to.
+    pub(super) fn rnn_backward(y: &[f32], dh: &[f32], dx: &mut [f32], db: &mut [f32]) = rnn_backward_body
+}
+#[inline(always)]
+fn rnn_backward_body<const FMA: bool>(y: &[f32], dh: &[f32], dx: &mut [f32], db: &mut [f32]) {
+    let n = dh.len();
+    let (y, dx, db) = (&y[..n], &mut dx[..n], &mut db[..n]);
+    for j in 0..n {
+        let da = dh[j] * (1.0 - y[j] * y[j]);
+        dx[j] = da;
+        db[j] += da;
+    }
+}
+
+multiversion! {
+    /// `x`: projected input, becomes the gates i, f, g, o; `z`: recurrent product; `c` and `h`: become the new state.
+    pub(super) fn lstm_forward(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) = lstm_forward_body
+}
+#[inline(always)]
+fn lstm_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) {
+    let n = h.len();
+    let [xi, xf, xg, xo] = parts_mut(x, n);
+    let [zi, zf, zg, zo] = std::array::from_fn(|k| part(z, k, n));
+    let [bi, bf, bg, bo] = std::array::from_fn(|k| part(bias, k, n));
+    let c = &mut c[..n];
+    for j in 0..n {
+        let (i, f) = (sigmoid::<FMA>(xi[j] + zi[j] + bi[j]), sigmoid::<FMA>(xf[j] + zf[j] + bf[j]));
+        let (g, o) = (tanh::<FMA>(xg[j] + zg[j] + bg[j]), sigmoid::<FMA>(xo[j] + zo[j] + bo[j]));
+        let cell = f * c[j] + i * g;
+        c[j] = cell;
+        h[j] = o * tanh::<FMA>(cell);
+        (xi[j], xf[j], xg[j], xo[j]) = (i, f, g, o);
+    }
+}
+
+multiversion! {
+    /// `dh`: the whole gradient of `h`; `dc`: of the new cell, becomes that of the old one; `dx`: becomes the gradient of
+    /// the gates' sums; `db` is added to.
+    pub(super) fn lstm_backward(
+        gates: &[f32], cell: &[f32], before: &[f32], dh: &[f32], dc: &mut [f32], dx: &mut [f32], db: &mut [f32],
+    ) = lstm_backward_body
+}
+#[inline(always)]
+fn lstm_backward_body<const FMA: bool>(
+    gates: &[f32],
+    cell: &[f32],
+    before: &[f32],
+    dh: &[f32],
+    dc: &mut [f32],
+    dx: &mut [f32],
+    db: &mut [f32],
+) {
+    let n = dh.len();
+    let [i, f, g, o] = std::array::from_fn(|k| part(gates, k, n));
+    let [xi, xf, xg, xo] = parts_mut(dx, n);
+    let [bi, bf, bg, bo] = parts_mut(db, n);
+    let (cell, before, dc) = (&cell[..n], &before[..n], &mut dc[..n]);
+    for j in 0..n {
+        let bent = tanh::<FMA>(cell[j]);
+        let d = dc[j] + dh[j] * o[j] * (1.0 - bent * bent);
+        let di = d * g[j] * i[j] * (1.0 - i[j]);
+        let df = d * before[j] * f[j] * (1.0 - f[j]);
+        let dg = d * i[j] * (1.0 - g[j] * g[j]);
+        let do_ = dh[j] * bent * o[j] * (1.0 - o[j]);
+        dc[j] = d * f[j];
+        (xi[j], xf[j], xg[j], xo[j]) = (di, df, dg, do_);
+        bi[j] += di;
+        bf[j] += df;
+        bg[j] += dg;
+        bo[j] += do_;
+    }
+}
+
+multiversion! {
+    /// `x`: projected input, becomes the gates r, z, n; `z`: recurrent product; `q`: becomes `h W_n + b_q`.
+    pub(super) fn gru_forward(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) = gru_forward_body
+}
+#[inline(always)]
+fn gru_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) {
+    let n = h.len();
+    let [xr, xu, xn] = parts_mut(x, n);
+    let [zr, zu, zn] = std::array::from_fn(|k| part(z, k, n));
+    let [br, bu, bn, bq] = std::array::from_fn(|k| part(bias, k, n));
+    let q = &mut q[..n];
+    for j in 0..n {
+        let (r, u) = (sigmoid::<FMA>(xr[j] + zr[j] + br[j]), sigmoid::<FMA>(xu[j] + zu[j] + bu[j]));
+        let inner = zn[j] + bq[j];
+        let candidate = tanh::<FMA>(xn[j] + bn[j] + r * inner);
+        q[j] = inner;
+        h[j] = candidate + u * (h[j] - candidate);
+        (xr[j], xu[j], xn[j]) = (r, u, candidate);
+    }
+}
+
+multiversion! {
+    /// `before`: the old state; `dh`: the whole gradient of the new one, becomes its direct part to the old one; `dx`:
+    /// becomes the gradient of the gates' sums; `q`: becomes the gradient of itself; `db` (r, z, n, q) is added to.
+    pub(super) fn gru_backward(
+        gates: &[f32], before: &[f32], dh: &mut [f32], dx: &mut [f32], q: &mut [f32], db: &mut [f32],
+    ) = gru_backward_body
+}
+#[inline(always)]
+fn gru_backward_body<const FMA: bool>(
+    gates: &[f32],
+    before: &[f32],
+    dh: &mut [f32],
+    dx: &mut [f32],
+    q: &mut [f32],
+    db: &mut [f32],
+) {
+    let n = dh.len();
+    let [r, u, c] = std::array::from_fn(|k| part(gates, k, n));
+    let [xr, xu, xn] = parts_mut(dx, n);
+    let [br, bu, bn, bq] = parts_mut(db, n);
+    let (before, q) = (&before[..n], &mut q[..n]);
+    for j in 0..n {
+        let dn = dh[j] * (1.0 - u[j]) * (1.0 - c[j] * c[j]);
+        let dr = dn * q[j] * r[j] * (1.0 - r[j]);
+        let du = dh[j] * (before[j] - c[j]) * u[j] * (1.0 - u[j]);
+        let dq = dn * r[j];
+        dh[j] *= u[j];
+        q[j] = dq;
+        (xr[j], xu[j], xn[j]) = (dr, du, dn);
+        br[j] += dr;
+        bu[j] += du;
+        bn[j] += dn;
+        bq[j] += dq;
+    }
+}
