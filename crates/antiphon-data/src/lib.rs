@@ -1,1 +1,30 @@
-//! Corpora, length bucketing and batches.
+//! From files to batches.
+//!
+//! ```text
+//! [data] ─▶ Corpus ─▶ Dataset ─▶ plan ─▶ Prefetch ─▶ batches
+//!            lines     lengths    order    one thread ahead
+//! ```
+//!
+//! A [`Corpus`] is one split on disk: an index of byte offsets, never the text itself. A [`Dataset`] knows how long
+//! each example is in tokens and encodes a batch when it is asked for one. [`plan()`] decides which examples stand
+//! together: a pure function of lengths, settings and a random key. [`Prefetch`] prepares batches one step ahead of the
+//! model. A [`recipe`] turns what somebody published into the files that a corpus reads.
+//!
+//! How text becomes ids is not known here: a [`Tokenizer`](antiphon_core::Tokenizer) is handed in.
+
+#![forbid(unsafe_code)]
+
+pub mod corpus;
+pub mod dataset;
+mod digest;
+pub mod plan;
+pub mod prefetch;
+pub mod recipe;
+
+pub use corpus::{Corpus, CorpusConfig, Example, Grouped, Skipped, Split};
+pub use dataset::{Dataset, Lengths};
+pub use plan::{BatchConfig, plan, plan_in_order};
+pub use prefetch::Prefetch;
+
+#[cfg(test)]
+mod bytes_tokenizer;

@@ -1,0 +1,271 @@
+//! `[data]`: which files are the corpus.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A part of a corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// What is learnt from.
+    Train,
+    /// What choices are made on.
+    Validation,
+    /// What is reported, once.
+    Test,
+}
+
+impl Split {
+    /// Its name in configs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Validation => "validation",
+            Split::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What to do with a line or an example that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Remedy {
+    /// Stop and say where it is.
+    Error,
+    /// Leave it out, count it and report the count.
+    Skip,
+}
+
+const MAX_TOKENS: usize = 1024;
+const MAX_LINE: usize = 1_000_000;
+
+/// `[data]`: a corpus, chosen by `kind`. All paths lie below the data folder, unless they are absolute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum CorpusConfig {
+    /// Lines of `source<TAB>target`.
+    Pairs(PairsConfig),
+    /// Two or more files whose lines belong together.
+    Parallel(ParallelConfig),
+    /// One text a line, for language models.
+    Text(TextConfig),
+}
+
+/// `source<TAB>target`, one pair a line, plain or gzip. Lines with the same source are its several references.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PairsConfig {
+    /// The file to learn from.
+    pub train: PathBuf,
+    /// The file to choose on.
+    #[serde(default)]
+    pub validation: Option<PathBuf>,
+    /// The file to report on.
+    #[serde(default)]
+    pub test: Option<PathBuf>,
+    /// The recipe that prepares these files: `cargo xtask data <recipe>`.
+    #[serde(default)]
+    pub recipe: Option<String>,
+    /// The longest source, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_source: usize,
+    /// The longest target, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_target: usize,
+    /// What to do with an example over these lengths.
+    #[serde(default = "error")]
+    pub too_long: Remedy,
+    /// The longest line, in bytes.
+    #[serde(default = "max_line")]
+    #[schemars(range(min = 1))]
+    pub max_line: usize,
+    /// What to do with a line that is too long, not UTF-8, without source or target, or without exactly one tab.
+    #[serde(default = "error")]
+    pub on_bad_line: Remedy,
+}
+
+/// Files whose lines belong together: line `n` of the target answers line `n` of the source. Plain or gzip.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParallelConfig {
+    /// The files to learn from; a single target.
+    pub train: ParallelFiles,
+    /// The files to choose on.
+    #[serde(default)]
+    pub validation: Option<ParallelFiles>,
+    /// The files to report on.
+    #[serde(default)]
+    pub test: Option<ParallelFiles>,
+    /// The recipe that prepares these files: `cargo xtask data <recipe>`.
+    #[serde(default)]
+    pub recipe: Option<String>,
+    /// The longest source, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_source: usize,
+    /// The longest target, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_target: usize,
+    /// What to do with an example over these lengths.
+    #[serde(default = "error")]
+    pub too_long: Remedy,
+    /// The longest line, in bytes.
+    #[serde(default = "max_line")]
+    #[schemars(range(min = 1))]
+    pub max_line: usize,
+    /// What to do with a line that is too long, not UTF-8 or empty in one of the files.
+    #[serde(default = "error")]
+    pub on_bad_line: Remedy,
+}
+
+/// The files of one split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParallelFiles {
+    /// The sources, one a line.
+    pub source: PathBuf,
+    /// The targets, one a line: a file, or a list of files with one reference each. Where a single target is needed
+    /// (the loss), it is the first file's.
+    pub target: Targets,
+}
+
+/// One file of targets, or several with one reference each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Targets {
+    /// One target a source.
+    One(PathBuf),
+    /// Several references a source.
+    Many(#[schemars(length(min = 1))] Vec<PathBuf>),
+}
+
+impl Targets {
+    /// The files, in the order given.
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Targets::One(file) => std::slice::from_ref(file),
+            Targets::Many(files) => files,
+        }
+    }
+}
+
+/// One text a line, plain or gzip: there is no source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextConfig {
+    /// The file to learn from.
+    pub train: PathBuf,
+    /// The file to choose on.
+    #[serde(default)]
+    pub validation: Option<PathBuf>,
+    /// The file to report on.
+    #[serde(default)]
+    pub test: Option<PathBuf>,
+    /// The recipe that prepares these files: `cargo xtask data <recipe>`.
+    #[serde(default)]
+    pub recipe: Option<String>,
+    /// The longest text, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_target: usize,
+    /// What to do with a text over this length.
+    #[serde(default = "error")]
+    pub too_long: Remedy,
+    /// The longest line, in bytes.
+    #[serde(default = "max_line")]
+    #[schemars(range(min = 1))]
+    pub max_line: usize,
+    /// What to do with a line that is too long, not UTF-8 or empty.
+    #[serde(default = "error")]
+    pub on_bad_line: Remedy,
+}
+
+const fn max_tokens() -> usize {
+    MAX_TOKENS
+}
+
+const fn max_line() -> usize {
+    MAX_LINE
+}
+
+const fn error() -> Remedy {
+    Remedy::Error
+}
+
+/// How long an example may be, in tokens without the end symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest source.
+    pub max_source: usize,
+    /// The longest target.
+    pub max_target: usize,
+    /// What to do with an example beyond.
+    pub too_long: Remedy,
+}
+
+/// Which lines can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LineRules {
+    pub(crate) max_line: usize,
+    pub(crate) on_bad_line: Remedy,
+}
+
+impl CorpusConfig {
+    /// Whether the config names files for this split.
+    pub fn has(&self, split: Split) -> bool {
+        match (self, split) {
+            (_, Split::Train) => true,
+            (Self::Pairs(PairsConfig { validation, .. }), Split::Validation)
+            | (Self::Text(TextConfig { validation, .. }), Split::Validation) => validation.is_some(),
+            (Self::Parallel(ParallelConfig { validation, .. }), Split::Validation) => validation.is_some(),
+            (Self::Pairs(PairsConfig { test, .. }), Split::Test)
+            | (Self::Text(TextConfig { test, .. }), Split::Test) => test.is_some(),
+            (Self::Parallel(ParallelConfig { test, .. }), Split::Test) => test.is_some(),
+        }
+    }
+
+    /// Whether examples have a source.
+    pub fn has_source(&self) -> bool {
+        !matches!(self, Self::Text(_))
+    }
+
+    /// The recipe that prepares the files, if one is named.
+    pub fn recipe(&self) -> Option<&str> {
+        match self {
+            Self::Pairs(PairsConfig { recipe, .. })
+            | Self::Parallel(ParallelConfig { recipe, .. })
+            | Self::Text(TextConfig { recipe, .. }) => recipe.as_deref(),
+        }
+    }
+
+    /// How long an example may be.
+    pub fn limits(&self) -> Limits {
+        match *self {
+            Self::Pairs(PairsConfig { max_source, max_target, too_long, .. })
+            | Self::Parallel(ParallelConfig { max_source, max_target, too_long, .. }) => {
+                Limits { max_source, max_target, too_long }
+            }
+            Self::Text(TextConfig { max_target, too_long, .. }) => Limits { max_source: 0, max_target, too_long },
+        }
+    }
+
+    pub(crate) fn line_rules(&self) -> LineRules {
+        match *self {
+            Self::Pairs(PairsConfig { max_line, on_bad_line, .. })
+            | Self::Parallel(ParallelConfig { max_line, on_bad_line, .. })
+            | Self::Text(TextConfig { max_line, on_bad_line, .. }) => LineRules { max_line, on_bad_line },
+        }
+    }
+}

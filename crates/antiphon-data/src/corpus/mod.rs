@@ -1,0 +1,265 @@
+//! Corpora: one split of one corpus, on disk.
+
+mod config;
+mod fault;
+mod gaps;
+mod grouped;
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use antiphon_core::{Error, Result};
+
+pub use config::{
+    CorpusConfig, Limits, PairsConfig, ParallelConfig, ParallelFiles, Remedy, Split, Targets, TextConfig,
+};
+pub use fault::{Skipped, SkippedFor};
+pub use grouped::Grouped;
+
+pub(crate) use fault::{LISTED, listed};
+pub(crate) use gaps::Gaps;
+
+use fault::{Fault, fault_error};
+use lines::LineFile;
+
+/// One example, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// What is asked; `None` in a text corpus.
+    pub source: Option<String>,
+    /// What is answered: at least one; several are references that count as equally right.
+    pub targets: Vec<String>,
+    /// Where it stands in its file, counted from 1.
+    pub line: usize,
+}
+
+/// One split of a corpus: an index over its files. Any thread may read any example.
+#[derive(Debug)]
+pub struct Corpus {
+    layout: Layout,
+    /// One file; in a parallel corpus the source and then the targets.
+    files: Vec<LineFile>,
+    /// The lines left out.
+    gaps: Gaps,
+    skipped: Skipped,
+}
+
+/// What the lines of the files mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Pairs,
+    Parallel,
+    Text,
+}
+
+impl Corpus {
+    /// Reads the files of a split once: checks every line, finds where the lines start and digests the files.
+    ///
+    /// Line ends may be LF or CRLF, and a byte order mark is passed over. Gzip files are unpacked into a temporary file.
+    ///
+    /// # Errors
+    /// If the config names no such split, a file is missing, empty or damaged, parallel files differ in length, a line
+    /// cannot be used (unless `on_bad_line = "skip"`) or no line can.
+    pub fn open(config: &CorpusConfig, split: Split, data_dir: &Path) -> Result<Corpus> {
+        let (layout, files) = config.files(split)?;
+        let rules = config.line_rules();
+        // The first fault of a line counts, whichever file has it.
+        let mut bad = std::collections::BTreeMap::new();
+        let mut opened: Vec<LineFile> = Vec::with_capacity(files.len());
+        for (k, (key, file)) in files.iter().enumerate() {
+            let path = data_dir.join(file);
+            if !path.is_file() {
+                return Err(missing(config, key, data_dir, &path));
+            }
+            let mut faults = Vec::new();
+            let mut count = 0;
+            opened.push(LineFile::open(&path, rules.max_line, |line, text| {
+                if let Err(fault) = text.and_then(|text| layout.check(k, text)) {
+                    count += 1;
+                    // Where a fault is an error, only those that are listed are kept.
+                    if rules.on_bad_line == Remedy::Skip || count <= LISTED {
+                        faults.push((line, fault));
+                    }
+                }
+            })?);
+            if rules.on_bad_line == Remedy::Error && count > 0 {
+                return Err(fault_error(&path, &faults, count));
+            }
+            for (line, fault) in faults {
+                bad.entry(line).or_insert(fault);
+            }
+        }
+        let (first, rest) = opened.split_first().expect("a split has a file");
+        if let Some(other) = rest.iter().find(|other| other.len() != first.len()) {
+            let message = format!(
+                "{} lines, but `{}` has {}: line by line they must belong together",
+                first.len(),
+                other.path().display(),
+                other.len()
+            );
+            return Err(Error::new(message).in_file(first.path()));
+        }
+        let mut skipped = Skipped::default();
+        for (line, fault) in &bad {
+            skipped.add(fault.label(), *line as usize + 1);
+        }
+        if u32::try_from(first.len()).is_err() {
+            let message = format!("{} lines, more than {}: split the file", first.len(), u32::MAX);
+            return Err(Error::new(message).in_file(first.path()));
+        }
+        if bad.len() == first.len() {
+            return Err(Error::new(format!("no line can be used; {skipped}")).in_file(first.path()));
+        }
+        Ok(Corpus { layout, files: opened, gaps: Gaps::new(bad.into_keys()), skipped })
+    }
+
+    /// How many examples.
+    pub fn len(&self) -> usize {
+        self.files[0].len() - self.gaps.len()
+    }
+
+    /// Never true: a corpus without examples does not open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Example `i`, which must be below [`len`](Self::len).
+    ///
+    /// # Errors
+    /// If the file cannot be read or has changed since it was opened.
+    pub fn get(&self, i: usize) -> Result<Example> {
+        let line = self.gaps.position(i);
+        let mut texts = self.files.iter().map(|file| file.read(line));
+        let first = texts.next().expect("a split has a file")?;
+        let (source, targets) = match self.layout {
+            Layout::Text => (None, vec![first]),
+            Layout::Parallel => (Some(first), texts.collect::<Result<_>>()?),
+            Layout::Pairs => {
+                let changed = |fault| self.files[0].changed(line, fault);
+                let (source, target) = split_pair(&first).map_err(changed)?;
+                (Some(source.to_string()), vec![target.to_string()])
+            }
+        };
+        Ok(Example { source, targets, line: line + 1 })
+    }
+
+    /// All examples in the order of the file.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<Example>> + '_ {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// For evaluation: each distinct source once, with all that counts as right.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn grouped(&self) -> Result<Grouped<'_>> {
+        Grouped::new(self, self.layout == Layout::Pairs)
+    }
+
+    /// Whether examples have a source.
+    pub fn has_source(&self) -> bool {
+        self.layout != Layout::Text
+    }
+
+    /// The lines that were left out, by reason.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// The first file: the one that errors about an example name.
+    pub fn path(&self) -> &Path {
+        self.files[0].path()
+    }
+
+    /// Each file with its SHA-256 (of a gzip file as it lies on disk).
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, &str)> {
+        self.files.iter().map(|file| (file.path(), file.sha256()))
+    }
+
+    /// What the corpus is, whatever its files are called: the SHA-256 of the only file or, of several, the SHA-256
+    /// of the files' hexadecimal digests, each followed by a line feed.
+    pub fn sha256(&self) -> String {
+        match self.files.as_slice() {
+            [one] => one.sha256().to_string(),
+            many => {
+                crate::digest::sha256(many.iter().map(|f| f.sha256().to_string() + "\n").collect::<String>().as_bytes())
+            }
+        }
+    }
+}
+
+impl Layout {
+    /// Whether a line of file `k` can be used.
+    fn check(self, k: usize, text: &str) -> Result<(), Fault> {
+        match self {
+            Layout::Pairs => split_pair(text).map(drop),
+            Layout::Text | Layout::Parallel if !text.trim().is_empty() => Ok(()),
+            Layout::Text => Err(Fault::EmptyLine),
+            Layout::Parallel => Err(if k == 0 { Fault::EmptySource } else { Fault::EmptyTarget }),
+        }
+    }
+}
+
+/// Source and target of a line with exactly one tab.
+pub(crate) fn split_pair(line: &str) -> Result<(&str, &str), Fault> {
+    let (source, target) = line.split_once('\t').ok_or(Fault::NoTab)?;
+    match target.matches('\t').count() {
+        0 if source.trim().is_empty() => Err(Fault::EmptySource),
+        0 if target.trim().is_empty() => Err(Fault::EmptyTarget),
+        0 => Ok((source, target)),
+        n => Err(Fault::Tabs(n + 1)),
+    }
+}
+
+/// The files of a split, each with the key that names it.
+type Named<'a> = Vec<(String, &'a PathBuf)>;
+
+impl CorpusConfig {
+    fn files(&self, split: Split) -> Result<(Layout, Named<'_>)> {
+        let key = format!("data.{split}");
+        let none = || Error::new(format!("not set: name the file of the {split} split")).at(&key);
+        let (layout, file) = match self {
+            Self::Pairs(c) => (Layout::Pairs, one_of(split, &c.train, &c.validation, &c.test)),
+            Self::Text(c) => (Layout::Text, one_of(split, &c.train, &c.validation, &c.test)),
+            Self::Parallel(c) => {
+                let files = one_of(split, &c.train, &c.validation, &c.test).ok_or_else(none)?;
+                let targets = files.target.files();
+                let place = format!("{key}.target");
+                if targets.is_empty() {
+                    return Err(Error::new("the list is empty: name at least one file").at(place));
+                }
+                if split == Split::Train && targets.len() > 1 {
+                    let message = "several references serve evaluation only: name the one file to learn from";
+                    return Err(Error::new(message).at(place));
+                }
+                let mut named = vec![(format!("{key}.source"), &files.source)];
+                named.extend(targets.iter().map(|file| (place.clone(), file)));
+                return Ok((Layout::Parallel, named));
+            }
+        };
+        let file = file.ok_or_else(none)?;
+        Ok((layout, vec![(key, file)]))
+    }
+}
+
+fn one_of<'a, T>(split: Split, train: &'a T, validation: &'a Option<T>, test: &'a Option<T>) -> Option<&'a T> {
+    match split {
+        Split::Train => Some(train),
+        Split::Validation => validation.as_ref(),
+        Split::Test => test.as_ref(),
+    }
+}
+
+fn missing(config: &CorpusConfig, key: &str, data_dir: &Path, path: &Path) -> Error {
+    let found = if path.exists() { "not a file" } else { "no such file" };
+    let mut message = format!(
+        "{found}: {key} names it below the data folder `{}`; set --data-dir or ANTIPHON_DATA_DIR",
+        data_dir.display()
+    );
+    if let Some(recipe) = config.recipe() {
+        message += &format!(", or prepare it with `cargo xtask data {recipe}`");
+    }
+    Error::new(message).in_file(path)
+}

@@ -1,0 +1,315 @@
+//! A corpus with its tokenizers: how long each example is, and batches of ids.
+
+use std::fmt;
+use std::sync::Arc;
+
+use antiphon_core::{Batch, Error, Result, SourceBatch, Special, TokenBatch, TokenId, Tokenizer};
+use rayon::prelude::*;
+
+use crate::corpus::{Corpus, Example, Gaps, LISTED, Limits, Remedy, Skipped, listed};
+
+/// How many ids an example has, each side with its end symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lengths {
+    /// 0 if there is no source.
+    pub source: u32,
+    /// Those of the target; of several, the first.
+    pub target: u32,
+}
+
+/// A split of a corpus, ready to be cut into batches. Text stays on disk and is encoded anew for every batch.
+pub struct Dataset {
+    corpus: Arc<Corpus>,
+    source: Option<Arc<dyn Tokenizer>>,
+    target: Arc<dyn Tokenizer>,
+    lengths: Vec<Lengths>,
+    gaps: Gaps,
+    skipped: Skipped,
+}
+
+/// How many examples are encoded before their lengths are collected.
+const BLOCK: usize = 1 << 16;
+
+impl Dataset {
+    /// Encodes every example once, on all threads, to learn the lengths.
+    ///
+    /// # Errors
+    /// If the corpus has sources and there is no tokenizer for them (or the reverse), an example is over the limits
+    /// (unless they say `skip`), none is left, a text cannot be encoded, or the corpus cannot be read.
+    pub fn new(
+        corpus: Arc<Corpus>,
+        source: Option<Arc<dyn Tokenizer>>,
+        target: Arc<dyn Tokenizer>,
+        limits: &Limits,
+    ) -> Result<Dataset> {
+        let mismatch = |message: &str| Err(Error::new(message).in_file(corpus.path()));
+        match (corpus.has_source(), source.is_some()) {
+            (true, false) => {
+                return mismatch("the corpus has sources: give it a source tokenizer, or use `kind = \"text\"`");
+            }
+            (false, true) => return mismatch("a text corpus has no sources: use `kind = \"pairs\"` or `\"parallel\"`"),
+            _ => {}
+        }
+        let mut dataset =
+            Dataset { corpus, source, target, lengths: Vec::new(), gaps: Gaps::default(), skipped: Skipped::default() };
+        let (mut too_long, mut messages, mut left_out) = (0, Vec::new(), Vec::new());
+        for start in (0..dataset.corpus.len()).step_by(BLOCK) {
+            let end = dataset.corpus.len().min(start + BLOCK);
+            let block: Vec<Result<(Lengths, usize)>> =
+                (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
+            for (i, measured) in (start..).zip(block) {
+                let (lengths, line) = measured?;
+                let Some(excess) = Excess::of(lengths, limits) else {
+                    dataset.lengths.push(lengths);
+                    continue;
+                };
+                too_long += 1;
+                match limits.too_long {
+                    Remedy::Skip => {
+                        dataset.skipped.add(&excess.reason(), line);
+                        left_out.push(i as u64);
+                    }
+                    Remedy::Error if messages.len() < LISTED => messages.push((line as u64 - 1, excess.to_string())),
+                    Remedy::Error => {}
+                }
+            }
+        }
+        let path = dataset.corpus.path();
+        if !messages.is_empty() {
+            return Err(listed(path, messages.into_iter(), too_long));
+        }
+        if dataset.lengths.is_empty() {
+            return Err(Error::new(format!("no example is within the limits; {}", dataset.skipped)).in_file(path));
+        }
+        dataset.gaps = Gaps::new(left_out);
+        Ok(dataset)
+    }
+
+    /// How many examples.
+    pub fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Never true: a dataset has at least one example.
+    pub fn is_empty(&self) -> bool {
+        self.lengths.is_empty()
+    }
+
+    /// The lengths of all examples: what [`plan`](crate::plan()) takes.
+    pub fn lengths(&self) -> &[Lengths] {
+        &self.lengths
+    }
+
+    /// Source tokens of all examples, end symbols included.
+    pub fn source_tokens(&self) -> u64 {
+        self.lengths.iter().map(|l| u64::from(l.source)).sum()
+    }
+
+    /// Target tokens of all examples, end symbols included.
+    pub fn target_tokens(&self) -> u64 {
+        self.lengths.iter().map(|l| u64::from(l.target)).sum()
+    }
+
+    /// The examples left out because they are too long.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// Where the text comes from.
+    pub fn corpus(&self) -> &Arc<Corpus> {
+        &self.corpus
+    }
+
+    /// The examples of these indices (each below [`len`](Self::len)) as ids, each row closed by [`Special::End`].
+    /// [`Batch::examples`] are their indices in the corpus.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read or a text cannot be encoded.
+    pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
+        let examples: Vec<usize> = indices.iter().map(|&i| self.gaps.position(i as usize)).collect();
+        let (mut sources, mut targets) = (Vec::new(), Vec::new());
+        for &i in &examples {
+            let example = self.corpus.get(i)?;
+            if let Some(source) = self.encode_source(&example)? {
+                sources.push(source);
+            }
+            targets.push(self.encode_target(&example)?);
+        }
+        let source = match self.source {
+            Some(_) => SourceBatch::Tokens(TokenBatch::from_rows(&sources)),
+            None => SourceBatch::None { rows: examples.len() },
+        };
+        Ok(Batch { source, target: TokenBatch::from_rows(&targets), examples })
+    }
+
+    fn measure(&self, example: &Example) -> Result<(Lengths, usize)> {
+        let count = |row: &Vec<TokenId>| u32::try_from(row.len()).unwrap_or(u32::MAX);
+        let source = self.encode_source(example)?.as_ref().map_or(0, count);
+        Ok((Lengths { source, target: count(&self.encode_target(example)?) }, example.line))
+    }
+
+    fn encode_source(&self, example: &Example) -> Result<Option<Vec<TokenId>>> {
+        let (Some(tokenizer), Some(text)) = (&self.source, &example.source) else { return Ok(None) };
+        self.encode(tokenizer.as_ref(), text, "source", example.line).map(Some)
+    }
+
+    fn encode_target(&self, example: &Example) -> Result<Vec<TokenId>> {
+        self.encode(self.target.as_ref(), &example.targets[0], "target", example.line)
+    }
+
+    fn encode(&self, tokenizer: &dyn Tokenizer, text: &str, side: &str, line: usize) -> Result<Vec<TokenId>> {
+        let mut ids = tokenizer
+            .encode(text)
+            .map_err(|e| e.at(format_args!("line {line}, {side}")).in_file(self.corpus.path()))?;
+        ids.push(Special::End.id());
+        Ok(ids)
+    }
+}
+
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataset").field("corpus", &self.corpus.path()).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// An example over a limit.
+struct Excess {
+    side: &'static str,
+    tokens: u32,
+    limit: usize,
+}
+
+impl Excess {
+    fn of(lengths: Lengths, limits: &Limits) -> Option<Self> {
+        [("source", lengths.source, limits.max_source), ("target", lengths.target, limits.max_target)]
+            .into_iter()
+            .map(|(side, length, limit)| Excess { side, tokens: length.saturating_sub(1), limit })
+            .find(|e| e.tokens as usize > e.limit)
+    }
+
+    /// As it is counted in a report.
+    fn reason(&self) -> String {
+        format!("with a {} over data.max_{} = {}", self.side, self.side, self.limit)
+    }
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { side, tokens, limit } = self;
+        write!(
+            f,
+            "the {side} has {tokens} tokens, more than data.max_{side} = {limit}: shorten it, raise data.max_{side}, or set \
+             data.too_long = \"skip\""
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::bytes_tokenizer::Bytes;
+    use crate::corpus::{CorpusConfig, Split};
+
+    fn corpus(text: &str, config: &str) -> (Arc<Corpus>, Limits) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::File::create(folder.path().join("a.tsv")).unwrap().write_all(text.as_bytes()).unwrap();
+        let config: CorpusConfig = toml::from_str(&format!("train = 'a.tsv'\n{config}")).unwrap();
+        (Arc::new(Corpus::open(&config, Split::Train, folder.path()).unwrap()), config.limits())
+    }
+
+    fn dataset(text: &str, config: &str) -> Result<Dataset> {
+        let (corpus, limits) = corpus(text, config);
+        let source = corpus.has_source().then(|| Arc::new(Bytes) as Arc<dyn Tokenizer>);
+        Dataset::new(corpus, source, Arc::new(Bytes), &limits)
+    }
+
+    /// Without the folder, which is random.
+    fn message(error: &Error) -> String {
+        let mut error = error.clone();
+        error.file = error.file.and_then(|f| f.file_name().map(Into::into));
+        error.to_string()
+    }
+
+    #[test]
+    fn rows_are_closed_and_padded() {
+        let data = dataset("ab\tx\nc\twxyz\nde\tu v\n", "kind = 'pairs'").unwrap();
+        assert_eq!(data.lengths(), [(3, 2), (2, 5), (3, 4)].map(|(source, target)| Lengths { source, target }));
+        assert_eq!((data.source_tokens(), data.target_tokens()), (8, 11));
+        let batch = data.batch(&[2, 0]).unwrap();
+        let id = |c: char| c as u32 + 4;
+        let SourceBatch::Tokens(source) = batch.source else { panic!("tokens") };
+        assert_eq!(source.ids, [id('d'), id('e'), 3, id('a'), id('b'), 3]);
+        assert_eq!(batch.target.ids, [id('u'), id(' '), id('v'), 3, id('x'), 3, 0, 0]);
+        assert_eq!(batch.examples, [2, 0]);
+    }
+
+    #[test]
+    fn a_text_has_no_source() {
+        let data = dataset("ab\nc\n", "kind = 'text'").unwrap();
+        let batch = data.batch(&[0, 1]).unwrap();
+        assert_eq!(batch.source, SourceBatch::None { rows: 2 });
+        assert_eq!(batch.target.lengths, [3, 2]);
+        assert_eq!(data.source_tokens(), 0);
+    }
+
+    #[test]
+    fn examples_over_a_limit_are_named() {
+        let error =
+            dataset("ab\tx\nabcd\tx\na\tvwxyz\n", "kind = 'pairs'\nmax_source = 3\nmax_target = 4").unwrap_err();
+        assert_eq!(
+            message(&error),
+            "a.tsv: 2 problems\n  \
+             line 2: the source has 4 tokens, more than data.max_source = 3: shorten it, raise data.max_source, or set \
+             data.too_long = \"skip\"\n  \
+             line 3: the target has 5 tokens, more than data.max_target = 4: shorten it, raise data.max_target, or set \
+             data.too_long = \"skip\""
+        );
+        let error = dataset(&"abcd\tx\n".repeat(13), "kind = 'pairs'\nmax_source = 3").unwrap_err();
+        assert_eq!(error.problems.len(), 10);
+        assert!(message(&error).ends_with(" (and 3 more such lines)"));
+    }
+
+    #[test]
+    fn examples_over_a_limit_are_skipped_and_counted() {
+        let text = "bad\nabcd\tx\nab\tx\na\tvwxyz\nabcd\ty\ncd\tz\n";
+        let rules = "kind = 'pairs'\nmax_source = 3\nmax_target = 4\ntoo_long = 'skip'\non_bad_line = 'skip'";
+        let data = dataset(text, rules).unwrap();
+        assert_eq!(
+            data.skipped().to_string(),
+            "3 lines skipped: 2 with a source over data.max_source = 3 (first: line 2), \
+             1 with a target over data.max_target = 4 (first: line 4)"
+        );
+        let batch = data.batch(&[0, 1]).unwrap();
+        assert_eq!(batch.examples, [1, 4]);
+        let lines: Vec<usize> = batch.examples.iter().map(|&i| data.corpus().get(i).unwrap().line).collect();
+        assert_eq!(lines, [3, 6]);
+        let none = dataset("abcd\tx\n", rules).unwrap_err();
+        assert_eq!(
+            message(&none),
+            "a.tsv: no example is within the limits; 1 line skipped: 1 with a source over data.max_source = 3 (first: line 1)"
+        );
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_encoded_is_named() {
+        // The first of them, though threads meet them in any order.
+        let text = "a\tb\n".repeat(500) + "a\tb!\n" + &"a!\tb\n".repeat(500);
+        let error = dataset(&text, "kind = 'pairs'").unwrap_err();
+        assert_eq!(message(&error), "a.tsv: line 501, target: `!` cannot be represented");
+    }
+
+    #[test]
+    fn tokenizers_must_fit_the_corpus() {
+        let (pairs, limits) = corpus("a\tb\n", "kind = 'pairs'");
+        let error = Dataset::new(pairs, None, Arc::new(Bytes), &limits).unwrap_err();
+        assert_eq!(
+            message(&error),
+            "a.tsv: the corpus has sources: give it a source tokenizer, or use `kind = \"text\"`"
+        );
+        let (text, limits) = corpus("a\n", "kind = 'text'");
+        let error = Dataset::new(text, Some(Arc::new(Bytes)), Arc::new(Bytes), &limits).unwrap_err();
+        assert_eq!(message(&error), "a.tsv: a text corpus has no sources: use `kind = \"pairs\"` or `\"parallel\"`");
+    }
+}
