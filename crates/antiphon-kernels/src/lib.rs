@@ -17,5 +17,5 @@ pub mod update;
 mod vector;
 
 pub use dropout::dropout;
-pub use loss::{Projection, TokenScores, cross_entropy, token_scores};
+pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_scores};
 pub use recurrent::{Cell, Recurrence, Recurrent, recurrent};

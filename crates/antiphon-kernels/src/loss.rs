@@ -74,6 +74,16 @@ fn parts(projection: Projection) -> (Primitive, Primitive, Primitive, Arc<[Token
     (states.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), targets.into())
 }
 
+/// Turns rows of logits without bias, `[N, V]` on the host, into log-probabilities.
+///
+/// `bias`: `[V]`. A row that holds a NaN becomes NaN.
+pub fn log_softmax_rows(logits: &mut [f32], bias: &[f32]) {
+    logits.par_chunks_exact_mut(bias.len()).for_each(|row| {
+        let log_z = log_partition(row, bias);
+        row.iter_mut().for_each(|x| *x -= log_z);
+    });
+}
+
 /// The operation as Burn's backends see it.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait LossOps: Backend {
@@ -216,19 +226,7 @@ fn chunk_rows(vocabulary: usize) -> usize {
 /// `Σ_v eˣ` with the row's maximum taken off; the row is left as those exponentials. → (maximum, sum)
 #[inline(always)]
 fn exponentials_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> (f32, f32) {
-    let mut tops = [f32::NEG_INFINITY; 16];
-    let (mut rows, mut biases) = (row.chunks_exact_mut(16), bias.chunks_exact(16));
-    for (x, b) in rows.by_ref().zip(biases.by_ref()) {
-        for j in 0..16 {
-            x[j] += b[j];
-            tops[j] = if tops[j] > x[j] { tops[j] } else { x[j] };
-        }
-    }
-    let mut top = tops.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
-    for (x, b) in rows.into_remainder().iter_mut().zip(biases.remainder()) {
-        *x += b;
-        top = if top > *x { top } else { *x };
-    }
+    let top = add_bias(row, bias);
     let mut sums = [0.0; 16];
     let mut rows = row.chunks_exact_mut(16);
     for x in rows.by_ref() {
@@ -245,6 +243,44 @@ fn exponentials_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> (f32, f3
     (top, sum)
 }
 multiversion!(fn exponentials(row: &mut [f32], bias: &[f32]) -> (f32, f32) = exponentials_body);
+
+/// Adds the bias to a row; → the largest sum.
+#[inline(always)]
+fn add_bias(row: &mut [f32], bias: &[f32]) -> f32 {
+    let mut tops = [f32::NEG_INFINITY; 16];
+    let (mut rows, mut biases) = (row.chunks_exact_mut(16), bias.chunks_exact(16));
+    for (x, b) in rows.by_ref().zip(biases.by_ref()) {
+        for j in 0..16 {
+            x[j] += b[j];
+            tops[j] = if tops[j] > x[j] { tops[j] } else { x[j] };
+        }
+    }
+    let mut top = tops.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+    for (x, b) in rows.into_remainder().iter_mut().zip(biases.remainder()) {
+        *x += b;
+        top = if top > *x { top } else { *x };
+    }
+    top
+}
+
+/// Adds the bias to a row; → `ln Σ_v eˣ`, with the row's maximum taken off on the way.
+#[inline(always)]
+fn log_partition_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> f32 {
+    let top = add_bias(row, bias);
+    let mut sums = [0.0; 16];
+    let chunks = row.chunks_exact(16);
+    let mut rest = 0.0;
+    for &x in chunks.remainder() {
+        rest += exp::<FMA>(x - top);
+    }
+    for x in chunks {
+        for j in 0..16 {
+            sums[j] += exp::<FMA>(x[j] - top);
+        }
+    }
+    top + (sums.iter().sum::<f32>() + rest).ln()
+}
+multiversion!(fn log_partition(row: &mut [f32], bias: &[f32]) -> f32 = log_partition_body);
 
 /// `row · scale − shift`.
 #[inline(always)]

@@ -1,1 +1,31 @@
-//! Cells, encoders, attention, bridges, decoders and the models made of them.
+//! Encoder–decoder models: how a batch becomes predictions.
+//!
+//! ```text
+//! source ids ─▶ embedding ─▶ encoder ─▶ memory [B,S,M] ──▶ attention ◀── query ── decoder ◀─ embedding ◀─ target ids
+//!                               └─ state ─▶ bridge ─▶ initial state ────────────────▲  └─▶ readout ─▶ projection
+//! ```
+//!
+//! [`EncoderDecoder`] is the whole: [`projection`](EncoderDecoder::projection) runs a sequence at a time for training and
+//! scoring; as an [`antiphon_core::StepModel`] it runs a step at a time for search, with the same numbers. Each part has
+//! a config (what a person chooses by `kind`) beside the module that it builds. This crate knows no optimizer, no search
+//! and no file.
+
+#![forbid(unsafe_code)]
+
+pub mod attention;
+pub mod bridge;
+pub mod decoder;
+pub mod embedding;
+pub mod encoder;
+pub mod encoder_decoder;
+pub mod initial;
+mod linear;
+pub mod recurrent;
+mod session;
+
+pub use attention::AttentionConfig;
+pub use bridge::BridgeConfig;
+pub use decoder::DecoderConfig;
+pub use embedding::EmbeddingConfig;
+pub use encoder::EncoderConfig;
+pub use encoder_decoder::{EncoderDecoder, ModelConfig, Tied, Vocabularies};

@@ -1,0 +1,142 @@
+//! Bridges: the encoder's final state becomes the decoder's first.
+
+use antiphon_core::Problem;
+use antiphon_core::random::Key;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::encoder::EncoderShape;
+use crate::initial::{Initial, zeros};
+
+/// How a decoder starts, chosen by `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BridgeConfig {
+    /// From zeros.
+    Zero(ZeroBridgeConfig),
+    /// From the encoder's final state as it is; cells, layers and widths must agree.
+    Copy(CopyBridgeConfig),
+    /// From `tanh(W s + b)` of the encoder's final state, for each layer of the decoder.
+    Linear(LinearBridgeConfig),
+}
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        BridgeConfig::Linear(LinearBridgeConfig {})
+    }
+}
+
+/// Nothing to set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ZeroBridgeConfig {}
+
+/// Nothing to set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CopyBridgeConfig {}
+
+/// Nothing to set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinearBridgeConfig {}
+
+/// What a decoder's state looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DecoderShape {
+    /// `N`: state vectors a layer.
+    pub(crate) states: usize,
+    /// `H`.
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+}
+
+impl BridgeConfig {
+    pub(crate) fn problems(&self, encoder: EncoderShape, decoder: DecoderShape) -> Vec<Problem> {
+        let fits = encoder.states == decoder.states
+            && encoder.state_width == decoder.hidden
+            && encoder.layers == decoder.layers;
+        let wrong = matches!(self, BridgeConfig::Copy(_)) && !fits;
+        let side = |states: usize, layers: usize, width: usize| format!("{layers} × {states} states of width {width}");
+        let message = format!(
+            "`copy` needs equal states, but the encoder ends with {} and the decoder begins with {}; use `linear`, or \
+             make cells, layers and widths agree",
+            side(encoder.states, encoder.layers, encoder.state_width),
+            side(decoder.states, decoder.layers, decoder.hidden),
+        );
+        wrong.then(|| Problem { place: "kind".into(), message }).into_iter().collect()
+    }
+
+    pub(crate) fn init(&self, encoder: EncoderShape, decoder: DecoderShape, key: Key, device: &Device) -> Bridge {
+        let (from, to) = (encoder.states * encoder.state_width, decoder.states * decoder.hidden);
+        match self {
+            BridgeConfig::Zero(_) => Bridge::Zero(ZeroBridge { width: to, layers: decoder.layers }),
+            BridgeConfig::Copy(_) => Bridge::Copy(CopyBridge {}),
+            BridgeConfig::Linear(_) => {
+                let layers = (0..decoder.layers).map(|l| {
+                    let key = key.numbered(l as u64);
+                    BridgeLayer {
+                        weight: Initial::GlorotUniform.weight([from, to], to, key, device),
+                        bias: zeros(to, device),
+                    }
+                });
+                Bridge::Linear(LinearBridge { layers: layers.collect() })
+            }
+        }
+    }
+}
+
+/// The way from state to state.
+#[derive(Module, Debug)]
+pub(crate) enum Bridge {
+    Zero(ZeroBridge),
+    Copy(CopyBridge),
+    Linear(LinearBridge),
+}
+
+#[derive(Module, Debug)]
+pub(crate) struct ZeroBridge {
+    #[module(skip)]
+    width: usize,
+    #[module(skip)]
+    layers: usize,
+}
+
+#[derive(Module, Debug)]
+pub(crate) struct CopyBridge {}
+
+#[derive(Module, Debug)]
+pub(crate) struct LinearBridge {
+    layers: Vec<BridgeLayer>,
+}
+
+#[derive(Module, Debug)]
+struct BridgeLayer {
+    weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl Bridge {
+    /// The encoder's layer states `[B, N·W]` → the decoder's, `[B, N·H]` each.
+    pub(crate) fn cross(&self, states: &[Tensor<2>]) -> Vec<Tensor<2>> {
+        match self {
+            Bridge::Zero(bridge) => {
+                let rows = states[0].dims()[0];
+                let zeros = Tensor::zeros([rows, bridge.width], &states[0].device().inner());
+                vec![zeros; bridge.layers]
+            }
+            Bridge::Copy(_) => states.to_vec(),
+            Bridge::Linear(bridge) => {
+                // Top layers face each other; a deeper decoder's lower layers share the encoder's first.
+                let (from, to) = (states.len(), bridge.layers.len());
+                let cross = |(l, layer): (usize, &BridgeLayer)| {
+                    let state = states[(l + from).saturating_sub(to)].clone();
+                    (state.matmul(layer.weight.val()) + layer.bias.val().unsqueeze()).tanh()
+                };
+                bridge.layers.iter().enumerate().map(cross).collect()
+            }
+        }
+    }
+}

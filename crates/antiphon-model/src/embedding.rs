@@ -1,0 +1,118 @@
+//! Embeddings: ids become what a recurrent layer reads.
+
+use antiphon_core::random::Key;
+use antiphon_core::{Problem, TokenId};
+use antiphon_kernels::dropout;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{initial, linear};
+
+/// How tokens enter the model, chosen by `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EmbeddingConfig {
+    /// A learned vector for each token.
+    Embedding(TableConfig),
+    /// One input for each token: the layer behind looks up a row of its own weight.
+    OneHot(OneHotConfig),
+}
+
+impl Default for EmbeddingConfig {
+    fn default() -> Self {
+        EmbeddingConfig::Embedding(TableConfig::default())
+    }
+}
+
+/// A learned vector for each token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableConfig {
+    /// The width of a vector.
+    #[schemars(range(min = 1, max = 65536))]
+    pub size: usize,
+    /// The share of numbers that training drops from the vectors.
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub dropout: f64,
+}
+
+impl Default for TableConfig {
+    fn default() -> Self {
+        Self { size: 128, dropout: 0.0 }
+    }
+}
+
+/// Nothing to set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OneHotConfig {}
+
+impl EmbeddingConfig {
+    /// The width of the vectors, or `None` for one-hot.
+    pub(crate) fn size(&self) -> Option<usize> {
+        match self {
+            EmbeddingConfig::Embedding(config) => Some(config.size),
+            EmbeddingConfig::OneHot(_) => None,
+        }
+    }
+
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        match self {
+            EmbeddingConfig::Embedding(config) => crate::encoder_decoder::dropout_problem("dropout", config.dropout),
+            EmbeddingConfig::OneHot(_) => Vec::new(),
+        }
+    }
+
+    /// A module for `vocabulary` tokens; `None` for one-hot.
+    pub(crate) fn init(&self, vocabulary: usize, key: Key, device: &Device) -> Option<Embedding> {
+        match self {
+            EmbeddingConfig::Embedding(config) => {
+                Some(Embedding { table: initial::table([vocabulary, config.size], key, device), rate: config.dropout })
+            }
+            EmbeddingConfig::OneHot(_) => None,
+        }
+    }
+}
+
+/// A table of vectors, `[V, E]`.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    pub(crate) table: Param<Tensor<2>>,
+    #[module(skip)]
+    rate: f64,
+}
+
+/// What a recurrent stack reads: `B` rows of `T` steps.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    /// `[B, T, I]`.
+    Vectors(Tensor<3>),
+    /// `[B · T]` ids, one-hot.
+    OneHot {
+        /// Row after row.
+        ids: Vec<TokenId>,
+        /// `B` and `T`.
+        dims: [usize; 2],
+    },
+}
+
+/// Looks up `dims = [B, T]` ids; one-hot without an embedding.
+pub(crate) fn embed(
+    embedding: Option<&Embedding>,
+    ids: &[TokenId],
+    dims: [usize; 2],
+    dropout_key: Option<Key>,
+) -> Input {
+    let Some(embedding) = embedding else {
+        return Input::OneHot { ids: ids.to_vec(), dims };
+    };
+    let vectors = linear::rows(embedding.table.val(), ids);
+    let width = vectors.dims()[1];
+    let vectors = vectors.reshape([dims[0], dims[1], width]);
+    Input::Vectors(match dropout_key {
+        Some(key) => dropout(vectors, embedding.rate, key),
+        None => vectors,
+    })
+}

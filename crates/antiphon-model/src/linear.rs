@@ -1,0 +1,25 @@
+//! Products with the last axis.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use antiphon_core::TokenId;
+use burn::tensor::Device;
+
+/// `[B, T, I] · [I, O] → [B, T, O]`, as one product.
+pub(crate) fn multiply(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    let ([b, t, i], [_, o]) = (x.dims(), weight.dims());
+    x.reshape([b * t, i]).matmul(weight).reshape([b, t, o])
+}
+
+/// Ids on the device (never on the graph).
+pub(crate) fn ids(ids: &[TokenId], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let n = ids.len();
+    Tensor::from_data(TensorData::new(ids, [n]), &device.clone().inner())
+}
+
+/// Rows of a table: `[N] → [N, W]`.
+pub(crate) fn rows(table: Tensor<2>, numbers: &[TokenId]) -> Tensor<2> {
+    let numbers = ids(numbers, &table.device());
+    table.select(0, numbers)
+}

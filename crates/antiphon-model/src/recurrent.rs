@@ -1,0 +1,123 @@
+//! Recurrent layers, shared by encoders and decoders: parameters around [`antiphon_kernels::recurrent`].
+
+use antiphon_core::random::Key;
+use antiphon_kernels::{Cell, Recurrence, Recurrent, recurrent};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::embedding::Input;
+use crate::initial::{Initial, parameter};
+use crate::linear;
+
+/// How the parameters of recurrent layers start; biases are zero but for the forget gate's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InitialConfig {
+    /// The weight of the input.
+    pub input: Initial,
+    /// The weight of the state.
+    pub recurrent: Initial,
+    /// The bias of an LSTM's forget gate (Jozefowicz et al. 2015 recommend 1).
+    pub forget_bias: f64,
+}
+
+impl Default for InitialConfig {
+    fn default() -> Self {
+        Self { input: Initial::GlorotUniform, recurrent: Initial::Orthogonal, forget_bias: 1.0 }
+    }
+}
+
+/// One layer in one direction.
+#[derive(Module, Debug)]
+pub(crate) struct RecurrentLayer {
+    /// `[I, G·H]`.
+    input: Param<Tensor<2>>,
+    /// `[H, G·H]`.
+    recurrent: Param<Tensor<2>>,
+    /// `[biases·H]`.
+    bias: Param<Tensor<1>>,
+    /// `[A, G·H]`: for what a decoder feeds back.
+    feed: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    cell: Cell,
+    #[module(skip)]
+    reverse: bool,
+}
+
+/// What a layer is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerSizes {
+    /// `I`.
+    pub(crate) input: usize,
+    /// `H`.
+    pub(crate) hidden: usize,
+    /// `A`, if something is fed back.
+    pub(crate) feed: Option<usize>,
+}
+
+impl RecurrentLayer {
+    pub(crate) fn init(
+        cell: Cell,
+        reverse: bool,
+        sizes: LayerSizes,
+        start: &InitialConfig,
+        key: Key,
+        device: &Device,
+    ) -> Self {
+        let (h, width) = (sizes.hidden, cell.gates() * sizes.hidden);
+        let mut bias = vec![0.0; cell.biases() * h];
+        if cell == Cell::Lstm {
+            bias[h..2 * h].fill(start.forget_bias as f32);
+        }
+        let input = |rows: usize, name: &str| start.input.weight([rows, width], h, key.named(name), device);
+        Self {
+            input: input(sizes.input, "input"),
+            recurrent: start.recurrent.weight([h, width], h, key.named("recurrent"), device),
+            bias: parameter(bias, [cell.biases() * h], device),
+            feed: sizes.feed.map(|rows| input(rows, "feed")),
+            cell,
+            reverse,
+        }
+    }
+
+    /// `H`.
+    pub(crate) fn hidden(&self) -> usize {
+        self.recurrent.dims()[0]
+    }
+
+    /// The input's share of the gates' sums for all steps: `[B, T, G·H]`.
+    pub(crate) fn project(&self, input: &Input) -> Tensor<3> {
+        match input {
+            Input::Vectors(vectors) => linear::multiply(vectors.clone(), self.input.val()),
+            Input::OneHot { ids, dims: [b, t] } => {
+                let rows = linear::rows(self.input.val(), ids);
+                let width = rows.dims()[1];
+                rows.reshape([*b, *t, width])
+            }
+        }
+    }
+
+    /// The share of what is fed back: `[B, A] → [B, 1, G·H]`.
+    pub(crate) fn project_feed(&self, fed: Tensor<2>) -> Tensor<3> {
+        let weight = self.feed.as_ref().expect("a layer that is fed has a weight for it").val();
+        fed.matmul(weight).unsqueeze_dim(1)
+    }
+
+    /// Runs over projected inputs from `state` (`[B, N·H]`).
+    pub(crate) fn run(
+        &self,
+        projected: Tensor<3>,
+        state: Tensor<2>,
+        lengths: Option<std::sync::Arc<[u32]>>,
+    ) -> Recurrent {
+        let run = Recurrence { cell: self.cell, reverse: self.reverse, lengths };
+        recurrent(projected, self.recurrent.val(), self.bias.val(), state, &run)
+    }
+
+    /// A zero state for `rows` rows, off the graph.
+    pub(crate) fn zero_state(&self, rows: usize) -> Tensor<2> {
+        Tensor::zeros([rows, self.cell.states() * self.hidden()], &self.recurrent.device().inner())
+    }
+}
