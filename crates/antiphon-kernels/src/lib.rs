@@ -3,6 +3,7 @@
 //! - [`recurrent`](recurrent::recurrent): a whole RNN, LSTM or GRU layer over a whole sequence, in one node of the graph;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
 //! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
+//! - [`tanh()`]: the hyperbolic tangent, vectorised;
 //! - [`update`]: an optimizer's step over one parameter.
 //!
 //! Each has a *portable* body, made of backend operations, which serves every device and is the oracle of the tests,
@@ -13,9 +14,11 @@ mod flex;
 pub mod loss;
 mod product;
 pub mod recurrent;
+mod tanh;
 pub mod update;
 mod vector;
 
 pub use dropout::dropout;
 pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_scores};
 pub use recurrent::{Cell, Recurrence, Recurrent, recurrent};
+pub use tanh::tanh;

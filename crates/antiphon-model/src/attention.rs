@@ -2,6 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
+use antiphon_kernels::tanh;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use schemars::JsonSchema;
@@ -171,7 +172,7 @@ impl Attention {
             Attention::Additive(attention) => {
                 let query: Tensor<4> = linear::multiply(query, attention.query.val()).unsqueeze_dim(2);
                 let keys: Tensor<4> = prepared.keys.clone().unsqueeze_dim(1);
-                let energies = (query + keys).tanh();
+                let energies = tanh(query + keys);
                 let [b, t, s, a] = energies.dims();
                 energies.reshape([b * t * s, a]).matmul(attention.energy.val()).reshape([b, t, s])
             }

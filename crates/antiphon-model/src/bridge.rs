@@ -2,6 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
+use antiphon_kernels::tanh;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -133,7 +134,7 @@ impl Bridge {
                 let (from, to) = (states.len(), bridge.layers.len());
                 let cross = |(l, layer): (usize, &BridgeLayer)| {
                     let state = states[(l + from).saturating_sub(to)].clone();
-                    (state.matmul(layer.weight.val()) + layer.bias.val().unsqueeze()).tanh()
+                    tanh(state.matmul(layer.weight.val()) + layer.bias.val().unsqueeze())
                 };
                 bridge.layers.iter().enumerate().map(cross).collect()
             }

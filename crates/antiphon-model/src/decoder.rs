@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, dropout};
+use antiphon_kernels::{Cell, dropout, tanh};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -253,7 +253,7 @@ impl Decoder {
                 let sum = linear::multiply(hidden, readout.state.val())
                     + linear::multiply(context, readout.context.val())
                     + readout.bias.val().unsqueeze();
-                (sum.tanh(), Some(weights))
+                (tanh(sum), Some(weights))
             }
             _ => (hidden, None),
         };
