@@ -12,6 +12,7 @@
 pub mod dropout;
 mod flex;
 pub mod loss;
+mod packed;
 mod product;
 pub mod recurrent;
 mod tanh;

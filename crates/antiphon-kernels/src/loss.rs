@@ -17,7 +17,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, is_f32, slice, wrap};
-use crate::product::{Strides, Threads, product};
+use crate::product::{Strides, product};
 use crate::vector::{exp, multiversion};
 
 /// What a model hands to the loss: logits are `states · weightᵀ + bias`.
@@ -351,9 +351,9 @@ impl LossOps for Flex {
             let (m, rows) = (targets.len(), &slice(&states)[first * h..][..targets.len() * h]);
             let (wide, narrow) = (Strides::rows(v), Strides::rows(h));
             let to = narrow.at(first * h);
-            product([m, h, v], &mut ds, to, false, logits, wide, slice(&weight), narrow, Threads::All);
+            product([m, h, v], &mut ds, to, false, logits, wide, slice(&weight), narrow);
             let d = Strides::transposed(v);
-            product([v, h, m], &mut dw, narrow, true, logits, d, rows, narrow, Threads::All);
+            product([v, h, m], &mut dw, narrow, true, logits, d, rows, narrow);
             for row in logits.chunks_exact(v) {
                 db.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
             }
@@ -404,7 +404,7 @@ fn for_chunks(
     for (k, targets) in targets.chunks(size).enumerate() {
         let (first, m) = (k * size, targets.len());
         let (from, right) = (Strides::rows(h).at(first * h), Strides::transposed(h));
-        product([m, v, h], &mut logits, Strides::rows(v), false, states, from, weight, right, Threads::All);
+        product([m, v, h], &mut logits, Strides::rows(v), false, states, from, weight, right);
         visit(first, targets, &mut logits[..m * v]);
     }
 }

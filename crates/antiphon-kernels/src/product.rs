@@ -30,16 +30,9 @@ impl Strides {
     }
 }
 
-/// Whether the product may use all threads of the pool or is called from one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Threads {
-    One,
-    All,
-}
-
 /// `dst[m,n] = (if add { dst } else { 0 }) + lhs[m,k] · rhs[k,n]`.
 ///
-/// The inner dimension is never split, so the number of threads does not change the bits.
+/// Large products use all threads; the inner dimension is never split, so their number does not change the bits.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn product(
     [m, n, k]: [usize; 3],
@@ -50,7 +43,6 @@ pub(crate) fn product(
     left: Strides,
     rhs: &[f32],
     right: Strides,
-    threads: Threads,
 ) {
     if m == 0 || n == 0 {
         return;
@@ -68,7 +60,7 @@ pub(crate) fn product(
     }
     assert!(left.end(m, k) <= lhs.len() && right.end(k, n) <= rhs.len(), "an operand is too short");
     // The same threshold as Burn's own products.
-    let parallel = threads == Threads::All && m * n * k >= 192 * 192 * 192;
+    let parallel = m * n * k >= 192 * 192 * 192;
     // SAFETY: the bounds of all three matrices were checked above, and `dst` is borrowed exclusively.
     unsafe {
         gemm::gemm(
@@ -104,21 +96,11 @@ mod tests {
         let a: Vec<f32> = (0..6).map(|i| i as f32).collect(); // 2×3
         let b: Vec<f32> = (0..6).map(|i| (i * i) as f32).collect(); // 3×2
         let mut c = vec![1.0; 4];
-        product([2, 2, 3], &mut c, Strides::rows(2), true, &a, Strides::rows(3), &b, Strides::rows(2), Threads::One);
+        product([2, 2, 3], &mut c, Strides::rows(2), true, &a, Strides::rows(3), &b, Strides::rows(2));
         assert_eq!(c, [37.0, 60.0, 97.0, 165.0]);
-        product(
-            [2, 2, 3],
-            &mut c,
-            Strides::rows(2),
-            false,
-            &a,
-            Strides::rows(3),
-            &a,
-            Strides::transposed(3),
-            Threads::All,
-        );
+        product([2, 2, 3], &mut c, Strides::rows(2), false, &a, Strides::rows(3), &a, Strides::transposed(3));
         assert_eq!(c, [5.0, 14.0, 14.0, 50.0]);
-        product([2, 2, 0], &mut c, Strides::rows(2), false, &a, Strides::rows(0), &b, Strides::rows(2), Threads::One);
+        product([2, 2, 0], &mut c, Strides::rows(2), false, &a, Strides::rows(0), &b, Strides::rows(2));
         assert_eq!(c, [0.0; 4]);
     }
 }

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 
 use super::{Cell, Recurrence, RecurrentOps, gates, portable};
 use crate::flex::{dense, into_owned, is_f32, slice, slice_mut, wrap};
-use crate::product::{Strides, Threads, product};
+use crate::packed::Packed;
+use crate::product::{Strides, product};
 
 impl RecurrentOps for Flex {
     fn recurrent_forward(
@@ -109,26 +110,22 @@ impl<'a> Layer<'a> {
         self.batch.div_ceil(rayon::current_num_threads()).max(8).min(self.batch.max(1))
     }
 
-    /// How a block's products may be threaded: alone on the machine, it may have all of it.
-    fn threads(&self) -> Threads {
-        if self.rows_per_block() >= self.batch { Threads::All } else { Threads::One }
-    }
-
     /// `gates`: projected inputs on entry, activated gates on return. `trace` may be empty.
     fn forward(&self, gates: &mut [f32], bias: &[f32], state: &[f32], packed: &mut [f32], trace: &mut [f32]) {
         let rows = self.rows_per_block();
         let (h, n) = (self.hidden, self.run.cell.states());
+        let weight = Packed::new(self.weight, Strides::rows(self.width), [h, self.width]);
         let (gate_chunk, packed_chunk) = (rows * self.steps * self.width, rows * self.packed_rows() * h);
         let blocks = gates.par_chunks_mut(gate_chunk).zip(packed.par_chunks_mut(packed_chunk));
         let blocks = blocks.zip(state.par_chunks(rows * n * h)).enumerate();
         if trace.is_empty() {
             blocks.for_each(|(k, ((gates, packed), state))| {
-                self.forward_block(k * rows, gates, bias, state, packed, None);
+                self.forward_block(k * rows, &weight, gates, bias, state, packed, None);
             });
         } else {
             blocks.zip(trace.par_chunks_mut(rows * self.steps * h)).for_each(
                 |((k, ((gates, packed), state)), trace)| {
-                    self.forward_block(k * rows, gates, bias, state, packed, Some(trace));
+                    self.forward_block(k * rows, &weight, gates, bias, state, packed, Some(trace));
                 },
             );
         }
@@ -138,6 +135,7 @@ impl<'a> Layer<'a> {
     fn forward_block(
         &self,
         first: usize,
+        weight: &Packed,
         gates: &mut [f32],
         bias: &[f32],
         state: &[f32],
@@ -158,8 +156,7 @@ impl<'a> Layer<'a> {
         let mut at_zero = hidden.iter().all(|&v| v == 0.0);
         for t in self.run.order(steps) {
             if !at_zero {
-                let (dense, weight) = (Strides::rows(h), Strides::rows(g));
-                product([rows, g, h], &mut z, weight, false, &hidden, dense, self.weight, weight, self.threads());
+                weight.multiply(&hidden, &mut z, false);
             }
             at_zero = false;
             for r in 0..rows {
@@ -193,6 +190,7 @@ impl<'a> Layer<'a> {
         let mut before = vec![0.0; self.batch * steps * h];
         let mut ds = vec![0.0; self.batch * n * h];
         let blocks = self.batch.div_ceil(rows);
+        let transposed = Packed::new(self.weight, Strides::transposed(g), [g, h]);
         let mut partial_bias = vec![0.0; blocks * biases];
         let whole = |trace: &mut [f32]| trace.len() == self.batch * steps * h;
         let trace_chunk = if self.traced() && whole(trace) { rows * steps * h } else { 1 };
@@ -215,7 +213,8 @@ impl<'a> Layer<'a> {
                     state: &saved.state[cut(saved.state, n * h)],
                 };
                 let gradient = &gradient[cut(gradient, self.packed_rows() * h)];
-                self.backward_block(first, gradient, saved, trace, Block { dx, before, ds, db }, state_gradient);
+                let out = Block { dx, before, ds, db };
+                self.backward_block(first, &transposed, gradient, saved, trace, out, state_gradient);
             });
         let mut bias = vec![0.0; biases];
         for partial in partial_bias.chunks_exact(biases) {
@@ -225,9 +224,9 @@ impl<'a> Layer<'a> {
         let (all, left, to) = (self.batch * steps, Strides::transposed(h), Strides::rows(g));
         // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
         let own = if self.run.cell == Cell::Gru { g - h } else { g };
-        product([h, own, all], &mut weight, to, false, &before, left, &dx, Strides::rows(g), Threads::All);
+        product([h, own, all], &mut weight, to, false, &before, left, &dx, Strides::rows(g));
         if own < g {
-            product([h, h, all], &mut weight, to.at(own), false, &before, left, trace, Strides::rows(h), Threads::All);
+            product([h, h, all], &mut weight, to.at(own), false, &before, left, trace, Strides::rows(h));
         }
         Gradient { x: dx, weight, bias, state: ds }
     }
@@ -235,6 +234,7 @@ impl<'a> Layer<'a> {
     fn backward_block(
         &self,
         first: usize,
+        transposed: &Packed,
         gradient: &[f32],
         saved: Saved<'_>,
         trace: &mut [f32],
@@ -299,8 +299,7 @@ impl<'a> Layer<'a> {
                 }
             }
             if s > 0 || state_gradient {
-                let (to, left, right) = (Strides::rows(h), Strides::rows(g), Strides::transposed(g));
-                product([rows, h, g], &mut dh, to, true, &dz, left, self.weight, right, self.threads());
+                transposed.multiply(&dz, &mut dh, true);
             }
         }
         for r in 0..rows {
