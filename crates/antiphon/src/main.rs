@@ -1,1 +1,7 @@
-fn main() {}
+//! The program: see [`antiphon::commands`].
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    antiphon::commands::main()
+}

@@ -1,0 +1,120 @@
+//! `antiphon evaluate`: measure a trained model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use antiphon_core::Result;
+use antiphon_data::{Corpus, Split};
+use antiphon_lab::{Results, Run};
+use clap::ValueEnum;
+
+use super::target::Target;
+use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
+use crate::console::Console;
+use crate::device::start_threads;
+use crate::experiment::{Evaluator, SavedModel, named};
+use crate::output::print;
+
+/// Measure a run or a model on a split
+///
+/// With the run's own settings and data, its results are also written to its folder.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A run's folder, a model file, or a config that has been run
+    #[arg(value_name = "RUN|MODEL|CONFIG")]
+    what: PathBuf,
+    /// What it is measured on
+    #[arg(long, value_enum, default_value = "test")]
+    split: Measured,
+    #[command(flatten)]
+    sets: Sets,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    data: DataFolder,
+    #[command(flatten)]
+    runs: RunsFolder,
+    /// Say nothing but warnings and results
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Measured {
+    Test,
+    Validation,
+}
+
+impl Measured {
+    fn split(self) -> Split {
+        match self {
+            Measured::Test => Split::Test,
+            Measured::Validation => Split::Validation,
+        }
+    }
+}
+
+impl Arguments {
+    pub(super) fn perform(self) -> Result<Ending> {
+        let mut console = Console::new(self.quiet);
+        start_threads(self.threads.threads.map(usize::from))?;
+        let target = Target::find(&self.what, &self.sets.set, &self.runs.runs())?;
+        let saved = target.open()?;
+        let (split, data_dir) = (self.split.split(), self.data.path());
+        let corpus = Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?);
+        let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?;
+        let (doing, all) = (format!("{split}: sentences answered"), evaluator.sources() as u64);
+        let mut progress = |done: usize| console.progress(&doing, done as u64, all);
+        let never = AtomicBool::new(false);
+        let Some(evaluation) = evaluator.evaluate(&saved.model, &never, &mut progress)? else {
+            return Ok(Ending::Interrupted);
+        };
+        console.clear();
+        let mut results = results_of(&saved, &target)?;
+        match split {
+            Split::Validation => results.validation = Some(evaluation.results),
+            _ => results.test = Some(evaluation.results),
+        }
+        if let Some(run) = target.run.as_ref().filter(|_| target.sets.is_empty())
+            && is_of_the_run(&corpus, &data_dir, run, &mut console)?
+        {
+            let _lock = run.lock()?;
+            report::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
+            run.write_results(&results)?;
+        }
+        let shown = match split {
+            Split::Validation => Results { test: None, ..results },
+            _ => Results { validation: None, ..results },
+        };
+        print(&format!(
+            "{}\n{}",
+            shown.table(),
+            report::some_answers(&evaluation.answers, saved.config.evaluate.show)
+        ))?;
+        Ok(Ending::Done)
+    }
+}
+
+/// The results so far of the run, or none of a model alone.
+fn results_of(saved: &SavedModel, target: &Target) -> Result<Results> {
+    let known = target.run.as_ref().and_then(|run| run.results().ok().flatten());
+    if let Some(results) = known {
+        return Ok(results);
+    }
+    let manifest = target.run.as_ref().map(Run::manifest).transpose()?;
+    let (cpu_seconds, wall_seconds) = manifest.map_or((0.0, 0.0), |m| (m.cpu_seconds, m.wall_seconds));
+    let (model, steps) = (saved.size(&target.path)?, saved.steps);
+    Ok(Results { validation: None, test: None, model, steps, cpu_seconds, wall_seconds })
+}
+
+/// Whether these are the very files that the run read.
+fn is_of_the_run(corpus: &Corpus, data_dir: &Path, run: &Run, console: &mut Console) -> Result<bool> {
+    let known = run.manifest()?.data;
+    let differs = |(file, sha256): &(&Path, &str)| known.get(&named(file, data_dir)).is_none_or(|k| k != sha256);
+    let other = corpus.files().find(differs);
+    if let Some((file, _)) = other {
+        console.warn(&format!("{}: is not the file that the run read; its results stay as they are", file.display()));
+    }
+    Ok(other.is_none())
+}

@@ -1,0 +1,163 @@
+//! The command line.
+//!
+//! Exit codes: 0 done, 2 a mistake in what was given or a failing machine, 130 interrupted. A command writes its answer to
+//! the standard output and everything else to the standard error.
+
+mod check;
+mod compare;
+mod data;
+mod evaluate;
+mod lines;
+mod predict;
+mod reference;
+mod report;
+mod run;
+mod runs;
+mod target;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use antiphon_core::Result;
+use antiphon_lab::Runs;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::{interrupt, output};
+
+/// Recurrent encoder-decoder language models: one config is one experiment
+#[derive(Debug, Parser)]
+#[command(name = "antiphon", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Start with
+  antiphon data cmudict
+  antiphon run configs/g2p/quickstart.toml
+
+Exit codes: 0 done, 2 a mistake in what was given, 130 interrupted (what is done is kept: give the command again).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArguments),
+    Train(run::TrainArguments),
+    Check(check::Arguments),
+    Evaluate(evaluate::Arguments),
+    Predict(predict::Arguments),
+    Data(data::Arguments),
+    Runs(runs::Arguments),
+    Compare(compare::Arguments),
+    Reference(reference::Arguments),
+}
+
+/// How a command ended, if not by an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Done,
+    Interrupted,
+}
+
+/// Performs what the process was called for.
+pub fn main() -> ExitCode {
+    let command_line = CommandLine::command().get_matches();
+    let CommandLine { command } = CommandLine::from_arg_matches(&command_line).unwrap_or_else(|e| e.exit());
+    let ending = match command {
+        Command::Run(arguments) => arguments.perform(),
+        Command::Train(arguments) => arguments.perform(),
+        Command::Check(arguments) => arguments.perform(),
+        Command::Evaluate(arguments) => arguments.perform(),
+        Command::Predict(arguments) => arguments.perform(),
+        Command::Data(arguments) => arguments.perform(),
+        Command::Runs(arguments) => arguments.perform(),
+        Command::Compare(arguments) => arguments.perform(),
+        Command::Reference(arguments) => arguments.perform(),
+    };
+    match ending {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
+        Err(error) => {
+            output::tell(&format!("error: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Changes of settings.
+#[derive(Debug, Args)]
+struct Sets {
+    /// Change a setting, as in --set model.encoder.hidden=64
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment)]
+    set: Vec<String>,
+}
+
+fn assignment(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("write it as KEY=VALUE".into()),
+    }
+}
+
+/// How many threads compute.
+#[derive(Debug, Args)]
+struct Threads {
+    /// How many threads compute [default: as many as there are cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
+}
+
+/// The folder of data sets.
+#[derive(Debug, Args)]
+struct DataFolder {
+    /// The folder of data sets [default: ANTIPHON_DATA_DIR, otherwise data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataFolder {
+    fn path(&self) -> PathBuf {
+        let variable = || std::env::var_os("ANTIPHON_DATA_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.data_dir.clone().or_else(variable).unwrap_or_else(|| "data".into())
+    }
+}
+
+/// The folder of runs.
+#[derive(Debug, Args)]
+struct RunsFolder {
+    /// The folder of runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs_dir: PathBuf,
+}
+
+impl RunsFolder {
+    fn runs(&self) -> Runs {
+        Runs::new(&self.runs_dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_in_the_command_line_end_with_code_2() {
+        for line in [
+            "antiphon rnu",
+            "antiphon run",
+            "antiphon run a.toml --set seed",
+            "antiphon run a.toml --threads 0",
+            "antiphon evaluate r --split train",
+            "antiphon predict m --n-best 0",
+            "antiphon compare",
+        ] {
+            let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `antiphon run` and `antiphon train`: an experiment in its folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use antiphon_core::Result;
+use antiphon_data::Split;
+use antiphon_lab::{Manifest, Results, Run, Runs, Status, Stopwatch};
+
+use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
+use crate::console::Console;
+use crate::device::{device, start_threads};
+use crate::experiment::{Evaluation, Evaluator, Experiment, Loaded, SavedModel, Trained};
+use crate::interrupt::stop_flag;
+use crate::output::{print, program, shell};
+
+/// Run an experiment: train, search, evaluate
+///
+/// An experiment that is finished prints its results again; one that was interrupted goes on.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Train, without search and evaluation
+///
+/// Training that was interrupted goes on.
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainArguments {
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The experiment's config
+    config: PathBuf,
+    #[command(flatten)]
+    sets: Sets,
+    /// The folder of this run [default: one below --runs-dir, found again by the experiment's settings and data]
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Repeat the experiment in a new folder
+    #[arg(long)]
+    again: bool,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    data: DataFolder,
+    #[command(flatten)]
+    runs: RunsFolder,
+    /// Say nothing but warnings and results
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl RunArguments {
+    pub(super) fn perform(self) -> Result<Ending> {
+        self.place.perform(true)
+    }
+}
+
+impl TrainArguments {
+    pub(super) fn perform(self) -> Result<Ending> {
+        self.place.perform(false)
+    }
+}
+
+/// A run's folder, and whether it was there before.
+struct Found {
+    run: Run,
+    is_new: bool,
+}
+
+impl Place {
+    fn perform(self, evaluates: bool) -> Result<Ending> {
+        let watch = Stopwatch::start();
+        let mut console = Console::new(self.quiet);
+        let mut sets = self.sets.set.clone();
+        sets.extend(self.threads.threads.map(|n| format!("threads={n}")));
+        let loaded = Loaded::read(&self.config, &sets)?;
+        for warning in &loaded.warnings {
+            console.warn(&format!("{}: {warning}", self.config.display()));
+        }
+        start_threads(loaded.config.threads)?;
+        let experiment = Experiment::open(loaded, &self.data.path())?;
+        let Found { run, is_new } = self.find(&experiment)?;
+        if !is_new {
+            if run.is_finished()?
+                && let Some(results) = run.results()?
+            {
+                console.note(&format!("{}: finished; --again repeats it in a new folder", run.path().display()));
+                print(&report::finished(&run, &results, experiment.config.evaluate.show)?)?;
+                return Ok(Ending::Done);
+            }
+            if !evaluates && run.manifest()?.status == Status::Finished {
+                console.note(&format!("{}: is trained; --again repeats it in a new folder", run.path().display()));
+                return Ok(Ending::Done);
+            }
+        }
+        let _lock = run.lock()?;
+        run.update_manifest(Manifest::resume)?;
+        console.note(&format!("run      {}", run.path().display()));
+        let mut session = Session { experiment: &experiment, run: &run, console, watch, stop: &*stop_flag()? };
+        let done = session.work(evaluates);
+        let Session { console, mut watch, .. } = session;
+        drop(console);
+        let status = match &done {
+            Ok(Some(_)) => Status::Finished,
+            Ok(None) => Status::Stopped,
+            Err(error) => Status::Failed { message: error.to_string() },
+        };
+        let recorded = run.update_manifest(|manifest| {
+            manifest.spend(watch.lap());
+            manifest.end(status);
+        });
+        match done {
+            // An error that ended the work is the one to tell; a full disk may well refuse the manifest too.
+            Err(error) => Err(error),
+            Ok(None) => {
+                recorded?;
+                crate::output::tell(&format!("stopped; go on with the same command ({})", run.path().display()));
+                Ok(Ending::Interrupted)
+            }
+            Ok(Some(results)) => {
+                recorded?;
+                print(&match results {
+                    Some(results) => report::finished(&run, &results, experiment.config.evaluate.show)?,
+                    None => trained(run.path()),
+                })?;
+                Ok(Ending::Done)
+            }
+        }
+    }
+
+    /// The run of this experiment, or a new one.
+    fn find(&self, experiment: &Experiment) -> Result<Found> {
+        let (identity, runs) = (&experiment.identity, self.runs.runs());
+        let old = match &self.run {
+            _ if self.again => None,
+            Some(path) => same_experiment(path, &identity.digest()),
+            None => runs.find(identity)?,
+        };
+        Ok(match (old, &self.run) {
+            (Some(run), _) => Found { run, is_new: false },
+            (None, Some(path)) => Found { run: Runs::create_at(path, identity)?, is_new: true },
+            (None, None) => Found { run: runs.create(identity, self.again)?, is_new: true },
+        })
+    }
+}
+
+/// The run in a folder that the user named, if it is one of this experiment.
+fn same_experiment(path: &Path, digest: &str) -> Option<Run> {
+    let run = Run::open(path).ok()?;
+    (run.manifest().ok()?.digest == digest).then_some(run)
+}
+
+fn trained(run: &Path) -> String {
+    let (program, run) = (program(), shell(run));
+    format!("the run    {run}\nnext       {program} evaluate {run}\n           {program} predict {run}\n")
+}
+
+/// Work in a run's folder.
+struct Session<'a> {
+    experiment: &'a Experiment,
+    run: &'a Run,
+    console: Console,
+    watch: Stopwatch,
+    stop: &'a AtomicBool,
+}
+
+impl Session<'_> {
+    /// `None` if it was interrupted; the results, if they were asked for.
+    fn work(&mut self, evaluates: bool) -> Result<Option<Option<Results>>> {
+        let Some(saved) = self.trained_model()? else { return Ok(None) };
+        if !evaluates {
+            return Ok(Some(None));
+        }
+        let mut results = Results {
+            validation: None,
+            test: None,
+            model: saved.size(&self.run.model_path())?,
+            steps: saved.steps,
+            cpu_seconds: 0.0,
+            wall_seconds: 0.0,
+        };
+        for split in [Split::Validation, Split::Test] {
+            let Some(corpus) = self.experiment.corpora.get(split) else { continue };
+            let evaluator = Evaluator::new(&self.experiment.config, &saved.tokenizers, corpus)?;
+            let (console, all) = (&mut self.console, evaluator.sources() as u64);
+            let doing = format!("{split}: sentences answered");
+            let mut progress = |done: usize| console.progress(&doing, done as u64, all);
+            let found = evaluator.evaluate(&saved.model, self.stop, &mut progress)?;
+            self.console.clear();
+            let Some(Evaluation { results: figures, answers }) = found else { return Ok(None) };
+            report::write_answers(&self.run.predictions_path(split.name()), &answers)?;
+            match split {
+                Split::Validation => results.validation = Some(figures),
+                _ => results.test = Some(figures),
+            }
+        }
+        self.run.update_manifest(|manifest| {
+            manifest.spend(self.watch.lap());
+            (results.cpu_seconds, results.wall_seconds) = (manifest.cpu_seconds, manifest.wall_seconds);
+        })?;
+        self.run.write_results(&results)?;
+        Ok(Some(Some(results)))
+    }
+
+    /// The run's model: the one that is there already, or the one that is trained now.
+    fn trained_model(&mut self) -> Result<Option<SavedModel>> {
+        let path = self.run.model_path();
+        if path.is_file() {
+            match SavedModel::read(&path, &device(self.experiment.config.device)) {
+                Ok(saved) => return Ok(Some(saved)),
+                Err(error) => self.console.warn(&format!("{error}; it is made again from the checkpoint")),
+            }
+        }
+        match self.experiment.train(self.run, &mut self.console, &mut self.watch, self.stop)? {
+            Trained::Complete(saved) => Ok(Some(*saved)),
+            Trained::Stopped { steps } => {
+                self.console.note(&format!("saved after step {steps}"));
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What a person sees while the machine works: a bar on a terminal, else a line now and then; all on the standard error.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use antiphon_core::Result;
+use antiphon_lab::{MetricsLog, Run, Stopwatch};
+use antiphon_train::{Observer, StepReport, ValidationReport};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::output::tell;
+
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// How often the bar is told something new.
+const BAR_EVERY: Duration = Duration::from_millis(500);
+
+/// The standard error.
+pub(crate) struct Console {
+    bar: Option<ProgressBar>,
+    terminal: bool,
+    quiet: bool,
+    last_line: Instant,
+}
+
+impl Console {
+    /// `quiet`: only warnings.
+    pub(crate) fn new(quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { bar: None, terminal, quiet, last_line: Instant::now() }
+    }
+
+    /// A line that stays.
+    pub(crate) fn note(&mut self, line: &str) {
+        if !self.quiet {
+            self.line(line);
+        }
+    }
+
+    /// Something that is not as it should be.
+    pub(crate) fn warn(&mut self, message: &str) {
+        self.line(&format!("warning: {message}"));
+    }
+
+    fn line(&mut self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| tell(line)),
+            None => tell(line),
+        }
+        self.last_line = Instant::now();
+    }
+
+    /// What is being done now, if it may take a while.
+    pub(crate) fn status(&mut self, doing: &str) {
+        if self.terminal && !self.quiet {
+            let bar = self.new_bar(None, "{spinner} {msg} ({elapsed})");
+            bar.set_message(doing.to_owned());
+            bar.enable_steady_tick(BAR_EVERY);
+        }
+    }
+
+    /// `done` of `all` things are done.
+    pub(crate) fn progress(&mut self, doing: &str, done: u64, all: u64) {
+        if self.quiet {
+            return;
+        }
+        if self.terminal {
+            if self.bar.as_ref().is_none_or(|bar| bar.length() != Some(all)) {
+                self.new_bar(Some(all), "{msg} {wide_bar} {pos}/{len}, {eta} left");
+            }
+            if let Some(bar) = &self.bar {
+                bar.set_message(doing.to_owned());
+                bar.set_position(done);
+            }
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.line(&format!("{doing} {done}/{all}"));
+        }
+        if done >= all {
+            self.clear();
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn new_bar(&mut self, length: Option<u64>, template: &str) -> &ProgressBar {
+        self.clear();
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template(template).expect("our own template is well formed");
+        bar.set_style(style.progress_chars("━━ "));
+        self.bar.insert(bar)
+    }
+
+    /// Whether it is time to say something new about work in progress.
+    fn interval(&self) -> Duration {
+        if self.terminal { BAR_EVERY } else { LINE_EVERY }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// What happened since something was last said.
+#[derive(Default)]
+struct Window {
+    nats: f64,
+    tokens: u64,
+    seconds: f64,
+}
+
+/// Follows a training: writes `metrics.jsonl`, keeps the manifest's time, and tells the console.
+pub(crate) struct RunObserver<'a> {
+    run: &'a Run,
+    console: &'a mut Console,
+    log: MetricsLog,
+    watch: &'a mut Stopwatch,
+    epochs: Option<u64>,
+    window: Window,
+    told: Instant,
+    /// When this session began, and at which step.
+    began: (Instant, u64),
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Record<'r> {
+    Step { step: u64, epoch: u64, loss: f64, learning_rate: f64, gradient_norm: f64, tokens: u64, seconds: f64 },
+    Validation { step: u64, epoch: u64, values: &'r BTreeMap<String, f64>, best: bool, seconds: f64 },
+}
+
+impl<'a> RunObserver<'a> {
+    pub(crate) fn open(
+        run: &'a Run,
+        console: &'a mut Console,
+        watch: &'a mut Stopwatch,
+        epochs: Option<u64>,
+    ) -> Result<Self> {
+        let log = MetricsLog::open(run.metrics_path())?;
+        let now = Instant::now();
+        Ok(Self { run, console, log, watch, epochs, window: Window::default(), told: now, began: (now, 0) })
+    }
+
+    /// Forgets what was logged after the step from which training goes on.
+    pub(crate) fn begin_after(&mut self, step: u64) -> Result<()> {
+        self.log.truncate_after(step)?;
+        self.began = (Instant::now(), step);
+        if step > 0 {
+            self.console.note(&format!("resume   after step {step}"));
+        }
+        Ok(())
+    }
+
+    /// The training is over.
+    pub(crate) fn finish(self) {
+        self.console.clear();
+    }
+
+    fn tell(&mut self, report: &StepReport) {
+        let Window { nats, tokens, seconds } = std::mem::take(&mut self.window);
+        self.told = Instant::now();
+        if self.console.quiet {
+            return;
+        }
+        let epochs = self.epochs.map_or(String::new(), |epochs| format!("/{epochs}"));
+        let loss = nats / tokens as f64;
+        let rate = tokens as f64 / seconds.max(1e-9);
+        let (start, first) = self.began;
+        let left = start.elapsed().as_secs_f64() * (report.total_steps - report.step) as f64;
+        let left = duration(left / (report.step - first) as f64);
+        let what = format!("epoch {}{epochs}  loss {loss:.4}  {rate:.0} tokens/s  {left} left", report.epoch + 1);
+        if self.console.terminal {
+            if self.console.bar.as_ref().is_none_or(|bar| bar.length() != Some(report.total_steps)) {
+                self.console.new_bar(Some(report.total_steps), "{msg} {wide_bar} step {pos}/{len}");
+            }
+            if let Some(bar) = &self.console.bar {
+                bar.set_message(what);
+                bar.set_position(report.step);
+            }
+        } else {
+            self.console.line(&format!("step {}/{}  {what}", report.step, report.total_steps));
+        }
+    }
+}
+
+impl Observer for RunObserver<'_> {
+    fn step(&mut self, report: &StepReport) -> Result<()> {
+        let &StepReport { step, epoch, loss, learning_rate, gradient_norm, tokens, seconds, .. } = report;
+        self.log.append(&Record::Step { step, epoch, loss, learning_rate, gradient_norm, tokens, seconds })?;
+        self.window.nats += loss * tokens as f64;
+        self.window.tokens += tokens;
+        self.window.seconds += seconds;
+        if self.told.elapsed() >= self.console.interval() || step == self.began.1 + 1 {
+            self.tell(report);
+        }
+        Ok(())
+    }
+
+    fn validation(&mut self, report: &ValidationReport) -> Result<()> {
+        let ValidationReport { step, epoch, validation, best, seconds, .. } = report;
+        let (&step, &epoch, &best, &seconds) = (step, epoch, best, seconds);
+        self.log.append(&Record::Validation { step, epoch, values: &validation.values, best, seconds })?;
+        let values = validation.values.iter().map(|(name, value)| format!("{name} {value:.4}"));
+        let values: Vec<String> = values.collect();
+        let best = if best { "  best so far" } else { "" };
+        self.console.note(&format!("validate epoch {epoch}, step {step}: {}{best}", values.join("  ")));
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, _: &Path) -> Result<()> {
+        let spent = self.watch.lap();
+        self.run.update_manifest(|manifest| manifest.spend(spent))
+    }
+
+    fn warning(&mut self, message: &str) {
+        self.console.warn(message);
+    }
+}
+
+/// Seconds for people: `1:05`, `2:00:07`.
+fn duration(seconds: f64) -> String {
+    let whole = if seconds.is_finite() { seconds.round().max(0.0) as u64 } else { 0 };
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_for_people() {
+        let written: Vec<String> = [0.4, 65.0, 7207.0, f64::NAN].into_iter().map(duration).collect();
+        assert_eq!(written, ["0:00", "1:05", "2:00:07", "0:00"]);
+    }
+}

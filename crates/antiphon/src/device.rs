@@ -1,0 +1,28 @@
+//! Where tensors live, and how many threads compute.
+
+use antiphon_core::{Error, Result};
+use burn::tensor::Device;
+
+use crate::experiment::DeviceConfig;
+
+/// The device that a config names, without autodiff.
+pub(crate) fn device(config: DeviceConfig) -> Device {
+    match config {
+        DeviceConfig::Flex => Device::flex(),
+    }
+}
+
+/// How many threads compute: as many as asked for, or as the machine has cores for us.
+pub(crate) fn thread_count(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Starts the threads that compute, once for the whole process. Starting as many a second time does nothing.
+pub(crate) fn start_threads(asked: Option<usize>) -> Result<()> {
+    let wanted = thread_count(asked);
+    match rayon::ThreadPoolBuilder::new().num_threads(wanted).build_global() {
+        Ok(()) => Ok(()),
+        Err(_) if rayon::current_num_threads() == wanted => Ok(()),
+        Err(error) => Err(Error::new(format!("cannot start {wanted} threads: {error}")).at("threads")),
+    }
+}

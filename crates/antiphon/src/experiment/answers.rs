@@ -1,0 +1,100 @@
+//! Answers: source texts in, target texts out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use antiphon_core::{Result, Special, StepModel, TokenId};
+use antiphon_decode::{Hypothesis, SearchConfig, Strategy, order_by_length, restore, search_all};
+use serde::{Deserialize, Serialize};
+
+use super::Tokenizers;
+
+/// One answer to a source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The answer.
+    pub text: String,
+    /// What answers are ranked by: `log_prob` under the length penalty.
+    pub score: f64,
+    /// Natural logarithm of the answer's probability.
+    pub log_prob: f64,
+    /// Whether it came to its end; if not, the length limit cut it off.
+    pub finished: bool,
+    /// The attention weights of each token over the source, if `search.return_attention` asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<Vec<f32>>,
+}
+
+/// A model with its tokenizers and a search strategy.
+pub struct Searcher<'a> {
+    model: &'a dyn StepModel,
+    tokenizers: &'a Tokenizers,
+    strategy: Box<dyn Strategy>,
+    /// Sentences a batch.
+    rows: usize,
+}
+
+impl<'a> Searcher<'a> {
+    /// Answers with `model`, `rows` sentences at a time.
+    ///
+    /// # Errors
+    /// If the search settings cannot work.
+    pub fn new(
+        model: &'a dyn StepModel,
+        tokenizers: &'a Tokenizers,
+        search: &SearchConfig,
+        rows: usize,
+    ) -> Result<Self> {
+        let strategy = search.build().map_err(|error| error.at("search"))?;
+        Ok(Self { model, tokenizers, strategy, rows })
+    }
+
+    /// A source as ids, its end symbol included.
+    ///
+    /// # Errors
+    /// If the text cannot be represented.
+    pub fn encode(&self, source: &str) -> Result<Vec<TokenId>> {
+        let mut ids = match self.tokenizers.source() {
+            Some(tokenizer) => tokenizer.encode(source)?,
+            None => Vec::new(),
+        };
+        ids.push(Special::End.id());
+        Ok(ids)
+    }
+
+    /// The answers to each source, best first; `None` if `stop` was raised before the end. `progress` hears how many
+    /// sources have been answered.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub fn answer(
+        &self,
+        sources: &[Vec<TokenId>],
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Option<Vec<Vec<Answer>>>> {
+        // Sentences of like length together; between two batches there is a place to stop.
+        let order = order_by_length(&sources.iter().map(Vec::len).collect::<Vec<_>>());
+        let mut answers = Vec::with_capacity(sources.len());
+        for places in order.chunks(self.rows) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch: Vec<Vec<TokenId>> = places.iter().map(|&i| sources[i].clone()).collect();
+            let done = answers.len();
+            let found = search_all(self.strategy.as_ref(), self.model, &batch, self.rows, &mut |n| progress(done + n))?;
+            answers.extend(found.into_iter().map(|hypotheses| self.texts(hypotheses)));
+        }
+        Ok(Some(restore(&order, answers)))
+    }
+
+    fn texts(&self, hypotheses: Vec<Hypothesis>) -> Vec<Answer> {
+        let text = |h: Hypothesis| Answer {
+            text: self.tokenizers.target().decode(&h.tokens),
+            score: h.score,
+            log_prob: h.log_prob,
+            finished: h.finished,
+            attention: h.attention,
+        };
+        hypotheses.into_iter().map(text).collect()
+    }
+}

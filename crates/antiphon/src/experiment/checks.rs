@@ -1,0 +1,280 @@
+//! What no schema can say: settings that contradict each other, within a section and between sections.
+//!
+//! Each section is read on its own, so that a mistake in one does not hide the contradictions of the others.
+
+use antiphon_config::Tree;
+use antiphon_core::Problem;
+use antiphon_data::{CorpusConfig, Split};
+use antiphon_decode::SearchConfig;
+use antiphon_model::{DecoderConfig, ModelConfig, Tied};
+use antiphon_train::{ScheduleConfig, TrainConfig};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use super::config::{EvaluateConfig, LearnFrom, TokenizersConfig};
+use super::evaluation::figures_of_likelihood;
+
+/// The sections that could be read.
+pub(super) struct Sections {
+    data: Option<CorpusConfig>,
+    tokenizer: Option<TokenizersConfig>,
+    model: Option<ModelConfig>,
+    train: Option<TrainConfig>,
+    search: Option<SearchConfig>,
+    evaluate: Option<EvaluateConfig>,
+}
+
+impl Sections {
+    pub(super) fn of(tree: &Tree) -> Self {
+        fn read<T: DeserializeOwned + JsonSchema>(tree: &Tree, key: &str, default: Option<T>) -> Option<T> {
+            match tree.clone().take(key) {
+                Some(section) => section.read().ok(),
+                None => default,
+            }
+        }
+        Self {
+            data: read(tree, "data", None),
+            tokenizer: read(tree, "tokenizer", None),
+            model: read(tree, "model", None),
+            train: read(tree, "train", Some(TrainConfig::default())),
+            search: read(tree, "search", Some(SearchConfig::default())),
+            evaluate: read(tree, "evaluate", Some(EvaluateConfig::default())),
+        }
+    }
+
+    /// Everything that cannot work.
+    pub(super) fn problems(&self, tree: &Tree) -> Vec<Problem> {
+        let mut found = Found { tree, problems: Vec::new() };
+        if let Some(data) = &self.data
+            && !data.has_source()
+        {
+            let message = "an encoder-decoder answers sources, and a text corpus has none; use `pairs` or `parallel`";
+            found.add("data.kind", message);
+        }
+        if let Some(tokenizer) = &self.tokenizer {
+            self.tokenizer_problems(tokenizer, &mut found);
+        }
+        if let Some(model) = &self.model {
+            found.below("model", model.problems());
+            if model.tied == Tied::All && self.tokenizer.as_ref().is_some_and(|t| t.shared.is_none()) {
+                let message =
+                    "`all` needs one vocabulary for both sides; set `[tokenizer.shared]`, or tie only `output`";
+                found.add("model.tied", message);
+            }
+        }
+        if let Some(train) = &self.train {
+            found.below("train", train.problems());
+            self.validation_problems(train, &mut found);
+        }
+        if let Some(search) = &self.search {
+            found.below("search", search.problems());
+        }
+        if let Some(evaluate) = &self.evaluate {
+            for (i, metric) in evaluate.metrics.iter().enumerate() {
+                if evaluate.metrics[..i].contains(metric) {
+                    found.add(
+                        &format!("evaluate.metrics.{i}"),
+                        "this metric, with these settings, is named above; remove one",
+                    );
+                }
+            }
+        }
+        found.problems
+    }
+
+    fn tokenizer_problems(&self, config: &TokenizersConfig, found: &mut Found<'_>) {
+        let TokenizersConfig { source, target, shared, learn_from } = config;
+        let sides = [("source", source), ("target", target), ("shared", shared)];
+        for (name, tokenizer) in sides {
+            if let Some(tokenizer) = tokenizer {
+                found.below(&format!("tokenizer.{name}"), tokenizer.problems());
+            }
+        }
+        if shared.is_some() {
+            for (name, _) in sides.iter().take(2).filter(|(_, tokenizer)| tokenizer.is_some()) {
+                let message = format!("`shared` serves both sides; remove it or `{name}`");
+                found.add(&format!("tokenizer.{name}"), message);
+            }
+        } else {
+            for (name, _) in sides.iter().take(2).filter(|(_, tokenizer)| tokenizer.is_none()) {
+                let message = format!("set `[tokenizer.{name}]`, or `[tokenizer.shared]` for both sides");
+                found.add("tokenizer", message);
+            }
+        }
+        let learns = sides.iter().any(|(_, tokenizer)| tokenizer.as_ref().is_some_and(|t| t.needs_texts()));
+        if learns && learn_from.is_empty() {
+            found.add("tokenizer.learn_from", "name at least one split: these tokenizers are learned from text");
+        }
+        if learn_from.iter().enumerate().any(|(i, split)| learn_from[..i].contains(split)) {
+            found.add("tokenizer.learn_from", "names a split twice");
+        }
+        if learn_from.contains(&LearnFrom::Validation) && self.lacks_validation() {
+            found.add("tokenizer.learn_from", "there is no validation split; set `data.validation`");
+        }
+    }
+
+    /// Whether it is known that there is no validation split.
+    fn lacks_validation(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| !data.has(Split::Validation))
+    }
+
+    fn validation_problems(&self, train: &TrainConfig, found: &mut Found<'_>) {
+        let (metric, lacking) = (train.validate.metric.as_str(), self.lacks_validation());
+        if lacking && train.stop.patience > 0 {
+            found.add("train.stop.patience", "early stopping needs a validation split; set `data.validation`");
+        }
+        if lacking && matches!(train.schedule, ScheduleConfig::Plateau(_)) {
+            found.add("train.schedule.kind", "`plateau` needs a validation split; set `data.validation`");
+        }
+        let of_likelihood: Vec<&str> = figures_of_likelihood().map(|(name, _)| name).collect();
+        if of_likelihood.contains(&metric) {
+            return;
+        }
+        let Some(evaluate) = &self.evaluate else { return };
+        let labels: Vec<String> = evaluate.labelled().map(|(label, _)| label).collect();
+        if !labels.iter().any(|label| label == metric) {
+            let known = of_likelihood.iter().copied().chain(labels.iter().map(String::as_str));
+            let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
+            let message = format!("validation does not give `{metric}`; it gives {}", known.join(", "));
+            found.add("train.validate.metric", message + "; other metrics go into `evaluate.metrics`");
+        } else if evaluate.validation_examples == 0 {
+            let message = format!("`{metric}` needs a search at every validation; set `evaluate.validation_examples`");
+            found.add("train.validate.metric", message);
+        }
+    }
+
+    /// What was set and has no effect.
+    pub(super) fn warnings(&self, tree: &Tree) -> Vec<Problem> {
+        let mut found = Found { tree, problems: Vec::new() };
+        let set = |key: &str| tree.origin(key).is_some();
+        if let Some(model) = &self.model {
+            found.below("model", model.warnings());
+        }
+        if let Some(TokenizersConfig { source, target, shared, .. }) = &self.tokenizer {
+            let learns = [source, target, shared].into_iter().flatten().any(|t| t.needs_texts());
+            if !learns && set("tokenizer.learn_from") {
+                found.add("tokenizer.learn_from", "has no effect: none of these tokenizers is learned from text");
+            }
+        }
+        if self.lacks_validation() {
+            let keys = ["train.validate.metric", "train.validate.every_epochs", "train.validate.every_steps"];
+            for key in keys.into_iter().chain(["evaluate.validation_examples"]).filter(|key| set(key)) {
+                found.add(key, "has no effect: there is no validation split");
+            }
+        }
+        if let Some(train) = &self.train {
+            if train.stop.patience == 0 && set("train.stop.min_delta") {
+                found.add("train.stop.min_delta", "has no effect: `train.stop.patience` is 0");
+            }
+            if let (ScheduleConfig::Noam(noam), Some(model)) = (&train.schedule, &self.model) {
+                let (DecoderConfig::Rnn(decoder) | DecoderConfig::Lstm(decoder) | DecoderConfig::Gru(decoder)) =
+                    &model.decoder;
+                if noam.width != decoder.hidden as u64 {
+                    let (width, hidden) = (noam.width, decoder.hidden);
+                    let message =
+                        format!("the learning rate is scaled by a width of {width}, and the decoder is {hidden} wide");
+                    found.add("train.schedule.width", message);
+                }
+            }
+        }
+        if let Some(evaluate) = &self.evaluate
+            && evaluate.metrics.is_empty()
+        {
+            let keys = ["evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
+            for key in keys.into_iter().filter(|key| set(key)) {
+                found.add(key, "has no effect: without metrics there is no search");
+            }
+        }
+        found.problems
+    }
+}
+
+/// Problems as they are found, each with the place where its setting was made.
+struct Found<'t> {
+    tree: &'t Tree,
+    problems: Vec<Problem>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push(self.tree.problem(key, message));
+    }
+
+    fn below(&mut self, section: &str, problems: Vec<Problem>) {
+        for problem in problems {
+            self.add(&format!("{section}.{}", problem.place), problem.message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::experiment::Loaded;
+
+    const GOOD: &str = "
+        data = { kind = \"pairs\", train = \"a.tsv\", validation = \"b.tsv\" }
+        tokenizer = { source = { kind = \"character\" }, target = { kind = \"word\" } }
+        model = {}
+        train = { epochs = 1 }";
+
+    fn places(sets: &[&str]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, GOOD).unwrap();
+        let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
+        match Loaded::read(&file, &sets) {
+            Ok(loaded) => loaded.warnings.into_iter().map(|w| format!("warning {}", key(&w.place))).collect(),
+            Err(error) => error.problems.iter().map(|p| key(&p.place).to_owned()).collect(),
+        }
+    }
+
+    /// A place without its origin.
+    fn key(place: &str) -> &str {
+        place.split(' ').next().unwrap_or_default()
+    }
+
+    #[test]
+    fn contradictions_between_sections_are_found() {
+        assert_eq!(places(&[]), [""; 0]);
+        for (set, expected) in [
+            ("train.validate.metric=bleu", "train.validate.metric"),
+            ("train.validate.metric=sequence_error_rate", "train.validate.metric"),
+            ("tokenizer.shared.kind=character", "tokenizer.source tokenizer.target"),
+            ("tokenizer.learn_from=[]", "tokenizer.learn_from"),
+            ("tokenizer.learn_from=['train','train']", "tokenizer.learn_from"),
+            ("model.tied=all", "model.tied"),
+            ("data={kind='text',train='a'}", "data.kind"),
+            ("evaluate.metrics=[{kind='bleu'},{kind='bleu'}]", "evaluate.metrics.1"),
+            ("search.min_length=5000", "search.min_length"),
+            ("train.loss.label_smoothing=1.0", "train.loss.label_smoothing"),
+        ] {
+            let found = places(&[set]);
+            assert!(expected.split(' ').all(|place| found.iter().any(|f| f == place)), "{set}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_one_section_does_not_hide_those_of_the_others() {
+        let found = places(&["model.hiden=3", "train.stop.min_delta=-1", "search.min_length=5000", "data.kind=pears"]);
+        for place in ["model.hiden", "train.stop.min_delta", "search.min_length", "data.kind"] {
+            assert!(found.iter().any(|f| f == place), "{place}: {found:?}");
+        }
+        assert_eq!(found.len(), 4, "{found:?}");
+    }
+
+    #[test]
+    fn without_a_validation_split_nothing_can_wait_for_one() {
+        let data = "data={replace=true,kind='pairs',train='a'}";
+        assert_eq!(places(&[data, "train.stop.patience=2"]), ["train.stop.patience"]);
+        assert_eq!(places(&[data, "train.schedule.kind=plateau"]), ["train.schedule.kind"]);
+        assert_eq!(places(&[data, "tokenizer.learn_from=['validation']"]), ["tokenizer.learn_from"]);
+        assert_eq!(places(&[data, "train.validate.every_steps=2"]), ["warning train.validate.every_steps"]);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        assert_eq!(places(&["train.stop.min_delta=0.1"]), ["warning train.stop.min_delta"]);
+        assert_eq!(places(&["train.schedule={kind='noam',width=7}"]), ["warning train.schedule.width"]);
+        assert_eq!(places(&["evaluate.metrics=[]", "evaluate.rows=3"]), ["warning evaluate.rows"]);
+    }
+}

@@ -1,0 +1,230 @@
+//! A whole experiment as one TOML file.
+
+use std::path::Path;
+
+use antiphon_config::Tree;
+use antiphon_core::{Error, Problem, Result};
+use antiphon_data::{BatchConfig, CorpusConfig};
+use antiphon_decode::SearchConfig;
+use antiphon_eval::MetricConfig;
+use antiphon_eval::error_rate::SequenceErrorRateConfig;
+use antiphon_model::ModelConfig;
+use antiphon_text::TokenizerConfig;
+use antiphon_train::TrainConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::checks::Sections;
+
+/// An experiment: data, tokenizers, model, training, search and evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentConfig {
+    /// What the run is called. If unset: the config's path below `configs`, with `-` for `/`.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub name: Option<String>,
+    /// The seed of everything random: initial parameters, order of the examples, dropout.
+    #[serde(default = "first_seed")]
+    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
+    pub seed: u64,
+    /// Where tensors live.
+    #[serde(default)]
+    pub device: DeviceConfig,
+    /// How many threads compute; if unset, as many as there are cores. Another number may change the last bits of a figure.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 4096))]
+    pub threads: Option<usize>,
+    /// The corpus.
+    pub data: CorpusConfig,
+    /// How text becomes tokens.
+    pub tokenizer: TokenizersConfig,
+    /// The model.
+    pub model: ModelConfig,
+    /// How examples stand together while training.
+    #[serde(default)]
+    pub batch: BatchConfig,
+    /// How the model is trained.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// How answers are searched.
+    #[serde(default)]
+    pub search: SearchConfig,
+    /// How answers are judged.
+    #[serde(default)]
+    pub evaluate: EvaluateConfig,
+}
+
+const fn first_seed() -> u64 {
+    1
+}
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceConfig {
+    /// Burn's pure-Rust CPU backend.
+    #[default]
+    Flex,
+}
+
+impl DeviceConfig {
+    /// Its name in configs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DeviceConfig::Flex => "flex",
+        }
+    }
+}
+
+/// The tokenizers: `source` and `target`, or `shared` for both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizersConfig {
+    /// The tokenizer of the sources.
+    #[serde(default)]
+    pub source: Option<TokenizerConfig>,
+    /// The tokenizer of the targets.
+    #[serde(default)]
+    pub target: Option<TokenizerConfig>,
+    /// One tokenizer for both sides, learned from both.
+    #[serde(default)]
+    pub shared: Option<TokenizerConfig>,
+    /// The splits from whose text the tokenizers are learned.
+    #[serde(default = "train_only")]
+    pub learn_from: Vec<LearnFrom>,
+}
+
+fn train_only() -> Vec<LearnFrom> {
+    vec![LearnFrom::Train]
+}
+
+/// A split from whose text tokenizers may be learned. The test split is not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnFrom {
+    /// What the model is trained on.
+    Train,
+    /// What choices are made on.
+    Validation,
+}
+
+/// How answers are judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluateConfig {
+    /// The metrics over searched answers. Without any there is no search, and only losses are measured.
+    pub metrics: Vec<MetricConfig>,
+    /// How many sentences are searched together.
+    #[schemars(range(min = 1))]
+    pub rows: usize,
+    /// On how many examples of the validation split, drawn by the seed, the metrics are also computed at every validation
+    /// of the training. 0: only at the end, on all.
+    pub validation_examples: usize,
+    /// How many answers are shown at the end.
+    pub show: usize,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self {
+            metrics: vec![MetricConfig::SequenceErrorRate(SequenceErrorRateConfig {})],
+            rows: 64,
+            validation_examples: 0,
+            show: 12,
+        }
+    }
+}
+
+impl EvaluateConfig {
+    /// The metrics with the labels of their figures: a metric's name; where it is used again, `name_2`, `name_3`, …
+    pub fn labelled(&self) -> impl Iterator<Item = (String, &MetricConfig)> {
+        self.metrics.iter().enumerate().map(|(i, metric)| {
+            let name = metric.name();
+            let before = self.metrics[..i].iter().filter(|other| other.name() == name).count();
+            (if before == 0 { name.to_owned() } else { format!("{name}_{}", before + 1) }, metric)
+        })
+    }
+}
+
+/// A config that was read and has no problems.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings, defaults filled in.
+    pub config: ExperimentConfig,
+    /// What its run is called.
+    pub name: String,
+    /// Settings that are valid but have no effect.
+    pub warnings: Vec<Problem>,
+}
+
+impl Loaded {
+    /// Reads and checks the config in `file` with assignments from the command line.
+    ///
+    /// # Errors
+    /// With all mistakes at once: of the schema, of single sections and between sections.
+    pub fn read(file: &Path, sets: &[String]) -> Result<Self> {
+        Self::from_tree(&Tree::load(file, sets)?)
+    }
+
+    /// Checks what several layers say together.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_tree(tree: &Tree) -> Result<Self> {
+        let sections = Sections::of(tree);
+        let whole = tree.read::<ExperimentConfig>();
+        let mut problems = whole.as_ref().err().map_or_else(Vec::new, |error| error.problems.clone());
+        problems.extend(sections.problems(tree));
+        match whole {
+            Ok(config) if problems.is_empty() => {
+                let name = config.name.clone().unwrap_or_else(|| name_of(tree.file()));
+                Ok(Self { config, name, warnings: sections.warnings(tree) })
+            }
+            _ => Err(Error::many(tree.file(), problems)),
+        }
+    }
+}
+
+impl ExperimentConfig {
+    /// The settings that decide a run's figures, as JSON: all but its name and the threads, which an
+    /// [`Identity`](antiphon_lab::Identity) has of its own.
+    pub(crate) fn decisive(&self) -> serde_json::Value {
+        let plain = Self { name: None, threads: None, ..self.clone() };
+        serde_json::to_value(plain).expect("a config is JSON")
+    }
+}
+
+/// `configs/g2p/quickstart.toml` becomes `g2p-quickstart`; a file elsewhere keeps its stem.
+fn name_of(file: &Path) -> String {
+    let plain = file.with_extension("");
+    let parts: Vec<String> = plain.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let below = parts.iter().rposition(|part| part == "configs").map_or(parts.len().saturating_sub(1), |at| at + 1);
+    parts.get(below..).unwrap_or_default().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_called_after_its_config() {
+        for (file, name) in [
+            ("configs/g2p/quickstart.toml", "g2p-quickstart"),
+            ("/home/x/configs/base.toml", "base"),
+            ("../my/run.v2.toml", "run.v2"),
+            ("a.toml", "a"),
+        ] {
+            assert_eq!(name_of(Path::new(file)), name);
+        }
+    }
+
+    #[test]
+    fn metrics_of_one_name_get_labels_of_their_own() {
+        let bleu = || MetricConfig::Bleu(antiphon_eval::bleu::BleuConfig::default());
+        let wrong = || MetricConfig::SequenceErrorRate(SequenceErrorRateConfig {});
+        let config = EvaluateConfig { metrics: vec![bleu(), wrong(), bleu()], ..EvaluateConfig::default() };
+        let labels: Vec<String> = config.labelled().map(|(label, _)| label).collect();
+        assert_eq!(labels, ["bleu", "sequence_error_rate", "bleu_2"]);
+    }
+}

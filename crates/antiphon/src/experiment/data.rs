@@ -1,0 +1,101 @@
+//! The corpus of an experiment, and its batches.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use antiphon_core::random::Key;
+use antiphon_core::{Batch, Result};
+use antiphon_data::{BatchConfig, Corpus, CorpusConfig, Dataset, Prefetch, Split, plan};
+use antiphon_train::Batches;
+
+use super::Tokenizers;
+
+/// How many batches are prepared ahead of the model.
+pub(super) const AHEAD: usize = 4;
+
+/// The splits of an experiment's corpus.
+#[derive(Debug)]
+pub struct Corpora {
+    /// What is learnt from.
+    pub train: Arc<Corpus>,
+    /// What choices are made on.
+    pub validation: Option<Arc<Corpus>>,
+    /// What is reported.
+    pub test: Option<Arc<Corpus>>,
+}
+
+impl Corpora {
+    /// Reads and checks the files of all splits.
+    ///
+    /// # Errors
+    /// If a file is missing or broken: names file, line and remedy.
+    pub fn open(config: &CorpusConfig, data_dir: &Path) -> Result<Self> {
+        let open = |split| Corpus::open(config, split, data_dir).map(Arc::new);
+        let open_if_named = |split| config.has(split).then(|| open(split)).transpose();
+        Ok(Self {
+            train: open(Split::Train)?,
+            validation: open_if_named(Split::Validation)?,
+            test: open_if_named(Split::Test)?,
+        })
+    }
+
+    /// A split, if the config names one.
+    pub fn get(&self, split: Split) -> Option<&Arc<Corpus>> {
+        match split {
+            Split::Train => Some(&self.train),
+            Split::Validation => self.validation.as_ref(),
+            Split::Test => self.test.as_ref(),
+        }
+    }
+
+    /// Every file, as the config names it, with its SHA-256.
+    pub(super) fn digests(&self, data_dir: &Path) -> BTreeMap<String, String> {
+        let splits = [Split::Train, Split::Validation, Split::Test].into_iter().filter_map(|split| self.get(split));
+        splits.flat_map(|corpus| corpus.files()).map(|(file, sha256)| (named(file, data_dir), sha256.into())).collect()
+    }
+}
+
+/// A file as the config names it: below the data folder, with `/`.
+pub(crate) fn named(file: &Path, data_dir: &Path) -> String {
+    let parts: Vec<_> = file.strip_prefix(data_dir).unwrap_or(file).iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// A corpus with the tokenizers that cut it.
+pub(super) fn dataset(corpus: &Arc<Corpus>, tokenizers: &Tokenizers, config: &CorpusConfig) -> Result<Arc<Dataset>> {
+    let (source, target) = (tokenizers.source().cloned(), Arc::clone(tokenizers.target()));
+    Dataset::new(Arc::clone(corpus), source, target, &config.limits()).map(Arc::new)
+}
+
+/// The training batches: one plan an epoch, drawn by the seed and the epoch's number alone.
+pub(super) struct TrainingBatches {
+    dataset: Arc<Dataset>,
+    config: BatchConfig,
+    order: Key,
+    /// How many batches an epoch has, for those that were planned once.
+    counts: Mutex<BTreeMap<u64, usize>>,
+}
+
+impl TrainingBatches {
+    pub(super) fn new(dataset: Arc<Dataset>, config: BatchConfig, seed: u64) -> Self {
+        let order = Key::from_seed(seed).named("order");
+        Self { dataset, config, order, counts: Mutex::default() }
+    }
+
+    fn plan(&self, epoch: u64) -> Vec<Vec<u32>> {
+        plan(self.dataset.lengths(), &self.config, self.order.numbered(epoch))
+    }
+}
+
+impl Batches for TrainingBatches {
+    fn epoch(&self, epoch: u64, skip: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
+        let plan = self.plan(epoch).split_off(skip);
+        Ok(Box::new(Prefetch::new(Arc::clone(&self.dataset), plan, AHEAD)))
+    }
+
+    fn batches_in(&self, epoch: u64) -> usize {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(epoch).or_insert_with(|| self.plan(epoch).len())
+    }
+}

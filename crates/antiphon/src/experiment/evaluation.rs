@@ -1,0 +1,225 @@
+//! How good a model is on a split: its losses under teacher forcing, and metrics over what it answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use antiphon_core::random::Key;
+use antiphon_core::{Judged, Result, Score};
+use antiphon_data::{Corpus, Dataset, Example, Prefetch, plan_in_order};
+use antiphon_eval::Likelihood;
+use antiphon_kernels::token_scores;
+use antiphon_lab::{Counts, Losses, SplitResults};
+use antiphon_model::EncoderDecoder;
+use serde::{Deserialize, Serialize};
+
+use super::answers::{Answer, Searcher};
+use super::data::{AHEAD, dataset};
+use super::{ExperimentConfig, Tokenizers};
+
+/// A figure of the likelihood.
+type Figure = fn(&Likelihood) -> f64;
+
+/// The name of the loss in nats per real target token.
+pub(super) const LOSS: &str = "loss";
+
+/// What is known about a model without any search: name, figure, and whether smaller is better.
+const FIGURES: [(&str, Figure, bool); 4] = [
+    (LOSS, Likelihood::per_token, true),
+    ("loss_per_character", Likelihood::per_character, true),
+    ("perplexity", Likelihood::perplexity, true),
+    ("token_accuracy", Likelihood::token_accuracy, false),
+];
+
+/// The names of the figures that need no search, and whether smaller is better.
+pub(super) fn figures_of_likelihood() -> impl Iterator<Item = (&'static str, bool)> {
+    FIGURES.into_iter().map(|(name, _, lower)| (name, lower))
+}
+
+/// Those figures of a likelihood.
+pub(super) fn values(likelihood: &Likelihood) -> BTreeMap<String, f64> {
+    FIGURES.into_iter().map(|(name, figure, _)| (name.into(), figure(likelihood))).collect()
+}
+
+/// One split, ready to judge models on.
+pub struct Evaluator<'a> {
+    config: &'a ExperimentConfig,
+    tokenizers: &'a Tokenizers,
+    dataset: Arc<Dataset>,
+    /// Each distinct source with all that counts as right.
+    examples: Vec<Example>,
+}
+
+/// A source, what counts as right, and what was answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Where the source stands in its file, counted from 1.
+    pub line: usize,
+    /// The source.
+    pub source: String,
+    /// What counts as right.
+    pub references: Vec<String>,
+    /// Best first.
+    pub answers: Vec<Answer>,
+}
+
+impl Answered {
+    /// The best answer.
+    pub fn best(&self) -> &str {
+        self.answers.first().map_or("", |answer| answer.text.as_str())
+    }
+
+    /// Whether the best answer matches a reference.
+    pub fn is_correct(&self) -> bool {
+        self.references.iter().any(|reference| reference == self.best())
+    }
+}
+
+/// All that was found on a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Its figures.
+    pub results: SplitResults,
+    /// The answers, in the order of the file; empty without metrics.
+    pub answers: Vec<Answered>,
+}
+
+impl<'a> Evaluator<'a> {
+    /// Reads the split. Sources over `data.max_source` are left out where the config says so.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read or cut.
+    pub fn new(config: &'a ExperimentConfig, tokenizers: &'a Tokenizers, corpus: &Arc<Corpus>) -> Result<Self> {
+        let dataset = dataset(corpus, tokenizers, &config.data)?;
+        let mut examples = Vec::new();
+        // Only where something was too long can something have to be left out.
+        let longest = (!dataset.skipped().is_empty()).then(|| config.data.limits().max_source);
+        for example in corpus.grouped()?.iter() {
+            let example = example?;
+            let fits = match (longest, &example.source, tokenizers.source()) {
+                (Some(longest), Some(source), Some(tokenizer)) => tokenizer.encode(source)?.len() <= longest,
+                _ => true,
+            };
+            if fits {
+                examples.push(example);
+            }
+        }
+        Ok(Self { config, tokenizers, dataset, examples })
+    }
+
+    /// Keeps `count` sources, drawn by the seed; the likelihood is still that of all examples.
+    #[must_use]
+    pub fn with_examples(mut self, count: usize) -> Self {
+        if count < self.examples.len() {
+            let mut places: Vec<usize> = (0..self.examples.len()).collect();
+            Key::from_seed(self.config.seed).named("validation examples").shuffle(&mut places);
+            places.truncate(count);
+            places.sort_unstable();
+            self.examples = places.into_iter().map(|i| self.examples[i].clone()).collect();
+        }
+        self
+    }
+
+    /// How many sources a search answers.
+    pub fn sources(&self) -> usize {
+        self.examples.len()
+    }
+
+    /// How probable the model finds the right answers (of several, the first); `None` if `stop` was raised before the end.
+    ///
+    /// The characters are the Unicode scalar values of the target texts as they stand in the corpus, and one more for each
+    /// text's end, since the loss counts the end symbol too. With one token a character, both losses are then the same.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read or the model fails.
+    pub fn likelihood(&self, model: &EncoderDecoder, stop: &AtomicBool) -> Result<Option<Likelihood>> {
+        let mut sum = Likelihood::default();
+        let plan = plan_in_order(self.dataset.lengths(), &self.config.batch);
+        for batch in Prefetch::new(Arc::clone(&self.dataset), plan, AHEAD) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch = batch?;
+            let mut characters = 0;
+            for &i in &batch.examples {
+                characters += self.dataset.corpus().get(i)?.targets[0].chars().count() as u64 + 1;
+            }
+            let scores = token_scores(model.projection(&batch, None)?);
+            sum.merge(&Likelihood {
+                nats: scores.log_probs.iter().map(|&log_prob| -f64::from(log_prob)).sum(),
+                tokens: scores.log_probs.len() as u64,
+                characters,
+                correct_tokens: scores.correct.iter().filter(|&&correct| correct).count() as u64,
+            });
+        }
+        Ok(Some(sum))
+    }
+
+    /// Searches an answer to every source; `None` if `stop` was raised before the end. `progress` hears how many are done.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub fn answers(
+        &self,
+        model: &EncoderDecoder,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Option<Vec<Answered>>> {
+        let searcher = Searcher::new(model, self.tokenizers, &self.config.search, self.config.evaluate.rows)?;
+        let source = |example: &Example| example.source.clone().unwrap_or_default();
+        let sources = self.examples.iter().map(|example| searcher.encode(&source(example)));
+        let sources = sources.collect::<Result<Vec<_>>>()?;
+        let Some(answers) = searcher.answer(&sources, stop, progress)? else { return Ok(None) };
+        let answered = self.examples.iter().zip(answers).map(|(example, answers)| Answered {
+            line: example.line,
+            source: source(example),
+            references: example.targets.clone(),
+            answers,
+        });
+        Ok(Some(answered.collect()))
+    }
+
+    /// The config's metrics over answers, by their labels.
+    ///
+    /// # Errors
+    /// If there are no answers.
+    pub fn metrics(&self, answers: &[Answered]) -> Result<BTreeMap<String, Score>> {
+        let judge = |a: &Answered| Judged { hypothesis: a.best().into(), references: a.references.clone() };
+        let judged: Vec<Judged> = answers.iter().map(judge).collect();
+        let score =
+            |(label, metric): (String, &antiphon_eval::MetricConfig)| Ok((label, metric.build().score(&judged)?));
+        self.config.evaluate.labelled().map(score).collect()
+    }
+
+    /// Everything; `None` if `stop` was raised before the end.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read or the model fails.
+    pub fn evaluate(
+        &self,
+        model: &EncoderDecoder,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Option<Evaluation>> {
+        let Some(likelihood) = self.likelihood(model, stop)? else { return Ok(None) };
+        let (mut answers, mut metrics) = (Vec::new(), BTreeMap::new());
+        if !self.config.evaluate.metrics.is_empty() {
+            let Some(found) = self.answers(model, stop, progress)? else { return Ok(None) };
+            metrics = self.metrics(&found)?;
+            answers = found;
+        }
+        let losses = Losses {
+            per_token: likelihood.per_token(),
+            per_character: Some(likelihood.per_character()),
+            perplexity: likelihood.perplexity(),
+            token_accuracy: likelihood.token_accuracy(),
+        };
+        let counts = Counts {
+            examples: self.examples.len() as u64,
+            target_tokens: likelihood.tokens,
+            target_characters: Some(likelihood.characters),
+            skipped: (self.dataset.corpus().skipped().total() + self.dataset.skipped().total()) as u64,
+        };
+        Ok(Some(Evaluation { results: SplitResults { metrics, losses: Some(losses), counts }, answers }))
+    }
+}

@@ -1,0 +1,72 @@
+//! One experiment: from a checked config to a trained model and its figures.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use antiphon::{Experiment, Loaded};
+//!
+//! # fn main() -> antiphon_core::Result<()> {
+//! let loaded = Loaded::read(Path::new("configs/g2p/quickstart.toml"), &["seed=2".into()])?;
+//! let experiment = Experiment::open(loaded, Path::new("data"))?;
+//! println!("{} examples, experiment {}", experiment.corpora.train.len(), experiment.identity.digest());
+//! # Ok(())
+//! # }
+//! ```
+
+mod answers;
+mod checks;
+mod config;
+mod data;
+mod evaluation;
+mod saved;
+mod tokenizers;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+use antiphon_core::Result;
+use antiphon_lab::Identity;
+
+use crate::device::thread_count;
+
+pub use answers::{Answer, Searcher};
+pub use config::{DeviceConfig, EvaluateConfig, ExperimentConfig, LearnFrom, Loaded, TokenizersConfig};
+pub use data::Corpora;
+pub(crate) use data::named;
+pub use evaluation::{Answered, Evaluation, Evaluator};
+pub use saved::SavedModel;
+pub use tokenizers::Tokenizers;
+pub use training::Trained;
+
+/// An experiment whose files are there and readable.
+#[derive(Debug)]
+pub struct Experiment {
+    /// Its settings.
+    pub config: ExperimentConfig,
+    /// Its corpus.
+    pub corpora: Corpora,
+    /// What makes it the same as another.
+    pub identity: Identity,
+    data_dir: PathBuf,
+}
+
+impl Experiment {
+    /// Reads and checks all files that the config names.
+    ///
+    /// # Errors
+    /// If one is missing or broken.
+    pub fn open(loaded: Loaded, data_dir: &Path) -> Result<Self> {
+        let Loaded { config, name, .. } = loaded;
+        let corpora = Corpora::open(&config.data, data_dir)?;
+        let mut data = corpora.digests(data_dir);
+        data.extend(config.tokenizer.digests(data_dir)?);
+        let identity = Identity {
+            name,
+            config: config.decisive(),
+            data,
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: config.device.name().into(),
+            threads: thread_count(config.threads),
+        };
+        Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf() })
+    }
+}

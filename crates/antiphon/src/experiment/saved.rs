@@ -1,0 +1,132 @@
+//! `model.safetensors`: weights, tokenizers and settings in one file, which answers alone, anywhere.
+
+use std::path::{Path, PathBuf};
+
+use antiphon_core::random::Key;
+use antiphon_core::{Error, Result};
+use antiphon_lab::ModelSize;
+use antiphon_model::EncoderDecoder;
+use antiphon_train::{load_model, read_model_metadata, write_model};
+use burn::module::Module;
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::tokenizers::SavedTokenizers;
+use super::{ExperimentConfig, Tokenizers};
+
+/// The newest layout of the metadata that this version reads, and the one that it writes.
+const FORMAT: u32 = 1;
+
+/// A trained model with all that is needed to use it.
+#[derive(Debug)]
+pub struct SavedModel {
+    /// What its run is called.
+    pub name: String,
+    /// The settings it was trained with.
+    pub config: ExperimentConfig,
+    /// The updates of its training.
+    pub steps: u64,
+    /// Its tokenizers.
+    pub tokenizers: Tokenizers,
+    /// The model, without autodiff.
+    pub model: EncoderDecoder,
+}
+
+/// What the file says about itself: no time, no host, so that equal runs give equal files.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    format: u32,
+    version: String,
+    name: String,
+    steps: u64,
+    config: ExperimentConfig,
+    tokenizers: SavedTokenizers,
+}
+
+/// The fields that every layout has.
+#[derive(Deserialize)]
+struct AnyMetadata {
+    format: u32,
+    version: String,
+}
+
+impl SavedModel {
+    /// Writes the file, as a whole or not at all.
+    ///
+    /// # Errors
+    /// If the file system refuses; what stood there before is untouched.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let metadata = Metadata {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            name: self.name.clone(),
+            steps: self.steps,
+            config: ExperimentConfig { name: None, threads: None, ..self.config.clone() },
+            tokenizers: self.tokenizers.to_saved(),
+        };
+        let metadata = serde_json::to_string(&metadata).expect("metadata is JSON");
+        write_model(path, &self.model, &metadata)
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is damaged, is no model or comes from a newer version.
+    pub fn read(path: &Path, device: &Device) -> Result<Self> {
+        Self::read_inner(path, device).map_err(|error| error.in_file(path))
+    }
+
+    fn read_inner(path: &Path, device: &Device) -> Result<Self> {
+        let text = read_model_metadata(path)?;
+        let foreign = |error: serde_json::Error| {
+            Error::new(format!("its metadata are not of this version ({error}); use the version that wrote it"))
+        };
+        let AnyMetadata { format, version } = serde_json::from_str(&text).map_err(foreign)?;
+        if format > FORMAT {
+            let message = format!(
+                "was written by version {version} in format {format}, and this program reads up to {FORMAT}: update it"
+            );
+            return Err(Error::new(message));
+        }
+        let Metadata { name, steps, config, tokenizers, .. } = serde_json::from_str(&text).map_err(foreign)?;
+        let tokenizers = Tokenizers::from_saved(&tokenizers)?;
+        // The initial parameters are all replaced.
+        let model = config.model.init(tokenizers.vocabularies(), Key::from_seed(0), device)?;
+        Ok(Self { name, config, steps, model: load_model(path, model)?, tokenizers })
+    }
+
+    /// How large it is; `path` is its file.
+    ///
+    /// # Errors
+    /// If the file is gone.
+    pub fn size(&self, path: &Path) -> Result<ModelSize> {
+        let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, "read", &e))?.len();
+        Ok(ModelSize { parameters: self.model.num_params() as u64, bytes })
+    }
+}
+
+/// `tokenizers.json` in a run's folder: what was learned once, for a run that is resumed.
+pub(super) struct TokenizersFile(PathBuf);
+
+impl TokenizersFile {
+    pub(super) fn of(run: &antiphon_lab::Run) -> Self {
+        Self(run.path().join("tokenizers.json"))
+    }
+
+    /// The tokenizers, or `None` if they were not saved yet.
+    pub(super) fn read(&self) -> Result<Option<Tokenizers>> {
+        let text = match std::fs::read_to_string(&self.0) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|e| Error::io(&self.0, "read", &e))?,
+        };
+        let damaged = |e: String| Error::new(format!("is damaged ({e}); delete it and go on")).in_file(&self.0);
+        let saved = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        Tokenizers::from_saved(&saved).map(Some).map_err(|e| damaged(e.to_string()))
+    }
+
+    pub(super) fn write(&self, tokenizers: &Tokenizers) -> Result<()> {
+        let text = serde_json::to_string(&tokenizers.to_saved()).expect("tokenizers are JSON");
+        antiphon_lab::write_atomically(&self.0, text.as_bytes())
+    }
+}

@@ -1,0 +1,137 @@
+//! From an experiment and a run's folder to a trained model.
+
+use std::sync::atomic::AtomicBool;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Batch, Result};
+use antiphon_lab::{Run, Stopwatch};
+use antiphon_model::EncoderDecoder;
+use antiphon_train::{Ended, Outcome, Progress, Training, Validation, Validator, newest_checkpoint};
+
+use super::data::{TrainingBatches, dataset};
+use super::evaluation::{Evaluator, figures_of_likelihood, values};
+use super::saved::{SavedModel, TokenizersFile};
+use super::{Experiment, ExperimentConfig, Tokenizers};
+use crate::console::{Console, RunObserver};
+use crate::device::device;
+
+/// How training ended.
+#[derive(Debug)]
+pub enum Trained {
+    /// It is complete: the best model by validation, or the last one without.
+    Complete(Box<SavedModel>),
+    /// It was interrupted after so many steps; the run's folder has a checkpoint.
+    Stopped {
+        /// Optimizer steps done.
+        steps: u64,
+    },
+}
+
+impl Experiment {
+    /// Trains in a run's folder, from the beginning or from its newest checkpoint, and writes the model file.
+    /// For the holder of the run's lock; `watch` measures what is added to the manifest's times.
+    ///
+    /// # Errors
+    /// If the corpus cannot be used, the loss diverges, or the folder cannot be written. The last checkpoint stays usable.
+    pub(crate) fn train(
+        &self,
+        run: &Run,
+        console: &mut Console,
+        watch: &mut Stopwatch,
+        stop: &AtomicBool,
+    ) -> Result<Trained> {
+        let config = &self.config;
+        let tokenizers = self.tokenizers(run, console)?;
+        let training = dataset(&self.corpora.train, &tokenizers, &config.data)?;
+        for (what, skipped) in [("unusable", training.corpus().skipped()), ("too long", training.skipped())] {
+            if !skipped.is_empty() {
+                console.warn(&format!("{}: left out as {what}: {skipped}", self.corpora.train.path().display()));
+            }
+        }
+        let vocabularies = tokenizers.vocabularies();
+        console.note(&format!(
+            "train    {} examples, {} source and {} target tokens, vocabularies of {} and {}",
+            training.len(),
+            training.source_tokens(),
+            training.target_tokens(),
+            vocabularies.source,
+            vocabularies.target,
+        ));
+        let batches = TrainingBatches::new(training, config.batch.clone(), config.seed);
+        let validation = self.corpora.validation.as_ref().map(|corpus| Evaluator::new(config, &tokenizers, corpus));
+        let validation = validation.transpose()?.map(|v| v.with_examples(config.evaluate.validation_examples));
+
+        let key = Key::from_seed(config.seed).named("parameters");
+        let model = config.model.init(vocabularies, key, &device(config.device))?;
+        let digest = self.identity.digest();
+        let mut observer = RunObserver::open(run, console, watch, config.train.epochs)?;
+        let resume = newest_checkpoint(&run.checkpoints_path(), &mut observer)?;
+        observer.begin_after(resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step))?;
+
+        let objective = |model: &EncoderDecoder, batch: &Batch, key: Key| model.projection(batch, Some(key));
+        let mut validate = |model: &EncoderDecoder, _: &Progress| match &validation {
+            Some(validation) => validate(validation, config, model, stop),
+            None => Ok(None),
+        };
+        let validator = Validator { validate: &mut validate, lower_is_better: lower_is_better(config) };
+        let Outcome { last, best, ended, state } = Training {
+            config: &config.train,
+            objective: &objective,
+            batches: &batches,
+            validator: validation.is_some().then_some(validator),
+            observer: &mut observer,
+            stop,
+            checkpoints: &run.checkpoints_path(),
+            seed: config.seed,
+            settings: &digest,
+        }
+        .run(model, resume)?;
+        observer.finish();
+        if ended == Ended::Stopped {
+            return Ok(Trained::Stopped { steps: state.step });
+        }
+        let saved = SavedModel {
+            name: self.identity.name.clone(),
+            config: config.clone(),
+            steps: state.step,
+            tokenizers: tokenizers.clone(),
+            model: best.unwrap_or(last),
+        };
+        saved.write(&run.model_path())?;
+        Ok(Trained::Complete(Box::new(saved)))
+    }
+
+    fn tokenizers(&self, run: &Run, console: &mut Console) -> Result<Tokenizers> {
+        let file = TokenizersFile::of(run);
+        if let Some(tokenizers) = file.read()? {
+            return Ok(tokenizers);
+        }
+        console.status("learning the tokenizers");
+        let tokenizers = Tokenizers::learn(&self.config.tokenizer, &self.corpora, &self.data_dir)?;
+        file.write(&tokenizers)?;
+        Ok(tokenizers)
+    }
+}
+
+fn validate(
+    validation: &Evaluator<'_>,
+    config: &ExperimentConfig,
+    model: &EncoderDecoder,
+    stop: &AtomicBool,
+) -> Result<Option<Validation>> {
+    let Some(likelihood) = validation.likelihood(model, stop)? else { return Ok(None) };
+    let mut values = values(&likelihood);
+    if config.evaluate.validation_examples > 0 && !config.evaluate.metrics.is_empty() {
+        let Some(answers) = validation.answers(model, stop, &mut |_| {})? else { return Ok(None) };
+        values.extend(validation.metrics(&answers)?.into_iter().map(|(label, score)| (label, score.value)));
+    }
+    Ok(Some(Validation { values }))
+}
+
+/// Whether a smaller value of the figure that models are compared by is better.
+fn lower_is_better(config: &ExperimentConfig) -> bool {
+    let metric = &config.train.validate.metric;
+    let of_likelihood = figures_of_likelihood().find(|(name, _)| name == metric).map(|(_, lower)| lower);
+    let of_search = || config.evaluate.labelled().find(|(label, _)| label == metric);
+    of_likelihood.or_else(|| of_search().map(|(_, metric)| metric.lower_is_better())).unwrap_or(true)
+}
