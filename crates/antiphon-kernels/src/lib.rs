@@ -12,6 +12,7 @@
 pub mod dropout;
 mod flex;
 pub mod loss;
+mod memory;
 mod packed;
 mod product;
 pub mod recurrent;
@@ -21,5 +22,6 @@ mod vector;
 
 pub use dropout::dropout;
 pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_scores};
+pub use memory::keep_freed_memory;
 pub use recurrent::{Cell, Recurrence, Recurrent, recurrent};
 pub use tanh::tanh;

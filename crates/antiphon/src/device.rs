@@ -8,7 +8,10 @@ use crate::experiment::DeviceConfig;
 /// The device that a config names, without autodiff.
 pub(crate) fn device(config: DeviceConfig) -> Device {
     match config {
-        DeviceConfig::Flex => Device::flex(),
+        DeviceConfig::Flex => {
+            antiphon_kernels::keep_freed_memory();
+            Device::flex()
+        }
     }
 }
 
