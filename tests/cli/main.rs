@@ -1,1 +1,8 @@
-//! Soon.
+//! The command line, from outside: the program is started on a small corpus in a folder of its own.
+
+#[cfg(unix)]
+mod interruption;
+mod mistakes;
+mod model;
+mod place;
+mod runs;

@@ -112,7 +112,8 @@ impl Arguments {
             }
         }
         if skipped > 0 {
-            tell(&format!("warning: {skipped} lines were not answered, the first is line {first_skipped}"));
+            let lines = if skipped == 1 { "line was" } else { "lines were" };
+            tell(&format!("warning: {skipped} {lines} not answered, the first is line {first_skipped}"));
         }
         Ok(Ending::Done)
     }

@@ -94,7 +94,7 @@ impl Place {
                 print(&report::finished(&run, &results, experiment.config.evaluate.show)?)?;
                 return Ok(Ending::Done);
             }
-            if !evaluates && run.manifest()?.status == Status::Finished {
+            if !evaluates && run.manifest()?.status == Status::Finished && run.model_path().is_file() {
                 console.note(&format!("{}: is trained; --again repeats it in a new folder", run.path().display()));
                 return Ok(Ending::Done);
             }

@@ -1,9 +1,11 @@
 //! Answers: source texts in, target texts out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use antiphon_core::{Result, Special, StepModel, TokenId};
 use antiphon_decode::{Hypothesis, SearchConfig, Strategy, order_by_length, restore, search_all};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Tokenizers;
@@ -26,7 +28,7 @@ pub struct Answer {
 
 /// A model with its tokenizers and a search strategy.
 pub struct Searcher<'a> {
-    model: &'a dyn StepModel,
+    model: &'a (dyn StepModel + Sync),
     tokenizers: &'a Tokenizers,
     strategy: Box<dyn Strategy>,
     /// Sentences a batch.
@@ -39,12 +41,12 @@ impl<'a> Searcher<'a> {
     /// # Errors
     /// If the search settings cannot work.
     pub fn new(
-        model: &'a dyn StepModel,
+        model: &'a (dyn StepModel + Sync),
         tokenizers: &'a Tokenizers,
         search: &SearchConfig,
         rows: usize,
     ) -> Result<Self> {
-        let strategy = search.build().map_err(|error| error.at("search"))?;
+        let strategy = search.build()?;
         Ok(Self { model, tokenizers, strategy, rows })
     }
 
@@ -70,19 +72,28 @@ impl<'a> Searcher<'a> {
         &self,
         sources: &[Vec<TokenId>],
         stop: &AtomicBool,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Vec<Answer>>>> {
-        // Sentences of like length together; between two batches there is a place to stop.
+        // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
         let order = order_by_length(&sources.iter().map(Vec::len).collect::<Vec<_>>());
-        let mut answers = Vec::with_capacity(sources.len());
-        for places in order.chunks(self.rows) {
+        let progress = Mutex::new((0, progress));
+        let answer = |places: &[usize]| {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let batch: Vec<Vec<TokenId>> = places.iter().map(|&i| sources[i].clone()).collect();
-            let done = answers.len();
-            let found = search_all(self.strategy.as_ref(), self.model, &batch, self.rows, &mut |n| progress(done + n))?;
-            answers.extend(found.into_iter().map(|hypotheses| self.texts(hypotheses)));
+            let found = search_all(self.strategy.as_ref(), self.model, &batch, self.rows, &mut |_| {})?;
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.0 += places.len();
+            let done = progress.0;
+            (progress.1)(done);
+            Ok(Some(found))
+        };
+        let found: Vec<Result<Option<_>>> = order.par_chunks(self.rows).map(answer).collect();
+        let mut answers = Vec::with_capacity(sources.len());
+        for batch in found {
+            let Some(batch) = batch? else { return Ok(None) };
+            answers.extend(batch.into_iter().map(|hypotheses| self.texts(hypotheses)));
         }
         Ok(Some(restore(&order, answers)))
     }

@@ -215,7 +215,8 @@ mod tests {
         data = { kind = \"pairs\", train = \"a.tsv\", validation = \"b.tsv\" }
         tokenizer = { source = { kind = \"character\" }, target = { kind = \"word\" } }
         model = {}
-        train = { epochs = 1 }";
+        train = { epochs = 1 }
+        search = { kind = \"beam\" }";
 
     fn places(sets: &[&str]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();

@@ -56,10 +56,12 @@ impl Corpora {
     }
 }
 
-/// A file as the config names it: below the data folder, with `/`.
+/// A file as the config names it: below the data folder, with `/`; elsewhere as it is.
 pub(crate) fn named(file: &Path, data_dir: &Path) -> String {
-    let parts: Vec<_> = file.strip_prefix(data_dir).unwrap_or(file).iter().map(|part| part.to_string_lossy()).collect();
-    parts.join("/")
+    match file.strip_prefix(data_dir) {
+        Ok(below) => below.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/"),
+        Err(_) => file.display().to_string(),
+    }
 }
 
 /// A corpus with the tokenizers that cut it.

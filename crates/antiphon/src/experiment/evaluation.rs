@@ -163,7 +163,7 @@ impl<'a> Evaluator<'a> {
         &self,
         model: &EncoderDecoder,
         stop: &AtomicBool,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
         let searcher = Searcher::new(model, self.tokenizers, &self.config.search, self.config.evaluate.rows)?;
         let source = |example: &Example| example.source.clone().unwrap_or_default();
@@ -199,7 +199,7 @@ impl<'a> Evaluator<'a> {
         &self,
         model: &EncoderDecoder,
         stop: &AtomicBool,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Evaluation>> {
         let Some(likelihood) = self.likelihood(model, stop)? else { return Ok(None) };
         let (mut answers, mut metrics) = (Vec::new(), BTreeMap::new());

@@ -108,6 +108,7 @@ impl Experiment {
         }
         console.status("learning the tokenizers");
         let tokenizers = Tokenizers::learn(&self.config.tokenizer, &self.corpora, &self.data_dir)?;
+        console.clear();
         file.write(&tokenizers)?;
         Ok(tokenizers)
     }

@@ -1,0 +1,82 @@
+//! SIGINT and SIGTERM leave a run that can go on, to the same end.
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use crate::place::{Called, Place};
+
+fn send(child: &Child, signal: &str) {
+    let status = Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()), "kill {signal}");
+}
+
+/// Waits until the run has logged some steps.
+fn wait_for_steps(place: &Place, folder: &str, lines: usize) {
+    let began = Instant::now();
+    let logged = || std::fs::read_to_string(place.path(&format!("{folder}/metrics.jsonl"))).unwrap_or_default();
+    while logged().lines().count() < lines {
+        assert!(began.elapsed() < Duration::from_secs(60), "the run does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const LONG: &str = "--set train.epochs=60 --set train.validate.every_epochs=5";
+
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_bytes() {
+    let place = Place::new();
+    place.call(&format!("run tiny.toml {LONG} --run whole")).succeeds();
+    for (signal, lines) in [("-TERM", 20), ("-INT", 300)] {
+        let child = place.start(&format!("run tiny.toml {LONG} --run parts"));
+        wait_for_steps(&place, "parts", lines);
+        send(&child, signal);
+        let called = Called(child.wait_with_output().unwrap());
+        assert_eq!(called.0.status.code(), Some(130), "{}", called.err());
+        assert!(called.err().contains("stopped; go on with the same command (parts)"), "{}", called.err());
+        assert!(!place.path("parts/model.safetensors").exists());
+        let listed = place.call("runs --runs-dir .").succeeds();
+        assert!(listed.lines().any(|line| line.starts_with("parts") && line.contains(" stopped ")), "{listed}");
+    }
+    let called = place.call(&format!("run tiny.toml {LONG} --run parts"));
+    assert!(called.err().contains("resume   after step "), "{}", called.err());
+    called.succeeds();
+    assert_eq!(place.read("parts/model.safetensors"), place.read("whole/model.safetensors"));
+    assert_eq!(place.read("parts/predictions-test.jsonl"), place.read("whole/predictions-test.jsonl"));
+    let steps = |folder: &str| {
+        let text = String::from_utf8(place.read(&format!("{folder}/metrics.jsonl"))).unwrap();
+        let records = text.lines().map(|line| {
+            let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record["seconds"] = 0.into();
+            record
+        });
+        records.collect::<Vec<_>>()
+    };
+    assert_eq!(steps("parts"), steps("whole"));
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_too() {
+    let place = Place::new();
+    let words = format!("train tiny.toml {LONG} --set train.checkpoint.every_steps=10");
+    let mut child = place.start(&words);
+    let began = Instant::now();
+    while !place.path("runs").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the run does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let run = place.only_run();
+    wait_for_steps(&place, &run, 50);
+    // Nobody else may train there meanwhile.
+    let answer = place.call(&words).refuses();
+    assert!(answer.contains("another process is at work in this run"), "{answer}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let listed = place.call("runs").succeeds();
+    assert!(listed.contains(" broken off "), "{listed}");
+    let answer = place.call(&format!("predict {run}")).refuses();
+    assert!(answer.contains("has no model yet"), "{answer}");
+    let called = place.call(&words);
+    assert!(called.err().contains("resume   after step "), "{}", called.err());
+    called.succeeds();
+    assert!(place.path(&format!("{run}/model.safetensors")).is_file());
+}

@@ -1,0 +1,159 @@
+//! What a user can get wrong, and the answer: file, place and remedy, exit code 2.
+
+use crate::place::{CONFIG, Place, finished};
+
+#[test]
+fn all_problems_of_a_config_are_one_answer() {
+    let place = Place::new();
+    let text = CONFIG.replace("hidden = 16\ndropout", "hiden = 16\ndropout").replace("epochs = 2", "epochs = 0");
+    place.write("bad.toml", text + "min_length = 5000\n");
+    for command in ["check", "run", "train"] {
+        assert_eq!(
+            place.call(&format!("{command} bad.toml")).refuses(),
+            "error: bad.toml: 3 problems\n  \
+             model.decoder.hiden (line 26): no such key; did you mean `hidden`?\n  \
+             train.epochs (line 36): must be at least 1, got 0\n  \
+             search.min_length (line 46): must be below `max_length.limit` (500), got 5000"
+        );
+    }
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn assignments_and_the_environment_are_checked_like_files() {
+    let place = Place::new();
+    let answer = place.call("check tiny.toml --set search.wdth=3 --set seed=-1").refuses();
+    assert!(answer.contains("search.wdth (--set): ") && answer.contains("seed (--set): "), "{answer}");
+    let mut command = place.command("check tiny.toml");
+    let output = command.env("ANTIPHON__SEARCH__WIDTH", "0").output().unwrap();
+    let answer = crate::place::Called(output).refuses();
+    assert!(answer.contains("search.width (environment variable ANTIPHON__SEARCH__WIDTH): "), "{answer}");
+    let answer = place.call("check none.toml").refuses();
+    assert!(answer.starts_with("error: none.toml: "), "{answer}");
+}
+
+#[test]
+fn a_good_config_is_printed_with_the_places_of_its_settings() {
+    let out = Place::new().call("check tiny.toml --set seed=7").succeeds();
+    assert!(out.contains("model.decoder.hidden = 16  # tiny.toml line 26\n"), "{out}");
+    assert!(out.contains("seed = 7  # --set\n") && out.ends_with("no problems; the run is called tiny\n"), "{out}");
+}
+
+#[test]
+fn a_missing_corpus_names_what_prepares_it() {
+    let place = Place::new();
+    let answer = place.call("run tiny.toml --set data.train=cmudict/train.tsv --set data.recipe=cmudict").refuses();
+    assert!(answer.starts_with("error: data/cmudict/train.tsv: no such file"), "{answer}");
+    assert!(answer.contains("--data-dir") && answer.ends_with("`cargo xtask data cmudict`"), "{answer}");
+}
+
+#[test]
+fn a_broken_corpus_names_file_line_and_remedy() {
+    let place = Place::new();
+    let good = String::from_utf8(place.read("data/train.tsv")).unwrap();
+    for (content, expected) in [
+        (good.clone() + "no tab here\n", "line 601: no tab: write `source<TAB>target`"),
+        (good.clone() + "ab\t\n", "line 601: the target is empty"),
+        (String::new(), "data/train.tsv: "),
+    ] {
+        place.write("data/train.tsv", content);
+        let answer = place.call("run tiny.toml").refuses();
+        assert!(answer.starts_with("error: data/train.tsv: ") && answer.contains(expected), "{answer}");
+    }
+    place.write("data/train.tsv", [good.as_bytes(), b"a\xFF\tA\n"].concat());
+    let answer = place.call("run tiny.toml").refuses();
+    assert!(answer.contains("line 601: byte 2 is not UTF-8"), "{answer}");
+
+    // Where the config asks for it, such lines are left out and counted.
+    let err = place.call("train tiny.toml --set data.on_bad_line=skip --set train.epochs=1").err();
+    assert!(err.contains("warning: data/train.tsv: left out as unusable: ") && err.contains("not UTF-8"), "{err}");
+}
+
+#[test]
+fn an_example_over_the_limits_is_named_or_left_out() {
+    let place = Place::new();
+    let answer = place.call("run tiny.toml --set data.max_source=4").refuses();
+    assert!(answer.contains("the source has 5 tokens, more than data.max_source = 4"), "{answer}");
+    let words = "run tiny.toml --set data.max_source=4 --set data.too_long=skip --set train.epochs=1";
+    let out = place.call(words).succeeds();
+    let skipped = out.lines().find(|line| line.starts_with("skipped")).unwrap_or_default();
+    let counts: Vec<u32> = skipped.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+    assert!(counts.len() == 2 && counts.iter().all(|&n| n > 0), "{out}");
+}
+
+#[test]
+fn a_taken_folder_is_left_alone() {
+    let place = Place::new();
+    place.write("mine/notes.txt", "precious");
+    let answer = place.call("run tiny.toml --run mine").refuses();
+    assert!(answer.starts_with("error: mine: is taken, and nothing is overwritten"), "{answer}");
+    assert_eq!(place.read("mine/notes.txt"), b"precious");
+    assert_eq!(std::fs::read_dir(place.path("mine")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_the_batch() {
+    let place = Place::new();
+    let answer = place.call("train tiny.toml --set train.optimizer.learning_rate=1e38").refuses();
+    assert!(answer.contains("epoch 1, batch ") && answer.contains("(examples "), "{answer}");
+    let manifest = String::from_utf8(place.read(&format!("{}/manifest.json", place.only_run()))).unwrap();
+    assert!(manifest.contains("\"failed\""), "{manifest}");
+}
+
+#[test]
+fn what_is_no_model_is_told_apart() {
+    let (place, run, _) = finished();
+    let error = |what: &str| place.call(&format!("predict {what}")).refuses();
+    assert!(error("nothing").starts_with("error: nothing: no such run, model or config"));
+    assert!(error("data").contains("is not a run folder"), "{}", error("data"));
+    assert!(error("data/train.tsv").starts_with("error: data/train.tsv: is damaged or not ours"));
+
+    let model = place.read(&format!("{run}/model.safetensors"));
+    let scratch = Place::new();
+    for length in [0, 5, model.len() / 2, model.len() - 1] {
+        scratch.write("cut.safetensors", &model[..length]);
+        let answer = scratch.call("predict cut.safetensors").refuses();
+        assert!(answer.starts_with("error: cut.safetensors: is damaged or not ours"), "{length}: {answer}");
+    }
+    // A checkpoint is no model.
+    let checkpoint = std::fs::read_dir(place.path(&format!("{run}/checkpoints"))).unwrap().next().unwrap().unwrap();
+    let answer = place.call(&format!("predict {}", crate::place::shown(&checkpoint.path()))).refuses();
+    assert!(answer.contains("holds a checkpoint, not a model"), "{answer}");
+}
+
+#[test]
+fn a_model_of_a_newer_version_says_so() {
+    let (place, run, _) = finished();
+    let mut model = place.read(&format!("{run}/model.safetensors"));
+    // Our metadata lie inside of the file's header, as JSON in a JSON string.
+    let old: &[u8] = br#"\"format\":1,\"name\":\"tiny\""#;
+    let new: &[u8] = br#"\"format\":9,\"name\":\"tiny\""#;
+    let at = model.windows(old.len()).position(|part| part == old).expect("the metadata");
+    model[at..at + new.len()].copy_from_slice(new);
+    let scratch = Place::new();
+    scratch.write("newer.safetensors", model);
+    let answer = scratch.call("predict newer.safetensors").refuses();
+    assert!(answer.starts_with("error: newer.safetensors: was written by version"), "{answer}");
+    assert!(answer.contains("format 9"), "{answer}");
+}
+
+#[test]
+fn settings_of_a_trained_model_stay() {
+    let (place, run, _) = finished();
+    let answer = place.call(&format!("predict {run} --set train.epochs=9")).refuses();
+    assert!(answer.contains("`train.epochs=9` cannot be changed"), "{answer}");
+    let answer = place.call(&format!("evaluate {run} --set search.width=0")).refuses();
+    assert!(answer.contains("search.width (--set): must be at least 1"), "{answer}");
+    let answer = place.call(&format!("predict {run} --set search.kind=greedy --n-best 2")).refuses();
+    assert!(answer.contains("greedy search gives one answer"), "{answer}");
+    let answer = place.call("predict tiny.toml --set seed=99").refuses();
+    assert!(answer.contains("has not been run with these settings"), "{answer}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error() {
+    let (place, run, _) = finished();
+    let answer = place.call_with(&format!("predict {run} --output /dev/full"), "abc\n").refuses();
+    assert!(answer.starts_with("error: /dev/full: cannot write: "), "{answer}");
+}

@@ -1,0 +1,108 @@
+//! Runs: what is left in their folders, what happens when a command is given again.
+
+use serde_json::Value;
+
+use crate::place::{Place, finished};
+
+#[test]
+fn a_run_says_what_came_out_and_what_to_do_next() {
+    let (place, run, out) = finished();
+    for expected in ["sequence_error_rate", "phone_error_rate", "loss_per_character", "3 of ", " -> ", "core-minutes"] {
+        assert!(out.contains(expected), "{expected}\n{out}");
+    }
+    assert!(out.contains(&format!(" predict {run}\n")) && out.contains(&format!(" compare {run} ")), "{out}");
+    for file in ["config.toml", "manifest.json", "metrics.jsonl", "model.safetensors", "results.json"] {
+        assert!(place.path(&format!("{run}/{file}")).is_file(), "{file}");
+    }
+    let results: Value = serde_json::from_slice(&place.read(&format!("{run}/results.json"))).unwrap();
+    for split in ["validation", "test"] {
+        let losses = &results[split]["losses"];
+        // The words of the targets are one character each, and a space stands between them.
+        let (tokens, characters) =
+            (&results[split]["counts"]["target_tokens"], &results[split]["counts"]["target_characters"]);
+        let nats = losses["per_token"].as_f64().unwrap() * tokens.as_f64().unwrap();
+        let again = losses["per_character"].as_f64().unwrap() * characters.as_f64().unwrap();
+        assert!((nats - again).abs() < 1e-9 * nats, "{results}");
+        let text = String::from_utf8(place.read(&format!("data/{split}.tsv"))).unwrap();
+        let counted: usize = text.lines().map(|line| line.split('\t').nth(1).unwrap().chars().count() + 1).sum();
+        assert_eq!(characters.as_u64(), Some(counted as u64));
+    }
+    let metrics = String::from_utf8(place.read(&format!("{run}/metrics.jsonl"))).unwrap();
+    let records: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<u64> = records.iter().filter(|r| r["kind"] == "step").map(|r| r["step"].as_u64().unwrap()).collect();
+    assert!(steps.into_iter().eq(1..=38), "{metrics}"); // 600 pairs in batches of 32, twice
+    assert_eq!(records.iter().filter(|r| r["kind"] == "validation").count(), 2);
+    assert!(
+        records.iter().all(|r| r["kind"] == "validation" || r["loss"].is_number() && r["gradient_norm"].is_number())
+    );
+}
+
+#[test]
+fn a_finished_run_prints_its_result_and_is_repeated_only_when_asked() {
+    let place = Place::new();
+    let first = place.call("run tiny.toml").succeeds();
+    let run = place.only_run();
+    let files = |name: &str| place.read(&format!("{run}/{name}"));
+    let (manifest, results, model) = (files("manifest.json"), files("results.json"), files("model.safetensors"));
+    assert_eq!(place.call("run tiny.toml").succeeds(), first);
+    assert_eq!(place.call("train tiny.toml").err().lines().count(), 1);
+    assert_eq!((files("manifest.json"), files("results.json")), (manifest, results.clone()));
+
+    place.call("run tiny.toml --again").succeeds();
+    assert_eq!(place.read(&format!("{run}-2/model.safetensors")), model, "the same experiment gives the same bytes");
+    assert_eq!(files("results.json"), results, "the first run is not touched");
+    place.call("run tiny.toml --set seed=2").succeeds();
+    let listed = place.call("runs").succeeds();
+    assert_eq!(listed.lines().filter(|line| line.contains(" finished ")).count(), 3, "{listed}");
+    let other = listed
+        .lines()
+        .map(|line| line.split(' ').next().unwrap())
+        .find(|n| n.starts_with("tiny") && !run.contains(n) && !n.ends_with("-2"));
+    let compared = place.call(&format!("compare {run} {}", other.unwrap())).succeeds();
+    assert!(compared.lines().any(|line| line.split_whitespace().eq(["seed", "1", "2"])), "{compared}");
+}
+
+#[test]
+fn training_and_evaluation_can_be_two_commands() {
+    let place = Place::new();
+    let out = place.call("train tiny.toml --run mine --set evaluate.validation_examples=5").succeeds();
+    assert!(out.contains("evaluate mine"), "{out}");
+    assert!(!place.path("mine/results.json").exists());
+    for split in ["validation", "test"] {
+        let out = place.call(&format!("evaluate mine --split {split}")).succeeds();
+        assert!(out.contains("sequence_error_rate") && out.contains("3 of "), "{out}");
+    }
+    let results: Value = serde_json::from_slice(&place.read("mine/results.json")).unwrap();
+    assert!(results["validation"].is_object() && results["test"].is_object(), "{results}");
+    assert_eq!(results["steps"], 38);
+
+    // Other settings or other data are measured, but are not the run's results.
+    let before = place.read("mine/results.json");
+    place.call("evaluate mine --set search.kind=greedy").succeeds();
+    assert_eq!(place.read("mine/results.json"), before);
+    place.write("data/test.tsv", "ab\tA B\n");
+    let called = place.call("evaluate mine");
+    assert!(called.err().contains("data/test.tsv: is not the file that the run read"), "{}", called.err());
+    called.succeeds();
+    assert_eq!(place.read("mine/results.json"), before);
+    // A model alone is measured too.
+    assert!(place.call("evaluate mine/model.safetensors").succeeds().contains("examples"));
+}
+
+#[test]
+fn without_other_splits_there_is_training_alone() {
+    let place = Place::new();
+    let words = "run tiny.toml --set data={replace=true,kind='pairs',train='train.tsv'} --set train.epochs=1 -q";
+    let called = place.call(words);
+    assert_eq!(called.err(), "");
+    let out = called.succeeds();
+    assert!(out.contains("19 updates") && !out.contains(" -> "), "{out}");
+}
+
+#[test]
+fn a_better_search_figure_can_choose_the_model() {
+    let place = Place::new();
+    let words = "train tiny.toml --set evaluate.validation_examples=10 --set train.validate.metric=phone_error_rate";
+    let err = place.call(words).err();
+    assert!(err.contains("phone_error_rate ") && err.contains("best so far"), "{err}");
+}
