@@ -9,7 +9,7 @@ use serde_json::Value;
 const EDGES: [(&str, &[&str]); 4] = [
     ("antiphon-model", &["antiphon-kernels"]),
     ("antiphon-train", &["antiphon-kernels"]),
-    ("antiphon-lab", &["antiphon-config", "antiphon-eval"]),
+    ("antiphon-lab", &["antiphon-config"]),
     ("xtask", &["antiphon-lab", "antiphon-config"]),
 ];
 

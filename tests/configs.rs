@@ -70,3 +70,11 @@ fn the_reference_page_names_every_section() {
         page.lines().filter(|line| line.starts_with("| `") && line.ends_with("|  |")).collect();
     assert!(unexplained.is_empty(), "{unexplained:#?}");
 }
+
+/// The page that people read is the one that the types give.
+#[test]
+fn the_page_of_settings_is_current() {
+    let page = std::fs::read_to_string(root().join("docs/config-reference.md")).unwrap_or_default();
+    let current = antiphon_config::reference::<ExperimentConfig>("Settings");
+    assert!(page == current, "write it again: cargo xtask reference > docs/config-reference.md");
+}

@@ -106,3 +106,30 @@ fn a_better_search_figure_can_choose_the_model() {
     let err = place.call(words).err();
     assert!(err.contains("phone_error_rate ") && err.contains("best so far"), "{err}");
 }
+
+#[test]
+fn a_run_is_not_finished_before_every_split_is_measured() {
+    let place = Place::new();
+    place.call("train tiny.toml").succeeds();
+    let run = place.only_run();
+    let model = place.read(&format!("{run}/model.safetensors"));
+    place.call(&format!("evaluate {run} --split validation")).succeeds();
+    place.call("run tiny.toml --set evaluate.show=1").succeeds();
+    let results: Value = serde_json::from_slice(&place.read(&format!("{run}/results.json"))).unwrap();
+    assert!(results["test"]["losses"]["per_token"].is_number() && results["validation"].is_object(), "{results}");
+    assert_eq!(place.only_run(), run, "what is shown is no other experiment");
+    assert_eq!(place.read(&format!("{run}/model.safetensors")), model, "nothing was trained again");
+}
+
+#[test]
+fn damaged_results_are_an_error_and_stay() {
+    let (place, run, _) = finished();
+    let place_of = format!("{run}/results.json");
+    let whole = place.read(&place_of);
+    let copy = Place::new();
+    copy.call("run tiny.toml").succeeds();
+    copy.write(&place_of, &whole[..whole.len() / 2]);
+    let answer = copy.call(&format!("evaluate {run}")).refuses();
+    assert!(answer.contains("results.json"), "{answer}");
+    assert_eq!(copy.read(&place_of), whole[..whole.len() / 2]);
+}

@@ -31,12 +31,15 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 5] = [
+const PASSED_ON: [(&str, &str); 8] = [
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
     ("train", "Train, without search and evaluation"),
     ("evaluate", "Measure a run or a model"),
     ("predict", "Answer lines of a file or of the standard input"),
+    ("runs", "List the runs"),
+    ("compare", "Say in what runs differ: settings and results"),
+    ("reference", "Print the page of all settings"),
 ];
 
 const AFTER_HELP: &str = "\

@@ -11,7 +11,7 @@ pub struct Likelihood {
     pub nats: f64,
     /// Real target tokens, end symbols included, padding excluded.
     pub tokens: u64,
-    /// Characters (Unicode scalar values) of the target texts.
+    /// Characters (Unicode scalar values) of the target texts, and one more for the end of each.
     pub characters: u64,
     /// Tokens that the model held most probable, given the right tokens before them.
     pub correct_tokens: u64,
@@ -35,7 +35,8 @@ impl Likelihood {
         self.nats / self.tokens as f64
     }
 
-    /// Loss in nats per character of the target text; the end symbol's loss is included, though it is no character.
+    /// Loss in nats per character of the target text, an end counting as one: with a token for each character it is the
+    /// loss per token.
     pub fn per_character(&self) -> f64 {
         self.nats / self.characters as f64
     }

@@ -291,7 +291,7 @@ fn rescale_body<const FMA: bool>(row: &mut [f32], scale: f32, shift: f32) {
 }
 multiversion!(fn rescale(row: &mut [f32], scale: f32, shift: f32) = rescale_body);
 
-/// The sum of `values`, in eight running sums.
+/// The sum of `values`, in sixteen running sums.
 #[inline(always)]
 fn sum_body<const FMA: bool>(values: &[f32]) -> f32 {
     let mut sums = [0.0; 16];
@@ -307,17 +307,6 @@ fn sum_body<const FMA: bool>(values: &[f32]) -> f32 {
 multiversion!(fn sum(values: &[f32]) -> f32 = sum_body);
 
 impl LossOps for Flex {
-    fn cross_entropy(
-        states: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        targets: Arc<[TokenId]>,
-        smoothing: f32,
-    ) -> FloatTensor<Self> {
-        // Without a gradient the plain scores do, and smoothing needs the mean log-probability beside them.
-        Self::cross_entropy_gradients(states, weight, bias, targets, smoothing).0
-    }
-
     fn cross_entropy_gradients(
         states: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -331,15 +320,16 @@ impl LossOps for Flex {
         let (states, weight, bias) = (dense(states), dense(weight), dense(bias));
         let (n, v, h) = (targets.len(), weight.shape()[0], weight.shape()[1]);
         let (mut ds, mut dw, mut db) = (vec![0.0; n * h], vec![0.0; v * h], vec![0.0; v]);
+        let even = smoothing / v as f32;
+        let bias_total = f64::from(sum(slice(&bias)));
         let mut loss = 0.0_f64;
         for_chunks(slice(&states), slice(&weight), v, &targets, |first, targets, logits| {
-            let even = smoothing / v as f32;
             let losses: Vec<f64> = logits
                 .par_chunks_exact_mut(v)
                 .zip(targets.par_iter())
                 .map(|(row, &target)| {
                     let own = f64::from(row[target as usize] + slice(&bias)[target as usize]);
-                    let total = if smoothing > 0.0 { f64::from(sum(row) + sum(slice(&bias))) } else { 0.0 };
+                    let total = if smoothing > 0.0 { f64::from(sum(row)) + bias_total } else { 0.0 };
                     let (top, z) = exponentials(row, slice(&bias));
                     rescale(row, 1.0 / z, even);
                     row[target as usize] -= 1.0 - smoothing;

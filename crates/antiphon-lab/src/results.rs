@@ -59,7 +59,7 @@ pub struct Counts {
     pub examples: u64,
     /// Target tokens, end symbols included.
     pub target_tokens: u64,
-    /// Characters of the target texts, where they were counted.
+    /// Characters of the target texts and one more for the end of each, where they were counted.
     pub target_characters: Option<u64>,
     /// Examples left out because the config allows it.
     pub skipped: u64,

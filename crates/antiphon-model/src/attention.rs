@@ -68,11 +68,15 @@ impl AttentionConfig {
     }
 
     pub(crate) fn problems(&self, query: usize, memory: usize) -> Vec<Problem> {
-        let wrong = matches!(self, AttentionConfig::Dot(_)) && query != memory;
+        let needs_one_width = match self {
+            AttentionConfig::Dot(_) => true,
+            AttentionConfig::None(_) | AttentionConfig::General(_) | AttentionConfig::Additive(_) => false,
+        };
         let message = format!(
             "`dot` needs a decoder as wide as the memory, but they are {query} and {memory}; use `general`, or set \
              `model.decoder.hidden` to {memory}"
         );
+        let wrong = needs_one_width && query != memory;
         wrong.then(|| Problem { place: "kind".into(), message }).into_iter().collect()
     }
 

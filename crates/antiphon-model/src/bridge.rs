@@ -56,10 +56,14 @@ pub(crate) struct DecoderShape {
 
 impl BridgeConfig {
     pub(crate) fn problems(&self, encoder: EncoderShape, decoder: DecoderShape) -> Vec<Problem> {
-        let fits = encoder.states == decoder.states
+        let needs_equal_states = match self {
+            BridgeConfig::Copy(_) => true,
+            BridgeConfig::Zero(_) | BridgeConfig::Linear(_) => false,
+        };
+        let equal = encoder.states == decoder.states
             && encoder.state_width == decoder.hidden
             && encoder.layers == decoder.layers;
-        let wrong = matches!(self, BridgeConfig::Copy(_)) && !fits;
+        let wrong = needs_equal_states && !equal;
         let side = |states: usize, layers: usize, width: usize| format!("{layers} × {states} states of width {width}");
         let message = format!(
             "`copy` needs equal states, but the encoder ends with {} and the decoder begins with {}; use `linear`, or \

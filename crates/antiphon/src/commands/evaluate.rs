@@ -98,8 +98,7 @@ impl Arguments {
 
 /// The results so far of the run, or none of a model alone.
 fn results_of(saved: &SavedModel, target: &Target) -> Result<Results> {
-    let known = target.run.as_ref().and_then(|run| run.results().ok().flatten());
-    if let Some(results) = known {
+    if let Some(results) = target.run.as_ref().map(Run::results).transpose()?.flatten() {
         return Ok(results);
     }
     let manifest = target.run.as_ref().map(Run::manifest).transpose()?;

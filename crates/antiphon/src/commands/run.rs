@@ -89,6 +89,7 @@ impl Place {
         if !is_new {
             if run.is_finished()?
                 && let Some(results) = run.results()?
+                && experiment.is_measured(&results)
             {
                 console.note(&format!("{}: finished; --again repeats it in a new folder", run.path().display()));
                 print(&report::finished(&run, &results, experiment.config.evaluate.show)?)?;
@@ -120,7 +121,9 @@ impl Place {
             Err(error) => Err(error),
             Ok(None) => {
                 recorded?;
-                crate::output::tell(&format!("stopped; go on with the same command ({})", run.path().display()));
+                let without = if self.again { ", without --again" } else { "" };
+                let folder = run.path().display();
+                crate::output::tell(&format!("stopped; go on with the same command{without} ({folder})"));
                 Ok(Ending::Interrupted)
             }
             Ok(Some(results)) => {

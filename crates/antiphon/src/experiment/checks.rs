@@ -163,7 +163,7 @@ impl Sections {
             }
         }
         if let Some(train) = &self.train {
-            if train.stop.patience == 0 && set("train.stop.min_delta") {
+            if train.stop.patience == 0 && train.stop.min_delta != 0.0 {
                 found.add("train.stop.min_delta", "has no effect: `train.stop.patience` is 0");
             }
             if let (ScheduleConfig::Noam(noam), Some(model)) = (&train.schedule, &self.model) {

@@ -188,9 +188,10 @@ impl Loaded {
 
 impl ExperimentConfig {
     /// The settings that decide a run's figures, as JSON: all but its name and the threads, which an
-    /// [`Identity`](antiphon_lab::Identity) has of its own.
+    /// [`Identity`](antiphon_lab::Identity) has of its own, and what is only shown.
     pub(crate) fn decisive(&self) -> serde_json::Value {
-        let plain = Self { name: None, threads: None, ..self.clone() };
+        let evaluate = EvaluateConfig { show: EvaluateConfig::default().show, ..self.evaluate.clone() };
+        let plain = Self { name: None, threads: None, evaluate, ..self.clone() };
         serde_json::to_value(plain).expect("a config is JSON")
     }
 }

@@ -69,9 +69,9 @@ impl Answered {
         self.answers.first().map_or("", |answer| answer.text.as_str())
     }
 
-    /// Whether the best answer matches a reference.
+    /// Whether the best answer matches a reference word for word, as the sequence error rate has it.
     pub fn is_correct(&self) -> bool {
-        self.references.iter().any(|reference| reference == self.best())
+        self.references.iter().any(|reference| reference.split_whitespace().eq(self.best().split_whitespace()))
     }
 }
 

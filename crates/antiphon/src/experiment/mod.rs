@@ -24,7 +24,8 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use antiphon_core::Result;
-use antiphon_lab::Identity;
+use antiphon_data::Split;
+use antiphon_lab::{Identity, Results};
 
 use crate::device::thread_count;
 
@@ -68,5 +69,11 @@ impl Experiment {
             threads: thread_count(config.threads),
         };
         Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf() })
+    }
+
+    /// Whether every split on which figures are taken has its own.
+    pub(crate) fn is_measured(&self, results: &Results) -> bool {
+        let figures = [(Split::Validation, &results.validation), (Split::Test, &results.test)];
+        figures.iter().all(|(split, figures)| figures.is_some() || self.corpora.get(*split).is_none())
     }
 }
