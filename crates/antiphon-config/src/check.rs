@@ -15,6 +15,8 @@ pub(crate) struct Mistake {
     pub(crate) keys: Vec<String>,
     /// What is wrong and how to mend it.
     pub(crate) message: String,
+    /// Whether it is a key that another kind has, or may have: no mistake where it was set for that kind.
+    pub(crate) foreign: bool,
 }
 
 /// All mistakes of `value`. `null` stands for a number that is not finite.
@@ -41,7 +43,7 @@ struct Check<'s> {
 
 impl<'s> Check<'s> {
     fn mistake(&mut self, message: impl Into<String>) {
-        self.mistakes.push(Mistake { keys: self.keys.clone(), message: message.into() });
+        self.mistakes.push(Mistake { keys: self.keys.clone(), message: message.into(), foreign: false });
     }
 
     fn below(&mut self, key: impl ToString, check: impl FnOnce(&mut Self)) {
@@ -301,7 +303,9 @@ impl<'s> Check<'s> {
             ([], None) if names().next().is_none() => format!("no such key{of_kind}; there is nothing to set"),
             ([], None) => format!("no such key{of_kind}; the keys are {}", list(names())),
         };
-        self.mistake(message);
+        // A key that no kind of this table has is a slip of the pen, for whatever kind it was meant.
+        let foreign = kind.is_none() || !elsewhere.is_empty();
+        self.mistakes.push(Mistake { keys: self.keys.clone(), message, foreign });
         near.filter(|_| elsewhere.is_empty())
     }
 }

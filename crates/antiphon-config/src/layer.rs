@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::dotted;
-use crate::origin::Origin;
+use crate::origin::{Origin, carry, is_carried};
 
 /// One layer: a table whose values know where they were set. As a [`Source`] it merges by our rules (see the crate's page)
 /// instead of `config`'s, which would split a quoted key at its dots and never drops a thing.
@@ -73,15 +73,16 @@ impl Layer {
                 let below_kind = table.get("kind").and_then(kind);
                 let other = above_kind.is_some() && below_kind.is_some() && above_kind != below_kind;
                 if other {
-                    table.clear();
+                    table.values_mut().for_each(carry);
                 }
                 for (key, value) in incoming {
                     keys.push(key.clone());
                     self.merge(table.entry(key).or_insert_with(|| Value::new(None, ValueKind::Nil)), value, keys)?;
                     keys.pop();
                 }
-                // A table is where its last file writes it; an assignment inside does not move it.
-                if other || !self.assigned || below.origin().is_none() {
+                // A table is where its last file writes it; an assignment inside does not move it, unless it stands beside
+                // a new kind, where the assignment alone means it.
+                if other || !self.assigned || below.origin().is_none() || is_carried(below) {
                     let kind = std::mem::take(&mut below.kind);
                     *below = Value::new(origin.as_ref(), kind);
                 }
@@ -104,6 +105,10 @@ impl Layer {
                     keys.push(key);
                     self.merge(item, value, keys)?;
                     keys.pop();
+                }
+                if is_carried(below) {
+                    let kind = std::mem::take(&mut below.kind);
+                    *below = Value::new(origin.as_ref(), kind);
                 }
             }
             _ => {

@@ -10,9 +10,11 @@
 //! Tables merge key by key; everything else, lists included, is replaced whole. Two rules drop what a table inherits:
 //!
 //! - `replace = true` in a table drops everything that lower layers put there, and vanishes itself;
-//! - a `kind` other than the inherited one drops everything that lower layers put beside it, because it belongs to
-//!   another component: `--set model.decoder.attention.kind=dot` needs no further cleaning up.
-//!   [`Tree::dropped`] tells what was lost this way.
+//! - a `kind` other than the inherited one drops what lower layers put beside it and only the other kind knows, in the
+//!   tables below too: `--set model.encoder.kind=gru` keeps `hidden`, and `--set model.decoder.attention.kind=dot` needs
+//!   no further cleaning up. The layers do not know what a kind knows, so they only mark such values as carried over;
+//!   which of them stay is decided when a type looks at the tree ([`Tree::read`], [`Tree::seen_by`]).
+//!   All else is checked in values carried over as in any others; a key that no kind of its table has is still a mistake.
 //!
 //! [`Tree::read`] checks the tree against the schema of a type, reports **all** mistakes with their places, and only then
 //! lets serde build the value. The same schema gives the [`reference`](reference()) page. What the keys mean is not known here.

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use config::{Value, ValueKind};
+
+/// What the tag of a value begins with that was inherited beside another `kind`.
+const CARRIED: &str = "carried:";
+
 /// Where a setting was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -52,6 +57,7 @@ impl Origin {
 
     /// The inverse of [`to_tag`](Self::to_tag).
     pub(crate) fn from_tag(tag: &str) -> Option<Self> {
+        let tag = tag.strip_prefix(CARRIED).unwrap_or(tag);
         if tag == "set" {
             return Some(Origin::Set);
         }
@@ -61,6 +67,23 @@ impl Origin {
         let (line, path) = tag.strip_prefix("file:")?.split_once(':')?;
         Some(Origin::File { path: path.into(), line: line.parse().ok()? })
     }
+}
+
+/// Marks a value, and all inside, as carried over: set beside another `kind` than now stands there.
+pub(crate) fn carry(value: &mut Value) {
+    match &mut value.kind {
+        ValueKind::Table(table) => table.values_mut().for_each(carry),
+        ValueKind::Array(items) => items.iter_mut().for_each(carry),
+        _ => {}
+    }
+    if let Some(tag) = value.origin().filter(|tag| !tag.starts_with(CARRIED)) {
+        *value = Value::new(Some(&format!("{CARRIED}{tag}")), std::mem::take(&mut value.kind));
+    }
+}
+
+/// Whether a value was carried over and not set again since.
+pub(crate) fn is_carried(value: &Value) -> bool {
+    value.origin().is_some_and(|tag| tag.starts_with(CARRIED))
 }
 
 #[cfg(test)]
@@ -74,7 +97,13 @@ mod tests {
             Origin::Environment { name: "ANTIPHON__SEED".into() },
             Origin::Set,
         ] {
-            assert_eq!(Origin::from_tag(&origin.to_tag()), Some(origin));
+            let mut value = Value::new(Some(&origin.to_tag()), 1);
+            assert!(!is_carried(&value));
+            for _ in 0..2 {
+                assert_eq!(value.origin().and_then(Origin::from_tag).as_ref(), Some(&origin));
+                carry(&mut value);
+                assert!(is_carried(&value));
+            }
         }
         assert_eq!(Origin::from_tag("elsewhere"), None);
     }

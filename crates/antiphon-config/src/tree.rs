@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use serde_path_to_error::Segment;
 
+use crate::check::Mistake;
 use crate::layer::Layer;
-use crate::origin::Origin;
+use crate::origin::{Origin, is_carried};
 use crate::schema::Schema;
 use crate::{assign, check, dotted, files, wording, write};
 
@@ -65,7 +66,8 @@ impl Tree {
         &self.file
     }
 
-    /// All settings. A number that is not finite reads `null` here; [`read`](Self::read) refuses it.
+    /// All settings, with all that was inherited beside another `kind` (see [`seen_by`](Self::seen_by)). A number that is
+    /// not finite reads `null` here; [`read`](Self::read) refuses it.
     pub fn value(&self) -> &Json {
         &self.json
     }
@@ -89,8 +91,15 @@ impl Tree {
         Some(Tree { file: self.file.clone(), section, root, json, dropped })
     }
 
-    /// What lower layers had set and a higher one dropped without naming it: by another `kind`, by `replace`, or by
-    /// a plain value in place of a table. Dotted keys, in alphabetical order, each with the place that had set it.
+    /// The tree as a type sees it: without what was inherited beside another `kind` and the new kind does not know, which
+    /// now is among the [`dropped`](Self::dropped). [`read`](Self::read) reads what its type sees.
+    pub fn seen_by<T: JsonSchema>(&self) -> Self {
+        self.clone().settle(&Schema::of::<T>()).0
+    }
+
+    /// What lower layers had set and a higher one dropped without naming it: by `replace`, or by a plain value in place of
+    /// a table; in a tree [`seen_by`](Self::seen_by) a type, by another `kind` too. Dotted keys, in alphabetical order,
+    /// each with the place that had set it.
     pub fn dropped(&self) -> Vec<(String, Origin)> {
         self.dropped.iter().map(|(keys, origin)| (self.name(keys), origin.clone())).collect()
     }
@@ -111,22 +120,41 @@ impl Tree {
     /// With **all** mistakes: unknown and missing keys, wrong types and kinds, numbers out of range, lists too short or long.
     /// If there are none, what serde still refuses (a `try_from` of the type, say), with its place.
     pub fn read<T: DeserializeOwned + JsonSchema>(&self) -> Result<T> {
-        let mistakes = check::mistakes(&Schema::of::<T>(), &self.json);
+        let (tree, mistakes) = self.clone().settle(&Schema::of::<T>());
         if !mistakes.is_empty() {
             let mut problems: Vec<_> =
-                mistakes.into_iter().map(|m| (self.line(&m.keys), self.found(&m.keys, m.message))).collect();
+                mistakes.into_iter().map(|m| (tree.line(&m.keys), tree.found(&m.keys, m.message))).collect();
             problems.sort_by_key(|(line, _)| *line);
             return Err(Error::many(&self.file, problems.into_iter().map(|(_, problem)| problem).collect()));
         }
-        serde_path_to_error::deserialize(self.json.clone()).map_err(|e| {
+        serde_path_to_error::deserialize(tree.json.clone()).map_err(|e| {
             let keys = e.path().iter().map_while(|segment| match segment {
                 Segment::Seq { index } => Some(index.to_string()),
                 Segment::Map { key } => Some(key.clone()),
                 Segment::Enum { .. } | Segment::Unknown => None,
             });
             let keys: Vec<String> = keys.collect();
-            Error::many(&self.file, vec![self.found(&keys, e.inner().to_string())])
+            Error::many(&tree.file, vec![tree.found(&keys, e.inner().to_string())])
         })
+    }
+
+    /// Drops what was carried over and the schema knows only beside other kinds; gives the mistakes that remain.
+    fn settle(mut self, schema: &Schema) -> (Self, Vec<Mistake>) {
+        loop {
+            let mistakes = check::mistakes(schema, &self.json);
+            let carried = |m: &Mistake| m.foreign && node(&self.root, &m.keys).is_some_and(is_carried);
+            let (foreign, mistakes): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(carried);
+            if foreign.is_empty() {
+                return (self, mistakes);
+            }
+            for Mistake { mut keys, .. } in foreign {
+                if let Some(value) = remove(&mut self.root, &keys) {
+                    leaves(&value, &mut keys, &mut self.dropped);
+                }
+            }
+            // Once more: a key that is missing may have hidden behind one that is gone.
+            self.json = json(&self.root);
+        }
     }
 
     /// A problem at a dotted key of this tree, with line or origin: for what a schema cannot say, such as two settings that
@@ -140,27 +168,29 @@ impl Tree {
         dotted::write(&[self.section.as_slice(), keys].concat())
     }
 
-    /// The origin of the setting, or of the innermost table around it.
-    fn nearest_origin(&self, keys: &[String]) -> Option<Origin> {
-        let innermost = (0..=keys.len()).rev().find_map(|n| node(&self.root, &keys[..n]));
-        innermost?.origin().and_then(Origin::from_tag)
+    /// The setting, or the innermost table around it.
+    fn nearest(&self, keys: &[String]) -> &Value {
+        (0..=keys.len()).rev().find_map(|n| node(&self.root, &keys[..n])).unwrap_or(&self.root)
     }
 
     /// For sorting: lines of the main file in order, everything else behind them.
     fn line(&self, keys: &[String]) -> usize {
-        match self.nearest_origin(keys) {
+        match self.nearest(keys).origin().and_then(Origin::from_tag) {
             Some(Origin::File { path, line }) if path == self.file => line,
             None => 0,
             _ => usize::MAX,
         }
     }
 
-    fn found(&self, keys: &[String], message: String) -> Problem {
-        let name = self.name(keys);
-        let place = match self.nearest_origin(keys) {
+    fn found(&self, keys: &[String], mut message: String) -> Problem {
+        let (name, nearest) = (self.name(keys), self.nearest(keys));
+        let place = match nearest.origin().and_then(Origin::from_tag) {
             Some(origin) => format!("{name} ({})", origin.seen_from(&self.file)),
             None => name,
         };
+        if is_carried(nearest) {
+            message += " (set beside another `kind`)";
+        }
         Problem { place, message }
     }
 }
@@ -172,6 +202,17 @@ fn node<'v>(root: &'v Value, keys: &[String]) -> Option<&'v Value> {
         ValueKind::Array(items) => items.get(key.parse::<usize>().ok()?),
         _ => None,
     })
+}
+
+/// Takes out the entry of a table to which `keys` lead.
+fn remove(root: &mut Value, keys: &[String]) -> Option<Value> {
+    let (first, rest) = keys.split_first()?;
+    match &mut root.kind {
+        ValueKind::Table(table) if rest.is_empty() => table.remove(first),
+        ValueKind::Table(table) => remove(table.get_mut(first)?, rest),
+        ValueKind::Array(items) => remove(items.get_mut(first.parse::<usize>().ok()?)?, rest),
+        _ => None,
+    }
 }
 
 /// Without origins. `null` for a number that is not finite.
@@ -225,25 +266,27 @@ fn annotate(value: &Value, keys: &mut Vec<String>, text: &mut String) {
 
 /// What a layer set and the whole has no place for.
 fn dropped(layers: &[Layer], whole: &Value) -> BTreeMap<Vec<String>, Origin> {
-    fn walk(value: &Value, whole: &Value, keys: &mut Vec<String>, lost: &mut BTreeMap<Vec<String>, Origin>) {
-        for (key, item) in sorted(value) {
-            if key == "replace" && matches!(item.kind, ValueKind::Boolean(_)) {
-                continue;
-            }
+    let mut set = BTreeMap::new();
+    for layer in layers {
+        leaves(&layer.root, &mut Vec::new(), &mut set);
+    }
+    set.retain(|keys, _| node(whole, keys).is_none());
+    set
+}
+
+/// Every setting in `value`, itself under `keys`, with its origin. Lists are settings, and so are empty tables.
+fn leaves(value: &Value, keys: &mut Vec<String>, found: &mut BTreeMap<Vec<String>, Origin>) {
+    let entries = sorted(value);
+    if entries.is_empty()
+        && let Some(origin) = value.origin().and_then(Origin::from_tag)
+    {
+        found.insert(keys.clone(), origin);
+    }
+    for (key, item) in entries {
+        if key != "replace" || !matches!(item.kind, ValueKind::Boolean(_)) {
             keys.push(key.clone());
-            if matches!(&item.kind, ValueKind::Table(table) if !table.is_empty()) {
-                walk(item, whole, keys, lost);
-            } else if node(whole, keys).is_none()
-                && let Some(origin) = item.origin().and_then(Origin::from_tag)
-            {
-                lost.insert(keys.clone(), origin);
-            }
+            leaves(item, keys, found);
             keys.pop();
         }
     }
-    let mut lost = BTreeMap::new();
-    for layer in layers {
-        walk(&layer.root, whole, &mut Vec::new(), &mut lost);
-    }
-    lost
 }

@@ -122,24 +122,20 @@ fn replace_drops_what_is_inherited() {
 }
 
 #[test]
-fn another_kind_drops_what_belonged_to_the_one_before() {
+fn what_replace_drops_is_listed() {
     let base = ("base.toml", "[m]\nkept = 1\n[m.a]\nkind = 'additive'\nwidth = 7\n[m.a.inner]\nx = 1");
     let folder = Folder::new(&[base, ("run.toml", "extends = 'base.toml'")]);
-    let tree = folder.load(&["m.a.kind=dot"], &[]).unwrap();
+    let tree = folder.load(&["m.a.kind=dot", "m.a.replace=true"], &[]).unwrap();
     assert_eq!(*tree.value(), json!({"m": {"kept": 1, "a": {"kind": "dot"}}}));
     assert_eq!(tree.origin("m.a"), Some(Origin::Set));
     let lost = |key: &str, line| (key.to_owned(), Origin::File { path: folder.path("base.toml"), line });
     assert_eq!(tree.dropped(), [lost("m.a.inner.x", 7), lost("m.a.width", 5)]);
-
-    // The order of assignments does not matter: together they are one layer.
-    for sets in [["m.a.kind=dot", "m.a.scale=2"], ["m.a.scale=2", "m.a.kind=dot"]] {
-        let tree = folder.load(&sets, &[]).unwrap();
-        assert_eq!(tree.value()["m"]["a"], json!({"kind": "dot", "scale": 2}));
+    // Without it the layers keep everything; `kinds.rs` tells what a type then drops.
+    for kind in ["additive", "dot"] {
+        let tree = folder.load(&[&format!("m.a.kind={kind}")], &[]).unwrap();
+        assert_eq!(tree.value()["m"]["a"], json!({"kind": kind, "width": 7, "inner": {"x": 1}}));
+        assert_eq!(tree.dropped(), []);
     }
-    // The same kind again changes nothing.
-    let tree = folder.load(&["m.a.kind=additive"], &[]).unwrap();
-    assert_eq!(tree.value()["m"]["a"], json!({"kind": "additive", "width": 7, "inner": {"x": 1}}));
-    assert_eq!(tree.dropped(), []);
 }
 
 #[test]
@@ -209,7 +205,7 @@ fn a_number_leads_into_a_list() {
     let value = merged(&run, &["m.layers.1.hidden=9"], &[("ANTIPHON__M__LAYERS__0__DEEP", "true")]);
     assert_eq!(value["m"]["layers"], json!([{"kind": "gru", "hidden": 1, "deep": true}, {"kind": "gru", "hidden": 9}]));
     assert_eq!(merged(&run, &["m.layers=[{a=1}]", "m.layers.0.a=2"], &[]), json!({"m": {"layers": [{"a": 2}]}}));
-    assert_eq!(merged(&run, &["m.layers.0.kind=rnn"], &[])["m"]["layers"][0], json!({"kind": "rnn"}));
+    assert_eq!(merged(&run, &["m.layers.0.kind=rnn"], &[])["m"]["layers"][0], json!({"kind": "rnn", "hidden": 1}));
     assert_eq!(
         Folder::new(&run).refusal(&["m.layers.2.hidden=9"], &[]),
         "m.layers.2 (--set): no such entry: `m.layers` has 2 entries, counted from 0"
@@ -271,16 +267,19 @@ fn problems_name_the_layer_at_fault() {
 fn the_listing_names_every_origin() {
     let files = [
         ("base.toml", "[m]\nkind = 'x'\nold = 1"),
-        ("run.toml", "extends = 'base.toml'\nname = 'a b'\nrate = nan\n[m]\nkind = 'y'\n[[l]]\nz = [1, 2]\n[e]"),
+        (
+            "run.toml",
+            "extends = 'base.toml'\nname = 'a b'\nrate = nan\nm = { kind = 'y', replace = true }\n[[l]]\nz = [1, 2]\n[e]",
+        ),
     ];
     let folder = Folder::new(&files);
     let text = folder.load(&["m.n=0.5"], &[("ANTIPHON__SEED", "3")]).unwrap().annotated();
     let text = text.replace(&format!("{}/", folder.0.path().display()), "");
     assert_eq!(
         text,
-        "e = {}  # run.toml line 8\n\
-         l.0.z = [1, 2]  # run.toml line 7\n\
-         m.kind = \"y\"  # run.toml line 5\n\
+        "e = {}  # run.toml line 7\n\
+         l.0.z = [1, 2]  # run.toml line 6\n\
+         m.kind = \"y\"  # run.toml line 4\n\
          m.n = 0.5  # --set\n\
          name = \"a b\"  # run.toml line 2\n\
          rate = nan  # run.toml line 3\n\
