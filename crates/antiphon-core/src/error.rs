@@ -15,6 +15,14 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// The same problem seen from outside: its place lies below `section`.
+    #[must_use]
+    pub fn below(self, section: &str) -> Self {
+        Self { place: format!("{section}.{}", self.place), ..self }
+    }
+}
+
 /// A user's mistake or a failing machine: never a broken invariant of ours (those panic).
 ///
 /// Its text names the file, the place and the remedy:

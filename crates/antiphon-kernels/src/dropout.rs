@@ -7,8 +7,9 @@ use rayon::prelude::*;
 /// Zeroes each element with probability `rate` and divides the others by `1 − rate`.
 ///
 /// The mask depends on `key` and an element's position alone: not on threads, order or anything drawn before. The
-/// rate is met to 1/65536. A rate of 0 returns `x` as it is.
+/// rate, below 1, is met to 1/65536. A rate of 0 returns `x` as it is.
 pub fn dropout<const D: usize>(x: Tensor<D>, rate: f64, key: Key) -> Tensor<D> {
+    assert!(rate < 1.0, "dropping everything leaves nothing to scale");
     if rate <= 0.0 {
         return x;
     }

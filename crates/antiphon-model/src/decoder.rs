@@ -95,8 +95,8 @@ impl DecoderConfig {
 
     pub(crate) fn problems(&self, memory: usize) -> Vec<Problem> {
         let (_, config) = self.parts();
-        let mut problems = crate::encoder_decoder::dropout_problem("dropout", config.dropout);
-        problems.extend(crate::encoder_decoder::under("attention", config.attention.problems(config.hidden, memory)));
+        let problems = config.attention.problems(config.hidden, memory).into_iter();
+        let mut problems: Vec<Problem> = problems.map(|problem| problem.below("attention")).collect();
         if config.input_feeding && config.attention.is_none() {
             let message = "needs attention; choose one in `model.decoder.attention.kind`, or set it to false";
             problems.push(Problem { place: "input_feeding".into(), message: message.into() });

@@ -1,7 +1,7 @@
 //! Embeddings: ids become what a recurrent layer reads.
 
+use antiphon_core::TokenId;
 use antiphon_core::random::Key;
-use antiphon_core::{Problem, TokenId};
 use antiphon_kernels::dropout;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -55,13 +55,6 @@ impl EmbeddingConfig {
         match self {
             EmbeddingConfig::Embedding(config) => Some(config.size),
             EmbeddingConfig::OneHot(_) => None,
-        }
-    }
-
-    pub(crate) fn problems(&self) -> Vec<Problem> {
-        match self {
-            EmbeddingConfig::Embedding(config) => crate::encoder_decoder::dropout_problem("dropout", config.dropout),
-            EmbeddingConfig::OneHot(_) => Vec::new(),
         }
     }
 

@@ -72,10 +72,6 @@ impl EncoderConfig {
         EncoderShape { memory: width, states: cell.states(), state_width: width, layers: config.layers }
     }
 
-    pub(crate) fn problems(&self) -> Vec<Problem> {
-        crate::encoder_decoder::dropout_problem("dropout", self.parts().1.dropout)
-    }
-
     pub(crate) fn warnings(&self) -> Vec<Problem> {
         let (_, config) = self.parts();
         let idle = config.dropout > 0.0 && config.layers == 1;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Problem, Result, SourceBatch, StepModel, StepSession};
+use antiphon_core::{Batch, Error, Problem, Result, SourceBatch};
 use antiphon_kernels::Projection;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -15,8 +15,7 @@ use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedding::{Embedding, EmbeddingConfig, embed};
 use crate::encoder::{Encoded, Encoder, EncoderConfig};
 use crate::initial::{Initial, zeros};
-use crate::linear;
-use crate::session::Session;
+use crate::linear::{self, check_ids};
 
 /// `[model]`: what is learned.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -61,26 +60,16 @@ pub struct Vocabularies {
 }
 
 /// Puts problems below a key.
-pub(crate) fn under(key: &str, problems: Vec<Problem>) -> impl Iterator<Item = Problem> {
-    problems.into_iter().map(move |p| Problem { place: format!("{key}.{}", p.place), ..p })
-}
-
-/// A share that is dropped lies in 0..1.
-pub(crate) fn dropout_problem(place: &str, rate: f64) -> Vec<Problem> {
-    let message = format!("must be at least 0 and below 1, got {rate}");
-    let wrong = !(0.0..1.0).contains(&rate);
-    wrong.then(|| Problem { place: place.into(), message }).into_iter().collect()
+fn below(section: &str, problems: Vec<Problem>) -> impl Iterator<Item = Problem> {
+    problems.into_iter().map(move |problem| problem.below(section))
 }
 
 impl ModelConfig {
     /// What cannot work, with places below `[model]`.
     pub fn problems(&self) -> Vec<Problem> {
         let encoder = self.encoder.shape();
-        let mut problems: Vec<Problem> = under("source", self.source.problems())
-            .chain(under("target", self.target.problems()))
-            .chain(under("encoder", self.encoder.problems()))
-            .chain(under("bridge", self.bridge.problems(encoder, self.decoder.shape())))
-            .chain(under("decoder", self.decoder.problems(encoder.memory)))
+        let mut problems: Vec<Problem> = below("bridge", self.bridge.problems(encoder, self.decoder.shape()))
+            .chain(below("decoder", self.decoder.problems(encoder.memory)))
             .collect();
         let mut tied = |message: String| problems.push(Problem { place: "tied".into(), message });
         match (self.tied, self.target.size()) {
@@ -103,7 +92,7 @@ impl ModelConfig {
 
     /// What is valid but has no effect, with places below `[model]`.
     pub fn warnings(&self) -> Vec<Problem> {
-        under("encoder", self.encoder.warnings()).collect()
+        below("encoder", self.encoder.warnings()).collect()
     }
 
     /// A model with initial parameters drawn under `key`; on an autodiff device they can be trained.
@@ -111,7 +100,7 @@ impl ModelConfig {
     /// # Errors
     /// All of [`problems`](Self::problems), and `tied = "all"` with two vocabularies.
     pub fn init(&self, vocabularies: Vocabularies, key: Key, device: &Device) -> Result<EncoderDecoder> {
-        let mut problems: Vec<Problem> = under("model", self.problems()).collect();
+        let mut problems: Vec<Problem> = below("model", self.problems()).collect();
         if self.tied == Tied::All && !vocabularies.shared {
             let message = "`all` needs one vocabulary for both sides; set `[tokenizer.shared]`, or tie only `output`";
             problems.push(Problem { place: "model.tied".into(), message: message.into() });
@@ -235,23 +224,5 @@ impl EncoderDecoder {
         let input = embed(embedding, &tokens.ids, [tokens.rows(), tokens.width], key("source"));
         let lengths: Arc<[u32]> = tokens.lengths.as_slice().into();
         Ok(self.encoder.encode(input, lengths, key("encoder")))
-    }
-}
-
-/// An id that no table holds would be a panic deep inside.
-pub(crate) fn check_ids(ids: &[u32], vocabulary: usize, side: &str) -> Result<()> {
-    match ids.iter().find(|&&id| id as usize >= vocabulary) {
-        None => Ok(()),
-        Some(id) => Err(Error::new(format!("the {side} id {id} lies outside the vocabulary of {vocabulary}"))),
-    }
-}
-
-impl StepModel for EncoderDecoder {
-    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
-        Ok(Box::new(Session::begin(self, sources)?))
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.target_vocabulary()
     }
 }

@@ -1,9 +1,7 @@
-//! Products with the last axis.
+//! Products with the last axis, and rows by their numbers.
 
-use burn::tensor::{Int, Tensor, TensorData};
-
-use antiphon_core::TokenId;
-use burn::tensor::Device;
+use antiphon_core::{Error, Result, TokenId};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// `[B, T, I] · [I, O] → [B, T, O]`, as one product.
 pub(crate) fn multiply(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
@@ -22,4 +20,12 @@ pub(crate) fn ids(ids: &[TokenId], device: &Device) -> Tensor<1, Int> {
 pub(crate) fn rows(table: Tensor<2>, numbers: &[TokenId]) -> Tensor<2> {
     let numbers = ids(numbers, &table.device());
     table.select(0, numbers)
+}
+
+/// An id that no table holds would be a panic deep inside.
+pub(crate) fn check_ids(ids: &[TokenId], vocabulary: usize, side: &str) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= vocabulary) {
+        None => Ok(()),
+        Some(id) => Err(Error::new(format!("the {side} id {id} lies outside the vocabulary of {vocabulary}"))),
+    }
 }

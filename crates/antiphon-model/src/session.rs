@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use antiphon_core::{Result, Selection, SourceBatch, StepOutput, StepSession, TokenId, Want};
+use antiphon_core::{Result, Selection, SourceBatch, StepModel, StepOutput, StepSession, TokenId, Want};
 use antiphon_kernels::log_softmax_rows;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
@@ -11,10 +11,21 @@ use rayon::prelude::*;
 use crate::attention::Prepared;
 use crate::decoder::DecoderState;
 use crate::embedding::embed;
-use crate::encoder_decoder::{EncoderDecoder, check_ids};
+use crate::encoder_decoder::EncoderDecoder;
+use crate::linear::check_ids;
+
+impl StepModel for EncoderDecoder {
+    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
+        Ok(Box::new(Session::begin(self, sources)?))
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.target_vocabulary()
+    }
+}
 
 /// Rows in flight over one batch of sources.
-pub(crate) struct Session<'m> {
+struct Session<'m> {
     /// Without autodiff: a graph that never sees a backward pass would never be freed.
     model: Cow<'m, EncoderDecoder>,
     weight: Tensor<2>,
@@ -29,7 +40,7 @@ pub(crate) struct Session<'m> {
 }
 
 impl<'m> Session<'m> {
-    pub(crate) fn begin(model: &'m EncoderDecoder, sources: &SourceBatch) -> Result<Self> {
+    fn begin(model: &'m EncoderDecoder, sources: &SourceBatch) -> Result<Self> {
         let on_graph = model.output().0.is_autodiff();
         let model = if on_graph { Cow::Owned(model.clone().valid()) } else { Cow::Borrowed(model) };
         let encoded = model.encode(sources, None)?;

@@ -9,9 +9,10 @@ use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Vocab};
 
 use crate::Normalization;
+use crate::canonical::to_json;
 use crate::corpus::{self, Texts};
+use crate::least::at_least;
 use crate::normalization::normalize;
-use crate::saved;
 use crate::vocabulary::{Vocabulary, check_distinct};
 use crate::{byte_level, merges};
 
@@ -73,7 +74,7 @@ impl BpeConfig {
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let least = if self.byte_level { Special::COUNT as u64 + 256 } else { 5 };
         let mut problems: Vec<Problem> =
-            [saved::at_least("size", self.size as u64, least), saved::at_least("min_frequency", self.min_frequency, 1)]
+            [at_least("size", self.size as u64, least), at_least("min_frequency", self.min_frequency, 1)]
                 .into_iter()
                 .flatten()
                 .collect();
@@ -181,7 +182,7 @@ impl Tokenizer for BpeTokenizer {
     }
 
     fn to_json(&self) -> String {
-        saved::to_json("bpe", &self.model)
+        to_json("bpe", &self.model)
     }
 }
 

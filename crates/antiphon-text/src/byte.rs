@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Normalization;
+use crate::canonical::to_json;
 use crate::normalization::normalize;
-use crate::saved;
 use crate::vocabulary::special;
 
 /// Settings of a byte tokenizer: 260 ids, and every text comes back exactly.
@@ -61,6 +61,6 @@ impl Tokenizer for ByteTokenizer {
     }
 
     fn to_json(&self) -> String {
-        saved::to_json("byte", self)
+        to_json("byte", self)
     }
 }

@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Normalization;
+use crate::canonical::to_json;
 use crate::corpus::{Texts, count, most_frequent};
+use crate::least::at_least;
 use crate::normalization::normalize;
-use crate::saved;
 use crate::vocabulary::Vocabulary;
 
 /// Settings of a character tokenizer. A text of known characters comes back exactly.
@@ -38,9 +39,9 @@ impl CharacterConfig {
     }
 
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        [saved::at_least("min_frequency", self.min_frequency, 1)]
+        [at_least("min_frequency", self.min_frequency, 1)]
             .into_iter()
-            .chain([self.max_size.and_then(|size| saved::at_least("max_size", size as u64, 5))])
+            .chain([self.max_size.and_then(|size| at_least("max_size", size as u64, 5))])
             .flatten()
             .collect()
     }
@@ -91,6 +92,6 @@ impl Tokenizer for CharacterTokenizer {
     }
 
     fn to_json(&self) -> String {
-        saved::to_json("character", &self.model)
+        to_json("character", &self.model)
     }
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::Normalization;
+use crate::canonical::to_json;
 use crate::normalization::normalize;
-use crate::saved;
 use crate::vocabulary::special;
 
 /// Settings of a loaded tokenizer.
@@ -136,7 +136,7 @@ impl Tokenizer for FileTokenizer {
     }
 
     fn to_json(&self) -> String {
-        saved::to_json("file", &self.model)
+        to_json("file", &self.model)
     }
 }
 

@@ -36,11 +36,13 @@
 mod bpe;
 mod byte;
 mod byte_level;
+mod canonical;
 mod character;
 mod config;
 mod corpus;
 mod expectation;
 mod file;
+mod least;
 mod merges;
 mod normalization;
 mod saved;

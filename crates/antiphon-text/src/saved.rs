@@ -1,9 +1,7 @@
-//! Writing a tokenizer down and reading it again.
+//! Reading a tokenizer that was written down.
 
-use std::collections::BTreeMap;
-
-use antiphon_core::{Error, Problem, Result, Tokenizer};
-use serde::{Deserialize, Serialize};
+use antiphon_core::{Error, Result, Tokenizer};
+use serde::Deserialize;
 
 use crate::bpe::{BpeModel, BpeTokenizer};
 use crate::byte::ByteTokenizer;
@@ -27,11 +25,6 @@ enum Saved {
     WordPiece(WordPieceModel),
 }
 
-/// `{"kind": model}`.
-pub(crate) fn to_json(kind: &str, model: &impl Serialize) -> String {
-    serde_json::to_string(&BTreeMap::from([(kind, model)])).expect("text and numbers can always be written as JSON")
-}
-
 /// Builds the tokenizer that [`Tokenizer::to_json`] wrote.
 ///
 /// # Errors
@@ -48,10 +41,4 @@ pub fn from_json(json: &str) -> Result<Box<dyn Tokenizer>> {
         Saved::Word(model) => Box::new(WordTokenizer::new(model)?),
         Saved::WordPiece(model) => Box::new(WordPieceTokenizer::new(model)?),
     })
-}
-
-/// The problem of a key below its least value.
-pub(crate) fn at_least(key: &str, value: u64, least: u64) -> Option<Problem> {
-    let message = || format!("must be at least {least}, got {value}");
-    (value < least).then(|| Problem { place: key.into(), message: message() })
 }

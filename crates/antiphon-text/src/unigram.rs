@@ -7,10 +7,11 @@ use tokenizers::Model;
 use tokenizers::models::unigram::Unigram;
 
 use crate::Normalization;
+use crate::canonical::to_json;
 use crate::corpus::{self, Texts};
 use crate::expectation;
+use crate::least::at_least;
 use crate::normalization::normalize;
-use crate::saved;
 use crate::vocabulary::Vocabulary;
 
 /// Settings of a Unigram tokenizer. Words are split at white space, and a space closes each; decoding gives one space
@@ -47,7 +48,7 @@ impl UnigramConfig {
         let length = self.max_piece_length;
         let too_long =
             Problem { place: "max_piece_length".into(), message: format!("must be at most 64, got {length}") };
-        [saved::at_least("size", self.size as u64, 5), saved::at_least("max_piece_length", length as u64, 1)]
+        [at_least("size", self.size as u64, 5), at_least("max_piece_length", length as u64, 1)]
             .into_iter()
             .chain([(length > 64).then_some(too_long)])
             .flatten()
@@ -115,6 +116,6 @@ impl Tokenizer for UnigramTokenizer {
     }
 
     fn to_json(&self) -> String {
-        saved::to_json("unigram", &self.model)
+        to_json("unigram", &self.model)
     }
 }

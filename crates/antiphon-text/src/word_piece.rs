@@ -10,10 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Normalization;
+use crate::canonical::to_json;
 use crate::corpus::{self, Texts};
+use crate::least::at_least;
 use crate::merges::{self, INSIDE};
 use crate::normalization::normalize;
-use crate::saved;
 use crate::vocabulary::Vocabulary;
 
 /// Settings of a WordPiece tokenizer. Words are split at white space; a word that cannot be made of pieces is unknown.
@@ -56,7 +57,7 @@ impl WordPieceConfig {
     }
 
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        [saved::at_least("size", self.size as u64, 5), saved::at_least("min_frequency", self.min_frequency, 1)]
+        [at_least("size", self.size as u64, 5), at_least("min_frequency", self.min_frequency, 1)]
             .into_iter()
             .flatten()
             .collect()
@@ -156,7 +157,7 @@ impl Tokenizer for WordPieceTokenizer {
     }
 
     fn to_json(&self) -> String {
-        saved::to_json("word_piece", &self.model)
+        to_json("word_piece", &self.model)
     }
 }
 

@@ -2,8 +2,26 @@
 
 use antiphon_core::{Error, Result};
 use burn::tensor::Device;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::experiment::DeviceConfig;
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceConfig {
+    /// Burn's pure-Rust CPU backend.
+    #[default]
+    Flex,
+}
+
+impl DeviceConfig {
+    /// Its name in configs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DeviceConfig::Flex => "flex",
+        }
+    }
+}
 
 /// The device that a config names, without autodiff.
 pub(crate) fn device(config: DeviceConfig) -> Device {

@@ -16,4 +16,5 @@ pub mod experiment;
 mod interrupt;
 mod output;
 
+pub use device::DeviceConfig;
 pub use experiment::{Experiment, ExperimentConfig, Loaded, SavedModel};

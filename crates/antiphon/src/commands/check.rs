@@ -6,7 +6,7 @@ use antiphon_config::Tree;
 use antiphon_core::{Error, Result};
 
 use super::{Ending, Sets};
-use crate::experiment::Loaded;
+use crate::experiment::{ExperimentConfig, Loaded};
 use crate::output::{print, tell};
 
 /// Check configs: print every setting with its origin, and say everything that is wrong
@@ -26,7 +26,7 @@ impl Arguments {
             match Tree::load(config, &self.sets.set) {
                 Err(error) => wrong.push(error),
                 Ok(tree) => {
-                    print(&format!("# {}\n{}", config.display(), tree.annotated()))?;
+                    print(&format!("# {}\n{}", config.display(), tree.seen_by::<ExperimentConfig>().annotated()))?;
                     match Loaded::from_tree(&tree) {
                         Err(error) => wrong.push(error),
                         Ok(loaded) => {

@@ -7,8 +7,8 @@ use antiphon_config::{Tree, to_toml};
 use antiphon_core::{Error, Result};
 use antiphon_lab::{Run, Runs};
 
-use crate::device::device;
-use crate::experiment::{DeviceConfig, ExperimentConfig, Loaded, SavedModel};
+use crate::device::{DeviceConfig, device};
+use crate::experiment::{ExperimentConfig, Loaded, SavedModel};
 
 /// The sections of which settings can be changed when the model is trained.
 const CHANGEABLE: [&str; 2] = ["search", "evaluate"];

@@ -202,7 +202,8 @@ impl Found<'_> {
 
     fn below(&mut self, section: &str, problems: Vec<Problem>) {
         for problem in problems {
-            self.add(&format!("{section}.{}", problem.place), problem.message);
+            let Problem { place, message } = problem.below(section);
+            self.add(&place, message);
         }
     }
 }

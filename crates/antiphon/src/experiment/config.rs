@@ -1,9 +1,5 @@
 //! A whole experiment as one TOML file.
 
-use std::path::Path;
-
-use antiphon_config::Tree;
-use antiphon_core::{Error, Problem, Result};
 use antiphon_data::{BatchConfig, CorpusConfig};
 use antiphon_decode::SearchConfig;
 use antiphon_eval::MetricConfig;
@@ -14,7 +10,7 @@ use antiphon_train::TrainConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::checks::Sections;
+use crate::device::DeviceConfig;
 
 /// An experiment: data, tokenizers, model, training, search and evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -57,24 +53,6 @@ pub struct ExperimentConfig {
 
 const fn first_seed() -> u64 {
     1
-}
-
-/// Where tensors live.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceConfig {
-    /// Burn's pure-Rust CPU backend.
-    #[default]
-    Flex,
-}
-
-impl DeviceConfig {
-    /// Its name in configs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            DeviceConfig::Flex => "flex",
-        }
-    }
 }
 
 /// The tokenizers: `source` and `target`, or `shared` for both.
@@ -147,45 +125,6 @@ impl EvaluateConfig {
     }
 }
 
-/// A config that was read and has no problems.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// The settings, defaults filled in.
-    pub config: ExperimentConfig,
-    /// What its run is called.
-    pub name: String,
-    /// Settings that are valid but have no effect.
-    pub warnings: Vec<Problem>,
-}
-
-impl Loaded {
-    /// Reads and checks the config in `file` with assignments from the command line.
-    ///
-    /// # Errors
-    /// With all mistakes at once: of the schema, of single sections and between sections.
-    pub fn read(file: &Path, sets: &[String]) -> Result<Self> {
-        Self::from_tree(&Tree::load(file, sets)?)
-    }
-
-    /// Checks what several layers say together.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn from_tree(tree: &Tree) -> Result<Self> {
-        let sections = Sections::of(tree);
-        let whole = tree.read::<ExperimentConfig>();
-        let mut problems = whole.as_ref().err().map_or_else(Vec::new, |error| error.problems.clone());
-        problems.extend(sections.problems(tree));
-        match whole {
-            Ok(config) if problems.is_empty() => {
-                let name = config.name.clone().unwrap_or_else(|| name_of(tree.file()));
-                Ok(Self { config, name, warnings: sections.warnings(tree) })
-            }
-            _ => Err(Error::many(tree.file(), problems)),
-        }
-    }
-}
-
 impl ExperimentConfig {
     /// The settings that decide a run's figures, as JSON: all but its name and the threads, which an
     /// [`Identity`](antiphon_lab::Identity) has of its own, and what is only shown.
@@ -196,29 +135,9 @@ impl ExperimentConfig {
     }
 }
 
-/// `configs/g2p/quickstart.toml` becomes `g2p-quickstart`; a file elsewhere keeps its stem.
-fn name_of(file: &Path) -> String {
-    let plain = file.with_extension("");
-    let parts: Vec<String> = plain.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    let below = parts.iter().rposition(|part| part == "configs").map_or(parts.len().saturating_sub(1), |at| at + 1);
-    parts.get(below..).unwrap_or_default().join("-")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_run_is_called_after_its_config() {
-        for (file, name) in [
-            ("configs/g2p/quickstart.toml", "g2p-quickstart"),
-            ("/home/x/configs/base.toml", "base"),
-            ("../my/run.v2.toml", "run.v2"),
-            ("a.toml", "a"),
-        ] {
-            assert_eq!(name_of(Path::new(file)), name);
-        }
-    }
 
     #[test]
     fn metrics_of_one_name_get_labels_of_their_own() {

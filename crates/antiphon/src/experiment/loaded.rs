@@ -1,0 +1,73 @@
+//! From layers of settings to a config without problems.
+
+use std::path::Path;
+
+use antiphon_config::Tree;
+use antiphon_core::{Error, Problem, Result};
+
+use super::checks::Sections;
+use super::config::ExperimentConfig;
+
+/// A config that was read and has no problems.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings, defaults filled in.
+    pub config: ExperimentConfig,
+    /// What its run is called.
+    pub name: String,
+    /// Settings that are valid but have no effect.
+    pub warnings: Vec<Problem>,
+}
+
+impl Loaded {
+    /// Reads and checks the config in `file` with assignments from the command line.
+    ///
+    /// # Errors
+    /// With all mistakes at once: of the schema, of single sections and between sections.
+    pub fn read(file: &Path, sets: &[String]) -> Result<Self> {
+        Self::from_tree(&Tree::load(file, sets)?)
+    }
+
+    /// Checks what several layers say together.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_tree(tree: &Tree) -> Result<Self> {
+        let sections = Sections::of(tree);
+        let whole = tree.read::<ExperimentConfig>();
+        let mut problems = whole.as_ref().err().map_or_else(Vec::new, |error| error.problems.clone());
+        problems.extend(sections.problems(tree));
+        match whole {
+            Ok(config) if problems.is_empty() => {
+                let name = config.name.clone().unwrap_or_else(|| name_of(tree.file()));
+                Ok(Self { config, name, warnings: sections.warnings(tree) })
+            }
+            _ => Err(Error::many(tree.file(), problems)),
+        }
+    }
+}
+
+/// `configs/g2p/quickstart.toml` becomes `g2p-quickstart`; a file elsewhere keeps its stem.
+fn name_of(file: &Path) -> String {
+    let plain = file.with_extension("");
+    let parts: Vec<String> = plain.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let below = parts.iter().rposition(|part| part == "configs").map_or(parts.len().saturating_sub(1), |at| at + 1);
+    parts.get(below..).unwrap_or_default().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_called_after_its_config() {
+        for (file, name) in [
+            ("configs/g2p/quickstart.toml", "g2p-quickstart"),
+            ("/home/x/configs/base.toml", "base"),
+            ("../my/run.v2.toml", "run.v2"),
+            ("a.toml", "a"),
+        ] {
+            assert_eq!(name_of(Path::new(file)), name);
+        }
+    }
+}
