@@ -6,6 +6,7 @@
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
@@ -29,13 +30,12 @@ impl RecurrentOps for Flex {
         let (x, weight, bias, state) = (dense(x), dense(weight), dense(bias), dense(state));
         let layer = Layer::new(&run, x.shape().as_slice(), slice(&weight));
         let mut gates = into_owned(x);
-        let mut packed = vec![0.0; layer.batch * layer.packed_rows() * layer.hidden];
-        let mut trace = vec![0.0; if save && layer.traced() { layer.batch * layer.steps * layer.hidden } else { 0 }];
-        layer.forward(slice_mut(&mut gates), slice(&bias), slice(&state), &mut packed, &mut trace);
-        let (b, t, h) = (layer.batch, layer.steps, layer.hidden);
-        let packed = wrap(packed, [b, layer.packed_rows(), h]);
-        let trace = if trace.is_empty() { wrap(vec![0.0], [1]) } else { wrap(trace, [b, t, h]) };
-        (packed, if save { gates } else { wrap(vec![0.0], [1]) }, trace)
+        let (packed, trace) = layer.forward(slice_mut(&mut gates), slice(&bias), slice(&state), save);
+        let packed = wrap(packed, [layer.packed_rows(), layer.hidden]);
+        match trace {
+            Some(trace) => (packed, gates, wrap(trace, [layer.batch, layer.steps, layer.hidden])),
+            None => (packed, if save { gates } else { dummy() }, dummy()),
+        }
     }
 
     fn recurrent_backward(
@@ -54,13 +54,21 @@ impl RecurrentOps for Flex {
         let (gradient, weight, state) = (dense(gradient), dense(weight), dense(state));
         let layer = Layer::new(&run, gates.shape().as_slice(), slice(&weight));
         let (b, t, h, g) = (layer.batch, layer.steps, layer.hidden, layer.width);
-        let saved = Saved { packed: slice(&packed), gates: slice(&gates), state: slice(&state) };
-        let mut trace = into_owned(dense(trace));
-        let backward = layer.backward(slice(&gradient), saved, slice_mut(&mut trace), state_gradient);
-        let n = run.cell.states();
-        let ds = if state_gradient { wrap(backward.state, [b, n * h]) } else { wrap(vec![0.0], [1]) };
-        (wrap(backward.x, [b, t, g]), wrap(backward.weight, [h, g]), wrap(backward.bias, [run.cell.biases() * h]), ds)
+        let mut trace = layer.traced().then(|| into_owned(dense(trace)));
+        let found = layer.backward(
+            slice(&gradient),
+            Saved { packed: slice(&packed), gates: slice(&gates), state: slice(&state) },
+            trace.as_mut().map(slice_mut),
+            state_gradient,
+        );
+        let ds = if state_gradient { wrap(found.state, [b, run.cell.states() * h]) } else { dummy() };
+        (wrap(found.x, [b, t, g]), wrap(found.weight, [h, g]), wrap(found.bias, [run.cell.biases() * h]), ds)
     }
+}
+
+/// Stands where nothing is to be handed over.
+fn dummy() -> FlexTensor {
+    wrap(vec![0.0], [1])
 }
 
 /// A layer with its sizes: `B`, `T`, `H`, `G·H`.
@@ -89,15 +97,60 @@ struct Gradient {
     state: Vec<f32>,
 }
 
+/// A block of rows on its way forward.
+struct Forward<'a> {
+    /// Number of its first row.
+    first: usize,
+    /// Projected inputs, become activated gates.
+    gates: &'a mut [f32],
+    /// The initial state.
+    state: &'a [f32],
+    sequence: &'a mut [f32],
+    /// The final cell of an LSTM.
+    cell: Option<&'a mut [f32]>,
+    /// Cells (LSTM) or products in the reset gate (GRU) of every step, if they are to be saved.
+    trace: Option<&'a mut [f32]>,
+}
+
+/// A block of rows on its way back.
+struct Backward<'a> {
+    first: usize,
+    gates: &'a [f32],
+    state: &'a [f32],
+    sequence: &'a [f32],
+    /// The gradient of the sequence, and of the final cell of an LSTM.
+    gradient: (&'a [f32], Option<&'a [f32]>),
+    /// As the forward pass left it; the GRU's becomes the gradient of its products.
+    trace: Option<&'a mut [f32]>,
+    dx: &'a mut [f32],
+    /// The state before each step.
+    before: &'a mut [f32],
+    ds: &'a mut [f32],
+    db: &'a mut [f32],
+}
+
+/// A buffer cut into blocks of `size`; `count` times nothing, if there is none.
+fn blocks_mut(buffer: Option<&mut [f32]>, size: usize, count: usize) -> Vec<Option<&mut [f32]>> {
+    match buffer {
+        Some(buffer) => buffer.chunks_mut(size).map(Some).collect(),
+        None => (0..count).map(|_| None).collect(),
+    }
+}
+
 impl<'a> Layer<'a> {
     fn new(run: &'a Recurrence, x: &[usize], weight: &'a [f32]) -> Self {
         let (batch, steps, width) = (x[0], x[1], x[2]);
         Self { run, weight, batch, steps, width, hidden: width / run.cell.gates() }
     }
 
-    /// Rows a sequence takes in the packed output.
+    /// Rows of the packed output.
     fn packed_rows(&self) -> usize {
-        self.steps + self.run.cell.states() - 1
+        self.batch * (self.steps + self.run.cell.states() - 1)
+    }
+
+    /// Numbers in a sequence of hidden states.
+    fn sequence_len(&self) -> usize {
+        self.batch * self.steps * self.hidden
     }
 
     /// Whether the backward pass needs more than gates and outputs: cells (LSTM), or products in the reset gate (GRU).
@@ -110,46 +163,43 @@ impl<'a> Layer<'a> {
         self.batch.div_ceil(rayon::current_num_threads()).max(8).min(self.batch.max(1))
     }
 
-    /// `gates`: projected inputs on entry, activated gates on return. `trace` may be empty.
-    fn forward(&self, gates: &mut [f32], bias: &[f32], state: &[f32], packed: &mut [f32], trace: &mut [f32]) {
-        let rows = self.rows_per_block();
-        let (h, n) = (self.hidden, self.run.cell.states());
+    /// `gates`: projected inputs on entry, activated gates on return. → packed output, and the trace if `save`
+    fn forward(&self, gates: &mut [f32], bias: &[f32], state: &[f32], save: bool) -> (Vec<f32>, Option<Vec<f32>>) {
+        let (rows, h, t, n) = (self.rows_per_block(), self.hidden, self.steps, self.run.cell.states());
         let weight = Packed::new(self.weight, Strides::rows(self.width), [h, self.width]);
-        let (gate_chunk, packed_chunk) = (rows * self.steps * self.width, rows * self.packed_rows() * h);
-        let blocks = gates.par_chunks_mut(gate_chunk).zip(packed.par_chunks_mut(packed_chunk));
-        let blocks = blocks.zip(state.par_chunks(rows * n * h)).enumerate();
-        if trace.is_empty() {
-            blocks.for_each(|(k, ((gates, packed), state))| {
-                self.forward_block(k * rows, &weight, gates, bias, state, packed, None);
-            });
-        } else {
-            blocks.zip(trace.par_chunks_mut(rows * self.steps * h)).for_each(
-                |((k, ((gates, packed), state)), trace)| {
-                    self.forward_block(k * rows, &weight, gates, bias, state, packed, Some(trace));
-                },
-            );
-        }
+        let mut packed = vec![0.0; self.packed_rows() * h];
+        let mut trace = (save && self.traced()).then(|| vec![0.0; self.sequence_len()]);
+        let (sequence, cell) = packed.split_at_mut(self.sequence_len());
+        let count = self.batch.div_ceil(rows);
+        let cells = blocks_mut((n == 2).then_some(cell), rows * h, count);
+        let traces = blocks_mut(trace.as_deref_mut(), rows * t * h, count);
+        let blocks = gates.chunks_mut(rows * t * self.width).zip(state.chunks(rows * n * h));
+        let blocks = blocks.zip(sequence.chunks_mut(rows * t * h)).zip(cells.into_iter().zip(traces)).enumerate();
+        let blocks: Vec<Forward<'_>> = blocks
+            .map(|(k, (((gates, state), sequence), (cell, trace)))| Forward {
+                first: k * rows,
+                gates,
+                state,
+                sequence,
+                cell,
+                trace,
+            })
+            .collect();
+        blocks.into_par_iter().for_each(|block| self.forward_block(block, &weight, bias));
+        (packed, trace)
     }
 
-    /// Walks the rows from `first` on through all steps.
-    fn forward_block(
-        &self,
-        first: usize,
-        weight: &Packed,
-        gates: &mut [f32],
-        bias: &[f32],
-        state: &[f32],
-        packed: &mut [f32],
-        mut trace: Option<&mut [f32]>,
-    ) {
-        let (h, g, steps, lstm) = (self.hidden, self.width, self.steps, self.run.cell == Cell::Lstm);
-        let n = self.run.cell.states();
-        let rows = state.len() / (n * h);
-        let mut hidden: Vec<f32> = state.chunks_exact(n * h).flat_map(|row| &row[..h]).copied().collect();
+    /// Walks a block's rows through all steps.
+    fn forward_block(&self, mut block: Forward<'_>, weight: &Packed, bias: &[f32]) {
+        let (h, g, steps, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
+        let rows = block.state.len() / (n * h);
+        let mut hidden: Vec<f32> = block.state.chunks_exact(n * h).flat_map(|row| &row[..h]).copied().collect();
         // An LSTM's cells; the GRU's inner products of the current step.
         let mut inner = vec![0.0; rows * h];
-        if lstm {
-            inner.chunks_exact_mut(h).zip(state.chunks_exact(n * h)).for_each(|(c, row)| c.copy_from_slice(&row[h..]));
+        if block.cell.is_some() {
+            for (c, row) in inner.chunks_exact_mut(h).zip(block.state.chunks_exact(n * h)) {
+                c.copy_from_slice(&row[h..]);
+            }
         }
         let mut z = vec![0.0; rows * g];
         // A zero state needs no product.
@@ -160,142 +210,135 @@ impl<'a> Layer<'a> {
             }
             at_zero = false;
             for r in 0..rows {
-                let (h_row, c_row) = (&mut hidden[r * h..][..h], &mut inner[r * h..][..h]);
-                if self.run.is_live(first + r, t) {
-                    let (x, z) = (&mut gates[(r * steps + t) * g..][..g], &z[r * g..][..g]);
+                let (h_row, c_row, at) = (&mut hidden[r * h..][..h], &mut inner[r * h..][..h], r * steps + t);
+                if self.run.is_live(block.first + r, t) {
+                    let (x, z) = (&mut block.gates[at * g..][..g], &z[r * g..][..g]);
                     match self.run.cell {
                         Cell::Rnn => gates::rnn_forward(x, z, bias, h_row),
                         Cell::Lstm => gates::lstm_forward(x, z, bias, c_row, h_row),
                         Cell::Gru => gates::gru_forward(x, z, bias, c_row, h_row),
                     }
                 }
-                packed[(r * self.packed_rows() + t) * h..][..h].copy_from_slice(h_row);
-                if let Some(trace) = trace.as_deref_mut() {
-                    trace[(r * steps + t) * h..][..h].copy_from_slice(c_row);
+                block.sequence[at * h..][..h].copy_from_slice(h_row);
+                if let Some(trace) = block.trace.as_deref_mut() {
+                    trace[at * h..][..h].copy_from_slice(c_row);
                 }
             }
         }
-        if lstm {
-            for (row, cell) in packed.chunks_exact_mut(self.packed_rows() * h).zip(inner.chunks_exact(h)) {
-                row[steps * h..].copy_from_slice(cell);
-            }
+        if let Some(cell) = block.cell {
+            cell.copy_from_slice(&inner);
         }
     }
 
-    /// `trace`: as `forward` left it; the GRU's becomes the gradient of the inner products.
-    fn backward(&self, gradient: &[f32], saved: Saved<'_>, trace: &mut [f32], state_gradient: bool) -> Gradient {
-        let (h, g, steps, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
+    fn backward(
+        &self,
+        gradient: &[f32],
+        saved: Saved<'_>,
+        mut trace: Option<&mut [f32]>,
+        state_gradient: bool,
+    ) -> Gradient {
+        let (h, g, t, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
         let (rows, biases) = (self.rows_per_block(), self.run.cell.biases() * h);
-        let mut dx = vec![0.0; self.batch * steps * g];
-        let mut before = vec![0.0; self.batch * steps * h];
-        let mut ds = vec![0.0; self.batch * n * h];
-        let blocks = self.batch.div_ceil(rows);
+        let count = self.batch.div_ceil(rows);
         let transposed = Packed::new(self.weight, Strides::transposed(g), [g, h]);
-        let mut partial_bias = vec![0.0; blocks * biases];
-        let whole = |trace: &mut [f32]| trace.len() == self.batch * steps * h;
-        let trace_chunk = if self.traced() && whole(trace) { rows * steps * h } else { 1 };
-        let mut no_trace = vec![0.0; if self.traced() { 0 } else { blocks }];
-        let trace = if self.traced() { trace } else { no_trace.as_mut_slice() };
-        dx.par_chunks_mut(rows * steps * g)
-            .zip(before.par_chunks_mut(rows * steps * h))
-            .zip(ds.par_chunks_mut(rows * n * h))
-            .zip(partial_bias.par_chunks_mut(biases))
-            .zip(trace.par_chunks_mut(trace_chunk))
+        let mut dx = vec![0.0; self.batch * t * g];
+        let mut before = vec![0.0; self.sequence_len()];
+        let mut ds = vec![0.0; self.batch * n * h];
+        let mut partial_bias = vec![0.0; count * biases];
+        let (sequence, _) = saved.packed.split_at(self.sequence_len());
+        let (of_sequence, of_cell) = gradient.split_at(self.sequence_len());
+        let traces = blocks_mut(trace.as_deref_mut(), rows * t * h, count);
+        let written = dx.chunks_mut(rows * t * g).zip(before.chunks_mut(rows * t * h));
+        let written = written.zip(ds.chunks_mut(rows * n * h)).zip(partial_bias.chunks_mut(biases)).zip(traces);
+        let blocks: Vec<Backward<'_>> = written
             .enumerate()
-            .for_each(|(k, ((((dx, before), ds), db), trace))| {
+            .map(|(k, ((((dx, before), ds), db), trace))| {
                 let first = k * rows;
-                let cut = |from: &'_ [f32], width: usize| -> std::ops::Range<usize> {
-                    first * width..((first + rows) * width).min(from.len())
-                };
-                let saved = Saved {
-                    packed: &saved.packed[cut(saved.packed, self.packed_rows() * h)],
-                    gates: &saved.gates[cut(saved.gates, steps * g)],
+                let taken = ds.len() / (n * h);
+                let cut = |from: &'_ [f32], width: usize| first * width..((first + taken) * width).min(from.len());
+                let cell = (n == 2).then(|| &of_cell[cut(of_cell, h)]);
+                Backward {
+                    first,
+                    gates: &saved.gates[cut(saved.gates, t * g)],
                     state: &saved.state[cut(saved.state, n * h)],
-                };
-                let gradient = &gradient[cut(gradient, self.packed_rows() * h)];
-                let out = Block { dx, before, ds, db };
-                self.backward_block(first, &transposed, gradient, saved, trace, out, state_gradient);
-            });
+                    sequence: &sequence[cut(sequence, t * h)],
+                    gradient: (&of_sequence[cut(of_sequence, t * h)], cell),
+                    trace,
+                    dx,
+                    before,
+                    ds,
+                    db,
+                }
+            })
+            .collect();
+        blocks.into_par_iter().for_each(|block| self.backward_block(block, &transposed, state_gradient));
         let mut bias = vec![0.0; biases];
         for partial in partial_bias.chunks_exact(biases) {
             bias.iter_mut().zip(partial).for_each(|(sum, p)| *sum += p);
         }
         let mut weight = vec![0.0; h * g];
-        let (all, left, to) = (self.batch * steps, Strides::transposed(h), Strides::rows(g));
+        let (all, left, to) = (self.batch * t, Strides::transposed(h), Strides::rows(g));
         // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
         let own = if self.run.cell == Cell::Gru { g - h } else { g };
         product([h, own, all], &mut weight, to, false, &before, left, &dx, Strides::rows(g));
-        if own < g {
-            product([h, h, all], &mut weight, to.at(own), false, &before, left, trace, Strides::rows(h));
+        if let (true, Some(dq)) = (own < g, trace) {
+            product([h, h, all], &mut weight, to.at(own), false, &before, left, dq, Strides::rows(h));
         }
         Gradient { x: dx, weight, bias, state: ds }
     }
 
-    fn backward_block(
-        &self,
-        first: usize,
-        transposed: &Packed,
-        gradient: &[f32],
-        saved: Saved<'_>,
-        trace: &mut [f32],
-        out: Block<'_>,
-        state_gradient: bool,
-    ) {
+    fn backward_block(&self, mut block: Backward<'_>, transposed: &Packed, state_gradient: bool) {
         let (h, g, steps, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
-        let (rows, packed_rows, lstm) = (saved.state.len() / (n * h), self.packed_rows(), self.run.cell == Cell::Lstm);
+        let rows = block.state.len() / (n * h);
         let mut dh = vec![0.0; rows * h];
-        let mut dc = vec![0.0; rows * h];
-        if lstm {
-            for (dc, gradient) in dc.chunks_exact_mut(h).zip(gradient.chunks_exact(packed_rows * h)) {
-                dc.copy_from_slice(&gradient[steps * h..]);
-            }
-        }
+        let mut dc = block.gradient.1.map_or_else(Vec::new, <[f32]>::to_vec);
         // The gradient of the recurrent products of one step, dense.
         let mut dz = vec![0.0; rows * g];
         let order: Vec<usize> = self.run.order(steps).collect();
         for (s, &t) in order.iter().enumerate().rev() {
             for r in 0..rows {
-                let before = match s {
-                    0 => &saved.state[r * n * h..][..h],
-                    _ => &saved.packed[(r * packed_rows + order[s - 1]) * h..][..h],
-                };
-                out.before[(r * steps + t) * h..][..h].copy_from_slice(before);
-                let dh = &mut dh[r * h..][..h];
-                let given = &gradient[(r * packed_rows + t) * h..][..h];
-                dh.iter_mut().zip(given).for_each(|(sum, d)| *sum += d);
                 let at = r * steps + t;
-                let dz = &mut dz[r * g..][..g];
-                if !self.run.is_live(first + r, t) {
+                let last = s.checked_sub(1).map(|s| r * steps + order[s]);
+                let before = match last {
+                    None => &block.state[r * n * h..][..h],
+                    Some(last) => &block.sequence[last * h..][..h],
+                };
+                block.before[at * h..][..h].copy_from_slice(before);
+                let (dh, dz) = (&mut dh[r * h..][..h], &mut dz[r * g..][..g]);
+                let given = &block.gradient.0[at * h..][..h];
+                dh.iter_mut().zip(given).for_each(|(sum, d)| *sum += d);
+                if !self.run.is_live(block.first + r, t) {
                     // Carried: the gradient passes to the step before; what forward left in the trace is no gradient.
                     dz.fill(0.0);
-                    if self.run.cell == Cell::Gru {
+                    if let (Cell::Gru, Some(trace)) = (self.run.cell, block.trace.as_deref_mut()) {
                         trace[at * h..][..h].fill(0.0);
                     }
                     continue;
                 }
-                let (gates, dx) = (&saved.gates[at * g..][..g], &mut out.dx[at * g..][..g]);
-                match self.run.cell {
-                    Cell::Rnn => {
-                        gates::rnn_backward(gates, dh, dx, out.db);
-                        dh.fill(0.0);
-                        dz.copy_from_slice(dx);
-                    }
-                    Cell::Lstm => {
-                        let cell = &trace[at * h..][..h];
-                        let c_before = match s {
-                            0 => &saved.state[r * n * h + h..][..h],
-                            _ => &trace[(r * steps + order[s - 1]) * h..][..h],
+                let (gates, dx) = (&block.gates[at * g..][..g], &mut block.dx[at * g..][..g]);
+                match (self.run.cell, block.trace.as_deref_mut()) {
+                    (Cell::Lstm, Some(trace)) => {
+                        let c_before = match last {
+                            None => &block.state[r * n * h + h..][..h],
+                            Some(last) => &trace[last * h..][..h],
                         };
-                        gates::lstm_backward(gates, cell, c_before, dh, &mut dc[r * h..][..h], dx, out.db);
+                        let cell = &trace[at * h..][..h];
+                        gates::lstm_backward(gates, cell, c_before, dh, &mut dc[r * h..][..h], dx, block.db);
                         dh.fill(0.0);
                         dz.copy_from_slice(dx);
                     }
-                    Cell::Gru => {
+                    (Cell::Gru, Some(trace)) => {
                         let q = &mut trace[at * h..][..h];
-                        gates::gru_backward(gates, before, dh, dx, q, out.db);
+                        gates::gru_backward(gates, before, dh, dx, q, block.db);
                         dz[..g - h].copy_from_slice(&dx[..g - h]);
                         dz[g - h..].copy_from_slice(q);
                     }
+                    (Cell::Rnn, _) => {
+                        gates::rnn_backward(gates, dh, dx, block.db);
+                        dh.fill(0.0);
+                        dz.copy_from_slice(dx);
+                    }
+                    (Cell::Lstm | Cell::Gru, None) => unreachable!("these cells are traced"),
                 }
             }
             if s > 0 || state_gradient {
@@ -303,28 +346,19 @@ impl<'a> Layer<'a> {
             }
         }
         for r in 0..rows {
-            let ds = &mut out.ds[r * n * h..][..n * h];
-            ds[..h].copy_from_slice(&dh[r * h..][..h]);
-            if lstm {
-                ds[h..].copy_from_slice(&dc[r * h..][..h]);
+            let (ds_h, ds_c) = block.ds[r * n * h..][..n * h].split_at_mut(h);
+            ds_h.copy_from_slice(&dh[r * h..][..h]);
+            if n == 2 {
+                ds_c.copy_from_slice(&dc[r * h..][..h]);
             }
         }
     }
-}
-
-/// A thread's share of what the backward pass writes.
-struct Block<'a> {
-    dx: &'a mut [f32],
-    before: &'a mut [f32],
-    ds: &'a mut [f32],
-    db: &'a mut [f32],
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use antiphon_core::random::Key;
-    use burn::backend::flex::FlexTensor;
     use burn::tensor::{DType, TensorData};
     use std::sync::Arc;
 
@@ -341,7 +375,7 @@ mod tests {
             random("w", &[h, cell.gates() * h]),
             random("b", &[cell.biases() * h]),
             random("s", &[b, cell.states() * h]),
-            random("g", &[b, t + cell.states() - 1, h]),
+            random("g", &[b * (t + cell.states() - 1), h]),
         ]
     }
 

@@ -23,7 +23,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
-use burn::tensor::{Tensor, s};
+use burn::tensor::Tensor;
 
 /// The recurrent unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,32 +87,35 @@ impl Recurrence {
     }
 }
 
-/// The result of [`recurrent`]: a view that is sliced on demand, since each slice costs a copy of its gradient.
+/// The result of [`recurrent`]: sliced on demand, since each slice costs a pass over its gradient.
 #[derive(Debug, Clone)]
 pub struct Recurrent {
-    /// `[B, T + N − 1, H]`: the hidden states, then the final cell of an LSTM.
-    packed: Tensor<3>,
+    /// `[B·(T + N − 1), H]`: the hidden states row by row, then the final cells of an LSTM.
+    packed: Tensor<2>,
+    batch: usize,
     steps: usize,
-    cell: Cell,
-    reverse: bool,
+    run: Recurrence,
 }
 
 impl Recurrent {
     /// `[B, T, H]`: the hidden state of every step; padded steps repeat the carried state.
     pub fn sequence(&self) -> Tensor<3> {
-        match self.cell {
-            Cell::Rnn | Cell::Gru => self.packed.clone(),
-            Cell::Lstm => self.packed.clone().slice(s![.., 0..self.steps, ..]),
-        }
+        let ([_, hidden], rows) = (self.packed.dims(), self.batch * self.steps);
+        let packed = self.packed.clone();
+        let sequence = if self.run.cell == Cell::Lstm { packed.narrow(0, 0, rows) } else { packed };
+        sequence.reshape([self.batch, self.steps, hidden])
     }
 
     /// `[B, N·H]`: the final state, `h` then `c`, as [`recurrent`] takes it.
     pub fn state(&self) -> Tensor<2> {
-        let last = if self.reverse { 0 } else { self.steps - 1 };
-        let row = |t: usize| self.packed.clone().slice(s![.., t..t + 1, ..]).squeeze_dim::<2>(1);
-        match self.cell {
-            Cell::Rnn | Cell::Gru => row(last),
-            Cell::Lstm => Tensor::cat(vec![row(last), row(self.steps)], 1),
+        let last = if self.run.reverse { 0 } else { self.steps - 1 };
+        let hidden = self.sequence().narrow(1, last, 1).squeeze_dim::<2>(1);
+        match self.run.cell {
+            Cell::Rnn | Cell::Gru => hidden,
+            Cell::Lstm => {
+                let cells = self.packed.clone().narrow(0, self.batch * self.steps, self.batch);
+                Tensor::cat(vec![hidden, cells], 1)
+            }
         }
     }
 }
@@ -135,7 +138,7 @@ pub fn recurrent(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, state: Tensor
         state.into_dispatch(),
         run.clone(),
     );
-    Recurrent { packed: Tensor::from_dispatch(packed), steps, cell: run.cell, reverse: run.reverse }
+    Recurrent { packed: Tensor::from_dispatch(packed), batch, steps, run: run.clone() }
 }
 
 /// The operation as Burn's backends see it.

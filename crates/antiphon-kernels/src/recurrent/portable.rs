@@ -38,6 +38,18 @@ fn stack<B: Backend>(steps: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     B::float_cat(steps.into_iter().map(expand).collect(), 1)
 }
 
+/// `[B·T, N]` from `[B, T, N]`.
+fn flat<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
+    let dims = tensor.shape();
+    B::float_reshape(tensor, shape([dims[0] * dims[1], dims[2]]))
+}
+
+/// Rows `range` of a `[_, N]` tensor.
+fn rows<B: Backend>(tensor: &FloatTensor<B>, range: std::ops::Range<usize>) -> FloatTensor<B> {
+    let n = tensor.shape()[1];
+    B::float_slice(tensor.clone(), &[Slice::from(range), Slice::from(0..n)])
+}
+
 /// One tensor a step, filled in any order.
 fn in_order<T>(steps: Vec<Option<T>>) -> Vec<T> {
     steps.into_iter().map(|step| step.expect("every step was taken")).collect()
@@ -116,11 +128,11 @@ pub(super) fn forward<B: Backend>(
         h = choose::<B>(&masks[t], new, h);
         (sequence[t], gates[t], trace[t]) = (Some(h.clone()), Some(gate), Some(saved));
     }
-    let mut packed = in_order(sequence);
+    let mut packed = vec![flat::<B>(stack::<B>(in_order(sequence)))];
     if run.cell == Cell::Lstm {
         packed.push(c);
     }
-    (stack::<B>(packed), stack::<B>(in_order(gates)), stack::<B>(in_order(trace)))
+    (B::float_cat(packed, 0), stack::<B>(in_order(gates)), stack::<B>(in_order(trace)))
 }
 
 /// See [`super::RecurrentOps::recurrent_backward`].
@@ -138,8 +150,14 @@ pub(super) fn backward<B: Backend>(
     let masks = masks::<B>(&gates, steps, run);
     let transposed = B::float_transpose(weight);
     let zeros = || B::float_mul_scalar(block::<B>(&state, 0, hidden), 0.0.into());
+    let of_sequence =
+        |packed: &FloatTensor<B>| B::float_reshape(rows::<B>(packed, 0..batch * steps), shape([batch, steps, hidden]));
+    let (sequence, given) = (of_sequence(&packed), of_sequence(&gradient));
     let mut dh = zeros();
-    let mut dc = if run.cell == Cell::Lstm { step::<B>(&gradient, steps) } else { zeros() };
+    let mut dc = match run.cell {
+        Cell::Lstm => rows::<B>(&gradient, batch * steps..batch * (steps + 1)),
+        Cell::Rnn | Cell::Gru => zeros(),
+    };
     let (mut dx, mut dz, mut previous) = (vec![None; steps], vec![None; steps], vec![None; steps]);
     let order: Vec<usize> = run.order(steps).collect();
     let mul = B::float_mul;
@@ -151,9 +169,9 @@ pub(super) fn backward<B: Backend>(
             0 => block::<B>(&state, k, hidden),
             _ => step::<B>(tensor, order[s - 1]),
         };
-        let (h_previous, gate) = (before(&packed, 0), step::<B>(&gates, t));
+        let (h_previous, gate) = (before(&sequence, 0), step::<B>(&gates, t));
         let part = |k: usize| block::<B>(&gate, k, hidden);
-        let total = B::float_add(dh.clone(), step::<B>(&gradient, t));
+        let total = B::float_add(dh.clone(), step::<B>(&given, t));
         let (direct, to_input, to_product) = match run.cell {
             Cell::Rnn => {
                 let da = tangent(total.clone(), &gate);
@@ -194,18 +212,14 @@ pub(super) fn backward<B: Backend>(
         dh = B::float_add(choose::<B>(&masks[t], direct, total), through);
         (dx[t], dz[t], previous[t]) = (Some(to_input), Some(to_product), Some(h_previous));
     }
-    let flat = |v: FloatTensor<B>| {
-        let n = v.shape()[2];
-        B::float_reshape(v, shape([batch * steps, n]))
-    };
-    let (dx, dz) = (stack::<B>(in_order(dx)), flat(stack::<B>(in_order(dz))));
-    let previous = flat(stack::<B>(in_order(previous)));
+    let (dx, dz) = (stack::<B>(in_order(dx)), flat::<B>(stack::<B>(in_order(dz))));
+    let previous = flat::<B>(stack::<B>(in_order(previous)));
     let dw = B::float_matmul(B::float_transpose(previous), dz.clone());
     let total = |v: FloatTensor<B>| {
         let n = v.shape()[1];
         B::float_reshape(B::float_sum_dim(v, 0), shape([n]))
     };
-    let mut db = total(flat(dx.clone()));
+    let mut db = total(flat::<B>(dx.clone()));
     if run.cell == Cell::Gru {
         db = B::float_cat(vec![db, total(block::<B>(&dz, 2, hidden))], 0);
     }
