@@ -55,7 +55,7 @@ pub fn token_scores(projection: Projection) -> TokenScores {
     let n = projection.targets.len();
     let (states, weight, bias, targets) = parts(projection);
     let scores = Tensor::<2>::from_dispatch(<Dispatch as LossOps>::token_scores(states, weight, bias, targets));
-    let scores: Vec<f32> = scores.into_data().convert::<f32>().try_to_vec().expect("f32 scores");
+    let scores: Vec<f32> = scores.into_data().convert::<f32>().try_into_vec().expect("f32 scores");
     TokenScores {
         log_probs: scores[..n].to_vec(),
         // No other logit was greater: the largest log-probability is the target's own.

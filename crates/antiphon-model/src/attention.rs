@@ -52,7 +52,7 @@ pub struct GeneralAttentionConfig {}
 #[serde(deny_unknown_fields, default)]
 pub struct AdditiveAttentionConfig {
     /// `A`: the width in which query and memory meet.
-    #[schemars(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 8192))]
     pub width: usize,
 }
 

@@ -55,6 +55,14 @@ pub(crate) struct DecoderShape {
 }
 
 impl BridgeConfig {
+    /// Whether anything of the encoder's state goes across.
+    pub(crate) fn carries(&self) -> bool {
+        match self {
+            BridgeConfig::Zero(_) => false,
+            BridgeConfig::Copy(_) | BridgeConfig::Linear(_) => true,
+        }
+    }
+
     pub(crate) fn problems(&self, encoder: EncoderShape, decoder: DecoderShape) -> Vec<Problem> {
         let needs_equal_states = match self {
             BridgeConfig::Copy(_) => true,

@@ -40,7 +40,7 @@ impl Default for DecoderConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct RecurrentDecoderConfig {
     /// The width of a layer.
-    #[schemars(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 8192))]
     pub hidden: usize,
     /// How many layers are stacked.
     #[schemars(range(min = 1, max = 64))]
@@ -91,6 +91,16 @@ impl DecoderConfig {
             Some(width) if !config.attention.is_none() => width,
             _ => config.hidden,
         }
+    }
+
+    /// Whether it looks at the memory.
+    pub(crate) fn attends(&self) -> bool {
+        !self.parts().1.attention.is_none()
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<Problem> {
+        let (cell, config) = self.parts();
+        config.initial.warnings(cell)
     }
 
     pub(crate) fn problems(&self, memory: usize) -> Vec<Problem> {
@@ -235,18 +245,19 @@ impl Decoder {
             Some(key) => dropout(x, self.rate, key.named(name).numbered(l as u64)),
             None => x,
         };
-        let mut projected = projected;
         let mut states = Vec::with_capacity(self.layers.len());
-        let mut hidden = None;
-        for (l, (layer, start)) in self.layers.iter().zip(state.layers).enumerate() {
-            if let Some(below) = hidden.take() {
-                projected = layer.project(&Input::Vectors(drop(below, "layer", l)));
-            }
-            let run = layer.run(projected.clone(), start, None);
+        let mut run_layer = |layer: &RecurrentLayer, projected: Tensor<3>, start: Tensor<2>| {
+            let run = layer.run(projected, start, None);
             states.push(run.state());
-            hidden = Some(run.sequence());
+            run.sequence()
+        };
+        let mut layers = self.layers.iter().zip(state.layers).enumerate();
+        let (_, (first, start)) = layers.next().expect("a decoder has a layer");
+        let mut hidden = run_layer(first, projected, start);
+        for (l, (layer, start)) in layers {
+            let projected = layer.project(&Input::Vectors(drop(hidden, "layer", l)));
+            hidden = run_layer(layer, projected, start);
         }
-        let hidden = hidden.expect("a decoder has a layer");
         let (outputs, attention) = match (&self.attention, &self.readout, prepared) {
             (Some(attention), Some(readout), Some(prepared)) => {
                 let (context, weights) = attention.attend(hidden.clone(), prepared);

@@ -31,7 +31,7 @@ impl Default for EmbeddingConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct TableConfig {
     /// The width of a vector.
-    #[schemars(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 8192))]
     pub size: usize,
     /// The share of numbers that training drops from the vectors.
     #[schemars(range(min = 0.0, max = 0.95))]

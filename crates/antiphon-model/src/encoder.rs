@@ -36,7 +36,7 @@ impl Default for EncoderConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct RecurrentEncoderConfig {
     /// The width of a layer, in each direction.
-    #[schemars(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 8192))]
     pub hidden: usize,
     /// How many layers are stacked.
     #[schemars(range(min = 1, max = 64))]
@@ -73,11 +73,12 @@ impl EncoderConfig {
     }
 
     pub(crate) fn warnings(&self) -> Vec<Problem> {
-        let (_, config) = self.parts();
-        let idle = config.dropout > 0.0 && config.layers == 1;
-        idle.then(|| Problem { place: "dropout".into(), message: "has no effect with a single layer".into() })
-            .into_iter()
-            .collect()
+        let (cell, config) = self.parts();
+        let mut warnings = config.initial.warnings(cell);
+        if config.dropout > 0.0 && config.layers == 1 {
+            warnings.push(Problem { place: "dropout".into(), message: "has no effect with a single layer".into() });
+        }
+        warnings
     }
 
     /// An encoder of inputs of width `input`.

@@ -71,6 +71,11 @@ impl ModelConfig {
         let mut problems: Vec<Problem> = below("bridge", self.bridge.problems(encoder, self.decoder.shape()))
             .chain(below("decoder", self.decoder.problems(encoder.memory)))
             .collect();
+        if !self.bridge.carries() && !self.decoder.attends() {
+            let message = "`zero` without attention leaves the decoder without its source; choose another bridge, or an \
+                           attention in `model.decoder.attention.kind`";
+            problems.push(Problem { place: "bridge.kind".into(), message: message.into() });
+        }
         let mut tied = |message: String| problems.push(Problem { place: "tied".into(), message });
         match (self.tied, self.target.size()) {
             (Tied::None, _) => {}
@@ -82,8 +87,8 @@ impl ModelConfig {
                  {size}",
                 self.decoder.output(Some(size))
             )),
-            (Tied::All, size) if self.source.size() != size => {
-                tied("`all` needs source and target embeddings of one size".into());
+            (Tied::All, _) if self.source != self.target => {
+                tied("`all` is one table for both sides: `model.source` and `model.target` must be equal".into());
             }
             _ => {}
         }
@@ -92,7 +97,7 @@ impl ModelConfig {
 
     /// What is valid but has no effect, with places below `[model]`.
     pub fn warnings(&self) -> Vec<Problem> {
-        below("encoder", self.encoder.warnings()).collect()
+        below("encoder", self.encoder.warnings()).chain(below("decoder", self.decoder.warnings())).collect()
     }
 
     /// A model with initial parameters drawn under `key`; on an autodiff device they can be trained.

@@ -1,5 +1,6 @@
 //! Recurrent layers, shared by encoders and decoders: parameters around [`antiphon_kernels::recurrent`].
 
+use antiphon_core::Problem;
 use antiphon_core::random::Key;
 use antiphon_kernels::{Cell, Recurrence, Recurrent, recurrent};
 use burn::module::{Module, Param};
@@ -26,6 +27,16 @@ pub struct InitialConfig {
 impl Default for InitialConfig {
     fn default() -> Self {
         Self { input: Initial::GlorotUniform, recurrent: Initial::Orthogonal, forget_bias: 1.0 }
+    }
+}
+
+impl InitialConfig {
+    /// What has no effect with a kind of cell.
+    pub(crate) fn warnings(&self, cell: Cell) -> Vec<Problem> {
+        let idle = cell != Cell::Lstm && self.forget_bias != Self::default().forget_bias;
+        let message = "has no effect: only an LSTM has a forget gate";
+        let place = "initial.forget_bias";
+        idle.then(|| Problem { place: place.into(), message: message.into() }).into_iter().collect()
     }
 }
 

@@ -54,7 +54,7 @@ impl<'m> Session<'m> {
 }
 
 fn numbers(data: TensorData) -> Vec<f32> {
-    data.convert::<f32>().try_to_vec().expect("float numbers convert to f32")
+    data.convert::<f32>().try_into_vec().expect("float numbers convert to f32")
 }
 
 impl StepSession for Session<'_> {

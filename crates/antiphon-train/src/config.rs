@@ -141,6 +141,10 @@ impl TrainConfig {
         found.demand(self.checkpoint.keep >= 1, "checkpoint.keep", || "must be at least 1".into());
         self.optimizer.problems(&mut found);
         self.schedule.problems(&mut found);
+        let (rate, floor) = (self.optimizer.learning_rate(), self.schedule.floor());
+        found.demand(floor <= rate, "schedule.floor", || {
+            format!("lies above `optimizer.learning_rate`, which it would raise from {rate} to {floor}")
+        });
         let looks = self.validate.every_epochs > 0 || self.validate.every_steps > 0;
         found.demand(looks || self.stop.patience == 0, "stop.patience", || {
             "early stopping needs validation: set `validate.every_epochs` or `validate.every_steps`".into()
@@ -169,12 +173,15 @@ impl Found {
     }
 
     pub(crate) fn positive(&mut self, value: f64, place: &str) {
-        self.demand(value.is_finite() && value > 0.0, place, || format!("must be above 0, got {value}"));
+        // As the single-precision number that it becomes.
+        let becomes = value as f32;
+        self.demand(becomes.is_finite() && becomes > 0.0, place, || format!("must be above 0, got {value}"));
     }
 
     /// A decay rate of a moving average.
     pub(crate) fn decay(&mut self, value: f64, place: &str) {
-        self.demand((0.0..1.0).contains(&value), place, || format!("must be at least 0 and below 1, got {value}"));
+        let becomes = value as f32;
+        self.demand((0.0..1.0).contains(&becomes), place, || format!("must be at least 0 and below 1, got {value}"));
     }
 }
 
@@ -208,6 +215,13 @@ mod tests {
                 "optimizer.learning_rate",
                 "optimizer.nesterov"
             ]
+        );
+        assert_eq!(
+            places(json!({
+                "steps": 9, "optimizer": {"kind": "adam", "epsilon": 1e-50, "beta2": 0.999_999_999},
+                "schedule": {"kind": "cosine", "floor": 1.0},
+            })),
+            ["optimizer.beta2", "optimizer.epsilon", "schedule.floor"]
         );
         let never = json!({"every_epochs": 0});
         assert_eq!(

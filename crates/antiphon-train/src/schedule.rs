@@ -253,6 +253,14 @@ impl ScheduleConfig {
         Ok(())
     }
 
+    /// The least that the rate is lowered to.
+    pub(crate) fn floor(&self) -> f64 {
+        match self {
+            Self::Cosine(CosineConfig { floor, .. }) | Self::Plateau(PlateauConfig { floor, .. }) => *floor,
+            Self::Constant(_) | Self::Step(_) | Self::Linear(_) | Self::Noam(_) | Self::InverseSqrt(_) => 0.0,
+        }
+    }
+
     pub(crate) fn problems(&self, found: &mut Found) {
         match self {
             Self::Constant(_) | Self::Linear(_) => {}

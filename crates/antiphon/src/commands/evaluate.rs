@@ -63,6 +63,13 @@ impl Arguments {
         let saved = target.open()?;
         let (split, data_dir) = (self.split.split(), self.data.path());
         let corpus = Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?);
+        let run = target.run.as_ref().filter(|_| target.sets.is_empty());
+        let run = match run {
+            Some(run) if is_of_the_run(&corpus, &data_dir, run, &mut console)? => Some(run),
+            _ => None,
+        };
+        // Before the work: figures that cannot be written would be lost, and so would another process's.
+        let _lock = run.map(Run::lock).transpose()?;
         let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?;
         let (doing, all) = (format!("{split}: sentences answered"), evaluator.sources() as u64);
         let mut progress = |done: usize| console.progress(&doing, done as u64, all);
@@ -71,15 +78,15 @@ impl Arguments {
             return Ok(Ending::Interrupted);
         };
         console.clear();
+        if let Some(warning) = evaluation.warning() {
+            console.warn(&format!("{split}: {warning}"));
+        }
         let mut results = results_of(&saved, &target)?;
         match split {
             Split::Validation => results.validation = Some(evaluation.results),
             _ => results.test = Some(evaluation.results),
         }
-        if let Some(run) = target.run.as_ref().filter(|_| target.sets.is_empty())
-            && is_of_the_run(&corpus, &data_dir, run, &mut console)?
-        {
-            let _lock = run.lock()?;
+        if let Some(run) = run {
             report::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
             run.write_results(&results)?;
         }

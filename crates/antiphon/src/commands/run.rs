@@ -196,7 +196,11 @@ impl Session<'_> {
             let mut progress = |done: usize| console.progress(&doing, done as u64, all);
             let found = evaluator.evaluate(&saved.model, self.stop, &mut progress)?;
             self.console.clear();
-            let Some(Evaluation { results: figures, answers }) = found else { return Ok(None) };
+            let Some(found) = found else { return Ok(None) };
+            if let Some(warning) = found.warning() {
+                self.console.warn(&format!("{split}: {warning}"));
+            }
+            let Evaluation { results: figures, answers } = found;
             report::write_answers(&self.run.predictions_path(split.name()), &answers)?;
             match split {
                 Split::Validation => results.validation = Some(figures),

@@ -77,9 +77,13 @@ fn run_of(config: &Path, sets: &[String], runs: &Runs) -> Result<Run> {
     let Loaded { config: settings, name, .. } = Loaded::read(config, sets)?;
     let wanted = to_toml(&settings.decisive())?;
     let same = |run: &Run| std::fs::read_to_string(run.config_path()).is_ok_and(|text| text == wanted);
-    let found: Vec<Run> = runs.list()?.into_iter().filter(same).collect();
-    let latest = found.iter().rev().find(|run| run.model_path().is_file()).or(found.last()).cloned();
-    latest.ok_or_else(|| {
+    let mut found = Vec::new();
+    for run in runs.list()?.into_iter().filter(same) {
+        // RFC 3339 in UTC: the order of the texts is that of the times.
+        found.push((run.model_path().is_file(), run.manifest()?.started, run));
+    }
+    let latest = found.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    latest.map(|(_, _, run)| run).ok_or_else(|| {
         let message = format!(
             "{name} has not been run with these settings (no such run in `{}`); `run` it first",
             runs.root().display()
@@ -90,7 +94,7 @@ fn run_of(config: &Path, sets: &[String], runs: &Runs) -> Result<Run> {
 
 /// Settings with some of them changed, checked like any config.
 fn changed(config: &ExperimentConfig, sets: &[String]) -> Result<ExperimentConfig> {
-    let text = to_toml(&config.decisive())?;
+    let text = to_toml(&serde_json::to_value(config).expect("a config is JSON"))?;
     let failed = |e: std::io::Error| Error::new(format!("cannot write a temporary file: {e}"));
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;

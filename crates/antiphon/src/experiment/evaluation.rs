@@ -84,6 +84,15 @@ pub struct Evaluation {
     pub answers: Vec<Answered>,
 }
 
+impl Evaluation {
+    /// What to say of answers that never came to their end, if there are any.
+    pub fn warning(&self) -> Option<String> {
+        let cut = self.answers.iter().filter(|a| a.answers.first().is_some_and(|best| !best.finished)).count();
+        let all = self.answers.len();
+        (cut > 0).then(|| format!("{cut} of {all} answers were cut off at `search.max_length`"))
+    }
+}
+
 impl<'a> Evaluator<'a> {
     /// Reads the split. Sources over `data.max_source` are left out where the config says so.
     ///
