@@ -42,7 +42,7 @@ pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let z = x * x;
-    let p = multiply_add::<FMA>(-5.704_988_7e-3, z, 2.063_908_9e-2);
+    let p = multiply_add::<FMA>(-5.704_988_7e-3, z, 2.063_909e-2);
     let p = multiply_add::<FMA>(p, z, -5.373_971_6e-2);
     let p = multiply_add::<FMA>(p, z, 1.333_144_2e-1);
     let p = multiply_add::<FMA>(p, z, -3.333_328e-1);

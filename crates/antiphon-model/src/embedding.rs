@@ -79,6 +79,7 @@ pub struct Embedding {
 
 /// What a recurrent stack reads: `B` rows of `T` steps.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // one value at a time, on its way to a layer
 pub(crate) enum Input {
     /// `[B, T, I]`.
     Vectors(Tensor<3>),
