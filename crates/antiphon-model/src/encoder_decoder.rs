@@ -65,8 +65,8 @@ fn below(section: &str, problems: Vec<Problem>) -> impl Iterator<Item = Problem>
 }
 
 impl ModelConfig {
-    /// What cannot work, with places below `[model]`.
-    pub fn problems(&self) -> Vec<Problem> {
+    /// What cannot work, with places below `[model]`; `shared`: whether both sides have one vocabulary.
+    pub fn problems(&self, shared: bool) -> Vec<Problem> {
         let encoder = self.encoder.shape();
         let mut problems: Vec<Problem> = below("bridge", self.bridge.problems(encoder, self.decoder.shape()))
             .chain(below("decoder", self.decoder.problems(encoder.memory)))
@@ -92,6 +92,9 @@ impl ModelConfig {
             }
             _ => {}
         }
+        if self.tied == Tied::All && !shared {
+            tied("`all` needs one vocabulary for both sides; set `[tokenizer.shared]`, or tie only `output`".into());
+        }
         problems
     }
 
@@ -103,13 +106,9 @@ impl ModelConfig {
     /// A model with initial parameters drawn under `key`; on an autodiff device they can be trained.
     ///
     /// # Errors
-    /// All of [`problems`](Self::problems), and `tied = "all"` with two vocabularies.
+    /// All of [`problems`](Self::problems).
     pub fn init(&self, vocabularies: Vocabularies, key: Key, device: &Device) -> Result<EncoderDecoder> {
-        let mut problems: Vec<Problem> = below("model", self.problems()).collect();
-        if self.tied == Tied::All && !vocabularies.shared {
-            let message = "`all` needs one vocabulary for both sides; set `[tokenizer.shared]`, or tie only `output`";
-            problems.push(Problem { place: "model.tied".into(), message: message.into() });
-        }
+        let problems: Vec<Problem> = below("model", self.problems(vocabularies.shared)).collect();
         if !problems.is_empty() {
             return Err(Error { file: None, problems });
         }

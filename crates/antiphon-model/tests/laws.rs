@@ -201,7 +201,7 @@ fn a_key_fixes_the_parameters_and_the_dropout() {
 
 #[test]
 fn what_cannot_work_is_told_at_its_key() {
-    let places = |config: &ModelConfig| config.problems().into_iter().map(|p| p.place).collect::<Vec<_>>();
+    let places = |config: &ModelConfig| config.problems(true).into_iter().map(|p| p.place).collect::<Vec<_>>();
     let mut wrong = config("lstm", "gru", r#"{"kind": "dot"}"#, "");
     wrong.bridge = serde_json::from_str(r#"{"kind": "copy"}"#).unwrap();
     assert_eq!(places(&wrong), ["bridge.kind"]);

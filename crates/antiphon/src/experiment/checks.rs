@@ -6,7 +6,7 @@ use antiphon_config::Tree;
 use antiphon_core::Problem;
 use antiphon_data::{CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
-use antiphon_model::{DecoderConfig, ModelConfig, Tied};
+use antiphon_model::{DecoderConfig, ModelConfig};
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -55,12 +55,8 @@ impl Sections {
             self.tokenizer_problems(tokenizer, &mut found);
         }
         if let Some(model) = &self.model {
-            found.below("model", model.problems());
-            if model.tied == Tied::All && self.tokenizer.as_ref().is_some_and(|t| t.shared.is_none()) {
-                let message =
-                    "`all` needs one vocabulary for both sides; set `[tokenizer.shared]`, or tie only `output`";
-                found.add("model.tied", message);
-            }
+            let shared = self.tokenizer.as_ref().is_none_or(|tokenizer| tokenizer.shared.is_some());
+            found.below("model", model.problems(shared));
         }
         if let Some(train) = &self.train {
             found.below("train", train.problems());
