@@ -19,21 +19,26 @@ pub fn dropout<const D: usize>(x: Tensor<D>, rate: f64, key: Key) -> Tensor<D> {
     x * mask
 }
 
-/// Each 64-bit word decides four elements.
+/// The mask of `elements` elements.
 fn mask(elements: usize, rate: f64, key: Key) -> Vec<f32> {
     const CHUNK: usize = 1 << 14;
+    let mut mask = vec![0.0; elements];
+    let chunks = mask.par_chunks_mut(CHUNK).enumerate();
+    chunks.for_each(|(k, chunk)| fill_mask(chunk, k * CHUNK, rate, key));
+    mask
+}
+
+/// The mask of the elements from number `first` on. Each 64-bit word decides four of them.
+pub(crate) fn fill_mask(mask: &mut [f32], first: usize, rate: f64, key: Key) {
     let threshold = (rate * 65536.0).round() as u64;
     let keep = (1.0 / (1.0 - rate)) as f32;
-    let mut mask = vec![0.0; elements];
-    mask.par_chunks_mut(CHUNK).enumerate().for_each(|(k, chunk)| {
-        for (i, four) in chunk.chunks_mut(4).enumerate() {
-            let word = key.word((k * CHUNK / 4 + i) as u64);
-            for (j, element) in four.iter_mut().enumerate() {
-                *element = if (word >> (16 * j)) & 0xFFFF < threshold { 0.0 } else { keep };
-            }
+    let mut word = 0;
+    for (at, element) in (first..).zip(mask.iter_mut()) {
+        if at == first || at % 4 == 0 {
+            word = key.word((at / 4) as u64);
         }
-    });
-    mask
+        *element = if (word >> (16 * (at % 4))) & 0xFFFF < threshold { 0.0 } else { keep };
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Shape, TensorMetadata};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// The same numbers without gaps or permuted axes, so that [`slice`] works.
 pub(crate) fn dense(tensor: FlexTensor) -> FlexTensor {
@@ -33,4 +33,14 @@ pub(crate) fn wrap(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 /// Whether the slice bodies can serve this tensor.
 pub(crate) fn is_f32(tensor: &FlexTensor) -> bool {
     tensor.dtype() == DType::F32
+}
+
+/// Whether the slice bodies can serve what is computed from this tensor.
+pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && tensor.device().inner() == Device::flex()
+}
+
+/// Stands where nothing is to be handed over.
+pub(crate) fn dummy() -> FlexTensor {
+    wrap(vec![0.0], [1])
 }

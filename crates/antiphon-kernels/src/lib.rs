@@ -1,6 +1,8 @@
 //! The operations that Antiphon's speed comes from, as Burn backend extensions with handwritten gradients.
 //!
 //! - [`recurrent`](recurrent::recurrent): a whole RNN, LSTM or GRU layer over a whole sequence, in one node of the graph;
+//! - [`attend`](attention::attend): attention over a memory, with nothing of queries × keys × width kept;
+//! - [`fed_decoder`](feeding::fed_decoder): a whole decoder with attention and input feeding, in one node;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
 //! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
@@ -9,7 +11,10 @@
 //! Each has a *portable* body, made of backend operations, which serves every device and is the oracle of the tests,
 //! and a body for the Flex CPU backend on plain slices, which is chosen for `f32`. Nothing here knows modules.
 
+pub mod attention;
+mod blocks;
 pub mod dropout;
+pub mod feeding;
 mod flex;
 pub mod loss;
 mod memory;
@@ -20,7 +25,9 @@ mod tanh;
 pub mod update;
 mod vector;
 
+pub use attention::{Over, attend, attention_weights};
 pub use dropout::dropout;
+pub use feeding::{FedDecoder, Feeding, fed_decoder};
 pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_scores};
 pub use memory::keep_freed_memory;
 pub use recurrent::{Cell, Recurrence, Recurrent, recurrent};

@@ -2,9 +2,9 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::tanh;
+use antiphon_kernels::{Over, attend, attention_weights};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -128,64 +128,58 @@ pub(crate) struct AdditiveAttention {
 /// Memory made ready: what does not depend on the query is computed once.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
-    /// `[B, S, M]`.
-    memory: Tensor<3>,
-    /// `[B, S, H or A]`.
-    keys: Tensor<3>,
-    /// `[B, 1, S]`: 0 where a step is real, hugely negative where it is padding; `None` where all are real.
-    mask: Option<Tensor<3>>,
+    /// `[C, S, M]`.
+    pub(crate) memory: Tensor<3>,
+    /// `[C, S, H or A]`.
+    pub(crate) keys: Tensor<3>,
+    /// Real steps, and who looks at which row.
+    pub(crate) over: Over,
 }
 
 impl Prepared {
-    /// Keeps `rows` (numbers of the batch), in this order.
-    pub(crate) fn select(&self, rows: &[u32]) -> Self {
-        let numbers = linear::ids(rows, &self.memory.device());
-        let pick = |tensor: &Tensor<3>| tensor.clone().select(0, numbers.clone());
-        Self { memory: pick(&self.memory), keys: pick(&self.keys), mask: self.mask.as_ref().map(pick) }
+    /// The same memory, looked at by other queries: query row `b` at row `owners[b]`. Nothing is copied.
+    pub(crate) fn owned_by(&self, owners: &[u32]) -> Self {
+        let over = Over { lengths: self.over.lengths.clone(), owners: Some(owners.into()) };
+        Self { over, ..self.clone() }
     }
 }
 
 impl Attention {
-    /// Projects the memory and builds its mask.
+    /// Projects the memory.
     pub(crate) fn prepare(&self, encoded: &Encoded) -> Prepared {
         let memory = encoded.memory.clone();
-        let [rows, steps, _] = memory.dims();
         let keys = match self {
             Attention::Dot(_) => memory.clone(),
             Attention::General(attention) => linear::multiply(memory.clone(), attention.keys.val()),
             Attention::Additive(attention) => linear::multiply(memory.clone(), attention.keys.val()),
         };
-        let ragged = encoded.lengths.iter().any(|&n| (n as usize) < steps);
-        let mask = ragged.then(|| {
-            // A row without a real step attends evenly to its padding rather than to nothing.
-            let real = |n: u32, s: usize| s < n as usize || n == 0;
-            let mask: Vec<f32> = encoded
-                .lengths
-                .iter()
-                .flat_map(|&n| (0..steps).map(move |s| if real(n, s) { 0.0 } else { -1e30 }))
-                .collect();
-            Tensor::from_data(TensorData::new(mask, [rows, 1, steps]), &memory.device().inner())
-        });
-        Prepared { memory, keys, mask }
+        Prepared { memory, keys, over: Over { lengths: encoded.lengths.clone(), owners: None } }
     }
 
-    /// `query`: `[B, T, H]` → (context `[B, T, M]`, weights `[B, T, S]`).
-    pub(crate) fn attend(&self, query: Tensor<3>, prepared: &Prepared) -> (Tensor<3>, Tensor<3>) {
-        let scores = match self {
-            Attention::Dot(_) | Attention::General(_) => query.matmul(prepared.keys.clone().swap_dims(1, 2)),
-            Attention::Additive(attention) => {
-                let query: Tensor<4> = linear::multiply(query, attention.query.val()).unsqueeze_dim(2);
-                let keys: Tensor<4> = prepared.keys.clone().unsqueeze_dim(1);
-                let energies = tanh(query + keys);
-                let [b, t, s, a] = energies.dims();
-                energies.reshape([b * t * s, a]).matmul(attention.energy.val()).reshape([b, t, s])
-            }
-        };
-        let scores = match &prepared.mask {
-            Some(mask) => scores + mask.clone(),
-            None => scores,
-        };
-        let weights = softmax(scores, 2);
-        (weights.clone().matmul(prepared.memory.clone()), weights)
+    /// What projects a state to its query, and the energy `[A]`, if scores are additive.
+    pub(crate) fn additive(&self) -> Option<(Tensor<2>, Tensor<1>)> {
+        match self {
+            Attention::Dot(_) | Attention::General(_) => None,
+            Attention::Additive(attention) => Some((attention.query.val(), attention.energy.val().squeeze_dim(1))),
+        }
+    }
+
+    /// States `[B, T, H]` → contexts `[B, T, M]`.
+    pub(crate) fn attend(&self, states: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
+        let (query, energy) = self.query(states);
+        attend(query, prepared.keys.clone(), prepared.memory.clone(), energy, &prepared.over)
+    }
+
+    /// States `[B, T, H]` → weights `[B, T, S]`, off the graph.
+    pub(crate) fn weights(&self, states: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
+        let (query, energy) = self.query(states);
+        attention_weights(query, prepared.keys.clone(), energy, &prepared.over)
+    }
+
+    fn query(&self, states: Tensor<3>) -> (Tensor<3>, Option<Tensor<1>>) {
+        match self.additive() {
+            None => (states, None),
+            Some((query, energy)) => (linear::multiply(states, query), Some(energy)),
+        }
     }
 }

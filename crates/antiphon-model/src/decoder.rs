@@ -1,8 +1,10 @@
 //! Decoders: from the last token, the state and the memory to what is projected onto the vocabulary.
 
+use std::sync::Arc;
+
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, dropout, tanh};
+use antiphon_kernels::{Cell, FedDecoder, Feeding, dropout, fed_decoder, tanh};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -179,12 +181,12 @@ impl DecoderState {
     }
 }
 
-/// What a stretch of steps gave.
+/// What a step, or a stretch of steps, gave.
 pub(crate) struct Decoded {
     /// `[B, T, R]`: to be projected.
     pub(crate) outputs: Tensor<3>,
-    /// `[B, T, S]`, if the decoder attends.
-    pub(crate) attention: Option<Tensor<3>>,
+    /// `[B, T, H]`: of the last layer.
+    hidden: Tensor<3>,
     /// The state behind the last step.
     pub(crate) state: DecoderState,
 }
@@ -205,32 +207,93 @@ impl Decoder {
         DecoderState { layers, fed }
     }
 
-    /// Runs over given inputs from `state`; without input feeding all steps go through each layer at once.
+    /// Runs over given inputs of `lengths` real steps from the first state: outputs `[B, T, R]`.
     ///
-    /// Padded steps are not told from real ones: what follows a row's end is never looked at.
+    /// What stands behind a row's end has no meaning. Without input feeding all steps go through each layer at once; with
+    /// it, the one operation [`fed_decoder`] serves a single layer, where it exists, and else steps are taken one by one.
     pub(crate) fn decode(
         &self,
         input: &Input,
         state: DecoderState,
         prepared: Option<&Prepared>,
+        lengths: Arc<[u32]>,
         dropout_key: Option<Key>,
-    ) -> Decoded {
+    ) -> Tensor<3> {
         let projected = self.layers[0].project(input);
         if !self.feeding {
-            return self.stretch(projected, state, prepared, dropout_key);
+            return self.stretch(projected, state, prepared, Some(lengths), dropout_key).outputs;
         }
-        let steps = projected.dims()[1];
-        let (mut state, mut outputs, mut weights) = (state, Vec::with_capacity(steps), Vec::with_capacity(steps));
-        for t in 0..steps {
+        let prepared = prepared.expect("input feeding has attention");
+        let fused = (self.layers.len() == 1)
+            .then(|| self.fused(projected.clone(), &state, prepared, lengths, dropout_key))
+            .flatten();
+        fused.unwrap_or_else(|| self.fed_steps(projected, state, prepared, dropout_key))
+    }
+
+    /// One step in `input` `[B, 1, E]` of search, without dropout.
+    pub(crate) fn step(&self, input: &Input, state: DecoderState, prepared: Option<&Prepared>) -> Decoded {
+        let projected = self.layers[0].project(input);
+        let projected = match state.fed.clone() {
+            Some(fed) => projected + self.layers[0].project_feed(fed),
+            None => projected,
+        };
+        self.stretch(projected, state, prepared, None, None)
+    }
+
+    /// `[B, T, S]`: where the decoder looked, if it attends.
+    pub(crate) fn attention(&self, decoded: &Decoded, prepared: Option<&Prepared>) -> Option<Tensor<3>> {
+        let (attention, prepared) = (self.attention.as_ref()?, prepared?);
+        Some(attention.weights(decoded.hidden.clone(), prepared))
+    }
+
+    /// All steps with input feeding as one operation, if it serves this device.
+    fn fused(
+        &self,
+        projected: Tensor<3>,
+        state: &DecoderState,
+        prepared: &Prepared,
+        lengths: Arc<[u32]>,
+        dropout_key: Option<Key>,
+    ) -> Option<Tensor<3>> {
+        let (readout, attention) = (self.readout.as_ref()?, self.attention.as_ref()?);
+        let (cell, [recurrent, feed], bias) = self.layers[0].fed_parts();
+        let keys = |key: Key| (0..projected.dims()[1]).map(|t| output_key(key.numbered(t as u64))).collect();
+        let dropout = dropout_key.filter(|_| self.rate > 0.0).map(|key| (self.rate, keys(key)));
+        let run = Feeding { cell, lengths, over: prepared.over.clone(), dropout };
+        let tensors = FedDecoder {
+            x: projected,
+            recurrent,
+            bias,
+            state: state.layers[0].clone(),
+            feed,
+            keys: prepared.keys.clone(),
+            memory: prepared.memory.clone(),
+            additive: attention.additive(),
+            readout_state: readout.state.val(),
+            readout_context: readout.context.val(),
+            readout_bias: readout.bias.val(),
+        };
+        fed_decoder(tensors, &run)
+    }
+
+    /// All steps with input feeding one by one.
+    fn fed_steps(
+        &self,
+        projected: Tensor<3>,
+        mut state: DecoderState,
+        prepared: &Prepared,
+        dropout_key: Option<Key>,
+    ) -> Tensor<3> {
+        let mut outputs = Vec::new();
+        for (t, x) in projected.split(1, 1).into_iter().enumerate() {
             let fed = state.fed.clone().expect("input feeding keeps the last output");
-            let projected = projected.clone().narrow(1, t, 1) + self.layers[0].project_feed(fed);
-            let decoded = self.stretch(projected, state, prepared, dropout_key.map(|key| key.numbered(t as u64)));
+            let x = x + self.layers[0].project_feed(fed);
+            let key = dropout_key.map(|key| key.numbered(t as u64));
+            let decoded = self.stretch(x, state, Some(prepared), None, key);
             state = decoded.state;
             outputs.push(decoded.outputs);
-            weights.extend(decoded.attention);
         }
-        let attention = (!weights.is_empty()).then(|| Tensor::cat(weights, 1));
-        Decoded { outputs: Tensor::cat(outputs, 1), attention, state }
+        Tensor::cat(outputs, 1)
     }
 
     /// All layers, attention and readout over projected inputs `[B, T, G·H]`; nothing is fed back inside.
@@ -239,15 +302,16 @@ impl Decoder {
         projected: Tensor<3>,
         state: DecoderState,
         prepared: Option<&Prepared>,
+        lengths: Option<Arc<[u32]>>,
         dropout_key: Option<Key>,
     ) -> Decoded {
-        let drop = |x: Tensor<3>, name: &str, l: usize| match dropout_key {
-            Some(key) => dropout(x, self.rate, key.named(name).numbered(l as u64)),
+        let drop = |x: Tensor<3>, key: &dyn Fn(Key) -> Key| match dropout_key {
+            Some(drawn) => dropout(x, self.rate, key(drawn)),
             None => x,
         };
         let mut states = Vec::with_capacity(self.layers.len());
         let mut run_layer = |layer: &RecurrentLayer, projected: Tensor<3>, start: Tensor<2>| {
-            let run = layer.run(projected, start, None);
+            let run = layer.run(projected, start, lengths.clone());
             states.push(run.state());
             run.sequence()
         };
@@ -255,24 +319,111 @@ impl Decoder {
         let (_, (first, start)) = layers.next().expect("a decoder has a layer");
         let mut hidden = run_layer(first, projected, start);
         for (l, (layer, start)) in layers {
-            let projected = layer.project(&Input::Vectors(drop(hidden, "layer", l)));
-            hidden = run_layer(layer, projected, start);
+            let below = drop(hidden, &|key| key.named("layer").numbered(l as u64));
+            hidden = run_layer(layer, layer.project(&Input::Vectors(below)), start);
         }
-        let (outputs, attention) = match (&self.attention, &self.readout, prepared) {
+        let outputs = match (&self.attention, &self.readout, prepared) {
             (Some(attention), Some(readout), Some(prepared)) => {
-                let (context, weights) = attention.attend(hidden.clone(), prepared);
-                let sum = linear::multiply(hidden, readout.state.val())
+                let context = attention.attend(hidden.clone(), prepared);
+                let sum = linear::multiply(hidden.clone(), readout.state.val())
                     + linear::multiply(context, readout.context.val())
                     + readout.bias.val().unsqueeze();
-                (tanh(sum), Some(weights))
+                tanh(sum)
             }
-            _ => (hidden, None),
+            _ => hidden.clone(),
         };
-        let outputs = drop(outputs, "output", 0);
+        let outputs = drop(outputs, &output_key);
         let fed = self.feeding.then(|| {
             let [rows, steps, width] = outputs.dims();
             outputs.clone().narrow(1, steps - 1, 1).reshape([rows, width])
         });
-        Decoded { outputs, attention, state: DecoderState { layers: states, fed } }
+        Decoded { outputs, hidden, state: DecoderState { layers: states, fed } }
+    }
+}
+
+/// The key of the mask over outputs, from that of a stretch of steps.
+fn output_key(key: Key) -> Key {
+    key.named("output").numbered(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::Encoded;
+    use burn::module::ModuleVisitor;
+    use burn::tensor::{Gradients, TensorData};
+
+    fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+        let key = Key::from_seed(6).named(name);
+        let n: usize = dims.iter().product();
+        let numbers: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.5).collect();
+        Tensor::from_data(TensorData::new(numbers, dims), device)
+    }
+
+    /// The gradients of a module's parameters, in its order.
+    struct Collect<'a>(&'a Gradients, Vec<Vec<f32>>);
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = param.val().grad(self.0).expect("every parameter is reached");
+            self.1.push(gradient.into_data().try_to_vec().unwrap());
+        }
+    }
+
+    #[test]
+    fn one_operation_with_input_feeding_equals_its_steps() {
+        let device = Device::flex().autodiff();
+        let (rows, steps, source, hidden, memory, output, input) = (19, 5, 4, 6, 7, 5, 3);
+        let lengths: Arc<[u32]> = (0..rows).map(|b| (b * 3 % (steps + 1)) as u32).collect();
+        let real: Vec<f32> = lengths
+            .iter()
+            .flat_map(|&n| (0..steps * output).map(move |i| f32::from(i / output < n as usize)))
+            .collect();
+        let real = Tensor::<3>::from_data(TensorData::new(real, [rows, steps, output]), &device.clone().inner());
+        for cell in ["rnn", "lstm", "gru"] {
+            for attention in [r#"{"kind": "general"}"#, r#"{"kind": "additive", "width": 9}"#] {
+                for rate in [0.0, 0.4] {
+                    let config: DecoderConfig = serde_json::from_str(&format!(
+                        r#"{{"kind": "{cell}", "hidden": {hidden}, "dropout": {rate}, "input_feeding": true,
+                            "attention": {attention}}}"#
+                    ))
+                    .unwrap();
+                    let decoder = config.init(input, memory, output, Key::from_seed(2), &device);
+                    let run = |fused: bool| {
+                        let leaf = |name: &str, dims: [usize; 3]| random(name, dims, &device).require_grad();
+                        let x = leaf("x", [rows, steps, input]);
+                        let read = leaf("memory", [rows, source, memory]);
+                        let width = config.shape().states * hidden;
+                        let state = random("state", [rows, width], &device).require_grad();
+                        let of_memory = (0..rows).map(|b| (b % (source + 1)) as u32).collect();
+                        let encoded = Encoded { memory: read.clone(), lengths: of_memory, states: Vec::new() };
+                        let prepared = decoder.prepare(&encoded).unwrap();
+                        let start = decoder.start(vec![state.clone()]);
+                        let projected = decoder.layers[0].project(&Input::Vectors(x.clone()));
+                        let key = Some(Key::from_seed(3));
+                        let outputs = match fused {
+                            true => decoder.fused(projected, &start, &prepared, lengths.clone(), key).unwrap(),
+                            false => decoder.fed_steps(projected, start, &prepared, key) * real.clone(),
+                        };
+                        let given = random("gradient", [rows, steps, output], &device.clone().inner());
+                        let gradients = (outputs.clone() * given * real.clone()).sum().backward();
+                        let mut collect = Collect(&gradients, Vec::new());
+                        decoder.visit(&mut collect);
+                        let mut found = collect.1;
+                        found.push(outputs.into_data().try_to_vec().unwrap());
+                        found
+                            .extend([&x, &read].map(|x| x.grad(&gradients).unwrap().into_data().try_to_vec().unwrap()));
+                        found.push(state.grad(&gradients).unwrap().into_data().try_to_vec().unwrap());
+                        found
+                    };
+                    for (part, (fused, oracle)) in run(true).into_iter().zip(run(false)).enumerate() {
+                        assert_eq!(fused.len(), oracle.len());
+                        let scale = oracle.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
+                        for (x, y) in fused.iter().zip(&oracle) {
+                            assert!((x - y).abs() < 2e-5 * scale, "{cell} {attention} {rate} {part}: {x} is not {y}");
+                        }
+                    }
+                }
+            }
+        }
     }
 }

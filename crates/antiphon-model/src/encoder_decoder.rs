@@ -183,7 +183,8 @@ impl EncoderDecoder {
         let shifted = batch.target.shifted_right();
         let key = |name: &str| dropout.map(|key| key.named(name));
         let input = embed(self.target.as_ref(), &shifted.ids, [rows, width], key("target"));
-        let outputs = self.decoder.decode(&input, state, prepared.as_ref(), key("decoder")).outputs;
+        let lengths: Arc<[u32]> = batch.target.lengths.as_slice().into();
+        let outputs = self.decoder.decode(&input, state, prepared.as_ref(), lengths, key("decoder"));
         let size = outputs.dims()[2];
         let outputs = outputs.reshape([rows * width, size]);
         let real: Vec<u32> = (0..rows)

@@ -127,6 +127,12 @@ impl RecurrentLayer {
         recurrent(projected, self.recurrent.val(), self.bias.val(), state, &run)
     }
 
+    /// The unit, its recurrent weight, bias and the weight of what is fed back, for an operation that runs all of it.
+    pub(crate) fn fed_parts(&self) -> (Cell, [Tensor<2>; 2], Tensor<1>) {
+        let feed = self.feed.as_ref().expect("a layer that is fed has a weight for it").val();
+        (self.cell, [self.recurrent.val(), feed], self.bias.val())
+    }
+
     /// A zero state for `rows` rows, off the graph.
     pub(crate) fn zero_state(&self, rows: usize) -> Tensor<2> {
         Tensor::zeros([rows, self.cell.states() * self.hidden()], &self.recurrent.device().inner())

@@ -31,9 +31,7 @@ struct Session<'m> {
     weight: Tensor<2>,
     bias: Vec<f32>,
     state: DecoderState,
-    /// The memory as it was read, a row a source.
-    read: Option<Prepared>,
-    /// The memory as the rows in flight need it, copied only when `owners` change.
+    /// The memory as it was read, a row a source, and who looks at it.
     prepared: Option<Prepared>,
     /// Which source each row answers.
     owners: Vec<u32>,
@@ -44,12 +42,12 @@ impl<'m> Session<'m> {
         let on_graph = model.output().0.is_autodiff();
         let model = if on_graph { Cow::Owned(model.clone().valid()) } else { Cow::Borrowed(model) };
         let encoded = model.encode(sources, None)?;
-        let read = model.decoder().prepare(&encoded);
+        let prepared = model.decoder().prepare(&encoded);
         let state = model.decoder().start(model.bridge().cross(&encoded.states));
         let (weight, bias) = model.output();
         let bias = numbers(bias.into_data());
         let owners = (0..sources.rows() as u32).collect();
-        Ok(Self { weight: weight.transpose(), bias, state, prepared: read.clone(), read, owners, model })
+        Ok(Self { weight: weight.transpose(), bias, state, prepared, owners, model })
     }
 }
 
@@ -67,10 +65,11 @@ impl StepSession for Session<'_> {
         let vocabulary = self.bias.len();
         check_ids(last, vocabulary, "target")?;
         let input = embed(self.model.target_embedding(), last, [last.len(), 1], None);
-        let decoded = self.model.decoder().decode(&input, self.state.clone(), self.prepared.as_ref(), None);
-        self.state = decoded.state;
+        let (decoder, prepared) = (self.model.decoder(), self.prepared.as_ref());
+        let decoded = decoder.step(&input, self.state.clone(), prepared);
+        self.state = decoded.state.clone();
         let [rows, _, width] = decoded.outputs.dims();
-        let logits = decoded.outputs.reshape([rows, width]).matmul(self.weight.clone());
+        let logits = decoded.outputs.clone().reshape([rows, width]).matmul(self.weight.clone());
         let mut logits = numbers(logits.into_data());
         log_softmax_rows(&mut logits, &self.bias);
         for row in logits.chunks_exact_mut(vocabulary) {
@@ -78,7 +77,9 @@ impl StepSession for Session<'_> {
         }
         select_scores(&mut logits, vocabulary, &want.selection, out)?;
         out.attention.clear();
-        if let (true, Some(weights)) = (want.attention, decoded.attention) {
+        if want.attention
+            && let Some(weights) = decoder.attention(&decoded, prepared)
+        {
             out.attention = numbers(weights.into_data());
         }
         Ok(())
@@ -87,10 +88,8 @@ impl StepSession for Session<'_> {
     fn select(&mut self, rows: &[u32]) {
         let owners: Vec<u32> = rows.iter().map(|&row| self.owners[row as usize]).collect();
         self.state = self.state.select(rows);
-        if owners != self.owners {
-            self.prepared = self.read.as_ref().map(|read| read.select(&owners));
-            self.owners = owners;
-        }
+        self.prepared = self.prepared.as_ref().map(|prepared| prepared.owned_by(&owners));
+        self.owners = owners;
     }
 }
 

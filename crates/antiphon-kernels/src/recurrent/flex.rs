@@ -1,17 +1,19 @@
 //! The recurrent sequence on slices, for the Flex CPU backend.
 //!
 //! Rows of a batch are independent, so each thread takes a block of rows and walks them through all steps with no barrier
-//! inside the sequence. A thread keeps the running state of its rows together, so that a step is one dense product
-//! followed by one vectorised pass over the gates. The weight gradient is one product over all steps at the end.
+//! inside the sequence. A thread keeps the running state of its rows together, the longest row first, so that a step is
+//! one dense product over the rows that are real there, followed by one vectorised pass over the gates. The weight
+//! gradient is one product over all real steps at the end.
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
-use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::{Cell, Recurrence, RecurrentOps, gates, portable};
-use crate::flex::{dense, into_owned, is_f32, slice, slice_mut, wrap};
+use super::gates::{self, Step, StepGradient};
+use super::{Cell, Recurrence, RecurrentOps, portable};
+use crate::blocks::{deal, real_steps, rows_mut};
+use crate::flex::{dense, dummy, into_owned, is_f32, slice, slice_mut, wrap};
 use crate::packed::Packed;
 use crate::product::{Strides, product};
 
@@ -66,11 +68,6 @@ impl RecurrentOps for Flex {
     }
 }
 
-/// Stands where nothing is to be handed over.
-fn dummy() -> FlexTensor {
-    wrap(vec![0.0], [1])
-}
-
 /// A layer with its sizes: `B`, `T`, `H`, `G·H`.
 struct Layer<'a> {
     run: &'a Recurrence,
@@ -97,10 +94,10 @@ struct Gradient {
     state: Vec<f32>,
 }
 
-/// A block of rows on its way forward.
+/// A row on its way forward.
 struct Forward<'a> {
-    /// Number of its first row.
-    first: usize,
+    /// Its real steps.
+    live: usize,
     /// Projected inputs, become activated gates.
     gates: &'a mut [f32],
     /// The initial state.
@@ -112,9 +109,9 @@ struct Forward<'a> {
     trace: Option<&'a mut [f32]>,
 }
 
-/// A block of rows on its way back.
+/// A row on its way back.
 struct Backward<'a> {
-    first: usize,
+    live: usize,
     gates: &'a [f32],
     state: &'a [f32],
     sequence: &'a [f32],
@@ -123,18 +120,9 @@ struct Backward<'a> {
     /// As the forward pass left it; the GRU's becomes the gradient of its products.
     trace: Option<&'a mut [f32]>,
     dx: &'a mut [f32],
-    /// The state before each step.
+    /// The state before each real step.
     before: &'a mut [f32],
     ds: &'a mut [f32],
-    db: &'a mut [f32],
-}
-
-/// A buffer cut into blocks of `size`; `count` times nothing, if there is none.
-fn blocks_mut(buffer: Option<&mut [f32]>, size: usize, count: usize) -> Vec<Option<&mut [f32]>> {
-    match buffer {
-        Some(buffer) => buffer.chunks_mut(size).map(Some).collect(),
-        None => (0..count).map(|_| None).collect(),
-    }
 }
 
 impl<'a> Layer<'a> {
@@ -158,75 +146,63 @@ impl<'a> Layer<'a> {
         self.run.cell != Cell::Rnn
     }
 
-    /// Rows a thread takes: at least 8, since a product of fewer reads the weight for little work.
-    fn rows_per_block(&self) -> usize {
-        self.batch.div_ceil(rayon::current_num_threads()).max(8).min(self.batch.max(1))
+    /// Real steps of row `b`.
+    fn live(&self, b: usize) -> usize {
+        self.run.lengths.as_ref().map_or(self.steps, |lengths| (lengths[b] as usize).min(self.steps))
     }
 
     /// `gates`: projected inputs on entry, activated gates on return. → packed output, and the trace if `save`
     fn forward(&self, gates: &mut [f32], bias: &[f32], state: &[f32], save: bool) -> (Vec<f32>, Option<Vec<f32>>) {
-        let (rows, h, t, n) = (self.rows_per_block(), self.hidden, self.steps, self.run.cell.states());
+        let (h, t, n) = (self.hidden, self.steps, self.run.cell.states());
         let weight = Packed::new(self.weight, Strides::rows(self.width), [h, self.width]);
         let mut packed = vec![0.0; self.packed_rows() * h];
         let mut trace = (save && self.traced()).then(|| vec![0.0; self.sequence_len()]);
         let (sequence, cell) = packed.split_at_mut(self.sequence_len());
-        let count = self.batch.div_ceil(rows);
-        let cells = blocks_mut((n == 2).then_some(cell), rows * h, count);
-        let traces = blocks_mut(trace.as_deref_mut(), rows * t * h, count);
-        let blocks = gates.chunks_mut(rows * t * self.width).zip(state.chunks(rows * n * h));
-        let blocks = blocks.zip(sequence.chunks_mut(rows * t * h)).zip(cells.into_iter().zip(traces)).enumerate();
-        let blocks: Vec<Forward<'_>> = blocks
-            .map(|(k, (((gates, state), sequence), (cell, trace)))| Forward {
-                first: k * rows,
-                gates,
-                state,
-                sequence,
-                cell,
-                trace,
-            })
-            .collect();
-        blocks.into_par_iter().for_each(|block| self.forward_block(block, &weight, bias));
+        let cells = rows_mut((n == 2).then_some(cell), h, self.batch);
+        let traces = rows_mut(trace.as_deref_mut(), t * h, self.batch);
+        let rows = gates.chunks_exact_mut(t * self.width).zip(state.chunks_exact(n * h));
+        let rows = rows.zip(sequence.chunks_exact_mut(t * h)).zip(cells.into_iter().zip(traces)).enumerate();
+        let rows = rows.map(|(b, (((gates, state), sequence), (cell, trace)))| {
+            (self.live(b), Forward { live: self.live(b), gates, state, sequence, cell, trace })
+        });
+        deal(rows.collect()).into_par_iter().for_each(|block| self.forward_block(block, &weight, bias));
         (packed, trace)
     }
 
-    /// Walks a block's rows through all steps.
-    fn forward_block(&self, mut block: Forward<'_>, weight: &Packed, bias: &[f32]) {
-        let (h, g, steps, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
-        let rows = block.state.len() / (n * h);
-        let mut hidden: Vec<f32> = block.state.chunks_exact(n * h).flat_map(|row| &row[..h]).copied().collect();
+    /// Walks a block's rows, the longest first, through all steps: those that are real at a step come first.
+    fn forward_block(&self, mut block: Vec<Forward<'_>>, weight: &Packed, bias: &[f32]) {
+        let (h, g, n) = (self.hidden, self.width, self.run.cell.states());
+        let mut hidden: Vec<f32> = block.iter().flat_map(|row| &row.state[..h]).copied().collect();
         // An LSTM's cells; the GRU's inner products of the current step.
-        let mut inner = vec![0.0; rows * h];
-        if block.cell.is_some() {
-            for (c, row) in inner.chunks_exact_mut(h).zip(block.state.chunks_exact(n * h)) {
-                c.copy_from_slice(&row[h..]);
-            }
-        }
-        let mut z = vec![0.0; rows * g];
+        let mut inner = match n {
+            2 => block.iter().flat_map(|row| &row.state[h..]).copied().collect(),
+            _ => vec![0.0; block.len() * h],
+        };
+        let mut z = vec![0.0; block.len() * g];
         // A zero state needs no product.
         let mut at_zero = hidden.iter().all(|&v| v == 0.0);
-        for t in self.run.order(steps) {
+        for t in self.run.order(self.steps) {
+            let live = block.partition_point(|row| t < row.live);
             if !at_zero {
-                weight.multiply(&hidden, &mut z, false);
+                weight.multiply(&hidden[..live * h], &mut z[..live * g], false);
             }
-            at_zero = false;
-            for r in 0..rows {
-                let (h_row, c_row, at) = (&mut hidden[r * h..][..h], &mut inner[r * h..][..h], r * steps + t);
-                if self.run.is_live(block.first + r, t) {
-                    let (x, z) = (&mut block.gates[at * g..][..g], &z[r * g..][..g]);
-                    match self.run.cell {
-                        Cell::Rnn => gates::rnn_forward(x, z, bias, h_row),
-                        Cell::Lstm => gates::lstm_forward(x, z, bias, c_row, h_row),
-                        Cell::Gru => gates::gru_forward(x, z, bias, c_row, h_row),
-                    }
+            at_zero &= live == 0;
+            for (r, row) in block.iter_mut().enumerate() {
+                let (h_row, c_row) = (&mut hidden[r * h..][..h], &mut inner[r * h..][..h]);
+                if r < live {
+                    let (x, z) = (&mut row.gates[t * g..][..g], &z[r * g..][..g]);
+                    gates::forward(self.run.cell, x, z, bias, c_row, h_row);
                 }
-                block.sequence[at * h..][..h].copy_from_slice(h_row);
-                if let Some(trace) = block.trace.as_deref_mut() {
-                    trace[at * h..][..h].copy_from_slice(c_row);
+                row.sequence[t * h..][..h].copy_from_slice(h_row);
+                if let Some(trace) = row.trace.as_deref_mut() {
+                    trace[t * h..][..h].copy_from_slice(c_row);
                 }
             }
         }
-        if let Some(cell) = block.cell {
-            cell.copy_from_slice(&inner);
+        for (row, inner) in block.into_iter().zip(inner.chunks_exact(h)) {
+            if let Some(cell) = row.cell {
+                cell.copy_from_slice(inner);
+            }
         }
     }
 
@@ -238,120 +214,98 @@ impl<'a> Layer<'a> {
         state_gradient: bool,
     ) -> Gradient {
         let (h, g, t, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
-        let (rows, biases) = (self.rows_per_block(), self.run.cell.biases() * h);
-        let count = self.batch.div_ceil(rows);
         let transposed = Packed::new(self.weight, Strides::transposed(g), [g, h]);
+        let lives: Vec<usize> = (0..self.batch).map(|b| self.live(b)).collect();
+        let real: usize = lives.iter().sum();
         let mut dx = vec![0.0; self.batch * t * g];
-        let mut before = vec![0.0; self.sequence_len()];
+        let mut before = vec![0.0; real * h];
         let mut ds = vec![0.0; self.batch * n * h];
-        let mut partial_bias = vec![0.0; count * biases];
         let (sequence, _) = saved.packed.split_at(self.sequence_len());
         let (of_sequence, of_cell) = gradient.split_at(self.sequence_len());
-        let traces = blocks_mut(trace.as_deref_mut(), rows * t * h, count);
-        let written = dx.chunks_mut(rows * t * g).zip(before.chunks_mut(rows * t * h));
-        let written = written.zip(ds.chunks_mut(rows * n * h)).zip(partial_bias.chunks_mut(biases)).zip(traces);
-        let blocks: Vec<Backward<'_>> = written
-            .enumerate()
-            .map(|(k, ((((dx, before), ds), db), trace))| {
-                let first = k * rows;
-                let taken = ds.len() / (n * h);
-                let cut = |from: &'_ [f32], width: usize| first * width..((first + taken) * width).min(from.len());
-                let cell = (n == 2).then(|| &of_cell[cut(of_cell, h)]);
-                Backward {
-                    first,
-                    gates: &saved.gates[cut(saved.gates, t * g)],
-                    state: &saved.state[cut(saved.state, n * h)],
-                    sequence: &sequence[cut(sequence, t * h)],
-                    gradient: (&of_sequence[cut(of_sequence, t * h)], cell),
-                    trace,
-                    dx,
-                    before,
-                    ds,
-                    db,
-                }
-            })
-            .collect();
-        blocks.into_par_iter().for_each(|block| self.backward_block(block, &transposed, state_gradient));
-        let mut bias = vec![0.0; biases];
-        for partial in partial_bias.chunks_exact(biases) {
+        let mut left = before.as_mut_slice();
+        let written = dx.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
+        let written = written.zip(rows_mut(trace.as_deref_mut(), t * h, self.batch));
+        let rows = written.enumerate().map(|(b, ((dx, ds), trace))| {
+            let live = lives[b];
+            let (before, rest) = std::mem::take(&mut left).split_at_mut(live * h);
+            left = rest;
+            let row = Backward {
+                live,
+                gates: &saved.gates[b * t * g..][..t * g],
+                state: &saved.state[b * n * h..][..n * h],
+                sequence: &sequence[b * t * h..][..t * h],
+                gradient: (&of_sequence[b * t * h..][..t * h], (n == 2).then(|| &of_cell[b * h..][..h])),
+                trace,
+                dx,
+                before,
+                ds,
+            };
+            (live, row)
+        });
+        let blocks = deal(rows.collect());
+        let partial: Vec<Vec<f32>> =
+            blocks.into_par_iter().map(|block| self.backward_block(block, &transposed, state_gradient)).collect();
+        let mut bias = vec![0.0; self.run.cell.biases() * h];
+        for partial in partial {
             bias.iter_mut().zip(partial).for_each(|(sum, p)| *sum += p);
         }
         let mut weight = vec![0.0; h * g];
-        let (all, left, to) = (self.batch * t, Strides::transposed(h), Strides::rows(g));
+        let (left, to) = (Strides::transposed(h), Strides::rows(g));
         // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
         let own = if self.run.cell == Cell::Gru { g - h } else { g };
-        product([h, own, all], &mut weight, to, false, &before, left, &dx, Strides::rows(g));
+        let of_gates = real_steps(&dx, g, t, &lives);
+        product([h, own, real], &mut weight, to, false, &before, left, &of_gates, Strides::rows(g));
         if let (true, Some(dq)) = (own < g, trace) {
-            product([h, h, all], &mut weight, to.at(own), false, &before, left, dq, Strides::rows(h));
+            let dq = real_steps(dq, h, t, &lives);
+            product([h, h, real], &mut weight, to.at(own), false, &before, left, &dq, Strides::rows(h));
         }
         Gradient { x: dx, weight, bias, state: ds }
     }
 
-    fn backward_block(&self, mut block: Backward<'_>, transposed: &Packed, state_gradient: bool) {
+    /// → the block's share of the bias's gradient
+    fn backward_block(&self, mut block: Vec<Backward<'_>>, transposed: &Packed, state_gradient: bool) -> Vec<f32> {
         let (h, g, steps, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
-        let rows = block.state.len() / (n * h);
-        let mut dh = vec![0.0; rows * h];
-        let mut dc = block.gradient.1.map_or_else(Vec::new, <[f32]>::to_vec);
+        let mut db = vec![0.0; self.run.cell.biases() * h];
+        let mut dh = vec![0.0; block.len() * h];
+        let mut dc: Vec<f32> = block.iter().filter_map(|row| row.gradient.1).flatten().copied().collect();
         // The gradient of the recurrent products of one step, dense.
-        let mut dz = vec![0.0; rows * g];
+        let mut dz = vec![0.0; block.len() * g];
         let order: Vec<usize> = self.run.order(steps).collect();
         for (s, &t) in order.iter().enumerate().rev() {
-            for r in 0..rows {
-                let at = r * steps + t;
-                let last = s.checked_sub(1).map(|s| r * steps + order[s]);
-                let before = match last {
-                    None => &block.state[r * n * h..][..h],
-                    Some(last) => &block.sequence[last * h..][..h],
-                };
-                block.before[at * h..][..h].copy_from_slice(before);
+            let last = s.checked_sub(1).map(|s| order[s]);
+            let live = block.partition_point(|row| t < row.live);
+            for (r, row) in block.iter_mut().enumerate() {
                 let (dh, dz) = (&mut dh[r * h..][..h], &mut dz[r * g..][..g]);
-                let given = &block.gradient.0[at * h..][..h];
+                let given = &row.gradient.0[t * h..][..h];
                 dh.iter_mut().zip(given).for_each(|(sum, d)| *sum += d);
-                if !self.run.is_live(block.first + r, t) {
-                    // Carried: the gradient passes to the step before; what forward left in the trace is no gradient.
-                    dz.fill(0.0);
-                    if let (Cell::Gru, Some(trace)) = (self.run.cell, block.trace.as_deref_mut()) {
-                        trace[at * h..][..h].fill(0.0);
-                    }
+                if r >= live {
+                    // Carried: the gradient passes to the step before.
                     continue;
                 }
-                let (gates, dx) = (&block.gates[at * g..][..g], &mut block.dx[at * g..][..g]);
-                match (self.run.cell, block.trace.as_deref_mut()) {
-                    (Cell::Lstm, Some(trace)) => {
-                        let c_before = match last {
-                            None => &block.state[r * n * h + h..][..h],
-                            Some(last) => &trace[last * h..][..h],
-                        };
-                        let cell = &trace[at * h..][..h];
-                        gates::lstm_backward(gates, cell, c_before, dh, &mut dc[r * h..][..h], dx, block.db);
-                        dh.fill(0.0);
-                        dz.copy_from_slice(dx);
-                    }
-                    (Cell::Gru, Some(trace)) => {
-                        let q = &mut trace[at * h..][..h];
-                        gates::gru_backward(gates, before, dh, dx, q, block.db);
-                        dz[..g - h].copy_from_slice(&dx[..g - h]);
-                        dz[g - h..].copy_from_slice(q);
-                    }
-                    (Cell::Rnn, _) => {
-                        gates::rnn_backward(gates, dh, dx, block.db);
-                        dh.fill(0.0);
-                        dz.copy_from_slice(dx);
-                    }
-                    (Cell::Lstm | Cell::Gru, None) => unreachable!("these cells are traced"),
-                }
+                let before = last.map_or(&row.state[..h], |last| &row.sequence[last * h..][..h]);
+                row.before[t * h..][..h].copy_from_slice(before);
+                let trace = row.trace.as_deref_mut().unwrap_or(&mut []);
+                let (inner, cell_before) = match n {
+                    2 => gates::inner_and_before(trace, t, last, &row.state[h..], h),
+                    _ if trace.is_empty() => (trace, &[][..]),
+                    _ => (&mut trace[t * h..][..h], &[][..]),
+                };
+                let (gates, dx) = (&row.gates[t * g..][..g], &mut row.dx[t * g..][..g]);
+                let dc = dc.get_mut(r * h..(r + 1) * h).unwrap_or(&mut []);
+                let to = StepGradient { dh, dc, dx, dz, db: &mut db };
+                gates::backward(self.run.cell, Step { gates, before, cell_before }, inner, to);
             }
             if s > 0 || state_gradient {
-                transposed.multiply(&dz, &mut dh, true);
+                transposed.multiply(&dz[..live * g], &mut dh[..live * h], true);
             }
         }
-        for r in 0..rows {
-            let (ds_h, ds_c) = block.ds[r * n * h..][..n * h].split_at_mut(h);
-            ds_h.copy_from_slice(&dh[r * h..][..h]);
+        for (r, row) in block.into_iter().enumerate() {
+            row.ds[..h].copy_from_slice(&dh[r * h..][..h]);
             if n == 2 {
-                ds_c.copy_from_slice(&dc[r * h..][..h]);
+                row.ds[h..].copy_from_slice(&dc[r * h..][..h]);
             }
         }
+        db
     }
 }
 
@@ -359,6 +313,7 @@ impl<'a> Layer<'a> {
 mod tests {
     use super::*;
     use antiphon_core::random::Key;
+    use burn::backend::flex::FlexTensor;
     use burn::tensor::{DType, TensorData};
     use std::sync::Arc;
 

@@ -1,6 +1,81 @@
 //! The arithmetic of one row at one step, forward and backward. Rows are slices of width `H` or multiples of it.
 
+use super::Cell;
 use crate::vector::{multiversion, sigmoid, tanh};
+
+/// A step: `x`, the projected input, becomes the activated gates; `z`: recurrent product; `h` becomes the new state, and
+/// `inner` the new cell (LSTM) or the product inside the reset gate (GRU).
+pub(crate) fn forward(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner: &mut [f32], h: &mut [f32]) {
+    match cell {
+        Cell::Rnn => rnn_forward(x, z, bias, h),
+        Cell::Lstm => lstm_forward(x, z, bias, inner, h),
+        Cell::Gru => gru_forward(x, z, bias, inner, h),
+    }
+}
+
+/// What a step's backward pass reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Step<'a> {
+    /// The activated gates.
+    pub(crate) gates: &'a [f32],
+    /// The state `h` before.
+    pub(crate) before: &'a [f32],
+    /// The cell before (LSTM).
+    pub(crate) cell_before: &'a [f32],
+}
+
+/// Where a step's gradients go.
+pub(crate) struct StepGradient<'a> {
+    /// The whole gradient of the new state; becomes its direct part to the old one.
+    pub(crate) dh: &'a mut [f32],
+    /// Of the new cell, becomes that of the old one (LSTM).
+    pub(crate) dc: &'a mut [f32],
+    /// Becomes the gradient of the projected input.
+    pub(crate) dx: &'a mut [f32],
+    /// Becomes the gradient of the recurrent product.
+    pub(crate) dz: &'a mut [f32],
+    /// The bias's; is added to.
+    pub(crate) db: &'a mut [f32],
+}
+
+/// A step back; `inner`: what [`forward`] left there; the GRU's becomes its gradient.
+pub(crate) fn backward(cell: Cell, step: Step<'_>, inner: &mut [f32], to: StepGradient<'_>) {
+    let StepGradient { dh, dc, dx, dz, db } = to;
+    match cell {
+        Cell::Rnn => rnn_backward(step.gates, dh, dx, db),
+        Cell::Lstm => lstm_backward(step.gates, inner, step.cell_before, dh, dc, dx, db),
+        Cell::Gru => {
+            gru_backward(step.gates, step.before, dh, dx, inner, db);
+            let own = dz.len() - inner.len();
+            dz[..own].copy_from_slice(&dx[..own]);
+            dz[own..].copy_from_slice(inner);
+            return;
+        }
+    }
+    dh.fill(0.0);
+    dz.copy_from_slice(dx);
+}
+
+/// Of a row's saved numbers `[T, H]`: those of step `at`, and those of the step `before` it (`start`, if there is none).
+pub(crate) fn inner_and_before<'a>(
+    trace: &'a mut [f32],
+    at: usize,
+    before: Option<usize>,
+    start: &'a [f32],
+    h: usize,
+) -> (&'a mut [f32], &'a [f32]) {
+    match before {
+        None => (&mut trace[at * h..][..h], start),
+        Some(before) if before < at => {
+            let (head, tail) = trace.split_at_mut(at * h);
+            (&mut tail[..h], &head[before * h..][..h])
+        }
+        Some(before) => {
+            let (head, tail) = trace.split_at_mut(before * h);
+            (&mut head[at * h..][..h], &tail[..h])
+        }
+    }
+}
 
 /// The `k`-th block of width `h`.
 #[inline(always)]
@@ -17,7 +92,7 @@ fn parts_mut<const N: usize>(row: &mut [f32], h: usize) -> [&mut [f32]; N] {
 
 multiversion! {
     /// `x`: projected input, becomes `h`; `z`: recurrent product; `h`: becomes the new state.
-    pub(super) fn rnn_forward(x: &mut [f32], z: &[f32], bias: &[f32], h: &mut [f32]) = rnn_forward_body
+    fn rnn_forward(x: &mut [f32], z: &[f32], bias: &[f32], h: &mut [f32]) = rnn_forward_body
 }
 #[inline(always)]
 fn rnn_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], h: &mut [f32]) {
@@ -31,7 +106,7 @@ fn rnn_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], h: 
 
 multiversion! {
     /// `y`: the output; `dh`: its whole gradient; `dx`: becomes the gradient of the sum; `db` is added to.
-    pub(super) fn rnn_backward(y: &[f32], dh: &[f32], dx: &mut [f32], db: &mut [f32]) = rnn_backward_body
+    fn rnn_backward(y: &[f32], dh: &[f32], dx: &mut [f32], db: &mut [f32]) = rnn_backward_body
 }
 #[inline(always)]
 fn rnn_backward_body<const FMA: bool>(y: &[f32], dh: &[f32], dx: &mut [f32], db: &mut [f32]) {
@@ -46,7 +121,7 @@ fn rnn_backward_body<const FMA: bool>(y: &[f32], dh: &[f32], dx: &mut [f32], db:
 
 multiversion! {
     /// `x`: projected input, becomes the gates i, f, g, o; `z`: recurrent product; `c` and `h`: become the new state.
-    pub(super) fn lstm_forward(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) = lstm_forward_body
+    fn lstm_forward(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) = lstm_forward_body
 }
 #[inline(always)]
 fn lstm_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) {
@@ -68,7 +143,7 @@ fn lstm_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], c:
 multiversion! {
     /// `dh`: the whole gradient of `h`; `dc`: of the new cell, becomes that of the old one; `dx`: becomes the gradient of
     /// the gates' sums; `db` is added to.
-    pub(super) fn lstm_backward(
+    fn lstm_backward(
         gates: &[f32], cell: &[f32], before: &[f32], dh: &[f32], dc: &mut [f32], dx: &mut [f32], db: &mut [f32],
     ) = lstm_backward_body
 }
@@ -105,7 +180,7 @@ fn lstm_backward_body<const FMA: bool>(
 
 multiversion! {
     /// `x`: projected input, becomes the gates r, z, n; `z`: recurrent product; `q`: becomes `h W_n + b_q`.
-    pub(super) fn gru_forward(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) = gru_forward_body
+    fn gru_forward(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) = gru_forward_body
 }
 #[inline(always)]
 fn gru_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) {
@@ -127,7 +202,7 @@ fn gru_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], q: 
 multiversion! {
     /// `before`: the old state; `dh`: the whole gradient of the new one, becomes its direct part to the old one; `dx`:
     /// becomes the gradient of the gates' sums; `q`: becomes the gradient of itself; `db` (r, z, n, q) is added to.
-    pub(super) fn gru_backward(
+    fn gru_backward(
         gates: &[f32], before: &[f32], dh: &mut [f32], dx: &mut [f32], q: &mut [f32], db: &mut [f32],
     ) = gru_backward_body
 }

@@ -13,7 +13,7 @@
 //! no gather: a reversed row meets its padding first and carries the initial state through it.
 
 mod flex;
-mod gates;
+pub(crate) mod gates;
 mod portable;
 
 use std::sync::Arc;

@@ -1,0 +1,266 @@
+//! Attention as one operation: queries over keys and memory give contexts.
+//!
+//! `context_t = Σ_s w_ts memory_s` with `w_t = softmax_s(score(query_t, key_s))` over the real steps, and
+//!
+//! - `score(q, k) = q · k` (Luong et al. 2015), or
+//! - `score(q, k) = v · tanh(q + k)` (Bahdanau et al. 2015), where `v` is the *energy*.
+//!
+//! Nothing of `[B, T, S, A]` is ever kept: the backward pass makes it again, a query at a time.
+
+mod flex;
+pub(crate) mod rows;
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
+
+use crate::flex::serves;
+
+/// What is looked at, beside the tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// `[C]`: real steps of each row of the memory. A row without any counts as full.
+    pub lengths: Arc<[u32]>,
+    /// `[B]`: which row of the memory each query looks at; its own if `None` (`B = C`). Not for training.
+    pub owners: Option<Arc<[u32]>>,
+}
+
+impl Over {
+    /// The row of the memory that query row `b` looks at, and how many of its `steps` are real.
+    pub(crate) fn row(&self, b: usize, steps: usize) -> (usize, usize) {
+        let row = self.owners.as_ref().map_or(b, |owners| owners[b] as usize);
+        match self.lengths[row] as usize {
+            0 => (row, steps),
+            real => (row, real.min(steps)),
+        }
+    }
+}
+
+/// The contexts `[B, T, M]` of queries `[B, T, A]` over keys `[C, S, A]` and memory `[C, S, M]`, differentiable.
+///
+/// `energy`: `[A]` for additive scores, `None` for products.
+pub fn attend(
+    query: Tensor<3>,
+    keys: Tensor<3>,
+    memory: Tensor<3>,
+    energy: Option<Tensor<1>>,
+    over: &Over,
+) -> Tensor<3> {
+    if !serves(&query) {
+        return composed(query, keys, memory, energy, over).0;
+    }
+    let additive = energy.is_some();
+    let energy = energy.unwrap_or_else(|| Tensor::zeros([1], &query.device().inner()));
+    let context = <Dispatch as AttentionOps>::attend(
+        query.into_dispatch(),
+        keys.into_dispatch(),
+        memory.into_dispatch(),
+        energy.into_dispatch(),
+        over.clone(),
+        additive,
+    );
+    Tensor::from_dispatch(context)
+}
+
+/// The weights `[B, T, S]` behind [`attend`]; zero where the memory is padding. Not differentiable.
+pub fn attention_weights(query: Tensor<3>, keys: Tensor<3>, energy: Option<Tensor<1>>, over: &Over) -> Tensor<3> {
+    let (query, keys) = (query.inner(), keys.inner());
+    scores(query, over.rows_of(keys), energy.map(Tensor::inner), over)
+}
+
+impl Over {
+    /// Rows of the memory as the queries look at them.
+    fn rows_of(&self, memory: Tensor<3>) -> Tensor<3> {
+        match &self.owners {
+            None => memory,
+            Some(owners) => {
+                let rows: Vec<i32> = owners.iter().map(|&row| row as i32).collect();
+                let rows = TensorData::new(rows, [owners.len()]);
+                let rows = Tensor::<1, Int>::from_data(rows, &memory.device().inner());
+                memory.select(0, rows)
+            }
+        }
+    }
+
+    /// `[B, 1, S]`: 0 where a step is real, hugely negative where it is padding.
+    fn mask(&self, like: &Tensor<3>, steps: usize) -> Tensor<3> {
+        let rows = self.owners.as_ref().map_or(self.lengths.len(), |owners| owners.len());
+        let mask = (0..rows).flat_map(|b| {
+            let (_, real) = self.row(b, steps);
+            (0..steps).map(move |s| if s < real { 0.0_f32 } else { -1e30 })
+        });
+        let mask = TensorData::new(mask.collect::<Vec<f32>>(), [rows, 1, steps]).convert_dtype(like.dtype());
+        Tensor::from_data(mask, &like.device().inner())
+    }
+}
+
+/// Weights made of tensor operations, for every device and number type.
+fn scores(query: Tensor<3>, keys: Tensor<3>, energy: Option<Tensor<1>>, over: &Over) -> Tensor<3> {
+    let steps = keys.dims()[1];
+    let mask = over.mask(&query, steps);
+    let scores = match energy {
+        None => query.matmul(keys.swap_dims(1, 2)),
+        Some(energy) => {
+            let energies = crate::tanh(query.unsqueeze_dim::<4>(2) + keys.unsqueeze_dim::<4>(1));
+            let [b, t, s, a] = energies.dims();
+            energies.reshape([b * t * s, a]).matmul(energy.unsqueeze_dim(1)).reshape([b, t, s])
+        }
+    };
+    softmax(scores + mask, 2)
+}
+
+/// The operation made of tensor operations: → (contexts, weights).
+fn composed(
+    query: Tensor<3>,
+    keys: Tensor<3>,
+    memory: Tensor<3>,
+    energy: Option<Tensor<1>>,
+    over: &Over,
+) -> (Tensor<3>, Tensor<3>) {
+    let weights = scores(query, over.rows_of(keys), energy, over);
+    (weights.clone().matmul(over.rows_of(memory)), weights)
+}
+
+/// The operation on plain slices, as Burn's backends see it.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait AttentionOps: Backend {
+    /// → contexts; `energy` is a dummy unless `additive`.
+    fn attend(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        memory: FloatTensor<Self>,
+        energy: FloatTensor<Self>,
+        over: Over,
+        additive: bool,
+    ) -> FloatTensor<Self>;
+}
+
+/// Tensors of one attention.
+#[derive(Debug, Clone)]
+struct Inputs<B: Backend> {
+    query: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    memory: FloatTensor<B>,
+    /// A dummy unless `additive`.
+    energy: FloatTensor<B>,
+    over: Over,
+    additive: bool,
+}
+
+/// A backend that has the operation.
+trait Body: Backend {
+    /// → (contexts, weights `[B, T, S]`)
+    fn forward(inputs: Inputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `gradient`: of the contexts → of query, keys, memory and energy
+    fn backward(
+        gradient: FloatTensor<Self>,
+        inputs: Inputs<Self>,
+        weights: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 4];
+}
+
+#[derive(Debug)]
+struct AttentionNode;
+
+impl<B: Body> Backward<B, 4> for AttentionNode {
+    type State = (Inputs<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (inputs, weights) = ops.state;
+        for (parent, gradient) in ops.parents.into_iter().zip(B::backward(gradient, inputs, weights)) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: Body, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
+    fn attend(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        memory: FloatTensor<Self>,
+        energy: FloatTensor<Self>,
+        over: Over,
+        additive: bool,
+    ) -> FloatTensor<Self> {
+        let ((query, q), (keys, k)) = (query.into_parts(), keys.into_parts());
+        let ((memory, m), (energy, e)) = (memory.into_parts(), energy.into_parts());
+        let inputs = Inputs { query, keys, memory, energy, over, additive };
+        match AttentionNode.prepare::<C>([q, k, m, e]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (contexts, weights) = B::forward(inputs.clone());
+                prep.finish((inputs, weights), contexts)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::forward(inputs).0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use antiphon_core::random::Key;
+    use burn::tensor::Device;
+
+    fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+        let key = Key::from_seed(5).named(name);
+        let n: usize = dims.iter().product();
+        let numbers: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.7).collect();
+        let tensor = Tensor::from_data(TensorData::new(numbers, dims), device);
+        if device.is_autodiff() { tensor.require_grad() } else { tensor }
+    }
+
+    #[test]
+    fn values_and_gradients_are_those_of_the_composed_body() {
+        let device = Device::flex().autodiff();
+        for ([b, t, s, a, m], lengths) in
+            [([1, 1, 1, 1, 1], vec![1]), ([3, 5, 4, 33, 70], vec![4, 1, 0]), ([9, 1, 17, 16, 64], vec![17; 9])]
+        {
+            let over = Over { lengths: lengths.into(), owners: None };
+            for additive in [false, true] {
+                let run = |fused: bool| {
+                    let (q, k) = (random("q", [b, t, a], &device), random("k", [b, s, a], &device));
+                    let (x, v) = (random("m", [b, s, m], &device), random("v", [a], &device));
+                    let energy = additive.then(|| v.clone());
+                    let (q1, k1, x1) = (q.clone(), k.clone(), x.clone());
+                    let contexts = match fused {
+                        true => attend(q1, k1, x1, energy, &over),
+                        false => composed(q1, k1, x1, energy, &over).0,
+                    };
+                    let grads = (contexts.clone() * random("d", [b, t, m], &device.clone().inner())).sum().backward();
+                    let mut parts = vec![contexts.into_data()];
+                    parts.extend([&q, &k, &x].map(|x| x.grad(&grads).unwrap().into_data()));
+                    parts.extend(additive.then(|| v.grad(&grads).unwrap().into_data()));
+                    parts
+                };
+                for (ours, oracle) in run(true).into_iter().zip(run(false)) {
+                    let (ours, oracle) = (ours.try_to_vec::<f32>().unwrap(), oracle.try_to_vec::<f32>().unwrap());
+                    assert_eq!(ours.len(), oracle.len());
+                    for (x, y) in ours.iter().zip(&oracle) {
+                        assert!((x - y).abs() < 2e-5 * y.abs().max(1.0), "{additive} {b} {t} {s}: {x} is not {y}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn queries_look_at_the_rows_that_own_them() {
+        let device = Device::flex();
+        let (k, m) = (random("k", [2, 3, 8], &device), random("m", [2, 3, 5], &device));
+        let q = random("q", [3, 1, 8], &device);
+        let over = Over { lengths: vec![3, 2].into(), owners: Some(vec![1, 0, 1].into()) };
+        let (contexts, weights) = composed(q.clone(), k.clone(), m.clone(), None, &over);
+        let fused = attend(q.clone(), k.clone(), m, None, &over);
+        assert!((fused - contexts).abs().max().into_scalar::<f32>() < 1e-6);
+        assert!((attention_weights(q, k, None, &over) - weights).abs().max().into_scalar::<f32>() < 1e-6);
+    }
+}

@@ -1,0 +1,205 @@
+//! A decoder layer with attention and input feeding over a whole sequence, as one operation.
+//!
+//! With `x_t` the projected input of step `t` and `r_0 = 0` (Luong et al. 2015, section 3.3):
+//!
+//! ```text
+//! h_t = cell(x_t + r_{t−1} F, h_{t−1})                  recurrent::Cell, weight W
+//! c_t = attention(h_t Q, keys, memory)                  attention::attend; without Q for products
+//! r_t = dropout_t(tanh(h_t U + c_t C + b))
+//! ```
+//!
+//! Each step needs the one before it, so a graph of separate operations would pack its weights and pass over its
+//! inputs once a step. Here a thread walks its rows through all steps, and every weight's gradient is one product over
+//! all steps at the end.
+
+mod flex;
+
+use std::sync::Arc;
+
+use antiphon_core::random::Key;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, backend_extension};
+use burn::tensor::Tensor;
+
+use crate::attention::Over;
+use crate::flex::serves;
+use crate::recurrent::Cell;
+
+/// The tensors of the layer.
+#[derive(Debug, Clone)]
+pub struct FedDecoder {
+    /// `[B, T, G·H]`: projected inputs.
+    pub x: Tensor<3>,
+    /// `W` `[H, G·H]`.
+    pub recurrent: Tensor<2>,
+    /// `[biases·H]`, as [`Cell::biases`] says.
+    pub bias: Tensor<1>,
+    /// `[B, N·H]`: the state before the first step.
+    pub state: Tensor<2>,
+    /// `F` `[R, G·H]`.
+    pub feed: Tensor<2>,
+    /// `[B, S, A]`; `A = H` for products.
+    pub keys: Tensor<3>,
+    /// `[B, S, M]`.
+    pub memory: Tensor<3>,
+    /// `Q` `[H, A]` and the energy `[A]`, for additive scores.
+    pub additive: Option<(Tensor<2>, Tensor<1>)>,
+    /// `U` `[H, R]`.
+    pub readout_state: Tensor<2>,
+    /// `C` `[M, R]`.
+    pub readout_context: Tensor<2>,
+    /// `b` `[R]`.
+    pub readout_bias: Tensor<1>,
+}
+
+/// What to run, beside the tensors.
+#[derive(Debug, Clone)]
+pub struct Feeding {
+    /// The unit.
+    pub cell: Cell,
+    /// `[B]`: steps of each row that are real; the outputs of others are zero.
+    pub lengths: Arc<[u32]>,
+    /// What is looked at; every row at its own memory.
+    pub over: Over,
+    /// The rate, and the key of each step's mask over `[B, R]`, as [`dropout`](crate::dropout()) draws it.
+    pub dropout: Option<(f64, Arc<[Key]>)>,
+}
+
+/// The outputs `r` `[B, T, R]`, differentiable in all tensors; `None` where no such operation exists (another device or
+/// number type than the slice bodies serve), so that the caller takes the steps itself.
+pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Option<Tensor<3>> {
+    if !serves(&tensors.x) {
+        return None;
+    }
+    assert!(run.over.owners.is_none(), "every row looks at its own memory");
+    let device = tensors.x.device().inner();
+    let dummies = || (Tensor::zeros([1, 1], &device), Tensor::zeros([1], &device));
+    let has_query = tensors.additive.is_some();
+    let (query, energy) = tensors.additive.unwrap_or_else(dummies);
+    let parts = Parts {
+        recurrent: tensors.recurrent.into_dispatch(),
+        bias: tensors.bias.into_dispatch(),
+        state: tensors.state.into_dispatch(),
+        feed: tensors.feed.into_dispatch(),
+        keys: tensors.keys.into_dispatch(),
+        memory: tensors.memory.into_dispatch(),
+        query: query.into_dispatch(),
+        energy: energy.into_dispatch(),
+        readout_state: tensors.readout_state.into_dispatch(),
+        readout_context: tensors.readout_context.into_dispatch(),
+        readout_bias: tensors.readout_bias.into_dispatch(),
+        additive: has_query,
+    };
+    Some(Tensor::from_dispatch(<Dispatch as FeedingOps>::fed_decoder(tensors.x.into_dispatch(), parts, run.clone())))
+}
+
+/// The tensors but for `x` as a backend sees them; `query` and `energy` are dummies unless `additive`.
+#[derive(Debug, Clone, ExtensionType)]
+pub(crate) struct Parts<B: Backend> {
+    recurrent: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    state: FloatTensor<B>,
+    feed: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    memory: FloatTensor<B>,
+    query: FloatTensor<B>,
+    energy: FloatTensor<B>,
+    readout_state: FloatTensor<B>,
+    readout_context: FloatTensor<B>,
+    readout_bias: FloatTensor<B>,
+    additive: bool,
+}
+
+/// The operation on plain slices, as Burn's backends see it.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait FeedingOps: Backend {
+    /// → outputs
+    fn fed_decoder(x: FloatTensor<Self>, #[extension_type] parts: Parts<Self>, run: Feeding) -> FloatTensor<Self>;
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Debug, Clone)]
+pub(crate) struct Saved<B: Backend> {
+    /// `[B, T, R]`.
+    outputs: FloatTensor<B>,
+    /// `[B, T, G·H]`, activated.
+    gates: FloatTensor<B>,
+    /// `[B, T, H]`.
+    hidden: FloatTensor<B>,
+    /// `[B, T, H]`: cells (LSTM) or products inside the reset gate (GRU); a dummy for the RNN.
+    trace: FloatTensor<B>,
+    /// `[B, T, A]`; a dummy unless additive.
+    queries: FloatTensor<B>,
+    /// `[B, T, S]`.
+    weights: FloatTensor<B>,
+    /// `[B, T, M]`.
+    contexts: FloatTensor<B>,
+}
+
+/// A backend that has the operation.
+pub(crate) trait Body: Backend {
+    fn forward(x: FloatTensor<Self>, parts: Parts<Self>, run: &Feeding) -> Saved<Self>;
+
+    /// → gradients of `x`, then in the order of [`Parts`]
+    fn backward(
+        gradient: FloatTensor<Self>,
+        parts: Parts<Self>,
+        saved: Saved<Self>,
+        run: &Feeding,
+    ) -> [FloatTensor<Self>; 12];
+}
+
+#[derive(Debug)]
+struct FeedingNode;
+
+impl<B: Body> Backward<B, 12> for FeedingNode {
+    type State = (Parts<B>, Saved<B>, Feeding);
+
+    fn backward(self, ops: Ops<Self::State, 12>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (parts, saved, run) = ops.state;
+        for (parent, gradient) in ops.parents.into_iter().zip(B::backward(gradient, parts, saved, &run)) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: Body, C: CheckpointStrategy> FeedingOps for Autodiff<B, C> {
+    fn fed_decoder(x: FloatTensor<Self>, parts: Parts<Self>, run: Feeding) -> FloatTensor<Self> {
+        let ((x, n0), (recurrent, n1)) = (x.into_parts(), parts.recurrent.into_parts());
+        let ((bias, n2), (state, n3)) = (parts.bias.into_parts(), parts.state.into_parts());
+        let ((feed, n4), (keys, n5)) = (parts.feed.into_parts(), parts.keys.into_parts());
+        let ((memory, n6), (query, n7)) = (parts.memory.into_parts(), parts.query.into_parts());
+        let ((energy, n8), (readout_state, n9)) = (parts.energy.into_parts(), parts.readout_state.into_parts());
+        let (readout_context, n10) = parts.readout_context.into_parts();
+        let (readout_bias, n11) = parts.readout_bias.into_parts();
+        let parts = Parts {
+            recurrent,
+            bias,
+            state,
+            feed,
+            keys,
+            memory,
+            query,
+            energy,
+            readout_state,
+            readout_context,
+            readout_bias,
+            additive: parts.additive,
+        };
+        let nodes = [n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11];
+        match FeedingNode.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let saved = B::forward(x, parts.clone(), &run);
+                let outputs = saved.outputs.clone();
+                prep.finish((parts, saved, run), outputs)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::forward(x, parts, &run).outputs),
+        }
+    }
+}
