@@ -1,0 +1,153 @@
+//! Speed of the operations: `cargo xtask bench` runs this and puts it beside the machine's matrix product.
+//!
+//! Throughput is counted in floating-point operations of the matrix products alone: `2·B·T·(I+H)·G·H` for a recurrent
+//! layer's forward pass with the input's product, three times that with the backward pass.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use antiphon_core::random::Key;
+use antiphon_kernels::{
+    Cell, FedDecoder, Feeding, Over, Projection, Recurrence, attend, cross_entropy, fed_decoder, keep_freed_memory,
+    recurrent,
+};
+use burn::tensor::{Device, Tensor, TensorData};
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+};
+
+/// Batch, steps, input, hidden. The first four are those of the published comparison; the others look for cliffs.
+const LAYERS: [[usize; 4]; 13] = [
+    [64, 25, 512, 512],
+    [32, 25, 256, 256],
+    [64, 100, 128, 128],
+    [16, 50, 512, 1024],
+    [1, 25, 256, 256],
+    [7, 25, 256, 256],
+    [33, 25, 256, 256],
+    [64, 1, 256, 256],
+    [64, 25, 100, 100],
+    [64, 25, 200, 200],
+    [64, 25, 650, 650],
+    [64, 400, 64, 64],
+    [256, 25, 256, 256],
+];
+
+fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+    let key = Key::from_seed(1).named(name);
+    let n: usize = dims.iter().product();
+    let numbers: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.1).collect();
+    Tensor::from_data(TensorData::new(numbers, dims), device)
+}
+
+/// A leaf of the graph, if the device has one.
+fn leaf<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+    let tensor = random(name, dims, device);
+    if device.is_autodiff() { tensor.require_grad() } else { tensor }
+}
+
+fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
+    keep_freed_memory();
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(15).warm_up_time(Duration::from_millis(400)).measurement_time(Duration::from_millis(1200));
+    group
+}
+
+fn products(criterion: &mut Criterion) {
+    let mut group = group(criterion, "product");
+    for n in [512, 2048] {
+        let (a, b) = (random("a", [n, n], &Device::flex()), random("b", [n, n], &Device::flex()));
+        group.throughput(Throughput::Elements(2 * (n as u64).pow(3)));
+        group.bench_function(BenchmarkId::from_parameter(n), |bench| {
+            bench.iter(|| black_box(a.clone().matmul(b.clone())));
+        });
+    }
+}
+
+fn layers(criterion: &mut Criterion) {
+    for (name, cell) in [("rnn", Cell::Rnn), ("lstm", Cell::Lstm), ("gru", Cell::Gru)] {
+        for (pass, device, factor) in [("forward", Device::flex(), 1), ("train", Device::flex().autodiff(), 3)] {
+            let mut group = group(criterion, &format!("{name}-{pass}"));
+            for [b, t, i, h] in LAYERS {
+                let g = cell.gates() * h;
+                group.throughput(Throughput::Elements((factor * 2 * b * t * (i + h) * g) as u64));
+                let (x, input) = (leaf("x", [b, t, i], &device), leaf("input", [i, g], &device));
+                let (weight, bias) = (leaf("weight", [h, g], &device), leaf("bias", [cell.biases() * h], &device));
+                let state = Tensor::zeros([b, cell.states() * h], &device.clone().inner());
+                let run = Recurrence { cell, reverse: false, lengths: None };
+                group.bench_function(BenchmarkId::from_parameter(format!("{b},{t},{i},{h}")), |bench| {
+                    bench.iter(|| {
+                        let projected = x.clone().reshape([b * t, i]).matmul(input.clone()).reshape([b, t, g]);
+                        let layer = recurrent(projected, weight.clone(), bias.clone(), state.clone(), &run);
+                        let sequence = layer.sequence();
+                        match device.is_autodiff() {
+                            true => drop(black_box(sequence.sum().backward())),
+                            false => drop(black_box(sequence)),
+                        }
+                    });
+                });
+            }
+        }
+    }
+}
+
+fn decoders(criterion: &mut Criterion) {
+    let device = Device::flex().autodiff();
+    let mut group = group(criterion, "decoder-train");
+    for (name, fed) in [("attention", false), ("input-feeding", true)] {
+        let [b, t, s, h, m, a] = [64, 14, 14, 512, 512, 512];
+        let (query, energy) = (leaf("query", [h, a], &device), leaf("energy", [a], &device));
+        let (keys, memory) = (leaf("keys", [b, s, a], &device), leaf("memory", [b, s, m], &device));
+        let over = Over { lengths: vec![s as u32; b].into(), owners: None };
+        let x = leaf("x", [b, t, 4 * h], &device);
+        let (recurrent, feed) = (leaf("recurrent", [h, 4 * h], &device), leaf("feed", [h, 4 * h], &device));
+        let (of_state, of_context) = (leaf("of-state", [h, h], &device), leaf("of-context", [m, h], &device));
+        let (bias, readout_bias) = (leaf("bias", [4 * h], &device), leaf("of-bias", [h], &device));
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                let (keys, memory) = (keys.clone(), memory.clone());
+                let outputs = if fed {
+                    let tensors = FedDecoder {
+                        x: x.clone(),
+                        recurrent: recurrent.clone(),
+                        bias: bias.clone(),
+                        state: Tensor::zeros([b, 2 * h], &device.clone().inner()),
+                        feed: feed.clone(),
+                        keys,
+                        memory,
+                        additive: Some((query.clone(), energy.clone())),
+                        readout_state: of_state.clone(),
+                        readout_context: of_context.clone(),
+                        readout_bias: readout_bias.clone(),
+                    };
+                    let lengths = vec![t as u32; b].into();
+                    let run = Feeding { cell: Cell::Lstm, lengths, over: over.clone(), dropout: None };
+                    fed_decoder(tensors, &run).expect("this device is served")
+                } else {
+                    let states = x.clone().narrow(2, 0, h);
+                    attend(states, keys, memory, Some(energy.clone()), &over)
+                };
+                black_box(outputs.sum().backward());
+            });
+        });
+    }
+}
+
+fn losses(criterion: &mut Criterion) {
+    let device = Device::flex().autodiff();
+    let mut group = group(criterion, "loss-train");
+    for [n, h, v] in [[1024, 512, 1000], [1024, 512, 8000], [1024, 512, 32000]] {
+        group.throughput(Throughput::Elements((3 * 2 * n * h * v) as u64));
+        let (states, weight) = (leaf("states", [n, h], &device), leaf("weight", [v, h], &device));
+        let targets: Vec<u32> = (0..n).map(|i| (i * 7 % v) as u32).collect();
+        group.bench_function(BenchmarkId::from_parameter(format!("{n},{h},{v}")), |bench| {
+            bench.iter(|| {
+                let (states, weight, targets) = (states.clone(), weight.clone(), targets.clone());
+                black_box(cross_entropy(Projection { states, weight, bias: None, targets }, 0.1).backward());
+            });
+        });
+    }
+}
+
+criterion_group!(benches, products, layers, decoders, losses);
+criterion_main!(benches);
