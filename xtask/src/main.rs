@@ -31,7 +31,7 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 8] = [
+const PASSED_ON: [(&str, &str); 9] = [
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
     ("train", "Train, without search and evaluation"),
@@ -39,6 +39,7 @@ const PASSED_ON: [(&str, &str); 8] = [
     ("predict", "Answer lines of a file or of the standard input"),
     ("runs", "List the runs"),
     ("compare", "Say in what runs differ: settings and results"),
+    ("report", "Write the page of a run, or one that compares several"),
     ("reference", "Print the page of all settings"),
 ];
 

@@ -15,30 +15,52 @@ use crate::table::aligned;
 /// # Errors
 /// If a run's files cannot be read.
 pub fn compare(runs: &[Run]) -> Result<String> {
-    let mut configs = Vec::new();
-    for run in runs {
-        let (config, manifest) = (run.config()?, run.manifest()?);
-        let mut flat = BTreeMap::new();
-        flatten("", &toml::Value::Table(config), &mut flat);
-        let more =
-            [("version", manifest.version), ("device", manifest.device), ("threads", manifest.threads.to_string())];
-        flat.extend(more.map(|(key, value)| (format!("({key})"), value)));
-        flat.extend(
-            manifest.data.into_iter().map(|(file, hash)| (format!("(data) {file}"), hash.chars().take(8).collect())),
-        );
-        configs.push(flat);
-    }
-    let differing = differences(&configs);
-
+    let settings = Settings::of(runs)?;
     let mut rows = vec![line("", runs.iter().map(Run::name))];
-    for key in &differing {
-        rows.push(line(key, configs.iter().map(|c| c.get(key).map_or("-".into(), String::clone))));
+    for key in &settings.differing {
+        rows.push(line(key, settings.all.iter().map(|c| c.get(key).map_or("-".into(), String::clone))));
     }
-    if differing.is_empty() {
+    if settings.differing.is_empty() {
         rows.push(vec!["no setting differs".into()]);
     }
     rows.extend(figures(runs)?);
-    Ok(aligned(&rows) + &warnings(&differing))
+    Ok(aligned(&rows) + &warnings(&settings.differing))
+}
+
+/// The settings of several runs, with what else their figures depend on.
+pub(crate) struct Settings {
+    /// For each run, dotted keys and what they are set to.
+    all: Vec<BTreeMap<String, String>>,
+    differing: Vec<String>,
+}
+
+impl Settings {
+    /// Reads them.
+    pub(crate) fn of(runs: &[Run]) -> Result<Self> {
+        let mut all = Vec::new();
+        for run in runs {
+            let (config, manifest) = (run.config()?, run.manifest()?);
+            let mut flat = BTreeMap::new();
+            flatten("", &toml::Value::Table(config), &mut flat);
+            let more =
+                [("version", manifest.version), ("device", manifest.device), ("threads", manifest.threads.to_string())];
+            flat.extend(more.map(|(key, value)| (format!("({key})"), value)));
+            let data = manifest.data.into_iter();
+            flat.extend(data.map(|(file, hash)| (format!("(data) {file}"), hash.chars().take(8).collect())));
+            all.push(flat);
+        }
+        Ok(Self { differing: differences(&all), all })
+    }
+
+    /// The keys that are not set to the same value everywhere.
+    pub(crate) fn differing(&self) -> &[String] {
+        &self.differing
+    }
+
+    /// For each run, what the differing keys are set to.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Vec<Option<String>>> {
+        self.all.iter().map(|flat| self.differing.iter().map(|key| flat.get(key).cloned()).collect())
+    }
 }
 
 fn line(head: &str, cells: impl Iterator<Item = String>) -> Vec<String> {
@@ -85,7 +107,8 @@ fn figures(runs: &[Run]) -> Result<Vec<Vec<String>>> {
     Ok(rows)
 }
 
-fn warnings(differing: &[String]) -> String {
+/// What must not be held against each other, a line each.
+pub(crate) fn warnings(differing: &[String]) -> String {
     let tokenizers = differing.iter().any(|key| key == "tokenizer" || key.starts_with("tokenizer."));
     let data = differing.iter().any(|key| key.starts_with("(data) "));
     let mut text = String::new();

@@ -11,11 +11,13 @@
 //!   model.safetensors          the chosen model
 //!   predictions-test.jsonl     its answers
 //!   results.json               its figures
+//!   report.html                all of it for a browser
 //!   run.lock                   held while a process trains here
 //! ```
 //!
 //! An [`Identity`] says when two experiments are the same, [`Runs`] finds or creates the folder, [`Run`] names its parts,
-//! [`results_page`] and [`compare`] tell people what came out. This crate knows neither models nor Burn.
+//! [`results_page`], [`compare`],
+//! [`report_page`] and [`comparison_page`] tell people what came out. This crate knows neither models nor Burn.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +30,7 @@ mod machine;
 mod manifest;
 mod metrics_log;
 mod page;
+mod report;
 mod results;
 mod run;
 mod runs;
@@ -44,6 +47,7 @@ pub use machine::cpu_features;
 pub use manifest::{Manifest, REVISION_VARIABLE, Revision, Status};
 pub use metrics_log::MetricsLog;
 pub use page::results_page;
+pub use report::{Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, comparison_page, report_page};
 pub use results::{Counts, Losses, ModelSize, Results, SplitResults};
 pub use run::Run;
 pub use runs::Runs;

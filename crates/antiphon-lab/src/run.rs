@@ -118,6 +118,11 @@ impl Run {
         self.path.join("results.json")
     }
 
+    /// `report.html`: the page for a browser.
+    pub fn report_path(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
     /// Keeps other processes from training here while the lock lives.
     ///
     /// # Errors
@@ -169,6 +174,19 @@ impl Run {
     /// As [`manifest`](Self::manifest).
     pub fn is_finished(&self) -> Result<bool> {
         Ok(self.manifest()?.status == Status::Finished && self.results_path().is_file())
+    }
+
+    /// How the run stands, in a word or two; `manifest` is its own.
+    pub fn state(&self, manifest: &Manifest) -> &'static str {
+        match manifest.status {
+            // The lock is held by whoever is at work.
+            Status::Running if self.lock().is_ok() => "broken off",
+            Status::Running => "running",
+            Status::Finished if !self.results_path().is_file() => "trained",
+            Status::Finished => "finished",
+            Status::Stopped => "stopped",
+            Status::Failed { .. } => "failed",
+        }
     }
 
     /// The figures, or `None` if the run has none yet.

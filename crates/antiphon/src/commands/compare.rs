@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use antiphon_core::Result;
-use antiphon_lab::{Run, compare};
+use antiphon_lab::compare;
 
 use super::{Ending, RunsFolder};
 use crate::output::print;
@@ -20,11 +20,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        let open = |name: &PathBuf| {
-            let below = self.folder.runs_dir.join(name);
-            Run::open(if !name.exists() && below.is_dir() { &below } else { name })
-        };
-        let runs = self.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let runs = self.runs.iter().map(|run| self.folder.open(run)).collect::<Result<Vec<_>>>()?;
         print(&compare(&runs)?)?;
         Ok(Ending::Done)
     }

@@ -9,6 +9,7 @@ use antiphon_data::{Corpus, Split};
 use antiphon_lab::{Results, Run};
 use clap::ValueEnum;
 
+use super::page::write_page;
 use super::target::Target;
 use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
@@ -89,6 +90,7 @@ impl Arguments {
         if let Some(run) = run {
             report::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
             run.write_results(&results)?;
+            write_page(run)?;
         }
         let shown = match split {
             Split::Validation => Results { test: None, ..results },

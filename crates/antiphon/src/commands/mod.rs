@@ -8,6 +8,7 @@ mod compare;
 mod data;
 mod evaluate;
 mod lines;
+mod page;
 mod predict;
 mod reference;
 mod report;
@@ -15,11 +16,11 @@ mod run;
 mod runs;
 mod target;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use antiphon_core::Result;
-use antiphon_lab::Runs;
+use antiphon_lab::{Run, Runs};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{interrupt, output};
@@ -49,6 +50,7 @@ enum Command {
     Data(data::Arguments),
     Runs(runs::Arguments),
     Compare(compare::Arguments),
+    Report(page::Arguments),
     Reference(reference::Arguments),
 }
 
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Data(arguments) => arguments.perform(),
         Command::Runs(arguments) => arguments.perform(),
         Command::Compare(arguments) => arguments.perform(),
+        Command::Report(arguments) => arguments.perform(),
         Command::Reference(arguments) => arguments.perform(),
     };
     match ending {
@@ -134,6 +137,12 @@ impl RunsFolder {
     fn runs(&self) -> Runs {
         Runs::new(&self.runs_dir)
     }
+
+    /// The run in a folder, or of a name below the folder of runs.
+    fn open(&self, name: &Path) -> Result<Run> {
+        let below = self.runs_dir.join(name);
+        Run::open(if !name.exists() && below.is_dir() { &below } else { name })
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +164,7 @@ mod tests {
             "antiphon evaluate r --split train",
             "antiphon predict m --n-best 0",
             "antiphon compare",
+            "antiphon report",
         ] {
             let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

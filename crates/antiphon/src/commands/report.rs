@@ -5,7 +5,7 @@ use std::path::Path;
 use antiphon_core::{Error, Result};
 use antiphon_lab::{Results, Run, write_atomically};
 
-use crate::experiment::Answered;
+use crate::experiment::{Answered, spread};
 use crate::output::{program, shell};
 
 /// The figures, some answers, and what to do next.
@@ -19,8 +19,10 @@ pub(super) fn finished(run: &Run, results: &Results, show: usize) -> Result<Stri
     text += &some_answers(&answers, show);
     let (program, folder) = (program(), shell(run.path()));
     let example = answers.first().map_or("TEXT", |answered| answered.source.as_str());
+    let page = run.report_path();
+    let page = if page.is_file() { format!("its page   {}\n", shell(&page)) } else { String::new() };
     text += &format!(
-        "the run    {folder}\nnext       echo {} | {program} predict {folder}\n           {program} compare {folder} \
+        "the run    {folder}\n{page}next       echo {} | {program} predict {folder}\n           {program} compare {folder} \
          ANOTHER_RUN\n",
         shell(Path::new(example)),
     );
@@ -29,17 +31,16 @@ pub(super) fn finished(run: &Run, results: &Results, show: usize) -> Result<Stri
 
 /// `show` answers from all over the split, the correct ones marked.
 pub(super) fn some_answers(answers: &[Answered], show: usize) -> String {
-    let show = show.min(answers.len());
-    if show == 0 {
-        return String::new();
-    }
-    let line = |i: usize| {
-        let answered = &answers[i * answers.len() / show];
+    let line = |answered: &Answered| {
         let right = answered.references.join(" | ");
         let (mark, right) = if answered.is_correct() { ("+", String::new()) } else { ("-", format!("  [{right}]")) };
         format!("{mark} {} -> {}{right}\n", answered.source, answered.best())
     };
-    let lines: String = (0..show).map(line).collect();
+    let lines: Vec<String> = spread(answers, show).map(line).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let (show, lines) = (lines.len(), lines.concat());
     format!("{show} of {} answers (+ matches a reference, - does not [what would]):\n{lines}\n", answers.len())
 }
 
@@ -67,7 +68,7 @@ pub(super) fn write_answers(path: &Path, answers: &[Answered]) -> Result<()> {
 }
 
 /// The answers that [`write_answers`] wrote; none if there is no such file.
-fn read_answers(path: &Path) -> Result<Vec<Answered>> {
+pub(super) fn read_answers(path: &Path) -> Result<Vec<Answered>> {
     let text = match std::fs::read_to_string(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.map_err(|e| Error::io(path, "read", &e))?,

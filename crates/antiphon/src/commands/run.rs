@@ -7,12 +7,13 @@ use antiphon_core::Result;
 use antiphon_data::Split;
 use antiphon_lab::{Manifest, Results, Run, Runs, Status, Stopwatch};
 
+use super::page::write_page;
 use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
 use crate::device::{device, start_threads};
 use crate::experiment::{Evaluation, Evaluator, Experiment, Loaded, SavedModel, Trained};
 use crate::interrupt::stop_flag;
-use crate::output::{print, program, shell};
+use crate::output::{print, program, shell, tell};
 
 /// Run an experiment: train, search, evaluate
 ///
@@ -116,6 +117,10 @@ impl Place {
             manifest.spend(watch.lap());
             manifest.end(status);
         });
+        // The figures are safe already: a page that cannot be written is no reason to fail.
+        if let Err(error) = write_page(&run) {
+            tell(&format!("warning: the page was not written: {error}"));
+        }
         match done {
             // An error that ended the work is the one to tell; a full disk may well refuse the manifest too.
             Err(error) => Err(error),
@@ -123,7 +128,7 @@ impl Place {
                 recorded?;
                 let without = if self.again { ", without --again" } else { "" };
                 let folder = run.path().display();
-                crate::output::tell(&format!("stopped; go on with the same command{without} ({folder})"));
+                tell(&format!("stopped; go on with the same command{without} ({folder})"));
                 Ok(Ending::Interrupted)
             }
             Ok(Some(results)) => {

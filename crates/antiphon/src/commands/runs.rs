@@ -1,7 +1,7 @@
 //! `antiphon runs`: all runs and how they stand.
 
 use antiphon_core::Result;
-use antiphon_lab::{Manifest, Results, Run, Status};
+use antiphon_lab::{Manifest, Results, Run};
 
 use super::{Ending, RunsFolder};
 use crate::output::{columns, print};
@@ -28,20 +28,13 @@ impl Arguments {
 }
 
 fn row(run: &Run) -> Vec<String> {
-    let Manifest { status, seed, started, wall_seconds, .. } = match run.manifest() {
+    let manifest = match run.manifest() {
         Ok(manifest) => manifest,
         Err(error) => return vec![run.name(), format!("unreadable: {error}")],
     };
+    let state = run.state(&manifest).to_owned();
+    let Manifest { seed, started, wall_seconds, .. } = manifest;
     let results = run.results().ok().flatten();
-    let state = match status {
-        // The lock is held by whoever is at work.
-        Status::Running if run.lock().is_ok() => "broken off".to_owned(),
-        Status::Running => "running".to_owned(),
-        Status::Finished if results.is_none() => "trained".to_owned(),
-        Status::Finished => "finished".to_owned(),
-        Status::Stopped => "stopped".to_owned(),
-        Status::Failed { .. } => "failed".to_owned(),
-    };
     let seed = seed.map_or(String::new(), |seed| seed.to_string());
     let figures = results.as_ref().map_or(String::new(), figures);
     vec![run.name(), state, seed, started, format!("{:.1}", wall_seconds / 60.0), figures]

@@ -36,6 +36,12 @@ pub(super) fn figures_of_likelihood() -> impl Iterator<Item = (&'static str, boo
     FIGURES.into_iter().map(|(name, _, lower)| (name, lower))
 }
 
+/// The labels of all figures that a validation may have, and whether smaller is better.
+pub(crate) fn figures_of_validation(config: &ExperimentConfig) -> Vec<(String, bool)> {
+    let of_search = config.evaluate.labelled().map(|(label, metric)| (label, metric.lower_is_better()));
+    figures_of_likelihood().map(|(name, lower)| (name.to_owned(), lower)).chain(of_search).collect()
+}
+
 /// Those figures of a likelihood.
 pub(super) fn values(likelihood: &Likelihood) -> BTreeMap<String, f64> {
     FIGURES.into_iter().map(|(name, figure, _)| (name.into(), figure(likelihood))).collect()
@@ -71,8 +77,13 @@ impl Answered {
 
     /// Whether the best answer matches a reference word for word, as the sequence error rate has it.
     pub fn is_correct(&self) -> bool {
-        self.references.iter().any(|reference| reference.split_whitespace().eq(self.best().split_whitespace()))
+        is_right(self.best(), &self.references)
     }
+}
+
+/// Whether a text matches a reference word for word.
+pub(super) fn is_right(text: &str, references: &[String]) -> bool {
+    references.iter().any(|reference| reference.split_whitespace().eq(text.split_whitespace()))
 }
 
 /// All that was found on a split.

@@ -9,7 +9,7 @@ use antiphon_model::EncoderDecoder;
 use antiphon_train::{Ended, Outcome, Progress, Training, Validation, Validator, newest_checkpoint};
 
 use super::data::{TrainingBatches, dataset};
-use super::evaluation::{Evaluator, figures_of_likelihood, values};
+use super::evaluation::{Evaluator, figures_of_validation, values};
 use super::saved::{SavedModel, TokenizersFile};
 use super::{Experiment, ExperimentConfig, Tokenizers};
 use crate::console::{Console, RunObserver};
@@ -132,7 +132,5 @@ fn validate(
 /// Whether a smaller value of the figure that models are compared by is better.
 fn lower_is_better(config: &ExperimentConfig) -> bool {
     let metric = &config.train.validate.metric;
-    let of_likelihood = figures_of_likelihood().find(|(name, _)| name == metric).map(|(_, lower)| lower);
-    let of_search = || config.evaluate.labelled().find(|(label, _)| label == metric);
-    of_likelihood.or_else(|| of_search().map(|(_, metric)| metric.lower_is_better())).unwrap_or(true)
+    figures_of_validation(config).into_iter().find(|(label, _)| label == metric).is_none_or(|(_, lower)| lower)
 }

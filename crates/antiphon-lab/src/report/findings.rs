@@ -1,0 +1,81 @@
+//! What a page shows beyond figures, as plain data: whoever has the model and the metrics makes it.
+
+/// Examples and errors of a run; empty while there is no model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Findings {
+    /// The split that they are of.
+    pub split: String,
+    /// Some sources with what was answered.
+    pub examples: Vec<Example>,
+    /// What went wrong.
+    pub errors: Option<Errors>,
+}
+
+/// A source and its answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// The source.
+    pub source: String,
+    /// Its tokens as they were read, the end symbol included.
+    pub source_tokens: Vec<String>,
+    /// What counts as right.
+    pub references: Vec<String>,
+    /// What the search found, best first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// The answer.
+    pub text: String,
+    /// Whether it matches a reference.
+    pub correct: bool,
+    /// What answers are ranked by.
+    pub score: f64,
+    /// Natural logarithm of its probability.
+    pub log_prob: f64,
+    /// Whether it came to its end.
+    pub finished: bool,
+    /// Its tokens, the end symbol included if it was reached.
+    pub tokens: Vec<String>,
+    /// The attention of each token over the source's, `[T, S]`; empty if the model does not attend.
+    pub attention: Vec<Vec<f32>>,
+}
+
+/// The errors of all answers of a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Errors {
+    /// What is counted: `word` or `character`.
+    pub unit: String,
+    /// How many answers were judged.
+    pub answers: usize,
+    /// How many of them match no reference.
+    pub wrong: usize,
+    /// The answers farthest from their references, the farthest first.
+    pub worst: Vec<Aligned>,
+    /// What was taken for what, the most frequent first.
+    pub confusions: Vec<Confusion>,
+}
+
+/// A wrong answer beside the closest reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aligned {
+    /// Where the source stands in its file, counted from 1.
+    pub line: usize,
+    /// The source.
+    pub source: String,
+    /// The edits, matches included: what was right, what was answered; `None` where there is nothing.
+    pub pairs: Vec<(Option<String>, Option<String>)>,
+}
+
+/// One unit taken for another, so many times.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confusion {
+    /// What was right; `None` for what was inserted.
+    pub reference: Option<String>,
+    /// What was answered; `None` for what was left out.
+    pub hypothesis: Option<String>,
+    /// How often.
+    pub count: u64,
+}

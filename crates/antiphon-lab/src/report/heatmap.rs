@@ -1,0 +1,133 @@
+//! Attention as a heatmap: a row for each token of the answer, a column for each token of the source.
+
+use super::html::{escape, wide};
+
+/// The side of a cell, in pixels.
+const CELL: f64 = 20.0;
+/// The width of a letter, about.
+const LETTER: f64 = 7.0;
+/// How many letters of a token are written.
+const LETTERS: usize = 12;
+/// How many tokens of either side are drawn.
+const TOKENS: usize = 60;
+
+/// The weights `[T, S]` as a figure that scrolls where it is wide; nothing if there are none.
+pub(super) fn heatmap(across: &[String], down: &[String], weights: &[Vec<f32>]) -> String {
+    let (rows, columns) = (weights.len().min(TOKENS), weights.iter().map(Vec::len).max().unwrap_or(0).min(TOKENS));
+    if rows == 0 || columns == 0 {
+        return String::new();
+    }
+    let label = |tokens: &[String], i: usize| tokens.get(i).map_or(String::new(), |token| written(token));
+    let over: Vec<String> = (0..columns).map(|s| label(across, s)).collect();
+    let beside: Vec<String> = (0..rows).map(|t| label(down, t)).collect();
+    let longest = |labels: &[String]| labels.iter().map(|label| width(label)).fold(0.0, f64::max);
+    // Labels that are wider than a cell stand upright.
+    let upright = longest(&over) > CELL;
+    let (left, top) = (longest(&beside) + 10.0, if upright { longest(&over) + 10.0 } else { CELL });
+    let (width, height) = (left + columns as f64 * CELL + 2.0, top + rows as f64 * CELL + 2.0);
+    let mut svg = String::new();
+    for (s, label) in over.iter().enumerate() {
+        let x = left + (s as f64 + 0.5) * CELL;
+        svg += &match upright {
+            true => format!(
+                "<text transform=\"translate({:.1} {:.1}) rotate(-90)\">{}</text>\n",
+                x + 4.0,
+                top - 6.0,
+                escape(label)
+            ),
+            false => {
+                format!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n", top - 6.0, escape(label))
+            }
+        };
+    }
+    for (t, row) in weights.iter().take(rows).enumerate() {
+        let y = top + t as f64 * CELL;
+        let middle = y + CELL / 2.0 + 4.0;
+        svg += &format!(
+            "<text x=\"{:.1}\" y=\"{middle:.1}\" text-anchor=\"end\">{}</text>\n",
+            left - 6.0,
+            escape(&beside[t])
+        );
+        for (s, &weight) in row.iter().take(columns).enumerate() {
+            let weight = if weight.is_finite() { weight.clamp(0.0, 1.0) } else { 0.0 };
+            let (x, title) = (left + s as f64 * CELL, format!("{} ← {}: {weight:.2}", beside[t], over[s]));
+            svg += &format!(
+                "<rect class=\"cell\" x=\"{:.1}\" y=\"{:.1}\" width=\"{}\" height=\"{}\" fill-opacity=\"{weight:.2}\"><title>{}\
+                 </title></rect>",
+                x + 0.5,
+                y + 0.5,
+                CELL - 1.0,
+                CELL - 1.0,
+                escape(&title)
+            );
+        }
+        svg.push('\n');
+    }
+    svg += &format!(
+        "<rect class=\"frame\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\n",
+        columns as f64 * CELL,
+        rows as f64 * CELL
+    );
+    let description = description(&over, &beside, weights);
+    let svg = format!(
+        "<svg width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" \
+         aria-label=\"{}\">\n{svg}</svg>\n",
+        escape(&description)
+    );
+    let cut = match (weights.len() > rows, weights.iter().any(|row| row.len() > columns)) {
+        (false, false) => String::new(),
+        _ => format!("<p class=\"soft\">the first {TOKENS} tokens of either side</p>\n"),
+    };
+    wide("Attention", &svg) + &cut
+}
+
+/// Where each token of the answer looks most, in words.
+fn description(over: &[String], beside: &[String], weights: &[Vec<f32>]) -> String {
+    let most = |row: &[f32]| row.iter().take(over.len()).enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(s, _)| s);
+    let looks = beside.iter().zip(weights).filter_map(|(token, row)| Some(format!("{token} at {}", over[most(row)?])));
+    format!("Attention: {}", looks.collect::<Vec<_>>().join(", "))
+}
+
+/// A token as it is written beside a map: space is seen, and what is long is cut.
+fn written(token: &str) -> String {
+    let mut text: String = token.chars().take(LETTERS).map(|c| if c == ' ' { '␣' } else { c }).collect();
+    if token.chars().count() > LETTERS {
+        text.push('…');
+    }
+    text
+}
+
+/// About how wide a text is, in pixels: letters of the East are twice as wide.
+fn width(text: &str) -> f64 {
+    text.chars().map(|c| if u32::from(c) >= 0x1100 { 2.0 * LETTER } else { LETTER }).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(String::from).collect()
+    }
+
+    #[test]
+    fn every_weight_has_a_cell_and_every_token_a_label() {
+        let weights = vec![vec![0.75, 0.25, 0.0], vec![0.0, f32::NAN, 2.0]];
+        let map = heatmap(&words("a <b> </s>"), &words("X </s>"), &weights);
+        assert_eq!(map.matches("class=\"cell\"").count(), 6);
+        for expected in ["X ← a: 0.75", "fill-opacity=\"0.25\"", "&lt;b&gt;", "X at a, &lt;/s&gt; at &lt;/s&gt;"] {
+            assert!(map.contains(expected), "{expected}\n{map}");
+        }
+        assert!(!map.contains("NaN") && !map.contains("opacity=\"2"), "{map}");
+    }
+
+    #[test]
+    fn what_is_long_is_cut_and_what_is_empty_is_nothing() {
+        assert_eq!(heatmap(&[], &[], &[]), "");
+        assert_eq!(heatmap(&[], &[], &[vec![], vec![]]), "");
+        let long = vec![vec![0.5; 300]; 200];
+        let map = heatmap(&vec!["incomprehensibilities".into(); 300], &vec!["y".into(); 200], &long);
+        assert_eq!(map.matches("class=\"cell\"").count(), TOKENS * TOKENS);
+        assert!(map.contains("incomprehens…") && map.contains("the first 60 tokens"));
+    }
+}

@@ -1,0 +1,22 @@
+//! Pages for a browser: one run in full, or several beside each other. Each is one file that reaches for nothing else.
+//!
+//! ```text
+//! manifest, config, results, metrics.jsonl ─▶ Curves ─▶ Chart ─┐
+//! Findings (examples, errors; plain data)  ─▶ heatmaps, tables ─┴▶ HTML
+//! ```
+
+mod chart;
+mod comparison;
+mod curves;
+mod errors;
+mod examples;
+mod findings;
+mod heatmap;
+mod html;
+mod page;
+mod parallel;
+mod scale;
+
+pub use comparison::{Chosen, comparison_page};
+pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings};
+pub use page::report_page;

@@ -1,0 +1,125 @@
+//! The page of one run.
+
+use antiphon_core::Result;
+
+use super::curves::Curves;
+use super::findings::Findings;
+use super::html::{document, escape, folded, paragraph, section, table};
+use super::{errors, examples};
+use crate::manifest::{Manifest, Status};
+use crate::results::{Results, SplitResults, labels, minutes, signatures};
+use crate::run::Run;
+
+/// The page of a run, from what its folder holds so far and what was found out about its answers.
+///
+/// # Errors
+/// If a file of the run cannot be read.
+pub fn report_page(run: &Run, findings: &Findings) -> Result<String> {
+    let (manifest, config) = (run.manifest()?, run.config()?);
+    let (results, curves) = (run.results()?, Curves::read(run)?);
+    let chosen_by = config.get("train").and_then(|train| train.get("validate")?.get("metric")?.as_str());
+    let chosen_by = chosen_by.unwrap_or_default();
+    let mut body = format!("<h1>{}</h1>\n", escape(&run.name()));
+    body += &standing(run, &manifest, &curves);
+    body += &section("Results", &results.as_ref().map_or_else(String::new, figures));
+    body += &section("Training", &(curves.charts(chosen_by) + &curves.validations_table(chosen_by)));
+    body += &section("Examples", &shown_examples(findings));
+    let wrong = findings.errors.as_ref().map(|found| errors::errors(found, &findings.split));
+    body += &section("Errors", &wrong.unwrap_or_default());
+    body += &section("The run", &(facts(&manifest) + &settings(&config)));
+    Ok(document(&format!("{} · Antiphon", run.name()), &body))
+}
+
+/// How the run stands, and since when.
+fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> String {
+    let state = run.state(manifest);
+    let class = match manifest.status {
+        Status::Finished => "good",
+        Status::Running => "",
+        Status::Stopped | Status::Failed { .. } => "poor",
+    };
+    let day = |moment: &str| moment.replace('T', " ").replace('Z', " UTC");
+    let until = manifest.ended.as_ref().map_or(String::new(), |ended| format!(", ended {}", day(ended)));
+    let (wall, cpu) = (minutes(manifest.wall_seconds), minutes(manifest.cpu_seconds));
+    let times = format!(
+        "begun {}{until}; {} updates logged; {wall} minutes on the clock, {cpu} core-minutes",
+        day(&manifest.started),
+        curves.updates()
+    );
+    let mut html = format!("<p><span class=\"state {class}\">{state}</span> <span class=\"soft\">{times}</span></p>\n");
+    if let Status::Failed { message } = &manifest.status {
+        html += &paragraph(message);
+    }
+    html
+}
+
+/// The figures of the splits, as in the terminal.
+fn figures(results: &Results) -> String {
+    let (names, splits): (Vec<&str>, Vec<&SplitResults>) = results.splits().unzip();
+    let head: Vec<String> = std::iter::once("").chain(names).map(String::from).collect();
+    let row = |label: String| {
+        let figures = splits.iter().map(|split| split.figure(&label).unwrap_or_default());
+        std::iter::once(escape(&label)).chain(figures).collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<String>> = labels(&splits).into_iter().map(row).collect();
+    let mut html = if splits.is_empty() { String::new() } else { table("Figures", &head, &rows) };
+    let mebibytes = results.model.bytes as f64 / f64::from(1 << 20);
+    html += &paragraph(&format!(
+        "{} parameters, {mebibytes:.1} MiB, {} updates. Losses in nats, under teacher forcing.",
+        results.model.parameters, results.steps
+    ));
+    for (label, signature) in signatures(&splits) {
+        html += &format!("<p class=\"soft\">{} is <code>{}</code></p>\n", escape(&label), escape(&signature));
+    }
+    html
+}
+
+fn shown_examples(findings: &Findings) -> String {
+    let cards = examples::examples(&findings.examples);
+    if cards.is_empty() {
+        return cards;
+    }
+    let attends = findings.examples.iter().any(|e| e.candidates.iter().any(|c| !c.attention.is_empty()));
+    let map = match attends {
+        true => {
+            " The map shows where the best answer looked: a row for each token that was chosen, a column for each token of \
+             the source, the darker (on a dark page: the brighter), the more weight."
+        }
+        false => "",
+    };
+    let intro = format!(
+        "From all over the {} split, with the answers that the search ranks best (score: log p under the length \
+         penalty).{map}",
+        findings.split
+    );
+    paragraph(&intro) + &cards
+}
+
+/// What the manifest knows.
+fn facts(manifest: &Manifest) -> String {
+    let Manifest { name, digest, version, revision, data, device, cpu_features, threads, seed, command, .. } = manifest;
+    let revision = revision.as_ref().map_or("unknown".into(), |revision| {
+        format!("{}{}", revision.commit, if revision.dirty { ", with changes" } else { "" })
+    });
+    let seed = seed.map_or("none".into(), |seed| seed.to_string());
+    let code = |text: &str| format!("<code>{}</code>", escape(text));
+    let mut rows = vec![
+        ("experiment", escape(name)),
+        ("digest", code(digest)),
+        ("command", code(&command.join(" "))),
+        ("seed", seed),
+        ("version", escape(version)),
+        ("commit", code(&revision)),
+        ("device", format!("{}, threads: {threads}", escape(device))),
+        ("processor", escape(&cpu_features.join(" "))),
+    ];
+    rows.extend(data.iter().map(|(file, sha256)| ("data", format!("{}<br/>{}", escape(file), code(sha256)))));
+    let row = |(name, value): (&str, String)| format!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>\n");
+    let rows: String = rows.into_iter().map(row).collect();
+    format!("<table class=\"facts\"><tbody>\n{rows}</tbody></table>\n")
+}
+
+fn settings(config: &toml::Table) -> String {
+    let text = escape(&config.to_string());
+    folded("Settings", &super::html::wide("Settings", &format!("<pre class=\"mono\">{text}</pre>\n")))
+}

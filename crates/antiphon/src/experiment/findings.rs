@@ -1,0 +1,248 @@
+//! What the page of a run shows beside its figures: examples with their attention, and errors.
+
+use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
+use antiphon_decode::{Hypothesis, SearchConfig, search_all};
+use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
+use antiphon_eval::{Edit, MetricConfig, Unit, align};
+use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings};
+
+use super::answers::Searcher;
+use super::evaluation::{Answered, is_right};
+use super::{ExperimentConfig, SavedModel};
+
+/// How many answers to a source are shown, where the search finds as many.
+const N_BEST: u32 = 5;
+/// How many wrong answers are shown beside what was right.
+const WORST: usize = 12;
+
+/// What there is to see in a split's answers. The examples are searched once more, for their attention and the answers
+/// behind the best; the model gives them as it gave them before.
+///
+/// # Errors
+/// If the model fails.
+pub(crate) fn findings(split: &str, answered: &[Answered], saved: &SavedModel) -> Result<Findings> {
+    let chosen: Vec<&Answered> = spread(answered, saved.config.evaluate.show).collect();
+    Ok(Findings {
+        split: split.into(),
+        examples: examples(&chosen, saved)?,
+        errors: errors(answered, unit(&saved.config))?,
+    })
+}
+
+/// `count` answers from all over a split, or all of them.
+pub(crate) fn spread(answered: &[Answered], count: usize) -> impl Iterator<Item = &Answered> {
+    let count = count.min(answered.len());
+    (0..count).map(move |i| &answered[i * answered.len() / count])
+}
+
+fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
+    let SavedModel { config, tokenizers, model, .. } = saved;
+    let search = telling(&config.search)?;
+    let searcher = Searcher::new(model, tokenizers, &search, config.evaluate.rows)?;
+    let sources = chosen.iter().map(|answered| searcher.encode(&answered.source)).collect::<Result<Vec<_>>>()?;
+    let strategy = search.build()?;
+    let found = search_all(strategy.as_ref(), model, &sources, config.evaluate.rows, &mut |_| {})?;
+    let target = tokenizers.target().as_ref();
+    let source = tokenizers.source().map_or(target, AsRef::as_ref);
+    let example = |((answered, ids), hypotheses): ((&&Answered, Vec<TokenId>), Vec<Hypothesis>)| Example {
+        source: answered.source.clone(),
+        source_tokens: written(source, &ids),
+        references: answered.references.clone(),
+        candidates: hypotheses.into_iter().map(|h| candidate(h, &answered.references, target)).collect(),
+    };
+    Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
+}
+
+/// The same search, telling where it looked and which answers came close.
+fn telling(search: &SearchConfig) -> Result<SearchConfig> {
+    let search = search.clone().with_attention(true);
+    match &search {
+        SearchConfig::Greedy(_) => Ok(search),
+        // Not more than the width: the best answer must stay the one that was given.
+        SearchConfig::Beam(beam) => {
+            let n = beam.n_best.max(N_BEST.min(beam.width));
+            search.with_n_best(n)
+        }
+    }
+}
+
+fn candidate(hypothesis: Hypothesis, references: &[String], target: &dyn Tokenizer) -> Candidate {
+    let Hypothesis { mut tokens, log_prob, score, finished, attention } = hypothesis;
+    let text = target.decode(&tokens);
+    tokens.extend(finished.then_some(Special::End.id()));
+    let (correct, tokens) = (is_right(&text, references), written(target, &tokens));
+    Candidate { text, correct, score, log_prob, finished, tokens, attention }
+}
+
+fn written(tokenizer: &dyn Tokenizer, ids: &[TokenId]) -> Vec<String> {
+    ids.iter().map(|&id| tokenizer.token(id).unwrap_or_default()).collect()
+}
+
+/// Characters where the config counts errors in characters alone, else words (or phones).
+fn unit(config: &ExperimentConfig) -> Unit {
+    let of_words = |metric: &MetricConfig| {
+        matches!(metric, MetricConfig::WordErrorRate(_) | MetricConfig::PhoneErrorRate(_) | MetricConfig::Bleu(_))
+    };
+    let of_characters = |metric: &MetricConfig| matches!(metric, MetricConfig::CharacterErrorRate(_));
+    let metrics = &config.evaluate.metrics;
+    let characters = metrics.iter().any(of_characters) && !metrics.iter().any(of_words);
+    if characters { Unit::Character } else { Unit::Word }
+}
+
+fn errors(answered: &[Answered], unit: Unit) -> Result<Option<Errors>> {
+    if answered.is_empty() {
+        return Ok(None);
+    }
+    let judge = |a: &Answered| Judged { hypothesis: a.best().into(), references: a.references.clone() };
+    let judged: Vec<Judged> = answered.iter().map(judge).collect();
+    let verdicts = verdicts(&judged, unit)?;
+    let worst = worst(&verdicts, WORST).into_iter().map(|verdict| {
+        let (answered, judged) = (&answered[verdict.answer], &judged[verdict.answer]);
+        let pairs = pairs(&judged.hypothesis, &judged.references[verdict.reference], unit);
+        Aligned { line: answered.line, source: answered.source.clone(), pairs }
+    });
+    Ok(Some(Errors {
+        unit: match unit {
+            Unit::Word => "word".into(),
+            Unit::Character => "character".into(),
+        },
+        answers: verdicts.len(),
+        wrong: verdicts.iter().filter(|verdict| !verdict.is_correct()).count(),
+        worst: worst.collect(),
+        confusions: confusions(Confusions::of(&judged, unit)?),
+    }))
+}
+
+/// What was right beside what was answered, along the fewest edits.
+fn pairs(hypothesis: &str, reference: &str, unit: Unit) -> Vec<(Option<String>, Option<String>)> {
+    let (hypotheses, references) = (unit.split(hypothesis), unit.split(reference));
+    let right = |place: usize| Some(references[place].to_owned());
+    let answered = |place: usize| Some(hypotheses[place].to_owned());
+    let pair = |edit| match edit {
+        Edit::Match { hypothesis, reference } | Edit::Substitute { hypothesis, reference } => {
+            (right(reference), answered(hypothesis))
+        }
+        Edit::Insert { hypothesis } => (None, answered(hypothesis)),
+        Edit::Delete { reference } => (right(reference), None),
+    };
+    align(&hypotheses, &references).into_iter().map(pair).collect()
+}
+
+/// All of them, the most frequent first.
+fn confusions(found: Confusions) -> Vec<Confusion> {
+    let Confusions { substitutions, insertions, deletions } = found;
+    let substituted = substitutions.into_iter().map(|Substitution { reference, hypothesis, count }| Confusion {
+        reference: Some(reference),
+        hypothesis: Some(hypothesis),
+        count,
+    });
+    let inserted = insertions.into_iter().map(|Counted { unit, count }| (None, Some(unit), count));
+    let deleted = deletions.into_iter().map(|Counted { unit, count }| (Some(unit), None, count));
+    let others =
+        inserted.chain(deleted).map(|(reference, hypothesis, count)| Confusion { reference, hypothesis, count });
+    let mut all: Vec<Confusion> = substituted.chain(others).collect();
+    // Stable: equals stay as they were.
+    all.sort_by_key(|confusion| std::cmp::Reverse(confusion.count));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::random::Key;
+    use antiphon_core::{Selection, SourceBatch, StepModel, StepOutput, TokenBatch, Want};
+    use antiphon_model::{EncoderDecoder, ModelConfig, Vocabularies};
+
+    use super::*;
+    use crate::device::{DeviceConfig, device};
+
+    fn model() -> EncoderDecoder {
+        let config: ModelConfig = serde_json::from_str(
+            r#"{"source": {"kind": "embedding", "size": 6}, "target": {"kind": "embedding", "size": 8},
+                "encoder": {"kind": "gru", "hidden": 5},
+                "decoder": {"kind": "lstm", "hidden": 10, "input_feeding": true,
+                            "attention": {"kind": "additive", "width": 7}}}"#,
+        )
+        .unwrap();
+        let vocabularies = Vocabularies { source: 11, target: 9, shared: false };
+        config.init(vocabularies, Key::from_seed(5), &device(DeviceConfig::default())).unwrap()
+    }
+
+    /// What a single row gives when it is led along the tokens of an answer.
+    fn led(model: &EncoderDecoder, source: &[TokenId], answer: &[TokenId]) -> (f64, Vec<Vec<f32>>) {
+        let mut session = model.begin(&SourceBatch::Tokens(TokenBatch::from_rows(&[source]))).unwrap();
+        let (mut out, mut last, mut log_prob, mut attention) =
+            (StepOutput::default(), Special::Begin.id(), 0.0, Vec::new());
+        for &token in answer {
+            let want = Want { selection: Selection::Given(vec![token]), banned: Vec::new(), attention: true };
+            session.step(&[last], &want, &mut out).unwrap();
+            log_prob += f64::from(out.log_probs[0]);
+            attention.push(out.attention.clone());
+            last = token;
+        }
+        (log_prob, attention)
+    }
+
+    #[test]
+    fn the_attention_of_every_answer_of_a_beam_is_that_of_its_own_tokens() {
+        let model = model();
+        let sources: Vec<Vec<TokenId>> = vec![vec![4, 5, 6, 7, 3], vec![8, 3], vec![10, 9, 10, 3]];
+        let search: SearchConfig = serde_json::from_str(r#"{"kind": "beam", "width": 4}"#).unwrap();
+        let strategy = telling(&search).unwrap().build().unwrap();
+        let found = search_all(strategy.as_ref(), &model, &sources, 2, &mut |_| {}).unwrap();
+        let mut compared = 0;
+        for (source, hypotheses) in sources.iter().zip(&found) {
+            for hypothesis in hypotheses {
+                let mut tokens = hypothesis.tokens.clone();
+                tokens.extend(hypothesis.finished.then_some(Special::End.id()));
+                let (log_prob, attention) = led(&model, source, &tokens);
+                assert!((log_prob - hypothesis.log_prob).abs() < 1e-4, "{log_prob} {hypothesis:?}");
+                assert_eq!(hypothesis.attention.len(), tokens.len());
+                for (given, own) in hypothesis.attention.iter().zip(&attention) {
+                    assert_eq!(given.len(), source.len());
+                    assert!(given.iter().zip(own).all(|(a, b)| (a - b).abs() < 1e-5), "{given:?} {own:?}");
+                    assert!((given.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+                }
+                compared += 1;
+            }
+        }
+        assert!(compared > sources.len(), "{compared}");
+    }
+
+    #[test]
+    fn telling_more_changes_no_answer() {
+        let model = model();
+        let sources: Vec<Vec<TokenId>> = (4..11).map(|id| vec![id, 14 - id.min(10), id, 3]).collect();
+        for text in [r#"{"kind": "beam", "width": 4}"#, r#"{"kind": "greedy"}"#] {
+            let search: SearchConfig = serde_json::from_str(text).unwrap();
+            let best = |search: &SearchConfig| {
+                let found = search_all(search.build().unwrap().as_ref(), &model, &sources, 8, &mut |_| {}).unwrap();
+                found.into_iter().map(|mut h| h.swap_remove(0).tokens).collect::<Vec<_>>()
+            };
+            assert_eq!(best(&search), best(&telling(&search).unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_are_counted_once_and_aligned() {
+        let answer = |line, text: &str, references: &[&str]| Answered {
+            line,
+            source: format!("s{line}"),
+            references: references.iter().map(ToString::to_string).collect(),
+            answers: vec![super::super::Answer {
+                text: text.into(),
+                score: 0.0,
+                log_prob: 0.0,
+                finished: true,
+                attention: Vec::new(),
+            }],
+        };
+        let answered = [answer(1, "a b", &["a b"]), answer(4, "a c d", &["x y z", "a b"]), answer(9, "b", &["a b"])];
+        let found = errors(&answered, Unit::Word).unwrap().unwrap();
+        assert_eq!((found.answers, found.wrong), (3, 2));
+        assert_eq!(found.worst.iter().map(|w| w.line).collect::<Vec<_>>(), [4, 9]);
+        let unit = |text: &str| Some(text.to_owned());
+        assert_eq!(found.worst[1].pairs, [(unit("a"), None), (unit("b"), unit("b"))]);
+        assert_eq!(found.confusions.iter().map(|c| c.count).sum::<u64>(), 3);
+        assert_eq!(errors(&[], Unit::Word).unwrap(), None);
+    }
+}
