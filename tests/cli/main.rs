@@ -6,4 +6,5 @@ mod interruption;
 mod mistakes;
 mod model;
 mod place;
+mod report;
 mod runs;

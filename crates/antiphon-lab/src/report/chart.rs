@@ -6,10 +6,14 @@ use super::scale::{Scale, short};
 /// A drawing's width and height, and where the plot stands in it. Made for the width of a phone: what is drawn for a large
 /// screen has letters too small for a small one.
 const SIZE: (f64, f64) = (380.0, 230.0);
-const LEFT: f64 = 46.0;
+/// The width of a letter, about.
+const LETTER: f64 = 7.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 38.0;
+/// How many marks the axes have at most.
+const UP: usize = 6;
+const ACROSS: usize = 8;
 
 /// Lines over one horizontal axis.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(super) struct Chart {
     /// What the horizontal axis counts.
     pub(super) across: &'static str,
     pub(super) lines: Vec<Line>,
+    /// Whether the lines are named below the title; else the page names them elsewhere.
+    pub(super) names: bool,
     /// A point that is ringed, with its meaning.
     pub(super) mark: Option<(f64, f64, String)>,
 }
@@ -67,8 +73,10 @@ impl Chart {
     /// The chart as a figure; nothing if there is no point to draw.
     pub(super) fn figure(&self) -> String {
         let (Some(across), Some(up)) = (self.across_range(), self.up_range()) else { return String::new() };
-        let x = Scale::new(across, (LEFT, SIZE.0 - RIGHT));
         let y = Scale::new(up, (SIZE.1 - BOTTOM, TOP));
+        let longest = y.ticks(UP).iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
+        let left = longest as f64 * LETTER + 12.0;
+        let x = Scale::new(across, (left, SIZE.0 - RIGHT));
         let small = if self.note.is_empty() { String::new() } else { format!("<small>{}</small>", escape(&self.note)) };
         format!(
             "<figure>\n<figcaption>{}{small}</figcaption>\n{}<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n\
@@ -78,8 +86,8 @@ impl Chart {
             SIZE.0,
             SIZE.1,
             escape(&self.description()),
-            self.axes(&x, &y),
-            self.curves(&x, &y),
+            self.axes(&x, &y, left),
+            self.curves(&x, &y, left),
             self.ring(&x, &y),
         )
     }
@@ -108,19 +116,19 @@ impl Chart {
         Some((if low >= 0.0 { (low - air).max(0.0) } else { low - air }, high + air))
     }
 
-    fn axes(&self, x: &Scale, y: &Scale) -> String {
+    fn axes(&self, x: &Scale, y: &Scale, left: f64) -> String {
         let (right, bottom) = (SIZE.0 - RIGHT, SIZE.1 - BOTTOM);
         let mut svg = String::new();
-        for (value, label) in y.ticks(6) {
+        for (value, label) in y.ticks(UP) {
             let at = y.at(value);
-            svg += &format!("<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/>");
+            svg += &format!("<path class=\"grid\" d=\"M{left} {at:.1}H{right}\"/>");
             svg += &format!(
                 "<text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
-                LEFT - 6.0,
+                left - 6.0,
                 at + 4.0
             );
         }
-        for (value, label) in x.ticks(6) {
+        for (value, label) in x.ticks(ACROSS) {
             let at = x.at(value);
             // A label at the very edge must not be cut.
             let anchor = if at > right - 12.0 { "end" } else { "middle" };
@@ -130,8 +138,8 @@ impl Chart {
                 bottom + 17.0
             );
         }
-        svg += &format!("<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>");
-        let middle = (LEFT + right) / 2.0;
+        svg += &format!("<path class=\"axis\" d=\"M{left} {bottom}H{right}\"/>");
+        let middle = (left + right) / 2.0;
         svg += &format!(
             "<text class=\"soft\" x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
             SIZE.1 - 5.0,
@@ -141,9 +149,9 @@ impl Chart {
     }
 
     /// The lines, in a drawing of their own, which cuts off what leaves it. Those that have no look of their own lie below.
-    fn curves(&self, x: &Scale, y: &Scale) -> String {
-        let (width, height) = (SIZE.0 - RIGHT - LEFT + 4.0, SIZE.1 - BOTTOM - TOP + 4.0);
-        let (left, top) = (LEFT - 2.0, TOP - 2.0);
+    fn curves(&self, x: &Scale, y: &Scale, left: f64) -> String {
+        let (width, height) = (SIZE.0 - RIGHT - left + 4.0, SIZE.1 - BOTTOM - TOP + 4.0);
+        let (left, top) = (left - 2.0, TOP - 2.0);
         let place = |&(a, b): &(f64, f64)| (x.at(a), y.at(b));
         let mut svg = String::new();
         for line in self.lines.iter().filter(|line| !line.raw.is_empty()) {
@@ -180,16 +188,12 @@ impl Chart {
         format!("<circle class=\"ring\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"6.5\"><title>{title}</title></circle>\n")
     }
 
-    /// The names of the lines, where there is more than one; of many, only of those that can be told apart.
+    /// The names of the lines, where there is more than one, and what is ringed.
     fn legend(&self) -> String {
         let item = |content: String| format!("<li>{content}</li>\n");
-        let own = self.lines.iter().filter(|line| line.look != Look::Rest);
         let mut items = String::new();
-        if self.lines.len() > 1 {
-            items.extend(own.map(|line| item(line.look.sample() + &escape(&line.name))));
-            if self.lines.iter().any(|line| line.look == Look::Rest) {
-                items += &item(Look::Rest.sample() + "others");
-            }
+        if self.names && self.lines.len() > 1 {
+            items.extend(self.lines.iter().map(|line| item(line.look.sample() + &escape(&line.name))));
         }
         if let Some((_, _, meaning)) = &self.mark {
             let ring = "<svg viewBox=\"0 0 26 10\" aria-hidden=\"true\"><circle class=\"ring\" cx=\"13\" cy=\"5\" r=\"4\"/></svg>";
@@ -249,7 +253,7 @@ mod tests {
     fn chart(points: &[(f64, f64)]) -> String {
         let line = Line { name: "a".into(), look: Look::Own(0), points: points.to_vec(), raw: Vec::new(), dots: false };
         let lines = vec![line];
-        Chart { title: "t".into(), note: String::new(), across: "update", lines, mark: None }.figure()
+        Chart { title: "t".into(), note: String::new(), across: "update", lines, names: true, mark: None }.figure()
     }
 
     #[test]
@@ -273,7 +277,14 @@ mod tests {
         let raw: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), if i == 500 { 1e6 } else { 1.0 })).collect();
         let line =
             Line { name: "a".into(), look: Look::Own(0), points: vec![(0.0, 0.5), (999.0, 2.0)], raw, dots: false };
-        let chart = Chart { title: "t".into(), note: String::new(), across: "update", lines: vec![line], mark: None };
+        let chart = Chart {
+            title: "t".into(),
+            note: String::new(),
+            across: "update",
+            lines: vec![line],
+            names: true,
+            mark: None,
+        };
         assert!(chart.up_range().is_some_and(|(low, high)| low > 0.0 && high < 3.0));
     }
 }

@@ -117,23 +117,22 @@ fn ranking(entries: &[Entry], differing: &[String], chosen: &Chosen) -> String {
     head.extend(differing.iter().map(|key| escape(key)));
     head.extend(labels.iter().map(|label| escape(label)));
     head.extend(test_labels.iter().map(|label| format!("test {}", escape(label))));
-    head.extend(["updates", "minutes", "state"].map(String::from));
+    head.extend(["updates", "minutes"].map(String::from));
     let row = |entry: &Entry| {
         let figures = |split: &Option<SplitResults>, labels: &[String]| {
             let figure = |label: &String| split.as_ref().and_then(|s| s.figure(label)).unwrap_or_else(|| "–".into());
             labels.iter().map(figure).collect::<Vec<_>>()
         };
-        let mut cells = vec![entry.look.sample() + &escape(&entry.name())];
+        let state = match entry.run.state(&entry.manifest) {
+            "finished" => String::new(),
+            other => format!(" <em>{other}</em>"),
+        };
+        let mut cells = vec![entry.look.sample() + &escape(&entry.name()) + &state];
         cells.push(entry.value.map_or("–".into(), short));
         cells.extend(entry.settings.iter().map(|value| value.as_deref().map_or("–".into(), escape)));
         cells.extend(figures(&entry.validation, &labels));
         cells.extend(figures(&entry.test, &test_labels));
-        let Manifest { wall_seconds, .. } = entry.manifest;
-        cells.extend([
-            entry.curves.updates().to_string(),
-            minutes(wall_seconds),
-            entry.run.state(&entry.manifest).into(),
-        ]);
+        cells.extend([entry.curves.updates().to_string(), minutes(entry.manifest.wall_seconds)]);
         cells
     };
     table("Runs", &head, &entries.iter().map(row).collect::<Vec<_>>())
@@ -155,8 +154,11 @@ fn charts(entries: &[Entry], chosen: &Chosen) -> String {
         };
         let lines = entries.iter().map(line).filter(|line| !line.points.is_empty()).collect();
         let note = "at each validation".to_owned();
-        Chart { title: label.to_string(), note, across: "update", lines, mark: None }.figure()
+        Chart { title: label.to_string(), note, across: "update", lines, names: false, mark: None }.figure()
     };
     let charts: String = labels.iter().map(chart).collect();
-    if charts.is_empty() { charts } else { format!("<div class=\"charts\">\n{charts}</div>\n") }
+    if charts.is_empty() {
+        return charts;
+    }
+    paragraph("The lines are those of the table above.") + &format!("<div class=\"charts\">\n{charts}</div>\n")
 }

@@ -156,7 +156,7 @@ impl Curves {
     }
 
     fn chart(&self, title: &str, note: &str, lines: Vec<Line>) -> Chart {
-        Chart { title: title.into(), note: note.into(), across: "update", lines, mark: None }
+        Chart { title: title.into(), note: note.into(), across: "update", lines, names: true, mark: None }
     }
 
     /// A quotient over the updates: as it is, and smoothed, as the quotient of the sums around each update.

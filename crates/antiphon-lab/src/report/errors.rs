@@ -16,9 +16,9 @@ const NOTHING: &str = "∅";
 pub(super) fn errors(errors: &Errors, split: &str) -> String {
     let Errors { unit, answers, wrong, worst, confusions } = errors;
     let edits: u64 = confusions.iter().map(|confusion| confusion.count).sum();
-    let units = if edits == 1 { "edit".to_owned() } else { format!("edits of {unit}s") };
     let mut html = paragraph(&format!(
-        "{wrong} of {answers} answers of the {split} split match no reference; {edits} {units} would mend them."
+        "{wrong} of {answers} answers of the {split} split match no reference. It would take {edits} edits to mend them: {unit}s \
+         replaced, left out or put in."
     ));
     if !worst.is_empty() {
         html += "<h3>The worst answers</h3>\n";
@@ -89,7 +89,7 @@ fn matrix(confusions: &[Confusion], unit: &str) -> String {
                     let weight = (count as f64 / most as f64).sqrt() * 0.4;
                     format!("<td style=\"background: rgb(var(--heat) / {weight:.2})\">{count}</td>")
                 }
-                None if row == column => "<td class=\"soft\">·</td>".into(),
+                None if row == column && row.is_some() => "<td class=\"soft\">·</td>".into(),
                 None => "<td></td>".into(),
             };
         }
@@ -101,7 +101,7 @@ fn matrix(confusions: &[Confusion], unit: &str) -> String {
     );
     let all = confusions.iter().flat_map(|c| [&c.reference, &c.hypothesis]).collect::<std::collections::BTreeSet<_>>();
     let note = match all.len() > UNITS {
-        true => format!("<p class=\"soft\">the {unit}s that are confused most</p>\n"),
+        true => format!("<p class=\"soft\">the {UNITS} {unit}s that are confused most</p>\n"),
         false => String::new(),
     };
     wide("Table of confusions", &table) + &note

@@ -9,7 +9,10 @@ pub(super) fn examples(examples: &[Example]) -> String {
     if examples.is_empty() {
         return String::new();
     }
-    format!("<div class=\"cards\">\n{}</div>\n", examples.iter().map(card).collect::<String>())
+    // A map and its sentence need room.
+    let long = examples.iter().any(|example| example.source_tokens.len() > 14);
+    let class = if long { "cards broad" } else { "cards" };
+    format!("<div class=\"{class}\">\n{}</div>\n", examples.iter().map(card).collect::<String>())
 }
 
 fn card(example: &Example) -> String {
@@ -22,10 +25,8 @@ fn card(example: &Example) -> String {
         let right = example.references.iter().map(|text| foreign(text)).collect::<Vec<_>>().join(" <b>or</b> ");
         html += &format!("<p class=\"soft\">right: {right}</p>\n");
     }
-    if let Some(best) = best {
-        html += &heatmap(&example.source_tokens, &best.tokens, &best.attention);
-    }
-    html + &n_best(&example.candidates) + "</article>\n"
+    let map = best.map(|best| heatmap(&example.source_tokens, &best.tokens, &best.attention)).unwrap_or_default();
+    html + &map + &n_best(&example.candidates) + "</article>\n"
 }
 
 /// Right or wrong, not by colour alone.

@@ -21,14 +21,15 @@ pub(super) fn heatmap(across: &[String], down: &[String], weights: &[Vec<f32>]) 
     let over: Vec<String> = (0..columns).map(|s| label(across, s)).collect();
     let beside: Vec<String> = (0..rows).map(|t| label(down, t)).collect();
     let longest = |labels: &[String]| labels.iter().map(|label| width(label)).fold(0.0, f64::max);
-    // Labels that are wider than a cell stand upright.
-    let upright = longest(&over) > CELL;
-    let (left, top) = (longest(&beside) + 10.0, if upright { longest(&over) + 10.0 } else { CELL });
+    // A label that is wider than its cell stands upright.
+    let is_upright = |label: &&String| width(label) > CELL;
+    let upright: Vec<String> = over.iter().filter(is_upright).cloned().collect();
+    let (left, top) = (longest(&beside) + 10.0, (longest(&upright) + 10.0).max(CELL));
     let (width, height) = (left + columns as f64 * CELL + 2.0, top + rows as f64 * CELL + 2.0);
     let mut svg = String::new();
     for (s, label) in over.iter().enumerate() {
         let x = left + (s as f64 + 0.5) * CELL;
-        svg += &match upright {
+        svg += &match is_upright(&label) {
             true => format!(
                 "<text transform=\"translate({:.1} {:.1}) rotate(-90)\">{}</text>\n",
                 x + 4.0,
@@ -83,7 +84,10 @@ pub(super) fn heatmap(across: &[String], down: &[String], weights: &[Vec<f32>]) 
 
 /// Where each token of the answer looks most, in words.
 fn description(over: &[String], beside: &[String], weights: &[Vec<f32>]) -> String {
-    let most = |row: &[f32]| row.iter().take(over.len()).enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(s, _)| s);
+    let most = |row: &[f32]| {
+        let finite = row.iter().take(over.len()).enumerate().filter(|(_, weight)| weight.is_finite());
+        finite.max_by(|a, b| a.1.total_cmp(b.1)).map(|(s, _)| s)
+    };
     let looks = beside.iter().zip(weights).filter_map(|(token, row)| Some(format!("{token} at {}", over[most(row)?])));
     format!("Attention: {}", looks.collect::<Vec<_>>().join(", "))
 }

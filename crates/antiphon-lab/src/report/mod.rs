@@ -16,6 +16,8 @@ mod html;
 mod page;
 mod parallel;
 mod scale;
+#[cfg(test)]
+mod tests;
 
 pub use comparison::{Chosen, comparison_page};
 pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings};

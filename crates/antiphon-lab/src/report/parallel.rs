@@ -4,8 +4,10 @@ use super::chart::{Look, path, range};
 use super::html::{escape, wide};
 use super::scale::{Scale, short};
 
-/// From one axis to the next, and from the first to the edge.
-const BETWEEN: f64 = 150.0;
+/// How wide the drawing would be; axes stand no nearer to each other and no farther than so much.
+const WIDTH: f64 = 1160.0;
+const BETWEEN: (f64, f64) = (140.0, 240.0);
+/// From the first and the last axis to the edge.
 const MARGIN: f64 = 80.0;
 /// Where axes begin and end, and how high the drawing is.
 const TOP: f64 = 52.0;
@@ -77,7 +79,8 @@ pub(super) fn parallel(axes: &[Axis], runs: &[(String, Look)]) -> String {
     if axes.len() < 2 || runs.len() < 2 {
         return String::new();
     }
-    let across = |axis: usize| MARGIN + axis as f64 * BETWEEN;
+    let between = (WIDTH - 2.0 * MARGIN) / (axes.len() - 1) as f64;
+    let across = |axis: usize| MARGIN + axis as f64 * between.clamp(BETWEEN.0, BETWEEN.1).round();
     let up = |place: f64| BOTTOM - place * (BOTTOM - TOP);
     let width = across(axes.len() - 1) + MARGIN;
     let mut svg = String::new();
@@ -90,7 +93,15 @@ pub(super) fn parallel(axes: &[Axis], runs: &[(String, Look)]) -> String {
         svg += &format!("<path class=\"line {class}\" d=\"{path}\"><title>{title}</title></path>\n");
     }
     for (a, axis) in axes.iter().enumerate() {
-        svg += &drawn(axis, across(a), up, a % 2 == 1);
+        // The names of the outer axes must not leave the drawing.
+        let anchor = if a == 0 {
+            "start"
+        } else if a + 1 == axes.len() {
+            "end"
+        } else {
+            "middle"
+        };
+        svg += &drawn(axis, across(a), up, anchor, a % 2 == 1);
     }
     let keys = axes.iter().map(|axis| axis.key.as_str()).collect::<Vec<_>>().join(", ");
     let description =
@@ -106,12 +117,12 @@ pub(super) fn parallel(axes: &[Axis], runs: &[(String, Look)]) -> String {
 }
 
 /// An axis with its labels; names stand in two heights by turns, so that long ones do not run into each other.
-fn drawn(axis: &Axis, x: f64, up: impl Fn(f64) -> f64, lower: bool) -> String {
+fn drawn(axis: &Axis, x: f64, up: impl Fn(f64) -> f64, anchor: &str, lower: bool) -> String {
     let mut svg = format!("<path class=\"axis\" d=\"M{x} {TOP}V{BOTTOM}\"/>\n");
     let y = if lower { 34 } else { 16 };
     let key = escape(&end_of(&axis.key));
     let full = escape(&axis.key);
-    svg += &format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{key}<title>{full}</title></text>\n");
+    svg += &format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{key}<title>{full}</title></text>\n");
     for (place, label) in &axis.labels {
         let y = up(*place);
         let label = escape(&label.chars().take(LETTERS).collect::<String>());
@@ -179,6 +190,6 @@ mod tests {
     #[test]
     fn long_keys_keep_their_ends() {
         assert_eq!(end_of("model.decoder.attention.kind"), "model.decoder.attention.kind");
-        assert_eq!(end_of("model.decoder.attention.initial.recurrent"), "…attention.initial.recurrent");
+        assert_eq!(end_of("model.decoder.attention.initial.recurrent"), "…decoder.attention.initial.recurrent");
     }
 }
