@@ -47,7 +47,9 @@ pub use machine::cpu_features;
 pub use manifest::{Manifest, REVISION_VARIABLE, Revision, Status};
 pub use metrics_log::MetricsLog;
 pub use page::results_page;
-pub use report::{Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, comparison_page, report_page};
+pub use report::{
+    Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, Pair, comparison_page, report_page,
+};
 pub use results::{Counts, Losses, ModelSize, Results, SplitResults};
 pub use run::Run;
 pub use runs::Runs;

@@ -23,6 +23,8 @@ pub(super) struct Chart {
     pub(super) note: String,
     /// What the horizontal axis counts.
     pub(super) across: &'static str,
+    /// How far it goes from 0, if the lines do not go farther.
+    pub(super) reach: f64,
     pub(super) lines: Vec<Line>,
     /// Whether the lines are named below the title; else the page names them elsewhere.
     pub(super) names: bool,
@@ -97,7 +99,8 @@ impl Chart {
     }
 
     fn across_range(&self) -> Option<(f64, f64)> {
-        range(self.points().map(|point| point.0))
+        let (_, last) = range(self.points().map(|point| point.0))?;
+        Some((0.0, last.max(self.reach)))
     }
 
     /// All of the smooth lines, and of the rough ones all but one in fifty at either end.
@@ -253,7 +256,8 @@ mod tests {
     fn chart(points: &[(f64, f64)]) -> String {
         let line = Line { name: "a".into(), look: Look::Own(0), points: points.to_vec(), raw: Vec::new(), dots: false };
         let lines = vec![line];
-        Chart { title: "t".into(), note: String::new(), across: "update", lines, names: true, mark: None }.figure()
+        Chart { title: "t".into(), note: String::new(), across: "update", reach: 0.0, lines, names: true, mark: None }
+            .figure()
     }
 
     #[test]
@@ -281,6 +285,7 @@ mod tests {
             title: "t".into(),
             note: String::new(),
             across: "update",
+            reach: 0.0,
             lines: vec![line],
             names: true,
             mark: None,

@@ -78,6 +78,12 @@ impl Entry {
     fn name(&self) -> String {
         self.run.name()
     }
+
+    /// The chosen figure; one that is not that of the whole split, but of training, says so.
+    fn shown_value(&self) -> String {
+        let so_far = if self.validation.is_none() { " <small class=\"soft\">so far</small>" } else { "" };
+        self.value.map_or("–".into(), |value| short(value) + so_far)
+    }
 }
 
 /// Puts the best first; runs without the figure come last, in their order. Only so many as can be told apart get a look.
@@ -128,7 +134,7 @@ fn ranking(entries: &[Entry], differing: &[String], chosen: &Chosen) -> String {
             other => format!(" <em>{other}</em>"),
         };
         let mut cells = vec![entry.look.sample() + &escape(&entry.name()) + &state];
-        cells.push(entry.value.map_or("–".into(), short));
+        cells.push(entry.shown_value());
         cells.extend(entry.settings.iter().map(|value| value.as_deref().map_or("–".into(), escape)));
         cells.extend(figures(&entry.validation, &labels));
         cells.extend(figures(&entry.test, &test_labels));
@@ -144,6 +150,7 @@ fn charts(entries: &[Entry], chosen: &Chosen) -> String {
     labels.sort_unstable();
     labels.dedup();
     labels.sort_by_key(|&label| label != chosen.label);
+    let reach = entries.iter().map(|entry| entry.curves.updates()).max().unwrap_or(0) as f64;
     let chart = |label: &&str| {
         let line = |entry: &Entry| Line {
             name: entry.name(),
@@ -154,7 +161,7 @@ fn charts(entries: &[Entry], chosen: &Chosen) -> String {
         };
         let lines = entries.iter().map(line).filter(|line| !line.points.is_empty()).collect();
         let note = "at each validation".to_owned();
-        Chart { title: label.to_string(), note, across: "update", lines, names: false, mark: None }.figure()
+        Chart { title: label.to_string(), note, across: "update", reach, lines, names: false, mark: None }.figure()
     };
     let charts: String = labels.iter().map(chart).collect();
     if charts.is_empty() {

@@ -117,8 +117,7 @@ impl Curves {
     }
 
     fn loss(&self) -> Chart {
-        let (raw, points) = self.rough_and_smooth(|step| (step.loss.unwrap_or(f64::NAN), 1.0));
-        let training = Line { name: "training".into(), look: Look::Own(0), points, raw, dots: false };
+        let training = self.smooth_line("training", |step| (step.loss.unwrap_or(f64::NAN), 1.0));
         let points = self.validated(LOSS);
         let validation = Line { name: "validation".into(), look: Look::Own(1), points, raw: Vec::new(), dots: true };
         let lines = [training, validation].into_iter().filter(|line| !line.points.is_empty()).collect();
@@ -138,8 +137,7 @@ impl Curves {
 
     fn of_training(&self) -> [Chart; 3] {
         let one = |title: &str, note: &str, of: fn(&Step) -> (f64, f64)| {
-            let (raw, points) = self.rough_and_smooth(of);
-            let line = Line { name: title.to_lowercase(), look: Look::Own(0), points, raw, dots: false };
+            let line = self.smooth_line(&title.to_lowercase(), of);
             self.chart(title, note, vec![line])
         };
         let exact = self.steps.iter().map(|step| (step.step as f64, step.learning_rate.unwrap_or(f64::NAN)));
@@ -156,18 +154,27 @@ impl Curves {
     }
 
     fn chart(&self, title: &str, note: &str, lines: Vec<Line>) -> Chart {
-        Chart { title: title.into(), note: note.into(), across: "update", lines, names: true, mark: None }
+        Chart {
+            title: title.into(),
+            note: note.into(),
+            across: "update",
+            reach: self.updates() as f64,
+            lines,
+            names: true,
+            mark: None,
+        }
     }
 
-    /// A quotient over the updates: as it is, and smoothed, as the quotient of the sums around each update.
-    fn rough_and_smooth(&self, of: fn(&Step) -> (f64, f64)) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
+    /// A line of quotients over the updates, smoothed: each is the quotient of the sums around its update.
+    fn smooth_line(&self, name: &str, of: fn(&Step) -> (f64, f64)) -> Line {
         let places: Vec<f64> = self.steps.iter().map(|step| step.step as f64).collect();
         let parts: Vec<(f64, f64)> = self.steps.iter().map(of).collect();
-        let rough = parts.iter().map(|(above, below)| above / below);
-        let rough: Vec<(f64, f64)> = places.iter().copied().zip(rough).collect();
+        let rough = places.iter().copied().zip(parts.iter().map(|(above, below)| above / below));
+        let rough: Vec<(f64, f64)> = rough.collect();
         let smooth: Vec<(f64, f64)> = places.into_iter().zip(smoothed(&parts)).collect();
+        // Of few updates each is its own mean.
         let raw = if rough.len() >= SMOOTHED { thinned(&rough) } else { Vec::new() };
-        (raw, thinned(&smooth))
+        Line { name: name.into(), look: Look::Own(0), points: thinned(&smooth), raw, dots: false }
     }
 
     /// Every validation in figures, folded: what the charts show, for those who do not see them.

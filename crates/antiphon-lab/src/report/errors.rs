@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::findings::{Aligned, Confusion, Errors};
+use super::findings::{Aligned, Confusion, Errors, Pair};
 use super::html::{escape, foreign, paragraph, table, wide};
 
 /// How many units the table of confusions has on either side.
@@ -33,8 +33,8 @@ pub(super) fn errors(errors: &Errors, split: &str) -> String {
 
 /// A source, and below each other what was right and what was answered.
 fn aligned(answer: &Aligned) -> String {
-    let row = |name: &str, of: fn(&(Option<String>, Option<String>)) -> &Option<String>| {
-        let cell = |pair: &(Option<String>, Option<String>)| {
+    let row = |name: &str, of: fn(&Pair) -> &Option<String>| {
+        let cell = |pair: &Pair| {
             let text = of(pair).as_deref().map_or(NOTHING.into(), foreign);
             let class = if pair.0 == pair.1 { "" } else { " class=\"differs\"" };
             format!("<td{class}>{text}</td>")
@@ -42,7 +42,7 @@ fn aligned(answer: &Aligned) -> String {
         let cells: String = answer.pairs.iter().map(cell).collect();
         format!("<tr><th scope=\"row\">{name}</th>{cells}</tr>\n")
     };
-    let mark = |(right, answered): &(Option<String>, Option<String>)| match (right, answered) {
+    let mark = |(right, answered): &Pair| match (right, answered) {
         (Some(a), Some(b)) if a == b => "<td></td>",
         (Some(_), Some(_)) => "<td title=\"another\">≠</td>",
         (Some(_), None) => "<td title=\"left out\">−</td>",

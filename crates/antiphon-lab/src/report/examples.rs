@@ -44,7 +44,7 @@ fn n_best(candidates: &[Candidate]) -> String {
     }
     let row = |candidate: &Candidate| {
         let cut = if candidate.finished { "" } else { " <em>cut off</em>" };
-        let text = format!("<bdi>{}</bdi>{cut}", super::html::escape(&candidate.text));
+        let text = foreign(&candidate.text) + cut;
         let mark = if candidate.correct { format!("{} ", verdict(true)) } else { String::new() };
         vec![format!("{mark}{text}"), format!("{:.3}", candidate.score), format!("{:.2}", candidate.log_prob)]
     };

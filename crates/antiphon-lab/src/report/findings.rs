@@ -65,9 +65,12 @@ pub struct Aligned {
     pub line: usize,
     /// The source.
     pub source: String,
-    /// The edits, matches included: what was right, what was answered; `None` where there is nothing.
-    pub pairs: Vec<(Option<String>, Option<String>)>,
+    /// The edits, matches included.
+    pub pairs: Vec<Pair>,
 }
+
+/// What was right beside what was answered; `None` where there is nothing.
+pub type Pair = (Option<String>, Option<String>);
 
 /// One unit taken for another, so many times.
 #[derive(Debug, Clone, PartialEq)]

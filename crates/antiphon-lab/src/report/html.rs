@@ -22,6 +22,9 @@ pub(super) fn escape(text: &str) -> String {
 
 /// Text of a corpus: it may be written in either direction, and must not turn what stands beside it.
 pub(super) fn foreign(text: &str) -> String {
+    if text.trim().is_empty() {
+        return "<em class=\"soft\">empty</em>".into();
+    }
     format!("<bdi>{}</bdi>", escape(text))
 }
 

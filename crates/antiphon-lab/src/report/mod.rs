@@ -20,5 +20,5 @@ mod scale;
 mod tests;
 
 pub use comparison::{Chosen, comparison_page};
-pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings};
+pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair};
 pub use page::report_page;

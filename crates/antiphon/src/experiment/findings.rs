@@ -4,7 +4,7 @@ use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
 use antiphon_decode::{Hypothesis, SearchConfig, search_all};
 use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
 use antiphon_eval::{Edit, MetricConfig, Unit, align};
-use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings};
+use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair};
 
 use super::answers::Searcher;
 use super::evaluation::{Answered, is_right};
@@ -114,7 +114,7 @@ fn errors(answered: &[Answered], unit: Unit) -> Result<Option<Errors>> {
 }
 
 /// What was right beside what was answered, along the fewest edits.
-fn pairs(hypothesis: &str, reference: &str, unit: Unit) -> Vec<(Option<String>, Option<String>)> {
+fn pairs(hypothesis: &str, reference: &str, unit: Unit) -> Vec<Pair> {
     let (hypotheses, references) = (unit.split(hypothesis), unit.split(reference));
     let right = |place: usize| Some(references[place].to_owned());
     let answered = |place: usize| Some(hypotheses[place].to_owned());
