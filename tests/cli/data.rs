@@ -9,7 +9,7 @@ fn a_recipe_is_found_upward_and_its_data_can_be_trained_on() {
     let recipe = format!(
         "title = \"words\"\n[licence]\nname = \"free\"\nsource = \"here\"\n[origin]\nkind = \"local\"\nsource = \"there\"\n\
          [[files]]\nname = \"train.tsv\"\nsha256 = \"{sha256}\"\n\
-         [preparation]\nkind = \"pairs_by_lines\"\nfile = \"train.tsv\"\ntrain = 300\nvalidation = 20\n"
+         [[preparation]]\nkind = \"pairs_by_lines\"\nfile = \"train.tsv\"\ntrain = 300\nvalidation = 20\n"
     );
     place.write("recipes/words/recipe.toml", recipe);
     place.write("inside/of/it.txt", "");
@@ -33,4 +33,50 @@ fn a_recipe_is_found_upward_and_its_data_can_be_trained_on() {
     crate::place::Called(output).succeeds();
     let manifest = String::from_utf8(place.read(&format!("{}/manifest.json", place.only_run()))).unwrap();
     assert!(manifest.contains("\"words/train.tsv\"") && !manifest.contains(&shown(&place.path(""))), "{manifest}");
+}
+
+/// A recipe whose one file is fetched from this address.
+fn downloaded(url: &str, text: &str) -> String {
+    let place = Place::new();
+    place.write("whole.tsv", text);
+    let sha256 = antiphon_lab::sha256_file(place.path("whole.tsv")).unwrap();
+    format!(
+        "title = \"words\"\nlicence = {{ name = \"free\", source = \"here\" }}\n[origin]\nkind = \"download\"\npage = \"there\"\n\
+         [[origin.downloads]]\nurls = [\"{url}\"]\ncontent = {{ kind = \"file\", name = \"words.tsv\" }}\n\
+         [[files]]\nname = \"words.tsv\"\nsha256 = \"{sha256}\"\n\
+         [[preparation]]\nkind = \"pairs_by_lines\"\nfile = \"words.tsv\"\ntrain = 1\nvalidation = 1\n"
+    )
+}
+
+#[test]
+fn a_download_that_fails_says_what_to_do_and_one_that_succeeds_is_prepared() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/words.tsv", listener.local_addr().unwrap());
+    let text = "a\tb\nc\td\n";
+    std::thread::spawn(move || {
+        let answers = ["404 Not Found\r\nContent-Length: 0\r\n\r\n", "200 OK\r\nContent-Length: 8\r\n\r\na\tb\nc\td\n"];
+        for (stream, answer) in listener.incoming().zip(answers) {
+            let mut stream = stream.unwrap();
+            // One read holds the whole request: it is short.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = write!(stream, "HTTP/1.1 {}", answer.replacen("\r\n", "\r\nConnection: close\r\n", 1));
+        }
+    });
+    let place = Place::new();
+    place.write("recipes/words/recipe.toml", downloaded(&url, text));
+    let answer = place.call("data words").refuses();
+    assert_eq!(
+        answer,
+        format!(
+            "error: data/.downloads/words/words.tsv: {url}: the server answers 404 Not Found\n  \
+             try again later, what has arrived is kept; or get the files from there and give their folder with --from DIR"
+        )
+    );
+    let called = place.call("data words");
+    let err = called.err();
+    let (licence, fetching) = (err.find("licence: free (here)"), err.find(&format!("fetching {url}")));
+    assert!(licence.is_some() && licence < fetching, "{err}");
+    assert!(called.succeeds().contains("data/words/train.tsv  1 lines"));
+    assert!(!place.path("data/.downloads").exists());
 }

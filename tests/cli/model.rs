@@ -121,3 +121,40 @@ fn a_reader_that_leaves_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn other_references_judge_and_nothing_is_written() {
+    let (place, run, _) = finished();
+    let results = place.read(&format!("{run}/results.json"));
+    let text = String::from_utf8(place.read(&format!("{run}/predictions-test.jsonl"))).unwrap();
+    let written: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let test = String::from_utf8(place.read("data/test.tsv")).unwrap();
+    // What the model answers counts as right.
+    let answer = |line: &str| {
+        let found = written.iter().find(|w| line.starts_with(&format!("{}\t", w["source"].as_str().unwrap())));
+        found.expect("an answer to every source")["answers"][0]["text"].as_str().unwrap().to_owned()
+    };
+    let scratch = Place::new();
+    let answers: Vec<String> = test.lines().map(answer).collect();
+    scratch.write("right.txt", answers.join("\n"));
+    scratch.write("wrong.txt", answers.iter().map(|_| "?\n").collect::<String>());
+    scratch.write("short.txt", "?\n");
+    let evaluate = |names: &[&str]| {
+        let files: String = names.iter().map(|n| format!(" --references {}", scratch.path(n).display())).collect();
+        place.call(&format!("evaluate {run}{files}"))
+    };
+    let rate = |out: String| {
+        let line = out.lines().find(|line| line.starts_with("sequence_error_rate")).expect("a figure").to_owned();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    assert_eq!(rate(evaluate(&["right.txt"]).succeeds()), "0.00");
+    assert_eq!(rate(evaluate(&["wrong.txt"]).succeeds()), "100.00");
+    assert_eq!(rate(evaluate(&["wrong.txt", "right.txt"]).succeeds()), "0.00");
+    let answer = evaluate(&["short.txt"]).refuses();
+    assert!(
+        answer.contains("short.txt: 1 lines, but `data/test.tsv` has 40: give a reference for every line"),
+        "{answer}"
+    );
+    assert!(evaluate(&["none.txt"]).refuses().contains("none.txt: cannot read: "));
+    assert_eq!(place.read(&format!("{run}/results.json")), results);
+}

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::additive::AdditiveMetric;
+use crate::detokenize::{self, Detokenization, running_text};
 use crate::ngrams::{bag, overlap, union};
 use crate::sacrebleu::{VERSION, case, reference_count, words, yes_no};
 
@@ -22,6 +23,10 @@ const ORDER: usize = 4;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BleuConfig {
+    /// How an answer becomes running text first; if unset, it is taken as it is. References are never changed: they must be
+    /// running text already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detokenize: Option<Detokenization>,
     /// How texts are cut into tokens.
     pub tokenize: BleuTokenization,
     /// Whether upper and lower case count as the same.
@@ -152,7 +157,7 @@ impl AdditiveMetric for BleuConfig {
     }
 
     fn count(&self, answer: &Judged, counts: &mut [u64]) {
-        let hypothesis = self.prepare(&answer.hypothesis);
+        let hypothesis = self.prepare(&running_text(self.detokenize.as_ref(), &answer.hypothesis));
         let hypothesis: Vec<&str> = words(&hypothesis).collect();
         let texts: Vec<String> = answer.references.iter().map(|text| self.prepare(text)).collect();
         let references: Vec<Vec<&str>> = texts.iter().map(|text| words(text).collect()).collect();
@@ -212,12 +217,13 @@ impl AdditiveMetric for BleuConfig {
 
     fn signature(&self, answers: &[Judged]) -> String {
         format!(
-            "nrefs:{}|case:{}|eff:{}|tok:{}|smooth:{}|version:{VERSION}",
+            "nrefs:{}|case:{}|eff:{}|tok:{}|smooth:{}|version:{VERSION}{}",
             reference_count(answers),
             case(self.lowercase),
             yes_no(self.effective_order),
             self.tokenize.signature(),
             self.smoothing.signature(),
+            detokenize::signature(self.detokenize.as_ref()),
         )
     }
 }
@@ -246,6 +252,23 @@ mod tests {
         let figure = bleu(plain.clone(), "a a a a", &["a b a c", "a a b c"]);
         assert!((figure - 100.0 * (0.5 / 3.0 / 4.0 / 4.0_f64).powf(0.25)).abs() < 1e-12, "{figure}");
         assert_eq!(bleu(plain, "", &["a b c d"]), 0.0);
+    }
+
+    #[test]
+    fn an_answer_becomes_running_text_and_references_stay() {
+        let config: BleuConfig =
+            serde_json::from_str(r#"{"lowercase": true, "detokenize": {"kind": "moses", "language": "en"}}"#).unwrap();
+        let judge = |reference: &str| {
+            let answers = [Judged {
+                hypothesis: "the two @-@ year @-@ old &apos;s hat , he said .".into(),
+                references: vec![reference.into()],
+            }];
+            MetricConfig::Bleu(config.clone()).build().score(&answers).unwrap()
+        };
+        let score = judge("The two-year-old's hat, he said.");
+        assert!((score.value - 100.0).abs() < 1e-9, "{}", score.value);
+        assert_eq!(score.signature, "nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|version:2.6.0|detok:moses-en");
+        assert!(judge("the two @-@ year @-@ old &apos;s hat , he said .").value < 60.0);
     }
 
     #[test]

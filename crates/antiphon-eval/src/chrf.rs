@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::additive::AdditiveMetric;
+use crate::detokenize::{self, Detokenization, running_text};
 use crate::ngrams::{bag, overlap};
 use crate::sacrebleu::{VERSION, case, reference_count, words, yes_no};
 
@@ -17,6 +18,10 @@ use crate::sacrebleu::{VERSION, case, reference_count, words, yes_no};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChrfConfig {
+    /// How an answer becomes running text first; if unset, it is taken as it is. References are never changed: they must be
+    /// running text already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detokenize: Option<Detokenization>,
     /// The longest n-grams of characters that count.
     #[schemars(range(min = 1, max = 32))]
     pub character_order: usize,
@@ -34,7 +39,7 @@ pub struct ChrfConfig {
 
 impl Default for ChrfConfig {
     fn default() -> Self {
-        Self { character_order: 6, word_order: 0, beta: 2, lowercase: false, whitespace: false }
+        Self { detokenize: None, character_order: 6, word_order: 0, beta: 2, lowercase: false, whitespace: false }
     }
 }
 
@@ -109,7 +114,7 @@ impl AdditiveMetric for ChrfConfig {
     }
 
     fn count(&self, answer: &Judged, counts: &mut [u64]) {
-        let hypothesis = self.prepare(&answer.hypothesis);
+        let hypothesis = self.prepare(&running_text(self.detokenize.as_ref(), &answer.hypothesis));
         let hypothesis = self.units(&hypothesis);
         let mut best = f64::NEG_INFINITY;
         for reference in &answer.references {
@@ -144,12 +149,13 @@ impl AdditiveMetric for ChrfConfig {
         // sacreBLEU tells beta in the figure's name (`chrF2`), and not in the signature.
         let beta = if self.beta == 2 { String::new() } else { format!("beta:{}|", self.beta) };
         format!(
-            "nrefs:{}|case:{}|eff:yes|nc:{}|nw:{}|space:{}|{beta}version:{VERSION}",
+            "nrefs:{}|case:{}|eff:yes|nc:{}|nw:{}|space:{}|{beta}version:{VERSION}{}",
             reference_count(answers),
             case(self.lowercase),
             self.character_order,
             self.word_order,
             yes_no(self.whitespace),
+            detokenize::signature(self.detokenize.as_ref()),
         )
     }
 }
@@ -181,6 +187,17 @@ mod tests {
             let value = config.build().score(&[answer("x", &references), answer("q", &["q", "q"])]).unwrap().value;
             assert!((value - 100.0 * recall / (0.5 + recall)).abs() < 1e-12, "{value}");
         }
+    }
+
+    #[test]
+    fn an_answer_becomes_running_text_first() {
+        let config = r#"{"whitespace": true, "detokenize": {"kind": "moses", "language": "de"}}"#;
+        let config: ChrfConfig = serde_json::from_str(config).unwrap();
+        let answers =
+            [Judged { hypothesis: "ja , gut &amp; schön !".into(), references: vec!["ja, gut & schön!".into()] }];
+        let score = crate::MetricConfig::Chrf(config).build().score(&answers).unwrap();
+        assert!((score.value - 100.0).abs() < 1e-9, "{}", score.value);
+        assert_eq!(score.signature, "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:yes|version:2.6.0|detok:moses-de");
     }
 
     #[test]

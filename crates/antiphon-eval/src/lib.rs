@@ -15,6 +15,7 @@
 //! | module | answers the question |
 //! |---|---|
 //! | [`error_rate`], [`bleu`], [`chrf`] | how good are these answers? |
+//! | [`mod@detokenize`] | what would these tokens be as running text? |
 //! | [`likelihood`] | how probable did the model find the right ones? |
 //! | [`errors`] | where is it wrong, and what does it take for what? |
 //! | [`significance`] | is one system better than another, or was it luck? |
@@ -30,6 +31,7 @@ mod additive;
 pub mod alignment;
 pub mod bleu;
 pub mod chrf;
+pub mod detokenize;
 pub mod distance;
 pub mod error_rate;
 pub mod errors;

@@ -228,7 +228,7 @@ impl Observer for RunObserver<'_> {
 }
 
 /// Seconds for people: `1:05`, `2:00:07`.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let whole = if seconds.is_finite() { seconds.round().max(0.0) as u64 } else { 0 };
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }

@@ -120,6 +120,11 @@ impl Corpus {
         self.files[0].len() - self.gaps.len()
     }
 
+    /// How many lines its files have, those left out included.
+    pub fn lines(&self) -> usize {
+        self.files[0].len()
+    }
+
     /// Never true: a corpus without examples does not open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -2,7 +2,8 @@
 //!
 //! `recipes/<name>/recipe.toml` says where data comes from, under which licence, with which SHA-256 each file must come
 //! and how it is prepared. The result is a folder `<data>/<name>` that appears whole or not at all, with a
-//! `recipe.json` that lists what was written: a second preparation finds it and does nothing.
+//! `recipe.json` that lists what was written: a second preparation finds it and does nothing. What is being fetched lies
+//! in `<data>/.downloads/<name>` until then.
 
 mod config;
 mod origin;
@@ -17,11 +18,16 @@ use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Result};
 
-pub use config::{
-    Cmudict, Copies, Copy, CrateOrigin, FileConfig, G014b2b, Licence, LocalOrigin, OriginConfig, PairsByLines,
-    PreparationConfig, RecipeConfig,
+pub use config::{FileConfig, Licence, RecipeConfig};
+pub use origin::{
+    Archive, Content, CrateOrigin, Download, DownloadOrigin, LocalOrigin, OriginConfig, Patience, PlainFile,
+};
+pub use prepare::{
+    Cmudict, Copies, Copy, Dialogs, G014b2b, ListedRecordings, NumberedRecordings, PairsByLines, PreparationConfig,
+    SpeechList, Stories, TextByShare,
 };
 
+use config::LICENCE;
 use store::{Found, Output};
 
 /// A recipe, read and checked.
@@ -29,9 +35,9 @@ use store::{Found, Output};
 pub struct Recipe {
     /// The name of its folder, and of the folder that it prepares.
     pub name: String,
-    /// What it says.
+    /// What it says, with the files of `more_files`.
     pub config: RecipeConfig,
-    /// The SHA-256 of `recipe.toml`.
+    /// The SHA-256 of `recipe.toml`, and of the list of `more_files` behind it.
     sha256: String,
 }
 
@@ -65,13 +71,17 @@ impl Recipe {
     /// If the file cannot be read, is not a recipe, or takes or writes a file that it should not; all problems at once.
     pub fn load(path: &Path) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "read", &e))?;
-        let config: RecipeConfig = toml::from_str(&text).map_err(|e| {
+        let mut config: RecipeConfig = toml::from_str(&text).map_err(|e| {
             let error = Error::new(e.message()).in_file(path);
             match e.span() {
                 Some(span) => error.at(format_args!("line {}", text[..span.start].lines().count().max(1))),
                 None => error,
             }
         })?;
+        let mut digested = text.into_bytes();
+        if let Some(list) = config.more_files.clone() {
+            digested.extend(add_listed(&mut config, &path.with_file_name(list))?);
+        }
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(Error::many(path, problems));
@@ -80,7 +90,7 @@ impl Recipe {
         let name = folder.ok_or_else(|| {
             Error::new("a recipe lies in a folder that has its name: `recipes/<name>/recipe.toml`").in_file(path)
         })?;
-        Ok(Recipe { name: name.into(), config, sha256: crate::digest::sha256(text.as_bytes()) })
+        Ok(Recipe { name: name.into(), config, sha256: crate::digest::sha256(&digested) })
     }
 
     /// The names of the recipes in a folder, sorted.
@@ -100,49 +110,61 @@ impl Recipe {
         Ok(names)
     }
 
-    /// Prepares `<data_dir>/<name>`, unless it is there already. `log` gets a line of text at a time, the licence before
-    /// anything is written. `from` is the folder that holds the files of a local recipe.
+    /// Prepares `<data_dir>/<name>`, unless it is there already. `audience` hears the licence before anything is fetched or
+    /// written. `from` is the folder that holds the files, if they are not to be fetched.
     ///
     /// # Errors
-    /// If a file is missing or not the one that the recipe means, cargo cannot fetch it, its content cannot be used, the
-    /// folder holds something else than this recipe wrote, or the disk is full. Then nothing has changed.
+    /// If a file is missing or not the one that the recipe means, it cannot be fetched, its content cannot be used, the
+    /// folder holds something else than this recipe wrote, or the disk is full. Then nothing has changed, but for what
+    /// has been fetched so far: the next attempt goes on from there.
     pub fn prepare(
         &self,
         recipe_dir: &Path,
         from: Option<&Path>,
         data_dir: &Path,
-        log: &mut dyn FnMut(&str),
+        audience: &mut dyn Audience,
     ) -> Result<Prepared> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        self.prepare_with(&cargo, recipe_dir, from, data_dir, log)
+        let tools = Tools { cargo: &cargo, patience: Patience::default() };
+        self.prepare_with(&tools, recipe_dir, from, data_dir, audience)
     }
 
     fn prepare_with(
         &self,
-        cargo: &OsStr,
+        tools: &Tools<'_>,
         recipe_dir: &Path,
         from: Option<&Path>,
         data_dir: &Path,
-        log: &mut dyn FnMut(&str),
+        audience: &mut dyn Audience,
     ) -> Result<Prepared> {
         let folder = data_dir.join(&self.name);
         let outdated = match store::find(&folder, &self.sha256)? {
             Found::Prepared(files) => {
-                log(&format!("{}: already prepared in `{}`", self.name, folder.display()));
+                audience.line(&format!("{}: already prepared in `{}`", self.name, folder.display()));
                 return Ok(Prepared { folder, files, fresh: false });
             }
             Found::Outdated => true,
             Found::Nothing => false,
         };
-        let root = self.config.origin.locate(cargo, recipe_dir, from, &self.config, log)?;
-        let inputs = self.read(&root)?;
-        self.show_licence(&root, &inputs, log);
-        let mut outputs = self.config.preparation.run(&Inputs { root: &root, files: &inputs }, log)?;
+        let RecipeConfig { title, licence, .. } = &self.config;
+        audience.line(&format!("{}: {title}", self.name));
+        audience.line(&format!("licence: {} ({})", licence.name, licence.source));
+        let located = self.config.origin.locate(self, recipe_dir, data_dir, from, tools, audience)?;
+        let files = self.read(&located.root)?;
+        let inputs = Inputs { root: &located.root, files: &files };
+        self.show_licence(&inputs, audience);
+        let mut outputs = Vec::new();
+        for step in &self.config.preparation {
+            outputs.extend(step.preparation().run(&inputs, &mut |line| audience.line(line))?);
+        }
         if let Some(licence) = &self.config.licence.file {
-            outputs.push(Output { name: "LICENCE".into(), bytes: inputs[licence].clone() });
+            outputs.push(Output { name: LICENCE.into(), bytes: inputs.bytes(licence).to_vec() });
         }
         let files = store::write(data_dir, &self.name, &self.sha256, outputs, outdated)?;
-        log(&format!("{}: prepared in `{}`", self.name, folder.display()));
+        if located.fetched {
+            origin::clear_fetched(data_dir, &self.name)?;
+        }
+        audience.line(&format!("{}: prepared in `{}`", self.name, folder.display()));
         Ok(Prepared { folder, files, fresh: true })
     }
 
@@ -165,27 +187,66 @@ impl Recipe {
             problems.push(antiphon_core::Problem { place: name.clone(), message: problem });
         }
         if let Some(last) = problems.last_mut() {
-            let source = match &self.config.origin {
-                OriginConfig::Local(local) => format!("; get it from {}", local.source),
-                OriginConfig::Crate(_) => "; remove this folder and try again".to_string(),
-            };
-            last.message += &source;
+            last.message += &format!("; {}", self.config.origin.remedy());
             return Err(Error::many(root, problems));
         }
         Ok(files)
     }
 
-    fn show_licence(&self, root: &Path, files: &BTreeMap<String, Vec<u8>>, log: &mut dyn FnMut(&str)) {
-        let RecipeConfig { title, licence, .. } = &self.config;
-        log(&format!("{}: {title}", self.name));
-        log(&format!("licence: {} ({})", licence.name, licence.source));
-        if let Some(file) = &licence.file {
-            log(&format!("its text, from `{}`:", root.join(file).display()));
-            for line in String::from_utf8_lossy(&files[file]).lines() {
-                log(&format!("  {line}"));
-            }
+    /// The licence's text, if it came with the data; of a long one the beginning.
+    fn show_licence(&self, inputs: &Inputs<'_>, audience: &mut dyn Audience) {
+        const SHOWN: usize = 40;
+        let Some(file) = &self.config.licence.file else { return };
+        audience.line(&format!("the licence's text, from `{}`:", inputs.root.join(file).display()));
+        let text = String::from_utf8_lossy(inputs.bytes(file));
+        for line in text.lines().take(SHOWN) {
+            audience.line(&format!("  {line}"));
+        }
+        let more = text.lines().count().saturating_sub(SHOWN);
+        if more > 0 {
+            audience.line(&format!("  … and {more} lines more, which are kept as `{LICENCE}` beside the data"));
         }
     }
+}
+
+/// Adds the files of a list, and hands back its bytes.
+fn add_listed(config: &mut RecipeConfig, list: &Path) -> Result<Vec<u8>> {
+    let text = std::fs::read_to_string(list).map_err(|e| Error::io(list, "read", &e))?;
+    let problems = config.add_listed(&text);
+    if problems.is_empty() { Ok(text.into_bytes()) } else { Err(Error::many(list, problems)) }
+}
+
+/// Who hears what happens.
+pub trait Audience {
+    /// A line that stays.
+    fn line(&mut self, line: &str);
+
+    /// How far a transfer has come. Called often.
+    fn progress(&mut self, progress: &Progress<'_>);
+
+    /// The transfer that made progress has ended, well or badly.
+    fn progress_ends(&mut self);
+}
+
+/// How far a transfer has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress<'a> {
+    /// What is transferred.
+    pub name: &'a str,
+    /// Bytes that are there.
+    pub done: u64,
+    /// Bytes that were there before this transfer began.
+    pub before: u64,
+    /// Bytes in all, if the server says so.
+    pub total: Option<u64>,
+    /// How long this transfer has taken.
+    pub elapsed: std::time::Duration,
+}
+
+/// What a preparation uses beside files.
+struct Tools<'a> {
+    cargo: &'a OsStr,
+    patience: Patience,
 }
 
 /// The files that a preparation reads.
@@ -197,6 +258,17 @@ struct Inputs<'a> {
 impl Inputs<'_> {
     fn bytes(&self, name: &str) -> &[u8] {
         &self.files[name]
+    }
+
+    /// The content of a file, if it is among the recipe's.
+    fn find(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(Vec::as_slice)
+    }
+
+    /// The files below a folder, in the order of their names: each with its name from there and its full name.
+    fn below(&self, folder: &str) -> impl Iterator<Item = (&str, &str)> {
+        let beginning = format!("{folder}/");
+        self.files.keys().filter_map(move |name| Some((name.strip_prefix(&beginning)?, name.as_str())))
     }
 
     fn text(&self, name: &str) -> Result<&str> {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::PreparedFile;
 use crate::digest::sha256;
 
-const RECORD: &str = "recipe.json";
+/// The name of the record.
+pub(super) const RECORD: &str = "recipe.json";
 
 /// A file to be written.
 pub(super) struct Output {

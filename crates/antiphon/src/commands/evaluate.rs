@@ -19,7 +19,7 @@ use crate::output::print;
 
 /// Measure a run or a model on a split
 ///
-/// With the run's own settings and data, its results are also written to its folder.
+/// With the run's own settings, data and references, its results are also written to its folder.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// What it is measured on
     #[arg(long, value_enum, default_value = "test")]
     split: Measured,
+    /// Judge by this file instead of the corpus's targets, line by line; give several for several references
+    #[arg(long, value_name = "FILE")]
+    references: Vec<PathBuf>,
     #[command(flatten)]
     sets: Sets,
     #[command(flatten)]
@@ -64,14 +67,17 @@ impl Arguments {
         let saved = target.open()?;
         let (split, data_dir) = (self.split.split(), self.data.path());
         let corpus = Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?);
-        let run = target.run.as_ref().filter(|_| target.sets.is_empty());
+        let run = target.run.as_ref().filter(|_| target.sets.is_empty() && self.references.is_empty());
         let run = match run {
             Some(run) if is_of_the_run(&corpus, &data_dir, run, &mut console)? => Some(run),
             _ => None,
         };
         // Before the work: figures that cannot be written would be lost, and so would another process's.
         let _lock = run.map(Run::lock).transpose()?;
-        let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?;
+        let mut evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?;
+        if !self.references.is_empty() {
+            evaluator = evaluator.with_references(&self.references)?;
+        }
         let (doing, all) = (format!("{split}: sentences answered"), evaluator.sources() as u64);
         let mut progress = |done: usize| console.progress(&doing, done as u64, all);
         let never = AtomicBool::new(false);

@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod runs;
 mod target;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

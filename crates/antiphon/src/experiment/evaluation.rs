@@ -1,11 +1,12 @@
 //! How good a model is on a split: its losses under teacher forcing, and metrics over what it answers.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Judged, Result, Score};
+use antiphon_core::{Error, Judged, Result, Score};
 use antiphon_data::{Corpus, Dataset, Example, Prefetch, plan_in_order};
 use antiphon_eval::Likelihood;
 use antiphon_kernels::token_scores;
@@ -138,6 +139,31 @@ impl<'a> Evaluator<'a> {
             self.examples = places.into_iter().map(|i| self.examples[i].clone()).collect();
         }
         self
+    }
+
+    /// Judges by other references: line `n` of each file counts as right for line `n` of the split. The likelihood stays that
+    /// of the corpus.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or has not as many lines as the split.
+    pub fn with_references(mut self, files: &[PathBuf]) -> Result<Self> {
+        let corpus = self.dataset.corpus();
+        let texts = files.iter().map(|file| {
+            let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", &e))?;
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            if lines.len() == corpus.lines() {
+                return Ok(lines);
+            }
+            let (found, wanted, of) = (lines.len(), corpus.lines(), corpus.path().display());
+            let message =
+                format!("{found} lines, but `{of}` has {wanted}: give a reference for every line, in its order");
+            Err(Error::new(message).in_file(file))
+        });
+        let texts = texts.collect::<Result<Vec<_>>>()?;
+        for example in &mut self.examples {
+            example.targets = texts.iter().map(|lines| lines[example.line - 1].clone()).collect();
+        }
+        Ok(self)
     }
 
     /// How many sources a search answers.

@@ -1,44 +1,26 @@
-//! Where the files of a recipe lie.
+//! Files that a crate ships: cargo fetches it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use antiphon_core::{Error, Result};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::config::{OriginConfig, RecipeConfig};
+/// A crate that ships files. The recipe's folder holds a `Cargo.toml` that depends on it and is never built, and the
+/// `Cargo.lock` that fixes its version and checksum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CrateOrigin {
+    /// The crate.
+    pub package: String,
+}
 
-impl OriginConfig {
-    /// The folder that holds the files; fetches them if need be.
-    pub(super) fn locate(
-        &self,
-        cargo: &OsStr,
-        recipe_dir: &Path,
-        from: Option<&Path>,
-        recipe: &RecipeConfig,
-        log: &mut dyn FnMut(&str),
-    ) -> Result<PathBuf> {
-        match (self, from) {
-            (Self::Crate(_), Some(from)) => {
-                let message = "this recipe's files come with a crate that cargo fetches: leave out --from";
-                Err(Error::new(message).in_file(from))
-            }
-            (Self::Crate(origin), None) => {
-                log(&format!("asking cargo for the crate `{}`", origin.package));
-                fetch(cargo, &recipe_dir.join("Cargo.toml"), &origin.package)
-            }
-            (Self::Local(_), Some(from)) if from.is_dir() => Ok(from.to_path_buf()),
-            (Self::Local(_), Some(from)) => Err(Error::new("no such folder: --from takes one").in_file(from)),
-            (Self::Local(origin), None) => {
-                let mut message =
-                    format!("give the folder that holds its files with --from DIR; get them from {}:", origin.source);
-                for file in &recipe.files {
-                    message += &format!("\n  DIR/{}", file.name);
-                }
-                Err(Error::new(message).in_file(recipe_dir))
-            }
-        }
+impl CrateOrigin {
+    /// Where cargo keeps the crate, which `manifest` depends on.
+    pub(super) fn fetch(&self, cargo: &OsStr, manifest: &Path) -> Result<PathBuf> {
+        fetch(cargo, manifest, &self.package)
     }
 }
 

@@ -1,3 +1,7 @@
+mod download;
+mod preparations;
+mod server;
+
 use std::path::{Path, PathBuf};
 
 use antiphon_core::random::stable_hash;
@@ -13,7 +17,7 @@ struct Kitchen {
     name: &'static str,
 }
 
-const PAIRS: &str = "[preparation]\nkind = 'pairs_by_lines'\nfile = 'p/pairs.txt'\ntrain = 2\nvalidation = 1\n";
+const PAIRS: &str = "[[preparation]]\nkind = 'pairs_by_lines'\nfile = 'p/pairs.txt'\ntrain = 2\nvalidation = 1\n";
 const LOCAL: &str = "kind = 'local'\nsource = 'https://example.org/'";
 
 impl Kitchen {
@@ -48,12 +52,11 @@ impl Kitchen {
 
     fn prepare(&self, from: Option<&Path>, cargo: &str) -> (Result<Prepared>, Vec<String>) {
         let recipe = Recipe::load(&self.recipe()).unwrap();
-        let mut lines = Vec::new();
+        let mut heard = Heard::default();
         let folder = self.recipe();
-        let prepared = recipe.prepare_with(cargo.as_ref(), folder.parent().unwrap(), from, &self.data(), &mut |line| {
-            lines.push(self.short(line));
-        });
-        (prepared, lines)
+        let tools = Tools { cargo: cargo.as_ref(), patience: impatient() };
+        let prepared = recipe.prepare_with(&tools, folder.parent().unwrap(), from, &self.data(), &mut heard);
+        (prepared, heard.lines.iter().map(|line| self.short(line)).collect())
     }
 
     fn local(&self) -> Result<Prepared> {
@@ -80,6 +83,32 @@ impl Kitchen {
         names.sort();
         names
     }
+}
+
+/// What an audience has heard.
+#[derive(Default)]
+struct Heard {
+    lines: Vec<String>,
+    /// Name, bytes and bytes in all of every progress.
+    progress: Vec<(String, u64, Option<u64>)>,
+}
+
+impl Audience for Heard {
+    fn line(&mut self, line: &str) {
+        self.lines.push(line.into());
+    }
+
+    fn progress(&mut self, progress: &Progress<'_>) {
+        self.progress.push((progress.name.into(), progress.done, progress.total));
+    }
+
+    fn progress_ends(&mut self) {}
+}
+
+/// Three attempts, one soon after the other.
+fn impatient() -> Patience {
+    let soon = std::time::Duration::from_millis;
+    Patience { connect: soon(2000), stall: soon(300), pauses: vec![soon(1), soon(1)] }
 }
 
 fn write(path: &Path, text: &str) {
@@ -195,30 +224,30 @@ fn a_recipe_with_mistakes_is_refused_completely() {
     assert_eq!(
         refused(
             &[("a", "")],
-            "[[files]]\nname = '../b'\nsha256 = 'AB'\n[preparation]\nkind = 'copy'\ncopies = [\n\
+            "[[files]]\nname = '../b'\nsha256 = 'AB'\n[[preparation]]\nkind = 'copy'\ncopies = [\n\
              {from = 'a', to = 'x'}, {from = 'c', to = 'x'}, {from = 'a', to = '/y'}, {from = 'a', to = 'recipe.json'}]"
         ),
         "R/recipes/tiny/recipe.toml: 6 problems\n  \
          files[1].name: `../b` is not a plain relative path\n  \
          files[1].sha256: not 64 digits of lower-case hexadecimal\n  \
-         preparation.copies[1].from: `c` is not among `files`\n  \
-         preparation.copies[1].to: `x` is written already\n  \
-         preparation.copies[2].to: `/y` is not a plain relative path\n  \
-         preparation.copies[3].to: `recipe.json` is written already"
+         preparation[0].copies[1].from: `c` is not among `files`\n  \
+         preparation[0].copies[1].to: `x` is written already\n  \
+         preparation[0].copies[2].to: `/y` is not a plain relative path\n  \
+         preparation[0].copies[3].to: `recipe.json` is written already"
     );
     assert_eq!(
-        refused(&[("a", "")], "[preparation]\nkind = 'cmudict'\nfile = 'b'\ntest = 0\nvalidation = 500"),
-        "R/recipes/tiny/recipe.toml: 3 problems\n  preparation.file: `b` is not among `files`\n  \
-         preparation.test: must be from 1 to 499, got 0\n  preparation.validation: must be from 1 to 499, got 500"
+        refused(&[("a", "")], "[[preparation]]\nkind = 'cmudict'\nfile = 'b'\ntest = 0\nvalidation = 500"),
+        "R/recipes/tiny/recipe.toml: 3 problems\n  preparation[0].file: `b` is not among `files`\n  \
+         preparation[0].test: must be from 1 to 499, got 0\n  preparation[0].validation: must be from 1 to 499, got 500"
     );
     assert_eq!(
-        refused(&[("a", "")], "[preparation]\nkind = 'pairs_by_lines'\nfile = 'a'\ntrain = 0\nvalidation = 0"),
-        "R/recipes/tiny/recipe.toml: 2 problems\n  preparation.train: must be at least 1, got 0\n  \
-         preparation.validation: must be at least 1, got 0"
+        refused(&[("a", "")], "[[preparation]]\nkind = 'pairs_by_lines'\nfile = 'a'\ntrain = 0\nvalidation = 0"),
+        "R/recipes/tiny/recipe.toml: 2 problems\n  preparation[0].train: must be at least 1, got 0\n  \
+         preparation[0].validation: must be at least 1, got 0"
     );
     assert_eq!(
-        refused(&[("a", "")], "[preparation]\nkind = 'copy'\ncopies = []\n"),
-        "R/recipes/tiny/recipe.toml: preparation.copies: the list is empty"
+        refused(&[("a", "")], "[[preparation]]\nkind = 'copy'\ncopies = []\n"),
+        "R/recipes/tiny/recipe.toml: preparation[0].copies: the list is empty"
     );
     assert!(refused(&[], "surprise = 1\n").starts_with("R/recipes/tiny/recipe.toml: line "));
     assert_eq!(refused(&[], "[[[\n").lines().next().unwrap().split(": ").nth(1), Some("line 6"));
@@ -227,7 +256,7 @@ fn a_recipe_with_mistakes_is_refused_completely() {
 #[test]
 fn files_are_copied_under_new_names() {
     let files = [("raw/a.de", "ein\n"), ("raw/a.en", "one")];
-    let copies = "[preparation]\nkind = 'copy'\ncopies = [{from = 'raw/a.de', to = 'raw/train.de'}, {from = 'raw/a.en', to = 'e'}]";
+    let copies = "[[preparation]]\nkind = 'copy'\ncopies = [{from = 'raw/a.de', to = 'raw/train.de'}, {from = 'raw/a.en', to = 'e'}]";
     let kitchen = Kitchen::new("tiny", LOCAL, &files, copies);
     let prepared = kitchen.local().unwrap();
     assert_eq!((kitchen.read("raw/train.de"), kitchen.read("e")), ("ein\n".into(), "one".into()));
@@ -238,7 +267,7 @@ fn files_are_copied_under_new_names() {
 fn words_are_held_out_of_train_with_all_their_pronunciations() {
     let train: String = (0..200).map(|i| format!("W{}\tP{i}\n", i % 100)).collect();
     let files = [("t", train.as_str()), ("u", "X\tY\n")];
-    let rest = |n| format!("[preparation]\nkind = 'g014b2b'\ntrain = 't'\ntest = 'u'\nvalidation_words = {n}");
+    let rest = |n| format!("[[preparation]]\nkind = 'g014b2b'\ntrain = 't'\ntest = 'u'\nvalidation_words = {n}");
     let kitchen = Kitchen::new("tiny", LOCAL, &files, &rest(30));
     kitchen.local().unwrap();
     let (train, validation) = (kitchen.read("train.tsv"), kitchen.read("validation.tsv"));
@@ -267,7 +296,7 @@ fn dictionary() -> String {
 #[test]
 fn a_dictionary_is_split_by_word() {
     let text = dictionary();
-    let rest = "[preparation]\nkind = 'cmudict'\nfile = 'd'\ntest = 25\nvalidation = 15";
+    let rest = "[[preparation]]\nkind = 'cmudict'\nfile = 'd'\ntest = 25\nvalidation = 15";
     let kitchen = Kitchen::new("tiny", LOCAL, &[("d", &text)], rest);
     kitchen.local().unwrap();
     let config = "kind = 'pairs'\ntrain = 'tiny/train.tsv'\nvalidation = 'tiny/validation.tsv'\ntest = 'tiny/test.tsv'";
@@ -303,7 +332,7 @@ mod with_cargo {
         let answer = script.replace("ROOT", kitchen.root.path().to_str().unwrap());
         write(&kitchen.at("recipes/tiny/answer.sh"), &answer);
         // Not written here: a program that was open for writing a moment ago may not start while other tests fork.
-        let cargo = concat!(env!("CARGO_MANIFEST_DIR"), "/src/recipe/fake_cargo.sh");
+        let cargo = concat!(env!("CARGO_MANIFEST_DIR"), "/src/recipe/origin/fake_cargo.sh");
         (kitchen, cargo.to_string())
     }
 
@@ -321,10 +350,10 @@ mod with_cargo {
         assert_eq!(
             log[..6],
             [
-                "asking cargo for the crate `dictionary`",
                 "tiny: Pairs of a test",
                 "licence: CC0 (https://example.org/licence)",
-                "its text, from `R/from/LICENCE-DATA`:",
+                "asking cargo for the crate `dictionary`",
+                "the licence's text, from `R/from/LICENCE-DATA`:",
                 "  Do as you",
                 "  please."
             ]
@@ -367,13 +396,32 @@ fn shipped() -> PathBuf {
 #[test]
 fn every_shipped_recipe_loads() {
     let names = Recipe::names(&shipped()).unwrap();
-    assert_eq!(names, ["cmudict", "fra_eng", "g014b2b", "multi30k", "sigmorphon2021"]);
+    assert_eq!(
+        names,
+        [
+            "an4",
+            "babi",
+            "cmudict",
+            "date_addition",
+            "dialog_babi",
+            "fra_eng",
+            "fsdd",
+            "g014b2b",
+            "multi30k",
+            "sigmorphon2021",
+            "tinyshakespeare"
+        ]
+    );
     for name in names {
         let recipe = Recipe::load(&shipped().join(&name).join("recipe.toml")).unwrap();
         assert_eq!(recipe.name, name);
         let is_crate = matches!(recipe.config.origin, OriginConfig::Crate(_));
         for file in ["Cargo.toml", "Cargo.lock"] {
             assert_eq!(shipped().join(&name).join(file).is_file(), is_crate, "{name}/{file}");
+        }
+        let OriginConfig::Download(origin) = recipe.config.origin else { continue };
+        for url in origin.downloads.iter().flat_map(|download| &download.urls) {
+            assert!(url.starts_with("https://"), "{name}: {url}");
         }
     }
 }
@@ -385,7 +433,7 @@ fn the_dictionary_comes_with_cargo() {
     let folder = shipped().join("cmudict");
     let recipe = Recipe::load(&folder.join("recipe.toml")).unwrap();
     let data = tempfile::tempdir().unwrap();
-    let prepared = recipe.prepare(&folder, None, data.path(), &mut |line| println!("{line}")).unwrap();
+    let prepared = recipe.prepare(&folder, None, data.path(), &mut Heard::default()).unwrap();
     let counts: Vec<(&str, usize)> = prepared.files.iter().map(|f| (f.name.as_str(), f.lines)).collect();
     assert_eq!(counts, [("train.tsv", 128_640), ("validation.tsv", 1_637), ("test.tsv", 3_237), ("LICENCE", 34)]);
 }

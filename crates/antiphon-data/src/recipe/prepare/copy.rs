@@ -1,0 +1,47 @@
+//! Files as they are.
+
+use antiphon_core::{Problem, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Preparation;
+use crate::recipe::Inputs;
+use crate::recipe::store::Output;
+
+/// Files as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Copies {
+    /// Each file with its new name.
+    pub copies: Vec<Copy>,
+}
+
+/// A file with its new name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Copy {
+    /// Its name among `files`.
+    pub from: String,
+    /// Its path below the prepared folder, with `/`.
+    pub to: String,
+}
+
+impl Preparation for Copies {
+    fn inputs(&self) -> Vec<(String, &str)> {
+        self.copies.iter().enumerate().map(|(i, copy)| (format!("copies[{i}].from"), copy.from.as_str())).collect()
+    }
+
+    fn outputs(&self) -> Vec<(String, String)> {
+        self.copies.iter().enumerate().map(|(i, copy)| (format!("copies[{i}].to"), copy.to.clone())).collect()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let empty = || Problem { place: "copies".into(), message: "the list is empty".into() };
+        self.copies.is_empty().then(empty).into_iter().collect()
+    }
+
+    fn run(&self, inputs: &Inputs<'_>, _: &mut dyn FnMut(&str)) -> Result<Vec<Output>> {
+        let output = |copy: &Copy| Output { name: copy.to.clone(), bytes: inputs.bytes(&copy.from).to_vec() };
+        Ok(self.copies.iter().map(output).collect())
+    }
+}

@@ -1,0 +1,201 @@
+//! Recordings: copied as they are, with a list `recording<TAB>what is said` for each split.
+//!
+//! A path in a list is seen from the list's own folder. Nothing reads the recordings' content here.
+
+use std::collections::BTreeSet;
+
+use antiphon_core::{Error, Problem, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::splits::Pairs;
+use super::{Preparation, at_least_1};
+use crate::recipe::Inputs;
+use crate::recipe::store::Output;
+
+/// Recordings named `LABEL_SPEAKER_INDEX.ending`, where the label is a number.
+///
+/// Every one is copied to `recordings/`. An index below `test` is for the test, one below `test + validation` for
+/// validation, the others for training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NumberedRecordings {
+    /// The folder of the recordings: all of `files` below it.
+    pub folder: String,
+    /// What is said, by label, from 0 up.
+    pub labels: Vec<String>,
+    /// How many indices are for the test.
+    #[schemars(range(min = 1))]
+    pub test: usize,
+    /// How many indices after them are for validation.
+    #[schemars(range(min = 1))]
+    pub validation: usize,
+}
+
+/// Recordings with lists of what is said in them.
+///
+/// Every one in a list is copied to `recordings/`, in its folder. The training list is split by folder, which is a
+/// speaker: its last folders, as many as it takes, are for validation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListedRecordings {
+    /// The folder below which the lists name recordings.
+    pub folder: String,
+    /// What a recording's name ends with; the lists leave it out.
+    pub ending: String,
+    /// The recordings of train and validation.
+    pub train: SpeechList,
+    /// The recordings of the test.
+    pub test: SpeechList,
+    /// How many recordings are held out of train, at least.
+    #[schemars(range(min = 1))]
+    pub validation: usize,
+}
+
+/// Two lists whose lines belong together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpeechList {
+    /// `folder/name` a line: the recordings, without their ending.
+    pub recordings: String,
+    /// `WORDS (name)` a line: what is said in them.
+    pub transcripts: String,
+}
+
+/// The folder of the copies.
+const RECORDINGS: &str = "recordings";
+
+impl Preparation for NumberedRecordings {
+    fn inputs(&self) -> Vec<(String, &str)> {
+        Vec::new()
+    }
+
+    fn outputs(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        [at_least_1("test", self.test), at_least_1("validation", self.validation)].into_iter().flatten().collect()
+    }
+
+    fn run(&self, inputs: &Inputs<'_>, log: &mut dyn FnMut(&str)) -> Result<Vec<Output>> {
+        let [mut train, mut validation, mut test] = Pairs::three("");
+        let mut outputs = Vec::new();
+        for (name, path) in inputs.below(&self.folder) {
+            let (label, index) =
+                numbers(name).ok_or_else(|| inputs.error(path, "not named LABEL_SPEAKER_INDEX".into()))?;
+            let said = self.labels.get(label).ok_or_else(|| {
+                inputs.error(path, format!("label {label}, but the recipe has {} labels", self.labels.len()))
+            })?;
+            let split = match index {
+                i if i < self.test => &mut test,
+                i if i < self.test + self.validation => &mut validation,
+                _ => &mut train,
+            };
+            let name = format!("{RECORDINGS}/{name}");
+            split.push(&name, said);
+            outputs.push(Output { name, bytes: inputs.bytes(path).to_vec() });
+        }
+        outputs.extend([train, validation, test].map(|split| split.finish(log)));
+        Ok(outputs)
+    }
+}
+
+/// Label and index of `7_jackson_32.wav`.
+fn numbers(name: &str) -> Option<(usize, usize)> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let (label, rest) = stem.split_once('_')?;
+    let (_, index) = rest.rsplit_once('_')?;
+    Some((label.parse().ok()?, index.parse().ok()?))
+}
+
+impl Preparation for ListedRecordings {
+    fn inputs(&self) -> Vec<(String, &str)> {
+        vec![
+            ("train.recordings".into(), &self.train.recordings),
+            ("train.transcripts".into(), &self.train.transcripts),
+            ("test.recordings".into(), &self.test.recordings),
+            ("test.transcripts".into(), &self.test.transcripts),
+        ]
+    }
+
+    fn outputs(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        at_least_1("validation", self.validation).into_iter().collect()
+    }
+
+    fn run(&self, inputs: &Inputs<'_>, log: &mut dyn FnMut(&str)) -> Result<Vec<Output>> {
+        let [mut train, mut validation, mut test] = Pairs::three("");
+        let mut outputs = Vec::new();
+        let learnt = self.read(inputs, &self.train, &mut outputs)?;
+        let held_out = last_folders(&learnt, self.validation);
+        for (name, said) in &learnt {
+            let split = if held_out.contains(folder_of(name)) { &mut validation } else { &mut train };
+            split.push(name, said);
+        }
+        if train.is_empty() {
+            let message = format!("too few speakers to hold out {} recordings", self.validation);
+            return Err(inputs.error(&self.train.recordings, message));
+        }
+        for (name, said) in self.read(inputs, &self.test, &mut outputs)? {
+            test.push(&name, said);
+        }
+        outputs.extend([train, validation, test].map(|split| split.finish(log)));
+        Ok(outputs)
+    }
+}
+
+impl ListedRecordings {
+    /// Each recording of a list, as it is named from the prepared folder, with what is said; copies go to `outputs`.
+    fn read<'a>(
+        &self,
+        inputs: &'a Inputs<'_>,
+        list: &SpeechList,
+        outputs: &mut Vec<Output>,
+    ) -> Result<Vec<(String, &'a str)>> {
+        let (ids, texts) = (inputs.text(&list.recordings)?, inputs.text(&list.transcripts)?);
+        let (count, other) = (ids.lines().count(), texts.lines().count());
+        if count != other {
+            let message = format!("{other} lines, but `{}` has {count}", list.recordings);
+            return Err(inputs.error(&list.transcripts, message));
+        }
+        let mut read = Vec::new();
+        for (i, (id, line)) in ids.lines().zip(texts.lines()).enumerate() {
+            let wrong = |file: &str, message: String| -> Error {
+                inputs.error(file, message).at(format_args!("line {}", i + 1))
+            };
+            let path = format!("{}/{id}{}", self.folder, self.ending);
+            let bytes = inputs.find(&path).ok_or_else(|| {
+                wrong(&list.recordings, format!("names `{path}`, which is not among the recipe's files"))
+            })?;
+            let stem = id.rsplit('/').next().unwrap_or_default();
+            let said = line.strip_suffix(&format!("({stem})")).map(str::trim).filter(|said| !said.is_empty());
+            let said = said.ok_or_else(|| wrong(&list.transcripts, format!("not `WORDS ({stem})`")))?;
+            let name = format!("{RECORDINGS}/{id}{}", self.ending);
+            outputs.push(Output { name: name.clone(), bytes: bytes.to_vec() });
+            read.push((name, said));
+        }
+        Ok(read)
+    }
+}
+
+/// The last folders of a list that hold `count` of its recordings together.
+fn last_folders<'a>(list: &'a [(String, &str)], count: usize) -> BTreeSet<&'a str> {
+    let mut folders = BTreeSet::new();
+    let mut held = 0;
+    for (name, _) in list.iter().rev() {
+        if held >= count && !folders.contains(folder_of(name)) {
+            break;
+        }
+        folders.insert(folder_of(name));
+        held += 1;
+    }
+    folders
+}
+
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}

@@ -1,0 +1,168 @@
+//! What the preparations of whole corpora make of small files in their formats.
+
+use super::*;
+
+#[test]
+fn padded_pairs_are_cut_at_their_separator() {
+    let rest = "[[preparation]]\nkind = 'pairs_by_lines'\nfile = 's'\nseparator = '_'\ntrain = 1\nvalidation = 1\ntest = 1\ninto = 'sum'";
+    let kitchen = Kitchen::new("tiny", LOCAL, &[("s", "16+75  _91  \n5+6    _11  \n1+1_2\n")], rest);
+    kitchen.local().unwrap();
+    assert_eq!(kitchen.read("sum/train.tsv"), "16+75\t91\n");
+    assert_eq!(
+        (kitchen.read("sum/validation.tsv"), kitchen.read("sum/test.tsv")),
+        ("5+6\t11\n".into(), "1+1\t2\n".into())
+    );
+    for (line, fault) in [
+        ("16+75", "no `_` between two texts"),
+        ("1_2_3", "more than one `_`"),
+        ("1_  ", "a side of `_` is empty, or holds a tab"),
+    ] {
+        let text = format!("1_2\n{line}\n1_2\n");
+        let bad = Kitchen::new("tiny", LOCAL, &[("s", text.as_str())], rest);
+        assert_eq!(bad.refused(Some(&bad.from())), format!("R/from/s: line 2: {fault}"));
+    }
+}
+
+#[test]
+fn a_text_is_cut_by_its_characters() {
+    let rest = "[[preparation]]\nkind = 'text_by_share'\nfile = 't'\ntrain_percent = 90";
+    let kitchen = Kitchen::new("tiny", LOCAL, &[("t", "äöü\n\nabcdefg\nhïj")], rest);
+    let (prepared, log) = kitchen.prepare(Some(&kitchen.from()), "");
+    prepared.unwrap();
+    assert_eq!((kitchen.read("train.txt"), kitchen.read("validation.txt")), ("äöü\n\nabcdefg\nh".into(), "ïj".into()));
+    assert!(
+        log.contains(&"train: 14 characters".into()) && log.contains(&"validation: 2 characters".into()),
+        "{log:?}"
+    );
+    let short = Kitchen::new("tiny", LOCAL, &[("t", "a")], rest);
+    assert_eq!(short.refused(Some(&short.from())), "R/from/t: 1 characters: too few to be cut in two");
+    let over = Kitchen::new("tiny", LOCAL, &[("t", "a")], &rest.replace("90", "100"));
+    let error = over.short(&Recipe::load(&over.recipe()).unwrap_err().to_string());
+    assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].train_percent: must be from 1 to 99, got 100");
+}
+
+const STORIES: &str = "1 Zug left.\n2 Where is Zug? \taway\t1\n3 Zug came.\n4 Where is Zug? \there\t3\n\
+    1 Pim sat.\n2 Does Pim sit?\tyes\t1\n1 Pim rose.\n2 Does Pim sit?\tno\t1\n";
+
+#[test]
+fn a_question_is_asked_after_all_that_was_told_and_nothing_else() {
+    let rest = "[[preparation]]\nkind = 'stories'\ntrain = 's'\ntest = 't'\nvalidation = 2\ninto = 'qa1'";
+    let files = [("s", STORIES), ("t", "1 Pim ran.\n2 Who ran?\tPim,Zug\t1\n")];
+    let kitchen = Kitchen::new("tiny", LOCAL, &files, rest);
+    kitchen.local().unwrap();
+    assert_eq!(
+        kitchen.read("qa1/train.tsv"),
+        "Zug left. Where is Zug?\taway\nZug left. Zug came. Where is Zug?\there\n"
+    );
+    assert_eq!(kitchen.read("qa1/validation.tsv"), "Pim sat. Does Pim sit?\tyes\nPim rose. Does Pim sit?\tno\n");
+    assert_eq!(kitchen.read("qa1/test.tsv"), "Pim ran. Who ran?\tPim,Zug\n");
+    for (text, fault) in [
+        ("2 Pim ran.\n", "line 1: a story begins with line 1"),
+        ("1 Pim ran.\nx y\n", "line 2: does not begin with a number"),
+        ("1 Pim ran.\n2 Who?\t\t1\n", "line 2: a question or its answer is missing"),
+        ("1\n", "line 1: no number before a text"),
+        ("1 A.\n2 B?\tc\t1\n", "too few stories to hold out 2 questions"),
+    ] {
+        let bad = Kitchen::new("tiny", LOCAL, &[("s", text), ("t", "")], rest);
+        assert_eq!(bad.refused(Some(&bad.from())), format!("R/from/s: {fault}"));
+    }
+}
+
+#[test]
+fn the_source_of_an_answer_is_the_dialog_before_it() {
+    let dialogs = "1 hi\thello\n2 <SILENCE>\tcall zug\n3 zug R_phone 12\n4 well\tzug is 12\n\n1 hey\thello\n";
+    let rest = "[[preparation]]\nkind = 'dialogs'\ntrain = 'a'\nvalidation = 'b'\ntest = 'b'\ninto = 'task5'";
+    let kitchen = Kitchen::new("tiny", LOCAL, &[("a", dialogs), ("b", "1 hi\tbye\n")], rest);
+    let (prepared, log) = kitchen.prepare(Some(&kitchen.from()), "");
+    prepared.unwrap();
+    let expected = "<user> hi\thello\n\
+        <user> hi <bot> hello <user> <SILENCE>\tcall zug\n\
+        <user> hi <bot> hello <user> <SILENCE> <bot> call zug <fact> zug R_phone 12 <user> well\tzug is 12\n\
+        <user> hey\thello\n";
+    assert_eq!(kitchen.read("task5/train.tsv"), expected);
+    assert!(log.contains(&"task5/train: 2 dialogs".into()), "{log:?}");
+    for (text, fault) in [
+        ("1 hi\t\n", "line 1: not `user<TAB>bot`"),
+        ("hi there\n", "line 1: does not begin with a number"),
+        ("1\n", "line 1: no number before a text"),
+    ] {
+        let bad = Kitchen::new("tiny", LOCAL, &[("a", text), ("b", "")], rest);
+        assert_eq!(bad.refused(Some(&bad.from())), format!("R/from/a: {fault}"));
+    }
+}
+
+#[test]
+fn numbered_recordings_are_split_by_their_index() {
+    let files = [("f/r/1_ann_0.wav", "A"), ("f/r/0_bob_1.wav", "B"), ("f/r/1_bob_12.wav", "C")];
+    let rest = "[[preparation]]\nkind = 'numbered_recordings'\nfolder = 'f/r'\nlabels = ['zero', 'one']\ntest = 1\nvalidation = 1";
+    let kitchen = Kitchen::new("tiny", LOCAL, &files, rest);
+    kitchen.local().unwrap();
+    assert_eq!(kitchen.read("test.tsv"), "recordings/1_ann_0.wav\tone\n");
+    assert_eq!(kitchen.read("validation.tsv"), "recordings/0_bob_1.wav\tzero\n");
+    assert_eq!(kitchen.read("train.tsv"), "recordings/1_bob_12.wav\tone\n");
+    assert_eq!(kitchen.read("recordings/1_bob_12.wav"), "C");
+    for (name, fault) in
+        [("2_ann_0.wav", "label 2, but the recipe has 2 labels"), ("ann.wav", "not named LABEL_SPEAKER_INDEX")]
+    {
+        let path = format!("f/r/{name}");
+        let bad = Kitchen::new("tiny", LOCAL, &[(path.as_str(), "A")], rest);
+        assert_eq!(bad.refused(Some(&bad.from())), format!("R/from/f/r/{name}: {fault}"));
+    }
+}
+
+#[test]
+fn listed_recordings_are_split_by_speaker() {
+    let ids = "a/ann/x1\na/ann/x2\na/bob/x1\na/cat/x1\n";
+    let said = "ONE TWO (x1)\nTWO (x2)\nTHREE (x1)\nFOUR (x1)\n";
+    let recordings = ["a/ann/x1", "a/ann/x2", "a/bob/x1", "a/cat/x1", "b/dan/y1"].map(|id| (format!("f/{id}.mfc"), id));
+    let mut files: Vec<(&str, &str)> = recordings.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+    files.extend([("ids", ids), ("said", said), ("more", "b/dan/y1\n"), ("said more", "SIX (y1)\n")]);
+    let rest = "[[preparation]]\nkind = 'listed_recordings'\nfolder = 'f'\nending = '.mfc'\nvalidation = 2\n\
+        train = { recordings = 'ids', transcripts = 'said' }\ntest = { recordings = 'more', transcripts = 'said more' }";
+    let kitchen = Kitchen::new("tiny", LOCAL, &files, rest);
+    kitchen.local().unwrap();
+    assert_eq!(kitchen.read("train.tsv"), "recordings/a/ann/x1.mfc\tONE TWO\nrecordings/a/ann/x2.mfc\tTWO\n");
+    assert_eq!(kitchen.read("validation.tsv"), "recordings/a/bob/x1.mfc\tTHREE\nrecordings/a/cat/x1.mfc\tFOUR\n");
+    assert_eq!(kitchen.read("test.tsv"), "recordings/b/dan/y1.mfc\tSIX\n");
+    assert_eq!(kitchen.read("recordings/a/cat/x1.mfc"), "a/cat/x1");
+
+    let refused = |place: usize, text: &str, rest: &str| {
+        let mut files = files.clone();
+        files[place].1 = text;
+        let bad = Kitchen::new("tiny", LOCAL, &files, rest);
+        bad.refused(Some(&bad.from()))
+    };
+    let (ids, said) = (5, 6);
+    assert_eq!(refused(said, "ONE (x1)\n", rest), "R/from/said: 1 lines, but `ids` has 4");
+    assert_eq!(
+        refused(said, "ONE (x9)\nTWO (x2)\nTHREE (x1)\nFOUR (x1)\n", rest),
+        "R/from/said: line 1: not `WORDS (x1)`"
+    );
+    assert_eq!(
+        refused(ids, "a/ann/x1\na/ann/x9\na/bob/x1\na/cat/x1\n", rest),
+        "R/from/ids: line 2: names `f/a/ann/x9.mfc`, which is not among the recipe's files"
+    );
+    let all = rest.replace("validation = 2", "validation = 4");
+    assert_eq!(refused(0, "a/ann/x1", &all), "R/from/ids: too few speakers to hold out 4 recordings");
+}
+
+#[test]
+fn more_files_are_listed_beside_the_recipe() {
+    let kitchen = Kitchen::new("tiny", LOCAL, &[], &PAIRS.replace("p/pairs.txt", "p/q r.txt"));
+    write(&kitchen.from().join("p/q r.txt"), "a\tA\nb\tB\nc\tC\n");
+    let recipe = std::fs::read_to_string(kitchen.recipe()).unwrap();
+    write(&kitchen.recipe(), &recipe.replacen("title", "more_files = 'SHA256SUMS'\ntitle", 1));
+    let list = kitchen.recipe().with_file_name("SHA256SUMS");
+    let load = || Recipe::load(&kitchen.recipe()).map_err(|e| kitchen.short(&e.to_string()));
+    assert!(load().unwrap_err().starts_with("R/recipes/tiny/SHA256SUMS: cannot read: "));
+    write(&list, "what is this\n");
+    assert_eq!(
+        load().unwrap_err(),
+        "R/recipes/tiny/SHA256SUMS: line 1: not a digest, two spaces and a name, as `sha256sum` writes them"
+    );
+    write(&list, &format!("{}  p/q r.txt\n", sha256(b"a\tA\nb\tB\nc\tC\n")));
+    kitchen.local().unwrap();
+    // The list is part of the recipe: with another, what is there is outdated.
+    write(&list, &format!("{}  p/q r.txt\n", sha256(b"x")));
+    assert!(kitchen.refused(Some(&kitchen.from())).contains("not the file that the recipe means"));
+}
