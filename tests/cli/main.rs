@@ -7,4 +7,6 @@ mod mistakes;
 mod model;
 mod place;
 mod report;
+mod reproduce;
 mod runs;
+mod sweep;

@@ -3,14 +3,18 @@
 //! A config says `recipe = "cmudict"` in its `[data]` section; the recipe fills the folder of the same name below the folder
 //! of data sets, and the config's files are named from there: `train = "cmudict/train.tsv"`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use antiphon_config::Tree;
 use antiphon_core::Result;
 use serde_json::Value;
 
+use crate::program::Program;
+use crate::stop::Outcome;
+
 /// A data set that `antiphon data NAME` prepares.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Recipe {
     /// Its name.
     pub(crate) name: String,
@@ -40,6 +44,51 @@ impl Recipe {
         let folder = folder.unwrap_or_else(|| "data".into());
         // A config that names none of them is left to the recipe's own judgement.
         self.files.is_empty() || !self.files.iter().all(|file| folder.join(file).is_file())
+    }
+}
+
+/// The data sets that a command with configs among its words needs.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Needs {
+    recipes: Vec<Recipe>,
+    data_dir: Option<PathBuf>,
+}
+
+impl Needs {
+    pub(crate) fn new(recipes: impl IntoIterator<Item = Recipe>, data_dir: Option<PathBuf>) -> Self {
+        Self { recipes: recipes.into_iter().collect(), data_dir }
+    }
+
+    /// Looks for configs, assignments and the folder of data sets among the words of a command.
+    pub(crate) fn of(words: &[OsString]) -> Result<Self> {
+        let (mut configs, mut sets, mut data_dir) = (Vec::new(), Vec::new(), None);
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let text = word.to_string_lossy();
+            match text.split_once('=').filter(|(name, _)| name.starts_with("--")) {
+                Some(("--data-dir", folder)) => data_dir = Some(PathBuf::from(folder)),
+                Some(("--set", set)) => sets.push(set.to_owned()),
+                _ if text == "--data-dir" => data_dir = words.next().map(PathBuf::from),
+                _ if text == "--set" => sets.extend(words.next().map(|set| set.to_string_lossy().into_owned())),
+                _ if text.ends_with(".toml") => configs.push(PathBuf::from(word)),
+                _ => {}
+            }
+        }
+        let mut recipes: Vec<Recipe> = Vec::new();
+        for config in configs {
+            recipes.extend(Recipe::of(&config, &sets)?);
+        }
+        Ok(Self::new(recipes, data_dir))
+    }
+
+    /// Prepares what is missing.
+    pub(crate) fn prepare(&self, program: &Program) -> Outcome {
+        for recipe in self.recipes.iter().filter(|recipe| recipe.is_missing(self.data_dir.as_deref())) {
+            let mut words: Vec<OsString> = vec!["data".into(), recipe.name.clone().into()];
+            words.extend(self.data_dir.iter().flat_map(|folder| ["--data-dir".into(), folder.clone().into()]));
+            program.call(&words)?;
+        }
+        Ok(())
     }
 }
 
@@ -87,6 +136,23 @@ mod tests {
         assert_eq!(Recipe::of(&config, &[]).unwrap(), None);
         let recipe = Recipe::of(&config, &["data.recipe=toy".into()]).unwrap();
         assert_eq!(recipe, Some(Recipe { name: "toy".into(), files: vec!["toy/train.tsv".into()] }));
+    }
+
+    #[test]
+    fn configs_among_words_tell_what_is_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write(folder.path(), "run.toml", "[data]\ntrain = \"toy/train.tsv\"\n");
+        let words = |more: &str| -> Vec<OsString> {
+            let config = config.clone().into_os_string();
+            ["sweep".into(), config].into_iter().chain(more.split_whitespace().map(OsString::from)).collect()
+        };
+        assert_eq!(Needs::of(&words("--jobs 2")).unwrap(), Needs::default());
+        let toy = Recipe { name: "toy".into(), files: vec!["toy/train.tsv".into()] };
+        for more in ["--set data.recipe=toy --data-dir d", "--data-dir=d --set=data.recipe=toy -q"] {
+            let needs = Needs::of(&words(more)).unwrap();
+            assert_eq!((needs.recipes, needs.data_dir), (vec![toy.clone()], Some("d".into())), "{more}");
+        }
+        assert!(Needs::of(&["sweep".into(), "nowhere.toml".into()]).is_err());
     }
 
     #[test]

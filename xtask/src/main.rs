@@ -31,10 +31,12 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 9] = [
+const PASSED_ON: [(&str, &str); 11] = [
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
     ("train", "Train, without search and evaluation"),
+    ("sweep", "Run all cells of a config's [sweep]: sweep FILE [--dry-run] [--jobs N]"),
+    ("reproduce", "Run configs and hold the results against their [expect]"),
     ("evaluate", "Measure a run or a model"),
     ("predict", "Answer lines of a file or of the standard input"),
     ("runs", "List the runs"),
@@ -67,7 +69,13 @@ fn perform(matches: &ArgMatches) -> Outcome {
         && PASSED_ON.iter().any(|(known, _)| *known == name)
     {
         let words = passed.get_many::<OsString>("words").unwrap_or_default().cloned();
-        return program::Program::build()?.become_it(std::iter::once(name.into()).chain(words));
+        let words: Vec<OsString> = std::iter::once(name.into()).chain(words).collect();
+        // Before the build: a config that cannot be read should not cost minutes.
+        let needs =
+            if ["sweep", "reproduce"].contains(&name) { data::Needs::of(&words)? } else { data::Needs::default() };
+        let program = program::Program::build()?;
+        needs.prepare(&program)?;
+        return program.become_it(words);
     }
     match Task::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
         Task::Run(arguments) => run::run(&arguments),

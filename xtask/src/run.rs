@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::data::Recipe;
+use crate::data::{Needs, Recipe};
 use crate::program::Program;
 use crate::stop::Outcome;
 
@@ -41,23 +41,16 @@ impl Arguments {
         let mut words: Vec<OsString> = vec!["run".into(), self.config.clone().into()];
         words.extend(self.set.iter().flat_map(|set| ["--set".into(), set.into()]));
         words.extend(self.again.then(|| "--again".into()));
-        words.extend(self.data_dir_words());
+        words.extend(self.data_dir.iter().flat_map(|folder| ["--data-dir".into(), folder.clone().into()]));
         words.extend(self.more.iter().cloned());
         words
-    }
-
-    fn data_dir_words(&self) -> Vec<OsString> {
-        self.data_dir.iter().flat_map(|folder| ["--data-dir".into(), folder.clone().into()]).collect()
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     // Before the build: a config that cannot be read should not cost minutes.
-    let recipe = Recipe::of(&arguments.config, &arguments.set)?;
+    let needs = Needs::new(Recipe::of(&arguments.config, &arguments.set)?, arguments.data_dir.clone());
     let program = Program::build()?;
-    if let Some(recipe) = recipe.filter(|recipe| recipe.is_missing(arguments.data_dir.as_deref())) {
-        let words: [OsString; 2] = ["data".into(), recipe.name.into()];
-        program.call(&[words.as_slice(), &arguments.data_dir_words()].concat())?;
-    }
+    needs.prepare(&program)?;
     program.become_it(arguments.words())
 }

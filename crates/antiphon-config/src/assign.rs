@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use antiphon_core::{Error, Problem, Result};
 use config::{Map, Value, ValueKind};
+use serde_json::Value as Json;
 use toml::Value as Toml;
 
 use crate::dotted;
@@ -68,6 +69,39 @@ pub(crate) fn sets(sets: &[String]) -> Result<Layer> {
         }
     }
     layer(assignments, problems)
+}
+
+/// The layer of settings that are made by a program, each under a dotted key and with an origin of its own.
+pub(crate) fn settings<'a>(settings: impl IntoIterator<Item = (&'a str, &'a Json, Origin)>) -> Result<Layer> {
+    let mut root = Value::new(None, Map::<String, Value>::new());
+    for (key, json, origin) in settings {
+        let refused = |why: String| Error::new(format!("`{key}` is not a dotted key: {why}"));
+        let keys = dotted::parse(key).map_err(refused)?;
+        if let Some(why) = refusal(&keys) {
+            return Err(Error::new(why));
+        }
+        let tag = origin.to_tag();
+        put(&mut root, &keys, from_json(json, &tag), &tag);
+    }
+    Ok(Layer { root, assigned: true })
+}
+
+fn from_json(json: &Json, tag: &String) -> Value {
+    let kind = match json {
+        Json::Null => ValueKind::Nil,
+        Json::Bool(truth) => ValueKind::Boolean(*truth),
+        Json::String(text) => ValueKind::String(text.clone()),
+        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(number), ..) => ValueKind::I64(number),
+            (_, Some(number), _) => ValueKind::U64(number),
+            (_, _, number) => ValueKind::Float(number.unwrap_or(f64::NAN)),
+        },
+        Json::Array(items) => ValueKind::Array(items.iter().map(|item| from_json(item, tag)).collect()),
+        Json::Object(table) => {
+            ValueKind::Table(table.iter().map(|(key, item)| (key.clone(), from_json(item, tag))).collect())
+        }
+    };
+    Value::new(Some(tag), kind)
 }
 
 /// Why a key cannot be assigned.

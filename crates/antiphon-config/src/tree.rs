@@ -52,10 +52,7 @@ impl Tree {
         layers.push(assign::sets(sets)?);
         // Several sources are one source. `Config::builder()` would set its top-level keys once more by `config`'s own rules,
         // which split quoted keys and lose the origins of tables.
-        let table = layers.collect().map_err(|e| match e {
-            ConfigError::Foreign(e) => e.downcast::<Error>().map_or_else(|e| Error::new(e.to_string()), |e| *e),
-            e => Error::new(e.to_string()).in_file(file),
-        })?;
+        let table = layers.collect().map_err(layer_error)?;
         let root = Value::new(None, table);
         let dropped = dropped(&layers, &root);
         Ok(Self { file: file.to_path_buf(), section: Vec::new(), json: json(&root), root, dropped })
@@ -89,6 +86,21 @@ impl Tree {
         let dropped = dropped.map(|(keys, origin)| (keys[1..].to_vec(), origin.clone())).collect();
         self.dropped.retain(|keys, _| !inside(keys));
         Some(Tree { file: self.file.clone(), section, root, json, dropped })
+    }
+
+    /// Lays settings upon all others, as several `--set` together would; each has the origin that it comes with.
+    ///
+    /// # Errors
+    /// If a dotted key is none, or a number leads into a list that has no such entry.
+    pub fn assign<'a>(&mut self, settings: impl IntoIterator<Item = (&'a str, &'a Json, Origin)>) -> Result<()> {
+        let layer = assign::settings(settings)?;
+        let mut before = BTreeMap::new();
+        leaves(&self.root, &mut Vec::new(), &mut before);
+        layer.collect_to(&mut self.root).map_err(layer_error)?;
+        self.json = json(&self.root);
+        self.dropped.extend(before);
+        self.dropped.retain(|keys, _| node(&self.root, keys).is_none());
+        Ok(())
     }
 
     /// The tree as a type sees it: without what was inherited beside another `kind` and the new kind does not know, which
@@ -192,6 +204,14 @@ impl Tree {
             message += " (set beside another `kind`)";
         }
         Problem { place, message }
+    }
+}
+
+/// Our own error, which `config` hands on.
+fn layer_error(error: ConfigError) -> Error {
+    match error {
+        ConfigError::Foreign(e) => e.downcast::<Error>().map_or_else(|e| Error::new(e.to_string()), |e| *e),
+        e => Error::new(e.to_string()),
     }
 }
 

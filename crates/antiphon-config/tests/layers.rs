@@ -335,6 +335,36 @@ fn stack(trees: &[&Json]) -> Json {
     merged(&files, &[], &[])
 }
 
+/// A program's settings lie where `--set` would lay them, and keep the origin that they came with.
+#[test]
+fn a_program_assigns_as_set_does() {
+    let text =
+        "[encoder]\nkind = 'lstm'\nhidden = 8\nforget = 1.0\n[[layers]]\nhidden = 3\n[over]\n'encoder.hidden' = [1]";
+    let folder = Folder::new(&[("run.toml", text)]);
+    let settings = [
+        ("encoder.kind", json!("gru"), "encoder.kind='gru'"),
+        ("encoder.hidden", json!(16), "encoder.hidden=16"),
+        ("layers.0.hidden", json!([1, 2.5]), "layers.0.hidden=[1, 2.5]"),
+        ("\"a.b\".c", json!({ "d": true }), "\"a.b\".c={d=true}"),
+    ];
+    let mut tree = folder.load(&[], &[]).unwrap();
+    let origin = tree.origin("over.\"encoder.hidden\"").unwrap();
+    assert_eq!(origin, Origin::File { path: folder.path("run.toml"), line: 8 });
+    tree.assign(settings.iter().map(|(key, value, _)| (*key, value, origin.clone()))).unwrap();
+    let sets: Vec<&str> = settings.iter().map(|(_, _, set)| *set).collect();
+    let by_set = folder.load(&sets, &[]).unwrap();
+    assert_eq!(tree.value(), by_set.value());
+    assert_eq!(tree.dropped(), by_set.dropped());
+    assert_eq!(tree.origin("encoder.hidden"), Some(origin.clone()));
+    assert_eq!(tree.origin("encoder.forget"), by_set.origin("encoder.forget"));
+    for (key, message) in
+        [("a b", "is not a dotted key"), ("layers.1.hidden", "no such entry"), ("extends", "only in a file")]
+    {
+        let error = tree.clone().assign([(key, &json!(1), origin.clone())]).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 

@@ -44,6 +44,11 @@ impl Counts {
         &self.rows[answer * self.width..][..self.width]
     }
 
+    /// Adds the counts of as many other answers, row by row.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        add(&mut self.rows, &other.rows);
+    }
+
     /// Sums of the named rows; a row may be named more than once.
     pub(crate) fn sum(&self, answers: impl Iterator<Item = usize>) -> Vec<u64> {
         let mut sums = vec![0; self.width];

@@ -134,11 +134,40 @@ pub fn approximate_randomization(
     config: &SignificanceConfig,
     key: Key,
 ) -> Result<Randomization> {
+    randomization(&Pair::new(metric, first, second)?, config, key)
+}
+
+/// The same for systems that were trained several times, each run with another seed: `first` and `second` have the answers of
+/// each run. A source's answers by all runs of a system are exchanged together, since they are no independent observations.
+///
+/// # Errors
+/// As [`approximate_randomization`], or if there are no runs, or not as many of both systems.
+pub fn approximate_randomization_over_runs(
+    metric: &MetricConfig,
+    first: &[Vec<Judged>],
+    second: &[Vec<Judged>],
+    config: &SignificanceConfig,
+    key: Key,
+) -> Result<Randomization> {
+    let (a, b) = (first.len(), second.len());
+    let ([one, more @ ..], [other, others @ ..]) = (first, second) else {
+        return Err(Error::new("there are no runs to compare; give at least one of each system"));
+    };
+    if a != b {
+        return Err(Error::new(format!("the two systems must have as many runs, but one has {a} and the other {b}")));
+    }
+    let mut pair = Pair::new(metric, one, other)?;
+    for (one, other) in more.iter().zip(others) {
+        pair.merge(&Pair::new(metric, one, other)?)?;
+    }
+    randomization(&pair, config, key)
+}
+
+fn randomization(pair: &Pair, config: &SignificanceConfig, key: Key) -> Result<Randomization> {
     config.check()?;
-    let pair = Pair::new(metric, first, second)?;
     let observed = pair.as_they_are();
     let drawn: Vec<f64> =
-        trials(config, key.named("randomization"), |key| pair.exchanged(first.len(), |i| heads(key, i)).difference());
+        trials(config, key.named("randomization"), |key| pair.exchanged(pair.answers, |i| heads(key, i)).difference());
     let as_large = observed.difference().abs() - ROUNDING;
     Ok(Randomization {
         first: observed.first,
@@ -212,6 +241,18 @@ impl Pair {
         }
         let (first_counts, second_counts) = (Counts::of(&*metric, first)?, Counts::of(&*metric, second)?);
         Ok(Self { metric, first: first_counts, second: second_counts, answers: first.len() })
+    }
+
+    /// Adds other runs of the same two systems over the same sources.
+    fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.answers != other.answers {
+            let (a, b) = (self.answers, other.answers);
+            let message = format!("all runs must answer the same sources, but one has {a} answers and another {b}");
+            return Err(Error::new(message));
+        }
+        self.first.merge(&other.first);
+        self.second.merge(&other.second);
+        Ok(())
     }
 
     fn figures(&self, first: &[u64], second: &[u64]) -> Figures {
@@ -318,6 +359,29 @@ mod tests {
             assert!(0.01 < exact && exact < 0.9, "{exact} is no test");
             let sampled = approximate_randomization(&metric, &a, &b, &config(20_000), KEY).unwrap().p_value;
             assert!((sampled - exact).abs() < 0.015, "{metric:?}: {sampled} for {exact}");
+        }
+    }
+
+    #[test]
+    fn several_runs_are_tested_as_one_system() {
+        let (a, b) = (system("a", 0.7, 60), system("b", 0.5, 60));
+        for metric in metrics() {
+            let once = approximate_randomization(&metric, &a, &b, &config(400), KEY).unwrap();
+            let over = |first: &[Vec<Judged>], second: &[Vec<Judged>]| {
+                approximate_randomization_over_runs(&metric, first, second, &config(400), KEY)
+            };
+            assert_eq!(over(&[a.clone()], &[b.clone()]).unwrap(), once);
+            // Runs that answer alike are no more evidence than one of them.
+            let thrice = over(&[a.clone(), a.clone(), a.clone()], &[b.clone(), b.clone(), b.clone()]).unwrap();
+            assert!(
+                (thrice.p_value - once.p_value).abs() < 1e-12 && (thrice.difference - once.difference).abs() < 1e-9
+            );
+            // The figure is that of all answers together.
+            let two = over(&[a.clone(), b.clone()], &[b.clone(), b.clone()]).unwrap();
+            let all = [a.as_slice(), b.as_slice()].concat();
+            assert!((two.first - metric.build().score(&all).unwrap().value).abs() < 1e-9, "{metric:?}");
+            assert!(over(&[a.clone()], &[]).is_err() && over(&[a.clone(), a.clone()], &[b.clone()]).is_err());
+            assert!(over(&[a.clone(), a[1..].to_vec()], &[b.clone(), b[1..].to_vec()]).is_err());
         }
     }
 

@@ -36,7 +36,7 @@ impl Identity {
         let whole = serde_json::json!({
             "config": config, "data": data, "version": version, "device": device, "threads": threads,
         });
-        hexadecimal(&Sha256::digest(canonical(&whole)))
+        digest_of(&whole)
     }
 
     /// The name of this experiment's first folder: the label, as far as file systems bear it, and 8 digits.
@@ -46,6 +46,11 @@ impl Identity {
         let label = label.trim_matches(['.', '-']);
         format!("{}-{}", if label.is_empty() { "run" } else { label }, &self.digest()[..8])
     }
+}
+
+/// SHA-256, in hexadecimal, of a value as canonical JSON.
+pub(crate) fn digest_of(value: &Value) -> String {
+    hexadecimal(&Sha256::digest(canonical(value)))
 }
 
 /// SHA-256 of a file's bytes, in hexadecimal.

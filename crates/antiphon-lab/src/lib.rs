@@ -16,14 +16,16 @@
 //! ```
 //!
 //! An [`Identity`] says when two experiments are the same, [`Runs`] finds or creates the folder, [`Run`] names its parts,
-//! [`results_page`], [`compare`],
-//! [`report_page`] and [`comparison_page`] tell people what came out. This crate knows neither models nor Burn.
+//! [`results_page`], [`compare`], [`report_page`] and [`comparison_page`] tell people what came out, [`sweep`] runs a config
+//! in many variations, [`ExpectConfig`] holds a run against what its config promises. This crate knows neither models nor
+//! Burn.
 
 #![forbid(unsafe_code)]
 
 mod clock;
 mod compare;
 mod disk;
+mod expect;
 mod identity;
 mod lock;
 mod machine;
@@ -34,6 +36,7 @@ mod report;
 mod results;
 mod run;
 mod runs;
+pub mod sweep;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -41,6 +44,7 @@ mod testing;
 pub use clock::{Spent, Stopwatch, rfc3339};
 pub use compare::compare;
 pub use disk::write_atomically;
+pub use expect::{ExpectConfig, ExpectedFigure, ExpectedSplit, ExpectedTime, Verdict, verdict_table};
 pub use identity::{Identity, sha256_file};
 pub use lock::RunLock;
 pub use machine::cpu_features;
@@ -50,6 +54,6 @@ pub use page::results_page;
 pub use report::{
     Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, Pair, comparison_page, report_page,
 };
-pub use results::{Counts, Losses, ModelSize, Results, SplitResults};
+pub use results::{Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
 pub use run::Run;
 pub use runs::Runs;

@@ -130,6 +130,13 @@ impl SplitResults {
         losses
     }
 
+    /// The metric or loss under a label; `loss`, as training calls it, is the loss per token.
+    pub fn value(&self, label: &str) -> Option<f64> {
+        let label = if label == "loss" { "loss_per_token" } else { label };
+        let loss = || self.losses().into_iter().find(|loss| loss.0 == label).map(|(_, value, _)| value);
+        self.metrics.get(label).map(|score| score.value).or_else(loss)
+    }
+
     fn counts(&self) -> Vec<(&'static str, u64)> {
         let Counts { examples, target_tokens, target_characters, skipped } = self.counts;
         let mut counts = vec![("examples", examples), ("target_tokens", target_tokens)];
@@ -163,7 +170,7 @@ pub(crate) fn labels(splits: &[&SplitResults]) -> Vec<String> {
 }
 
 /// The same without counts.
-pub(crate) fn labels_of_quality(splits: &[&SplitResults]) -> Vec<String> {
+pub fn labels_of_quality(splits: &[&SplitResults]) -> Vec<String> {
     let metrics: BTreeSet<_> = splits.iter().flat_map(|s| s.metrics.keys().cloned()).collect();
     let mut labels: Vec<String> = metrics.into_iter().collect();
     append_new(&mut labels, splits.iter().flat_map(|s| s.losses()).map(|loss| loss.0));

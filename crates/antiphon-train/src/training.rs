@@ -90,12 +90,32 @@ pub struct Training<'a, M> {
     pub observer: &'a mut dyn Observer,
     /// Once true, the run is saved and ended before the next step.
     pub stop: &'a AtomicBool,
+    /// Where the run is saved and ended for now. Unlike `stop`, this comes after a validation that is due there.
+    pub pause: Option<Pause>,
     /// The folder of the checkpoints, of this run alone.
     pub checkpoints: &'a Path,
     /// The seed of the dropout masks.
     pub seed: u64,
     /// A digest of all settings that decide the run. A checkpoint of other settings is refused.
     pub settings: &'a str,
+}
+
+/// A place on the way of a run. It changes nothing of the run, not even its schedule: resuming leads to the same end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// After so many optimizer steps.
+    Steps(u64),
+    /// After so many epochs.
+    Epochs(u64),
+}
+
+impl Pause {
+    fn is_reached(self, state: &State) -> bool {
+        match self {
+            Pause::Steps(steps) => state.step >= steps,
+            Pause::Epochs(epochs) => state.epoch >= epochs,
+        }
+    }
 }
 
 /// Why a run ended.
@@ -107,7 +127,7 @@ pub enum Ended {
     Epochs,
     /// Validation has not improved for too long.
     Patience,
-    /// The stop flag was raised; the run can be resumed.
+    /// The stop flag was raised, or the pause is reached; the run can be resumed.
     Stopped,
 }
 
@@ -160,7 +180,8 @@ impl<M: Module> Training<'_, M> {
                 (pending, unsaved, new_best) = (false, true, best);
             }
             let ended = if pending { Some(Ended::Stopped) } else { limit.or_else(|| self.out_of_patience(&state)) };
-            let ended = ended.or(stopping.then_some(Ended::Stopped));
+            let pausing = self.pause.is_some_and(|pause| pause.is_reached(&state));
+            let ended = ended.or((stopping || pausing).then_some(Ended::Stopped));
             let due = state.step > 0 && state.step.is_multiple_of(self.config.checkpoint.every_steps);
             if unsaved && (due || new_best || ended.is_some()) {
                 self.save(&model, &optimizer, &mut state)?;

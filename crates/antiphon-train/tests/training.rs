@@ -95,6 +95,8 @@ struct Outside<'a> {
     stop: Option<(u64, &'a AtomicBool)>,
     /// Dies after this step, without a chance to save.
     die: Option<u64>,
+    /// Ends there for now.
+    pause: Option<Pause>,
 }
 
 impl Observer for Outside<'_> {
@@ -156,6 +158,7 @@ impl Run<'_> {
             batches: &CORPUS,
             validator: Some(Validator { validate, lower_is_better: true }),
             stop: outside.stop.map_or(&never, |(_, flag)| flag),
+            pause: outside.pause,
             observer: outside,
             checkpoints: self.folder,
             seed: 9,
@@ -240,6 +243,33 @@ fn a_run_that_is_stopped_or_killed_and_resumed_ends_in_the_same_bytes() {
             run(&config, &parts).go_on(&mut Outside::default()).unwrap();
             assert!(files(parts.path()) == files(whole.path()), "{config:?} killed after {die}");
         }
+    }
+}
+
+#[test]
+fn a_pause_comes_after_the_validation_that_is_due_and_changes_nothing() {
+    for config in configs() {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut undisturbed = Outside::default();
+        run(&config, &whole).go(&mut undisturbed, None).unwrap();
+        let (mut validations, mut resume) = (Vec::new(), None);
+        // Validated are steps 3, 6, … and epochs 2, 4, which end at steps 8 and 16.
+        for (pause, step) in [(Pause::Steps(6), 6), (Pause::Epochs(2), 8), (Pause::Steps(10), 10)] {
+            let mut outside = Outside { pause: Some(pause), ..Outside::default() };
+            let outcome = run(&config, &parts).go(&mut outside, resume).unwrap();
+            assert_eq!((outcome.ended, outcome.state.step), (Ended::Stopped, step));
+            assert_eq!(outcome.state.validated, if step == 10 { 9 } else { step });
+            validations.extend(outside.validations);
+            resume = newest_checkpoint(parts.path(), &mut outside).unwrap();
+        }
+        let mut rest = Outside { pause: Some(Pause::Steps(20)), ..Outside::default() };
+        let outcome = run(&config, &parts).go(&mut rest, resume).unwrap();
+        assert_eq!(outcome.ended, Ended::Steps, "an end is an end");
+        validations.extend(rest.validations);
+        let figures = |all: &[ValidationReport]| all.iter().map(|v| (v.step, v.validation.clone())).collect::<Vec<_>>();
+        assert_eq!(figures(&validations), figures(&undisturbed.validations));
+        let last = checkpoint_path(Path::new(""), 20).to_string_lossy().into_owned();
+        assert!(files(parts.path())[&last] == files(whole.path())[&last], "{config:?}");
     }
 }
 
@@ -357,6 +387,7 @@ fn accumulation_equals_one_larger_batch() {
             validator: None,
             observer: &mut reports,
             stop: &never,
+            pause: None,
             checkpoints: folder.path(),
             seed: 0,
             settings: "",
@@ -399,6 +430,7 @@ fn a_loss_that_is_not_finite_stops_the_run_with_the_batch_named() {
         validator: None,
         observer: &mut (),
         stop: &never,
+        pause: None,
         checkpoints: folder.path(),
         seed: 9,
         settings: "settings",

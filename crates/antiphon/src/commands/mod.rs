@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Exit codes: 0 done, 2 a mistake in what was given or a failing machine, 130 interrupted. A command writes its answer to
-//! the standard output and everything else to the standard error.
+//! Exit codes: 0 done, 1 an expectation is not met, 2 a mistake in what was given or a failing machine, 130 interrupted. A
+//! command writes its answer to the standard output and everything else to the standard error.
 
 mod check;
 mod compare;
@@ -12,8 +12,10 @@ mod page;
 mod predict;
 mod reference;
 mod report;
+mod reproduce;
 mod run;
 mod runs;
+mod sweep;
 mod target;
 mod transfer;
 
@@ -39,12 +41,15 @@ Start with
   antiphon data cmudict
   antiphon run configs/g2p/quickstart.toml
 
-Exit codes: 0 done, 2 a mistake in what was given, 130 interrupted (what is done is kept: give the command again).";
+Exit codes: 0 done, 1 an expectation is not met (reproduce), 2 a mistake in what was given, 130 interrupted (what is done
+is kept: give the command again).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArguments),
     Train(run::TrainArguments),
+    Sweep(sweep::Arguments),
+    Reproduce(reproduce::Arguments),
     Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Predict(predict::Arguments),
@@ -59,6 +64,8 @@ enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Done,
+    /// A run is not what its config promises.
+    Unmet,
     Interrupted,
 }
 
@@ -69,6 +76,8 @@ pub fn main() -> ExitCode {
     let ending = match command {
         Command::Run(arguments) => arguments.perform(),
         Command::Train(arguments) => arguments.perform(),
+        Command::Sweep(arguments) => arguments.perform(),
+        Command::Reproduce(arguments) => arguments.perform(),
         Command::Check(arguments) => arguments.perform(),
         Command::Evaluate(arguments) => arguments.perform(),
         Command::Predict(arguments) => arguments.perform(),
@@ -80,6 +89,7 @@ pub fn main() -> ExitCode {
     };
     match ending {
         Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Unmet) => ExitCode::from(1),
         Ok(Ending::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
         Err(error) => {
             output::tell(&format!("error: {error}"));
@@ -166,6 +176,11 @@ mod tests {
             "antiphon predict m --n-best 0",
             "antiphon compare",
             "antiphon report",
+            "antiphon sweep",
+            "antiphon sweep a.toml --jobs 0",
+            "antiphon sweep a.toml --launcher cloud",
+            "antiphon reproduce",
+            "antiphon run a.toml --pause-after-steps 1 --pause-after-epochs 1",
         ] {
             let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -1,11 +1,12 @@
 //! `antiphon run` and `antiphon train`: an experiment in its folder.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::Result;
 use antiphon_data::Split;
 use antiphon_lab::{Manifest, Results, Run, Runs, Status, Stopwatch};
+use antiphon_train::Pause;
 
 use super::page::write_page;
 use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
@@ -22,6 +23,9 @@ use crate::output::{print, program, shell, tell};
 pub(super) struct RunArguments {
     #[command(flatten)]
     place: Place,
+    /// Leave the test split alone; the same command without this measures it, and nothing else, later
+    #[arg(long)]
+    no_test: bool,
 }
 
 /// Train, without search and evaluation
@@ -51,20 +55,40 @@ struct Place {
     data: DataFolder,
     #[command(flatten)]
     runs: RunsFolder,
+    #[command(flatten)]
+    pause: PauseArguments,
     /// Say nothing but warnings and results
     #[arg(long, short)]
     quiet: bool,
 }
 
+/// Where a run rests.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct PauseArguments {
+    /// Save and stop after so many steps; the same command without this goes on, to the same end as ever
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pause_after_steps: Option<u64>,
+    /// The same after so many epochs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pause_after_epochs: Option<u64>,
+}
+
+impl PauseArguments {
+    fn place(&self) -> Option<Pause> {
+        self.pause_after_steps.map(Pause::Steps).or(self.pause_after_epochs.map(Pause::Epochs))
+    }
+}
+
 impl RunArguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        self.place.perform(true)
+        self.place.perform(if self.no_test { &[Split::Validation] } else { &[Split::Validation, Split::Test] })
     }
 }
 
 impl TrainArguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        self.place.perform(false)
+        self.place.perform(&[])
     }
 }
 
@@ -75,7 +99,9 @@ struct Found {
 }
 
 impl Place {
-    fn perform(self, evaluates: bool) -> Result<Ending> {
+    /// Trains, then measures these splits.
+    fn perform(self, splits: &[Split]) -> Result<Ending> {
+        let evaluates = !splits.is_empty();
         let watch = Stopwatch::start();
         let mut console = Console::new(self.quiet);
         let mut sets = self.sets.set.clone();
@@ -84,13 +110,16 @@ impl Place {
         for warning in &loaded.warnings {
             console.warn(&format!("{}: {warning}", self.config.display()));
         }
+        if loaded.config.sweep.is_some() {
+            console.warn(&format!("{}: `[sweep]` is left aside; `sweep` runs its cells", self.config.display()));
+        }
         start_threads(loaded.config.threads)?;
         let experiment = Experiment::open(loaded, &self.data.path())?;
         let Found { run, is_new } = self.find(&experiment)?;
         if !is_new {
             if run.is_finished()?
                 && let Some(results) = run.results()?
-                && experiment.is_measured(&results)
+                && experiment.is_measured(&results, splits)
             {
                 console.note(&format!("{}: finished; --again repeats it in a new folder", run.path().display()));
                 print(&report::finished(&run, &results, experiment.config.evaluate.show)?)?;
@@ -104,8 +133,9 @@ impl Place {
         let _lock = run.lock()?;
         run.update_manifest(Manifest::resume)?;
         console.note(&format!("run      {}", run.path().display()));
-        let mut session = Session { experiment: &experiment, run: &run, console, watch, stop: &*stop_flag()? };
-        let done = session.work(evaluates);
+        let (stop, pause) = (stop_flag()?, self.pause.place());
+        let mut session = Session { experiment: &experiment, run: &run, console, watch, stop: &stop, pause };
+        let done = session.work(splits);
         let Session { console, mut watch, .. } = session;
         drop(console);
         let status = match &done {
@@ -126,6 +156,10 @@ impl Place {
             Err(error) => Err(error),
             Ok(None) => {
                 recorded?;
+                if pause.is_some() && !stop.load(Ordering::Relaxed) {
+                    crate::output::tell(&format!("paused; go on without --pause-after-… ({})", run.path().display()));
+                    return Ok(Ending::Done);
+                }
                 let without = if self.again { ", without --again" } else { "" };
                 let folder = run.path().display();
                 tell(&format!("stopped; go on with the same command{without} ({folder})"));
@@ -176,25 +210,28 @@ struct Session<'a> {
     console: Console,
     watch: Stopwatch,
     stop: &'a AtomicBool,
+    pause: Option<Pause>,
 }
 
 impl Session<'_> {
-    /// `None` if it was interrupted; the results, if they were asked for.
-    fn work(&mut self, evaluates: bool) -> Result<Option<Option<Results>>> {
+    /// `None` if it was interrupted or paused; the results, if they were asked for.
+    fn work(&mut self, splits: &[Split]) -> Result<Option<Option<Results>>> {
         let Some(saved) = self.trained_model()? else { return Ok(None) };
-        if !evaluates {
+        if splits.is_empty() {
             return Ok(Some(None));
         }
-        let mut results = Results {
+        // What is measured stays; figures that are damaged are taken anew.
+        let mut results = self.run.results().ok().flatten().unwrap_or(Results {
             validation: None,
             test: None,
             model: saved.size(&self.run.model_path())?,
             steps: saved.steps,
             cpu_seconds: 0.0,
             wall_seconds: 0.0,
-        };
-        for split in [Split::Validation, Split::Test] {
-            let Some(corpus) = self.experiment.corpora.get(split) else { continue };
+        });
+        for &split in splits {
+            let corpus = self.experiment.corpora.get(split);
+            let Some(corpus) = corpus.filter(|_| !self.experiment.is_measured(&results, &[split])) else { continue };
             let evaluator = Evaluator::new(&self.experiment.config, &saved.tokenizers, corpus)?;
             let (console, all) = (&mut self.console, evaluator.sources() as u64);
             let doing = format!("{split}: sentences answered");
@@ -229,7 +266,7 @@ impl Session<'_> {
                 Err(error) => self.console.warn(&format!("{error}; it is made again from the checkpoint")),
             }
         }
-        match self.experiment.train(self.run, &mut self.console, &mut self.watch, self.stop)? {
+        match self.experiment.train(self.run, &mut self.console, &mut self.watch, self.stop, self.pause)? {
             Trained::Complete(saved) => Ok(Some(*saved)),
             Trained::Stopped { steps } => {
                 self.console.note(&format!("saved after step {steps}"));

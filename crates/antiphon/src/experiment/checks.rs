@@ -6,6 +6,8 @@ use antiphon_config::Tree;
 use antiphon_core::Problem;
 use antiphon_data::{CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
+use antiphon_lab::ExpectConfig;
+use antiphon_lab::sweep::SweepConfig;
 use antiphon_model::{DecoderConfig, ModelConfig};
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
@@ -13,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::config::{EvaluateConfig, LearnFrom, TokenizersConfig};
 use super::evaluation::figures_of_likelihood;
+use super::meaning::figures;
 
 /// The sections that could be read.
 pub(super) struct Sections {
@@ -22,6 +25,8 @@ pub(super) struct Sections {
     train: Option<TrainConfig>,
     search: Option<SearchConfig>,
     evaluate: Option<EvaluateConfig>,
+    sweep: Option<SweepConfig>,
+    expect: Option<ExpectConfig>,
 }
 
 impl Sections {
@@ -39,6 +44,8 @@ impl Sections {
             train: read(tree, "train", Some(TrainConfig::default())),
             search: read(tree, "search", Some(SearchConfig::default())),
             evaluate: read(tree, "evaluate", Some(EvaluateConfig::default())),
+            sweep: read(tree, "sweep", None),
+            expect: read(tree, "expect", None),
         }
     }
 
@@ -74,6 +81,13 @@ impl Sections {
                     );
                 }
             }
+        }
+        if let Some(sweep) = &self.sweep {
+            found.below("sweep", sweep.problems());
+        }
+        if let (Some(expect), Some(evaluate)) = (&self.expect, &self.evaluate) {
+            let labels: Vec<String> = figures(evaluate).into_keys().collect();
+            found.below("expect", expect.problems(&labels));
         }
         found.problems
     }

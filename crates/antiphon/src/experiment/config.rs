@@ -4,6 +4,8 @@ use antiphon_data::{BatchConfig, CorpusConfig};
 use antiphon_decode::SearchConfig;
 use antiphon_eval::MetricConfig;
 use antiphon_eval::error_rate::SequenceErrorRateConfig;
+use antiphon_lab::ExpectConfig;
+use antiphon_lab::sweep::SweepConfig;
 use antiphon_model::ModelConfig;
 use antiphon_text::TokenizerConfig;
 use antiphon_train::TrainConfig;
@@ -49,6 +51,12 @@ pub struct ExperimentConfig {
     /// How answers are judged.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
+    /// Variations of this config, for the command `sweep`. Other commands leave them aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepConfig>,
+    /// What a run of this config should give, for the command `reproduce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<ExpectConfig>,
 }
 
 const fn first_seed() -> u64 {
@@ -127,10 +135,10 @@ impl EvaluateConfig {
 
 impl ExperimentConfig {
     /// The settings that decide a run's figures, as JSON: all but its name and the threads, which an
-    /// [`Identity`](antiphon_lab::Identity) has of its own, and what is only shown.
+    /// [`Identity`](antiphon_lab::Identity) has of its own, what is only shown, and what other commands read.
     pub(crate) fn decisive(&self) -> serde_json::Value {
         let evaluate = EvaluateConfig { show: EvaluateConfig::default().show, ..self.evaluate.clone() };
-        let plain = Self { name: None, threads: None, evaluate, ..self.clone() };
+        let plain = Self { name: None, threads: None, evaluate, sweep: None, expect: None, ..self.clone() };
         serde_json::to_value(plain).expect("a config is JSON")
     }
 }

@@ -19,10 +19,12 @@ mod data;
 mod evaluation;
 mod findings;
 mod loaded;
+mod meaning;
 mod saved;
 mod tokenizers;
 mod training;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use antiphon_core::Result;
@@ -39,6 +41,8 @@ pub(crate) use evaluation::figures_of_validation;
 pub use evaluation::{Answered, Evaluation, Evaluator};
 pub(crate) use findings::{findings, spread};
 pub use loaded::Loaded;
+pub use meaning::Interpreter;
+pub(crate) use meaning::figures;
 pub use saved::SavedModel;
 pub use tokenizers::Tokenizers;
 pub use training::Trained;
@@ -63,22 +67,33 @@ impl Experiment {
     pub fn open(loaded: Loaded, data_dir: &Path) -> Result<Self> {
         let Loaded { config, name, .. } = loaded;
         let corpora = Corpora::open(&config.data, data_dir)?;
-        let mut data = corpora.digests(data_dir);
-        data.extend(config.tokenizer.digests(data_dir)?);
-        let identity = Identity {
-            name,
-            config: config.decisive(),
-            data,
-            version: env!("CARGO_PKG_VERSION").into(),
-            device: config.device.name().into(),
-            threads: thread_count(config.threads),
-        };
+        let data = digests(&config, &corpora, data_dir)?;
+        let identity = identity(&config, name, data);
         Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf() })
     }
 
-    /// Whether every split on which figures are taken has its own.
-    pub(crate) fn is_measured(&self, results: &Results) -> bool {
-        let figures = [(Split::Validation, &results.validation), (Split::Test, &results.test)];
-        figures.iter().all(|(split, figures)| figures.is_some() || self.corpora.get(*split).is_none())
+    /// Whether those of these splits that there are have their figures.
+    pub(crate) fn is_measured(&self, results: &Results, splits: &[Split]) -> bool {
+        let figures = |split: Split| results.splits().any(|(name, _)| name == split.name());
+        splits.iter().all(|&split| figures(split) || self.corpora.get(split).is_none())
     }
+}
+
+/// What makes an experiment the same as another; `data` are its files with their digests.
+fn identity(config: &ExperimentConfig, name: String, data: BTreeMap<String, String>) -> Identity {
+    Identity {
+        name,
+        config: config.decisive(),
+        data,
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: config.device.name().into(),
+        threads: thread_count(config.threads),
+    }
+}
+
+/// All files that an experiment reads, with their digests.
+fn digests(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Result<BTreeMap<String, String>> {
+    let mut data = corpora.digests(data_dir);
+    data.extend(config.tokenizer.digests(data_dir)?);
+    Ok(data)
 }

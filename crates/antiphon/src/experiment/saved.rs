@@ -62,7 +62,7 @@ impl SavedModel {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.name.clone(),
             steps: self.steps,
-            config: ExperimentConfig { name: None, threads: None, ..self.config.clone() },
+            config: ExperimentConfig { name: None, threads: None, sweep: None, expect: None, ..self.config.clone() },
             tokenizers: self.tokenizers.to_saved(),
         };
         let metadata = serde_json::to_string(&metadata).expect("metadata is JSON");

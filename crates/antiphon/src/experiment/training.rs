@@ -6,7 +6,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Result};
 use antiphon_lab::{Run, Stopwatch};
 use antiphon_model::EncoderDecoder;
-use antiphon_train::{Ended, Outcome, Progress, Training, Validation, Validator, newest_checkpoint};
+use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
 use super::data::{TrainingBatches, dataset};
 use super::evaluation::{Evaluator, figures_of_validation, values};
@@ -20,7 +20,7 @@ use crate::device::device;
 pub enum Trained {
     /// It is complete: the best model by validation, or the last one without.
     Complete(Box<SavedModel>),
-    /// It was interrupted after so many steps; the run's folder has a checkpoint.
+    /// It was interrupted, or paused, after so many steps; the run's folder has a checkpoint.
     Stopped {
         /// Optimizer steps done.
         steps: u64,
@@ -39,6 +39,7 @@ impl Experiment {
         console: &mut Console,
         watch: &mut Stopwatch,
         stop: &AtomicBool,
+        pause: Option<Pause>,
     ) -> Result<Trained> {
         let config = &self.config;
         let tokenizers = self.tokenizers(run, console)?;
@@ -81,6 +82,7 @@ impl Experiment {
             validator: validation.is_some().then_some(validator),
             observer: &mut observer,
             stop,
+            pause,
             checkpoints: &run.checkpoints_path(),
             seed: config.seed,
             settings: &digest,

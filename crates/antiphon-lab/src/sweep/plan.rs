@@ -1,0 +1,318 @@
+//! From a sweep file to runs that can begin: every cell is checked before the first one starts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use antiphon_config::{Origin, Tree};
+use antiphon_core::{Error, Problem, Result};
+use serde_json::Value;
+
+use super::cells::{Cell, cells};
+use super::config::{Budget, SweepConfig, quoted};
+use super::halving::Halving;
+use crate::identity::Identity;
+
+/// Who knows what the settings mean.
+pub trait Meaning {
+    /// Checks a config.
+    ///
+    /// # Errors
+    /// With everything that is wrong with it.
+    fn check(&self, tree: &Tree) -> Result<Checked>;
+
+    /// The experiment that some [settings](Checked::settings) describe; reads its data.
+    ///
+    /// # Errors
+    /// If its files are missing or broken.
+    fn identify(&self, settings: &Value) -> Result<Identity>;
+}
+
+/// A config without problems.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// What its run is called.
+    pub name: String,
+    /// Its settings, as a config of its own: a JSON object.
+    pub settings: Value,
+    /// Whether it has a validation split.
+    pub has_validation: bool,
+    /// Whether it has a test split.
+    pub has_test: bool,
+    /// The figures that it gives on a split.
+    pub figures: BTreeMap<String, Figure>,
+    /// The figure by which models are compared while training.
+    pub compared_by: String,
+    /// How many steps and epochs it lasts.
+    pub steps: Option<u64>,
+    /// How many epochs it lasts.
+    pub epochs: Option<u64>,
+    /// After how many steps it is validated first, if steps are counted for that.
+    pub validated_steps: Option<u64>,
+    /// After how many epochs it is validated first, if epochs are counted for that.
+    pub validated_epochs: Option<u64>,
+    /// What is valid but has no effect.
+    pub warnings: Vec<Problem>,
+}
+
+/// A figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figure {
+    /// Whether a smaller one is better.
+    pub lower_is_better: bool,
+    /// Whether it is measured at every validation while training, not only at the end.
+    pub while_training: bool,
+}
+
+impl Checked {
+    fn length(&self, budget: Budget) -> Option<u64> {
+        match budget {
+            Budget::Steps => self.steps,
+            Budget::Epochs => self.epochs,
+        }
+    }
+
+    fn validated(&self, budget: Budget) -> Option<u64> {
+        match budget {
+            Budget::Steps => self.validated_steps,
+            Budget::Epochs => self.validated_epochs,
+        }
+    }
+}
+
+/// A sweep that can begin.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The sweep file.
+    pub file: PathBuf,
+    /// What it is called.
+    pub name: String,
+    /// `[sweep]`.
+    pub config: SweepConfig,
+    /// Its cells.
+    pub cells: Vec<Cell>,
+    /// The runs of all cells, the seeds of a cell behind each other.
+    pub runs: Vec<PlannedRun>,
+    /// The figure on the validation split by which cells are compared.
+    pub metric: String,
+    /// Whether a smaller one is better.
+    pub lower_is_better: bool,
+    /// Whether there is a test split, which the chosen cell is measured on.
+    pub has_test: bool,
+    /// How far a run is at each rung of a halving sweep.
+    pub rungs: Vec<u64>,
+    /// What is valid but perhaps not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// A cell with a seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedRun {
+    /// Its name within the sweep: `03-seed-1`.
+    pub name: String,
+    /// The place of its cell in [`Plan::cells`].
+    pub cell: usize,
+    /// Its seed.
+    pub seed: u64,
+    /// Its config.
+    pub settings: Value,
+}
+
+impl Plan {
+    /// Reads the sweep in `file`, with assignments from the command line, and checks every cell.
+    ///
+    /// # Errors
+    /// With all that is wrong with the sweep, or else with all that is wrong with its cells.
+    pub fn read(file: &Path, sets: &[String], meaning: &dyn Meaning) -> Result<Self> {
+        Self::of(&Tree::load(file, sets)?, meaning)
+    }
+
+    /// The same for what several layers say together.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of(tree: &Tree, meaning: &dyn Meaning) -> Result<Self> {
+        let mut base = tree.clone();
+        base.take("expect");
+        let Some(section) = base.take("sweep") else {
+            let message = "has no `[sweep]`: add one that names keys and values, or `run` the config";
+            return Err(Error::new(message).in_file(tree.file()));
+        };
+        let config = match section.read::<SweepConfig>() {
+            Ok(config) if config.problems().is_empty() => config,
+            // The check of the whole file says what is wrong with the sweep, and with all else.
+            wrong => {
+                meaning.check(tree)?;
+                let problems = wrong?.problems().into_iter().map(|p| section.problem(&p.place, p.message)).collect();
+                return Err(Error::many(tree.file(), problems));
+            }
+        };
+        let cells = cells(&config);
+        if cells.is_empty() {
+            let problem = section.problem("skip", "leaves out every cell: remove an entry");
+            return Err(Error::many(tree.file(), vec![problem]));
+        }
+        let (runs, checked) = check_cells(tree, &base, &config, &cells, meaning)?;
+        let first = &checked[0];
+        let metric = config.metric.clone().unwrap_or_else(|| first.compared_by.clone());
+        let mut plan = Self {
+            file: tree.file().to_path_buf(),
+            name: first.name.clone(),
+            lower_is_better: first.figures.get(&metric).is_none_or(|figure| figure.lower_is_better),
+            has_test: first.has_test,
+            rungs: Vec::new(),
+            warnings: Vec::new(),
+            config,
+            cells,
+            runs,
+            metric,
+        };
+        let mut problems = plan.metric_problems(&section, &checked);
+        if let Some(halving) = plan.config.halving.clone() {
+            let most = checked.iter().map(|c| c.length(halving.budget)).collect::<Option<Vec<u64>>>();
+            match most.as_deref() {
+                Some([most, rest @ ..]) if rest.iter().all(|other| other == most) => {
+                    plan.rungs = Halving::budgets(halving.least, halving.eta, *most);
+                    if halving.least >= *most {
+                        let message =
+                            format!("must be below `{}` ({most}), got {}", halving.budget.key(), halving.least);
+                        problems.push(section.problem("halving.least", message));
+                    }
+                }
+                _ => {
+                    let message =
+                        format!("set `{0}` to one value: it is the most that a cell trains", halving.budget.key());
+                    problems.push(section.problem("halving.budget", message));
+                }
+            }
+            let late = checked.iter().filter_map(|c| c.validated(halving.budget)).find(|&first| first > halving.least);
+            if let Some(first) = late {
+                let message = format!("cells are judged by a validation, and the first comes only after {first}");
+                problems.push(section.problem("halving.least", message));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Error::many(tree.file(), problems));
+        }
+        plan.warnings = plan.find_warnings(&section, &checked);
+        Ok(plan)
+    }
+
+    /// Whether every cell gives the figure by which cells are compared.
+    fn metric_problems(&self, section: &Tree, checked: &[Checked]) -> Vec<Problem> {
+        if !checked.iter().all(|c| c.has_validation) {
+            return vec![
+                section.problem("metric", "cells are compared on the validation split: set `data.validation`"),
+            ];
+        }
+        let Some(lacking) = checked.iter().find(|c| {
+            let figure = c.figures.get(&self.metric);
+            figure.is_none_or(|figure| !figure.while_training && self.config.halving.is_some())
+        }) else {
+            return Vec::new();
+        };
+        if lacking.figures.contains_key(&self.metric) {
+            let message = format!(
+                "`{}` is not measured while training, and halving needs it there: set `evaluate.validation_examples`",
+                self.metric
+            );
+            return vec![section.problem("metric", message)];
+        }
+        let known: Vec<String> = lacking.figures.keys().map(|name| format!("`{name}`")).collect();
+        let message = format!("the validation split gives no `{}`; it gives {}", self.metric, known.join(", "));
+        vec![section.problem("metric", message)]
+    }
+
+    fn find_warnings(&self, section: &Tree, checked: &[Checked]) -> Vec<Problem> {
+        let mut warnings: Vec<Problem> = Vec::new();
+        for warning in checked.iter().flat_map(|c| &c.warnings) {
+            if !warnings.contains(warning) {
+                warnings.push(warning.clone());
+            }
+        }
+        let tokens = ["loss", "perplexity", "token_accuracy"].contains(&self.metric.as_str());
+        if tokens && self.config.over.keys().any(|key| key.starts_with("tokenizer.") || key.starts_with("data.")) {
+            let message =
+                format!("`{}` says nothing between different tokenizers: use `loss_per_character`", self.metric);
+            warnings.push(section.problem("metric", message));
+        }
+        warnings
+    }
+
+    /// The places in [`runs`](Self::runs) of a cell's runs.
+    pub fn runs_of(&self, cell: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.runs.len()).filter(move |&run| self.runs[run].cell == cell)
+    }
+}
+
+/// The runs of all cells, each checked; problems that several cells share are one.
+fn check_cells(
+    whole: &Tree,
+    base: &Tree,
+    config: &SweepConfig,
+    cells: &[Cell],
+    meaning: &dyn Meaning,
+) -> Result<(Vec<PlannedRun>, Vec<Checked>)> {
+    let origin = |key: &str| whole.origin(key).unwrap_or(Origin::Set);
+    let seeds = match config.seeds.as_slice() {
+        [] => vec![None],
+        seeds => seeds.iter().copied().map(Some).collect(),
+    };
+    let width = cells.len().to_string().len();
+    let (mut runs, mut all, mut wrong) = (Vec::new(), Vec::new(), Wrong::default());
+    for (place, cell) in cells.iter().enumerate() {
+        for seed in &seeds {
+            let mut tree = base.clone();
+            let seed_value = seed.map(Value::from);
+            let settings = cell.settings.iter().map(|(key, value)| (key.as_str(), value, key_origin(key, &origin)));
+            let seed_setting = seed_value.iter().map(|value| ("seed", value, origin("sweep.seeds")));
+            let found = tree.assign(settings.chain(seed_setting)).and_then(|()| meaning.check(&tree));
+            let checked = match found {
+                Ok(checked) => checked,
+                Err(error) => {
+                    wrong.add(cell, error);
+                    continue;
+                }
+            };
+            let seed = checked.settings.get("seed").and_then(Value::as_u64).unwrap_or(1);
+            let name = format!("{:0width$}-seed-{seed}", cell.number);
+            runs.push(PlannedRun { name, cell: place, seed, settings: checked.settings.clone() });
+            all.push(checked);
+        }
+    }
+    if wrong.0.is_empty() { Ok((runs, all)) } else { Err(wrong.error(whole.file(), cells)) }
+}
+
+fn key_origin(key: &str, origin: &dyn Fn(&str) -> Origin) -> Origin {
+    origin(&format!("sweep.over.{}", quoted(key)))
+}
+
+/// Problems, each with the cells that have it.
+#[derive(Default)]
+struct Wrong(Vec<(Problem, Vec<usize>)>);
+
+impl Wrong {
+    fn add(&mut self, cell: &Cell, error: Error) {
+        for problem in error.problems {
+            match self.0.iter_mut().find(|(known, _)| *known == problem) {
+                Some((_, cells)) if cells.last() == Some(&cell.number) => {}
+                Some((_, cells)) => cells.push(cell.number),
+                None => self.0.push((problem, vec![cell.number])),
+            }
+        }
+    }
+
+    fn error(self, file: &Path, cells: &[Cell]) -> Error {
+        let say = |(problem, numbers): (Problem, Vec<usize>)| {
+            if numbers.len() == cells.len() {
+                return problem;
+            }
+            let first = cells[numbers[0] - 1].label();
+            let message = match numbers.len() {
+                1 => format!("{} (in the cell {first})", problem.message),
+                count => format!("{} (in {count} of {} cells, the first is {first})", problem.message, cells.len()),
+            };
+            Problem { message, ..problem }
+        };
+        Error::many(file, self.0.into_iter().map(say).collect())
+    }
+}

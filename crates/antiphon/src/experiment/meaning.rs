@@ -1,0 +1,83 @@
+//! What the settings mean to those who vary them: the answers that sweeps ask for.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use antiphon_config::Tree;
+use antiphon_core::{Error, Result};
+use antiphon_data::Split;
+use antiphon_lab::Identity;
+use antiphon_lab::sweep::{Checked, Figure, Meaning};
+use serde_json::Value;
+
+use super::evaluation::figures_of_likelihood;
+use super::{Corpora, EvaluateConfig, ExperimentConfig, Loaded, digests, identity};
+
+/// Every figure of a split by its label, as a validation or as results have it.
+pub(crate) fn figures(evaluate: &EvaluateConfig) -> BTreeMap<String, Figure> {
+    let of_likelihood = figures_of_likelihood().chain([("loss_per_token", true)]);
+    let of_likelihood = of_likelihood.map(|(name, lower_is_better)| {
+        // Training calls it `loss`.
+        (name.to_owned(), Figure { lower_is_better, while_training: name != "loss_per_token" })
+    });
+    let while_training = evaluate.validation_examples > 0;
+    let of_search = evaluate.labelled().map(|(label, metric)| {
+        let lower_is_better = metric.lower_is_better();
+        (label, Figure { lower_is_better, while_training })
+    });
+    of_likelihood.chain(of_search).collect()
+}
+
+/// Reads settings as experiments over the data in a folder. Files that many experiments share are read once.
+pub struct Interpreter {
+    data_dir: PathBuf,
+    /// The digests of files, by the settings that name them.
+    known: RefCell<BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+impl Interpreter {
+    /// For data sets below `data_dir`.
+    pub fn new(data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_path_buf(), known: RefCell::default() }
+    }
+}
+
+impl Meaning for Interpreter {
+    fn check(&self, tree: &Tree) -> Result<Checked> {
+        let Loaded { config, name, warnings } = Loaded::from_tree(tree)?;
+        let mut settings = tree.seen_by::<ExperimentConfig>().value().clone();
+        settings["name"] = name.as_str().into();
+        let train = &config.train;
+        let counted = |every: u64| (every > 0).then_some(every);
+        Ok(Checked {
+            name,
+            settings,
+            has_validation: config.data.has(Split::Validation),
+            has_test: config.data.has(Split::Test),
+            figures: figures(&config.evaluate),
+            compared_by: train.validate.metric.clone(),
+            steps: train.steps,
+            epochs: train.epochs,
+            validated_steps: counted(train.validate.every_steps),
+            validated_epochs: counted(train.validate.every_epochs),
+            warnings,
+        })
+    }
+
+    fn identify(&self, settings: &Value) -> Result<Identity> {
+        let config: ExperimentConfig =
+            serde_json::from_value(settings.clone()).map_err(|e| Error::new(format!("not a config: {e}")))?;
+        let files = serde_json::json!([config.data, config.tokenizer]).to_string();
+        let found = self.known.borrow().get(&files).cloned();
+        let data = match found {
+            Some(data) => data,
+            None => {
+                let data = digests(&config, &Corpora::open(&config.data, &self.data_dir)?, &self.data_dir)?;
+                self.known.borrow_mut().insert(files, data.clone());
+                data
+            }
+        };
+        Ok(identity(&config, config.name.clone().unwrap_or_default(), data))
+    }
+}
