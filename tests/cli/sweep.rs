@@ -257,7 +257,10 @@ fn halving_stops_poor_cells_early_and_repeats_no_work() {
     );
     let page = called.succeeds();
     assert!(
-        page.contains("ended early: loss ") && page.contains("within 1 epochs") && page.contains("Chosen: cell 4"),
+        page.contains("ended early: loss ")
+            && page.contains("within 1 epochs")
+            && page.contains("within 2 epochs")
+            && page.contains("Chosen: cell 4"),
         "{page}"
     );
     // The run that climbed in three sessions is the run that nobody stopped.
@@ -393,31 +396,79 @@ mod signals {
 }
 
 /// Against a Slurm that runs here; without one there is nothing to test but the script, which has a test of its own.
-#[test]
-#[ignore = "slow"]
-fn slurm_runs_the_same_sweep() {
-    if !Command::new("sinfo").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no Slurm answers here");
-        return;
+mod slurm {
+    use super::*;
+
+    fn answers() -> bool {
+        let answers = Command::new("sinfo").output().is_ok_and(|output| output.status.success());
+        if !answers {
+            eprintln!("skipped: no Slurm answers here");
+        }
+        answers
     }
-    let place = place(&GRID.replace("1e-3]", "1e38]"));
-    let wait = |said: &str| {
-        let job = said.split("as job ").nth(1).and_then(|rest| rest.split(':').next()).expect("a job").to_owned();
+
+    /// The number of the job that was submitted.
+    fn job(said: &str) -> String {
+        said.split("as job ").nth(1).and_then(|rest| rest.split(':').next()).expect("a job").to_owned()
+    }
+
+    fn wait(job: &str) {
         let began = Instant::now();
-        let listed = || Command::new("squeue").args(["--noheader", "--jobs", &job]).output().unwrap().stdout;
+        let listed = || Command::new("squeue").args(["--noheader", "--jobs", job]).output().unwrap().stdout;
         while !listed().is_empty() {
             assert!(began.elapsed() < Duration::from_secs(300), "job {job} does not end");
             std::thread::sleep(Duration::from_millis(200));
         }
-    };
-    let said = place.call("sweep sweep.toml --launcher slurm").succeeds();
-    assert!(said.contains("Slurm has 8 runs"), "{said}");
-    assert!(place.call("sweep sweep.toml --launcher slurm").succeeds().contains("is still at work"));
-    wait(&said);
-    let said = place.call("sweep sweep.toml --launcher slurm").succeeds();
-    assert!(said.contains("Slurm has 2 runs"), "the chosen cell is tested: {said}");
-    wait(&said);
-    let page = place.call("sweep sweep.toml --launcher slurm").succeeds();
-    assert!(page.contains("Chosen: cell ") && page.contains("seed-1 failed: the loss is "), "{page}");
-    assert_eq!(tested(&place).len(), 2);
+    }
+
+    #[test]
+    #[ignore = "slow"]
+    fn a_job_array_runs_the_same_sweep() {
+        if !answers() {
+            return;
+        }
+        let place = place(&GRID.replace("1e-3]", "1e38]"));
+        let said = place.call("sweep sweep.toml --launcher slurm").succeeds();
+        assert!(said.contains("Slurm has 8 runs"), "{said}");
+        assert!(place.call("sweep sweep.toml --launcher slurm").succeeds().contains("is still at work"));
+        wait(&job(&said));
+        let said = place.call("sweep sweep.toml --launcher slurm").succeeds();
+        assert!(said.contains("Slurm has 2 runs"), "the chosen cell is tested: {said}");
+        wait(&job(&said));
+        let page = place.call("sweep sweep.toml --launcher slurm").succeeds();
+        assert!(page.contains("Chosen: cell ") && page.contains("2-seed-1 failed: the loss is "), "{page}");
+        assert_eq!(tested(&place).len(), 2);
+        // By this process it is the same sweep, and it is done.
+        assert!(place.call("sweep sweep.toml").err().contains("8 runs: 4 finished, 4 failed"));
+    }
+
+    #[test]
+    #[ignore = "slow"]
+    fn a_job_whose_time_is_up_is_submitted_again_and_goes_on() {
+        if !answers() {
+            return;
+        }
+        let place =
+            place(&GRID.replace("epochs = 1", "epochs = 60").replace("seeds = [1, 2]", "").replace(", 1e-3]", "]"));
+        let first = job(&place.call("sweep sweep.toml --launcher slurm --jobs 2").succeeds());
+        let began = Instant::now();
+        let at_work = |run: &PathBuf| std::fs::metadata(run.join("metrics.jsonl")).is_ok_and(|file| file.len() > 3000);
+        while runs(&place).len() < 2 || !runs(&place).iter().all(at_work) {
+            assert!(began.elapsed() < Duration::from_secs(120), "the runs do not begin");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // What Slurm sends a minute before the end of a job's time.
+        let told = Command::new("scancel").args(["--batch", "--signal=TERM", &first]).status();
+        assert!(told.is_ok_and(|status| status.success()));
+        wait(&first);
+        for run in runs(&place) {
+            assert_eq!(json(run.join("manifest.json"))["status"]["kind"], "stopped");
+        }
+        let said = place.call("sweep sweep.toml --launcher slurm").succeeds();
+        assert!(said.contains("Slurm has 2 runs"), "{said}");
+        wait(&job(&said));
+        let log = std::fs::read_to_string(folder(&place).join("logs/1-seed-1.log")).unwrap();
+        assert!(log.contains("resume   after step "), "{log}");
+        assert!(runs(&place).iter().all(|run| json(run.join("manifest.json"))["status"]["kind"] == "finished"));
+    }
 }

@@ -271,7 +271,7 @@ impl Sweep<'_> {
         let mut outcome = Outcome::default();
         for cell in 0..self.plan.cells.len() {
             let mut ranked = Ranked { cell, runs: Vec::new(), figures: Vec::new() };
-            let mut lacking = None;
+            let mut lacking = Vec::new();
             for run in self.plan.runs_of(cell) {
                 let name = &self.plan.runs[run].name;
                 match &states[run] {
@@ -279,12 +279,12 @@ impl Sweep<'_> {
                         ranked.figures.push(self.figure(done)?);
                         ranked.runs.push(done.clone());
                     }
-                    State::Failed(why) => lacking = Some(format!("{name} failed: {why}")),
-                    State::Busy => lacking = Some(format!("{name} is at work elsewhere")),
-                    State::Open => lacking = Some(self.how_far(run)?),
+                    State::Failed(why) => lacking.push(format!("{name} failed: {why}")),
+                    State::Busy => lacking.push(format!("{name} is at work elsewhere")),
+                    State::Open => lacking.push(self.how_far(cell)?),
                 }
             }
-            match lacking {
+            match lacking.into_iter().next() {
                 None => outcome.ranking.push(ranked),
                 Some(why) => outcome.others.push((cell, why)),
             }
@@ -294,17 +294,27 @@ impl Sweep<'_> {
         Ok(outcome)
     }
 
-    /// How far a run of a halving sweep has come.
-    fn how_far(&self, run: usize) -> Result<String> {
+    /// How far a cell that is not finished has come.
+    fn how_far(&self, cell: usize) -> Result<String> {
         let Some(halving) = &self.plan.config.halving else { return Ok("not finished".into()) };
-        let mut text = "not begun".to_owned();
-        for &far in &self.plan.rungs {
-            if let Some(figure) = self.figure_at(run, halving.budget, far)? {
+        let told = self.told()?;
+        let last = told.iter().rev().find(|told| told.cell == cell + 1 && told.figure.is_some());
+        Ok(match last {
+            Some(Told { rung, figure: Some(figure), .. }) => {
                 let unit = halving.budget.key().trim_start_matches("train.");
-                text = format!("ended early: {} {figure:.4} within {far} {unit}", self.plan.metric);
+                format!("ended early: {} {figure:.4} within {} {unit}", self.plan.metric, self.plan.rungs[*rung])
             }
-        }
-        Ok(text)
+            _ => "not begun".into(),
+        })
+    }
+
+    /// What the log of a halving sweep tells.
+    fn told(&self) -> Result<Vec<Told>> {
+        let path = self.folder.ladder();
+        let fits = |told: &Told| (1..=self.plan.cells.len()).contains(&told.cell) && told.rung < self.plan.rungs.len();
+        let read = |record| serde_json::from_value(record).ok().filter(fits);
+        let damaged = || Error::new("is damaged; remove it: the sweep is then decided anew").in_file(&path);
+        MetricsLog::read(&path)?.into_iter().map(|record| read(record).ok_or_else(damaged)).collect()
     }
 
     /// Measures the runs of the best cell on the test split, those that are not measured yet.
@@ -351,11 +361,7 @@ impl Sweep<'_> {
         let eta = usize::try_from(halving.eta).unwrap_or(usize::MAX);
         let mut ladder = Halving::new(self.plan.cells.len(), self.plan.rungs.len(), eta);
         let mut done = 0;
-        for record in MetricsLog::read(self.folder.ladder())? {
-            let told: Told = serde_json::from_value(record).map_err(|e| {
-                Error::new(format!("is damaged ({e}); remove it: the sweep is then decided anew"))
-                    .in_file(self.folder.ladder())
-            })?;
+        for told in self.told()? {
             if told.figure.is_some() || !self.retry_failed {
                 ladder.report(Climb { cell: told.cell - 1, rung: told.rung }, told.figure.map(|f| self.smaller(f)));
                 done += 1;

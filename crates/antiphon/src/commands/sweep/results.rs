@@ -47,7 +47,7 @@ pub(super) fn page(plan: &Plan, folder: &SweepFolder, outcome: &Outcome) -> Resu
         text += &tested(plan, best)?;
     }
     if let [first, second, ..] = outcome.ranking.as_slice() {
-        text += &format!("\n{}\n", compared(plan, first, second, outcome.ranking.len())?);
+        text += &format!("\n{}\n", compared(plan, first, second)?);
     }
     Ok(text)
 }
@@ -121,7 +121,7 @@ fn tested(plan: &Plan, best: &Ranked) -> Result<String> {
 }
 
 /// Whether the best two cells differ by more than luck.
-fn compared(plan: &Plan, first: &Ranked, second: &Ranked, cells: usize) -> Result<String> {
+fn compared(plan: &Plan, first: &Ranked, second: &Ranked) -> Result<String> {
     let settings = &plan.runs[plan.runs_of(first.cell).next().unwrap_or_default()].settings;
     let config: Option<ExperimentConfig> = serde_json::from_value(settings.clone()).ok();
     let metrics: Vec<(String, MetricConfig)> = config
@@ -132,7 +132,7 @@ fn compared(plan: &Plan, first: &Ranked, second: &Ranked, cells: usize) -> Resul
     };
     let (one, other) = (answers(&first.runs)?, answers(&second.runs)?);
     let test = SignificanceConfig::default();
-    let trials = test.trials;
+    let (trials, cells) = (test.trials, plan.cells.len());
     let key = Key::from_seed(0).named("sweep");
     let numbers = (plan.cells[first.cell].number, plan.cells[second.cell].number);
     match approximate_randomization_over_runs(metric, &one, &other, &test, key) {
