@@ -185,13 +185,11 @@ impl ListedRecordings {
 /// The last folders of a list that hold `count` of its recordings together.
 fn last_folders<'a>(list: &'a [(String, &str)], count: usize) -> BTreeSet<&'a str> {
     let mut folders = BTreeSet::new();
-    let mut held = 0;
-    for (name, _) in list.iter().rev() {
+    for (held, (name, _)) in list.iter().rev().enumerate() {
         if held >= count && !folders.contains(folder_of(name)) {
             break;
         }
         folders.insert(folder_of(name));
-        held += 1;
     }
     folders
 }
