@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod ci;
 mod data;
@@ -26,6 +27,7 @@ use crate::stop::{Outcome, Stop};
 enum Task {
     Run(run::Arguments),
     Test(test::Arguments),
+    Bench(bench::Arguments),
     Ci(ci::Arguments),
     Results(results::Arguments),
 }
@@ -80,6 +82,7 @@ fn perform(matches: &ArgMatches) -> Outcome {
     match Task::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
         Task::Run(arguments) => run::run(&arguments),
         Task::Test(arguments) => test::test(&arguments),
+        Task::Bench(arguments) => bench::bench(&arguments),
         Task::Ci(arguments) => ci::ci(&arguments),
         Task::Results(arguments) => results::results(&arguments),
     }
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn help_names_every_task() {
         let help = parse("--help").unwrap_err().to_string();
-        for name in ["run", "test", "ci", "results"].into_iter().chain(PASSED_ON.map(|(name, _)| name)) {
+        for name in ["run", "test", "bench", "ci", "results"].into_iter().chain(PASSED_ON.map(|(name, _)| name)) {
             assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "{name}\n{help}");
         }
         assert!(help.contains("configs/g2p/quickstart.toml"));

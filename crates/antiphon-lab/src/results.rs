@@ -145,13 +145,6 @@ impl SplitResults {
         counts
     }
 
-    /// The figure under a label of a validation, where a loss without further words is one per token.
-    pub(crate) fn value(&self, label: &str) -> Option<f64> {
-        let label = if label == "loss" { "loss_per_token" } else { label };
-        let metric = self.metrics.get(label).map(|score| score.value);
-        metric.or_else(|| self.losses().into_iter().find(|loss| loss.0 == label).map(|loss| loss.1))
-    }
-
     /// The figure under a label, as it is printed everywhere.
     pub(crate) fn figure(&self, label: &str) -> Option<String> {
         let metric = self.metrics.get(label).map(|score| format!("{:.2}", score.value));

@@ -259,7 +259,7 @@ fn a_pause_comes_after_the_validation_that_is_due_and_changes_nothing() {
             let outcome = run(&config, &parts).go(&mut outside, resume).unwrap();
             assert_eq!((outcome.ended, outcome.state.step), (Ended::Stopped, step));
             assert_eq!(outcome.state.validated, if step == 10 { 9 } else { step });
-            validations.extend(outside.validations);
+            validations.append(&mut outside.validations);
             resume = newest_checkpoint(parts.path(), &mut outside).unwrap();
         }
         let mut rest = Outside { pause: Some(Pause::Steps(20)), ..Outside::default() };
