@@ -197,8 +197,18 @@ impl Failure {
     fn of(error: ureq::Error, patience: &Patience) -> Self {
         use ureq::Error as E;
         let passes = matches!(&error, E::Io(_) | E::Timeout(_) | E::ConnectionFailed | E::Protocol(_));
+        let passes = passes && !is_unknown_host(&error);
         let message = describe(error, patience);
         if passes { Self::Passing(message) } else { Self::Final(message) }
+    }
+}
+
+/// Whether a server's name means nothing here. The system's resolver has no kind of error for that, only a text.
+fn is_unknown_host(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address information"),
+        _ => false,
     }
 }
 
@@ -214,11 +224,12 @@ fn describe(error: ureq::Error, patience: &Patience) -> String {
         error => error,
     };
     match error {
+        error if is_unknown_host(&error) => "there is no such server, or no network".into(),
         E::Timeout(T::Connect | T::Resolve) => format!("no connection within {:?}", patience.connect),
         E::Timeout(_) => format!("the server sent nothing for {:?}", patience.stall),
-        E::HostNotFound => "there is no such server, or no network".into(),
         E::TooManyRedirects => format!("it is redirected more than {MOST_REDIRECTS} times"),
         E::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => "the connection broke off".into(),
+        E::Io(error) => error.to_string(),
         error => error.to_string(),
     }
 }
@@ -239,4 +250,35 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let (range, total) = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;
     Some((first.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_means_nothing_is_not_tried_again() {
+        let unknown = std::io::Error::other("failed to lookup address information: Name or service not known");
+        for error in [ureq::Error::Io(unknown), ureq::Error::HostNotFound] {
+            let Failure::Final(message) = Failure::of(error, &Patience::default()) else { panic!("not final") };
+            assert_eq!(message, "there is no such server, or no network");
+        }
+        let refused = ureq::Error::Io(std::io::ErrorKind::ConnectionRefused.into());
+        assert!(matches!(Failure::of(refused, &Patience::default()), Failure::Passing(m) if m == "connection refused"));
+    }
+
+    #[test]
+    fn headers_are_read() {
+        let headers = |pairs: &[(header::HeaderName, &str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+        };
+        let range = |text| content_range(&headers(&[(header::CONTENT_RANGE, text)]));
+        assert_eq!(range("bytes 5-11/12"), Some((5, Some(12))));
+        assert_eq!(range("bytes 5-11/*"), Some((5, None)));
+        assert_eq!(range("bytes */12"), None);
+        let (weak, date) = ((header::ETAG, "W/\"a\""), (header::LAST_MODIFIED, "Sat, 01 Jan 2022 00:00:00 GMT"));
+        assert_eq!(validator(&headers(&[weak.clone(), date.clone()])).as_deref(), Some(date.1));
+        assert_eq!(validator(&headers(&[(header::ETAG, "\"a\""), date])).as_deref(), Some("\"a\""));
+        assert_eq!(validator(&headers(&[weak])), None);
+    }
 }
