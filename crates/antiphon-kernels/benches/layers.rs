@@ -55,10 +55,11 @@ fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, Wal
 
 fn products(criterion: &mut Criterion) {
     let mut group = group(criterion, "product");
-    for n in [512, 2048] {
-        let (a, b) = (random("a", [n, n], &Device::flex()), random("b", [n, n], &Device::flex()));
-        group.throughput(Throughput::Elements(2 * (n as u64).pow(3)));
-        group.bench_function(BenchmarkId::from_parameter(n), |bench| {
+    for [m, k, n] in [[2048, 2048, 2048], [6400, 128, 512], [128, 6400, 512], [800, 256, 1024], [256, 800, 1024]] {
+        let (a, b) = (random("a", [m, k], &Device::flex()), random("b", [k, n], &Device::flex()));
+        group.throughput(Throughput::Elements((2 * m * k * n) as u64));
+        let name = if m == n { m.to_string() } else { format!("{m},{k},{n}") };
+        group.bench_function(BenchmarkId::from_parameter(name), |bench| {
             bench.iter(|| black_box(a.clone().matmul(b.clone())));
         });
     }

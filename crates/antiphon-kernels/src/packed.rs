@@ -116,7 +116,7 @@ macro_rules! walk {
 /// Declares `walk` and its tile for an instruction set with two vectors of `$lanes` numbers a row of a tile.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
-    ($name:ident, $features:literal, $mr:literal, $lanes:literal,
+    ($name:ident, $features:literal, $vector:ident, $mr:literal, $lanes:literal,
      $zero:ident, $load:ident, $store:ident, $spread:ident, $multiply_add:ident, $add:ident) => {
         mod $name {
             use std::arch::x86_64::*;
@@ -124,6 +124,7 @@ macro_rules! vector_tiles {
             use super::{Packed, Rows};
 
             const NR: usize = 2 * $lanes;
+            type Vector = $vector;
 
             walk!($features, $mr, NR);
 
@@ -155,16 +156,27 @@ macro_rules! vector_tiles {
                 }
                 for (r, sums) in sums.iter().enumerate() {
                     let to = &mut dst[r * stride..][..columns];
-                    let mut row = [0.0_f32; NR];
-                    row[..columns].copy_from_slice(to);
-                    // SAFETY: `row` holds two vectors.
-                    unsafe {
-                        for (half, &sum) in sums.iter().enumerate() {
-                            let at = row.as_mut_ptr().add(half * $lanes);
-                            $store(at, if add { $add($load(at), sum) } else { sum });
-                        }
+                    if let Ok(whole) = <&mut [f32; NR]>::try_from(&mut *to) {
+                        put(sums, whole, add);
+                    } else {
+                        let mut row = [0.0_f32; NR];
+                        row[..columns].copy_from_slice(to);
+                        put(sums, &mut row, add);
+                        to.copy_from_slice(&row[..columns]);
                     }
-                    to.copy_from_slice(&row[..columns]);
+                }
+            }
+
+            /// Puts two vectors in place of, or adds them to, what is there.
+            #[target_feature(enable = $features)]
+            #[inline]
+            fn put(sums: &[Vector; 2], to: &mut [f32; NR], add: bool) {
+                // SAFETY: `to` holds two vectors.
+                unsafe {
+                    for (half, &sum) in sums.iter().enumerate() {
+                        let at = to.as_mut_ptr().add(half * $lanes);
+                        $store(at, if add { $add($load(at), sum) } else { sum });
+                    }
                 }
             }
         }
@@ -175,6 +187,7 @@ macro_rules! vector_tiles {
 vector_tiles!(
     avx512,
     "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
+    __m512,
     12,
     16,
     _mm512_setzero_ps,
@@ -188,6 +201,7 @@ vector_tiles!(
 vector_tiles!(
     avx2,
     "avx2,fma",
+    __m256,
     6,
     8,
     _mm256_setzero_ps,

@@ -165,12 +165,13 @@ impl<'a> Layer<'a> {
         let rows = rows.map(|(b, (((gates, state), sequence), (cell, trace)))| {
             (self.live(b), Forward { live: self.live(b), gates, state, sequence, cell, trace })
         });
-        deal(rows.collect()).into_par_iter().for_each(|block| self.forward_block(block, &weight, bias));
+        deal(rows.collect()).into_par_iter().for_each(|block| self.forward_block(block, &weight, bias, save));
         (packed, trace)
     }
 
     /// Walks a block's rows, the longest first, through all steps: those that are real at a step come first.
-    fn forward_block(&self, mut block: Vec<Forward<'_>>, weight: &Packed, bias: &[f32]) {
+    fn forward_block(&self, mut block: Vec<Forward<'_>>, weight: &Packed, bias: &[f32], save: bool) {
+        let step = if save { gates::forward } else { gates::infer };
         let (h, g, n) = (self.hidden, self.width, self.run.cell.states());
         let mut hidden: Vec<f32> = block.iter().flat_map(|row| &row.state[..h]).copied().collect();
         // An LSTM's cells; the GRU's inner products of the current step.
@@ -191,7 +192,7 @@ impl<'a> Layer<'a> {
                 let (h_row, c_row) = (&mut hidden[r * h..][..h], &mut inner[r * h..][..h]);
                 if r < live {
                     let (x, z) = (&mut row.gates[t * g..][..g], &z[r * g..][..g]);
-                    gates::forward(self.run.cell, x, z, bias, c_row, h_row);
+                    step(self.run.cell, x, z, bias, c_row, h_row);
                 }
                 row.sequence[t * h..][..h].copy_from_slice(h_row);
                 if let Some(trace) = row.trace.as_deref_mut() {

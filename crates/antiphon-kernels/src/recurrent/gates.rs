@@ -13,6 +13,14 @@ pub(crate) fn forward(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner:
     }
 }
 
+/// As [`forward`], but `x` is left as it is, or in any state: nothing is to be saved.
+pub(crate) fn infer(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner: &mut [f32], h: &mut [f32]) {
+    match cell {
+        Cell::Lstm => lstm_infer(x, z, bias, inner, h),
+        Cell::Rnn | Cell::Gru => forward(cell, x, z, bias, inner, h),
+    }
+}
+
 /// What a step's backward pass reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Step<'a> {
@@ -131,13 +139,36 @@ fn lstm_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], c:
     let [bi, bf, bg, bo] = std::array::from_fn(|k| part(bias, k, n));
     let c = &mut c[..n];
     for j in 0..n {
-        let (i, f) = (sigmoid::<FMA>(xi[j] + zi[j] + bi[j]), sigmoid::<FMA>(xf[j] + zf[j] + bf[j]));
-        let (g, o) = (tanh::<FMA>(xg[j] + zg[j] + bg[j]), sigmoid::<FMA>(xo[j] + zo[j] + bo[j]));
-        let cell = f * c[j] + i * g;
-        c[j] = cell;
-        h[j] = o * tanh::<FMA>(cell);
-        (xi[j], xf[j], xg[j], xo[j]) = (i, f, g, o);
+        let sums = [xi[j] + zi[j] + bi[j], xf[j] + zf[j] + bf[j], xg[j] + zg[j] + bg[j], xo[j] + zo[j] + bo[j]];
+        [xi[j], xf[j], xg[j], xo[j]] = lstm_cell::<FMA>(sums, &mut c[j], &mut h[j]);
     }
+}
+
+multiversion! {
+    /// As [`lstm_forward`], without a trace of the gates.
+    fn lstm_infer(x: &[f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) = lstm_infer_body
+}
+#[inline(always)]
+fn lstm_infer_body<const FMA: bool>(x: &[f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) {
+    let n = h.len();
+    let [xi, xf, xg, xo] = std::array::from_fn(|k| part(x, k, n));
+    let [zi, zf, zg, zo] = std::array::from_fn(|k| part(z, k, n));
+    let [bi, bf, bg, bo] = std::array::from_fn(|k| part(bias, k, n));
+    let c = &mut c[..n];
+    for j in 0..n {
+        let sums = [xi[j] + zi[j] + bi[j], xf[j] + zf[j] + bf[j], xg[j] + zg[j] + bg[j], xo[j] + zo[j] + bo[j]];
+        lstm_cell::<FMA>(sums, &mut c[j], &mut h[j]);
+    }
+}
+
+/// One number of a cell from its sums; → the gates.
+#[inline(always)]
+fn lstm_cell<const FMA: bool>([i, f, g, o]: [f32; 4], c: &mut f32, h: &mut f32) -> [f32; 4] {
+    let (i, f) = (sigmoid::<FMA>(i), sigmoid::<FMA>(f));
+    let (g, o) = (tanh::<FMA>(g), sigmoid::<FMA>(o));
+    *c = f * *c + i * g;
+    *h = o * tanh::<FMA>(*c);
+    [i, f, g, o]
 }
 
 multiversion! {
