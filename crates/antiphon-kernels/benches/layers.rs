@@ -9,7 +9,7 @@ use std::time::Duration;
 use antiphon_core::random::Key;
 use antiphon_kernels::{
     Cell, FedDecoder, Feeding, Over, Projection, Recurrence, attend, cross_entropy, fed_decoder, keep_freed_memory,
-    recurrent,
+    linear, recurrent,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{
@@ -78,7 +78,7 @@ fn layers(criterion: &mut Criterion) {
                 let run = Recurrence { cell, reverse: false, lengths: None };
                 group.bench_function(BenchmarkId::from_parameter(format!("{b},{t},{i},{h}")), |bench| {
                     bench.iter(|| {
-                        let projected = x.clone().reshape([b * t, i]).matmul(input.clone()).reshape([b, t, g]);
+                        let projected = linear(x.clone(), input.clone());
                         let layer = recurrent(projected, weight.clone(), bias.clone(), state.clone(), &run);
                         let sequence = layer.sequence();
                         match device.is_autodiff() {

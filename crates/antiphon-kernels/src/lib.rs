@@ -5,6 +5,7 @@
 //! - [`fed_decoder`](feeding::fed_decoder): a whole decoder with attention and input feeding, in one node;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
 //! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
+//! - [`linear()`]: a sequence times a weight;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
 //! - [`update`]: an optimizer's step over one parameter.
 //!
@@ -16,6 +17,7 @@ mod blocks;
 pub mod dropout;
 pub mod feeding;
 mod flex;
+mod linear;
 pub mod loss;
 mod memory;
 mod packed;
@@ -28,6 +30,7 @@ mod vector;
 pub use attention::{Over, attend, attention_weights};
 pub use dropout::dropout;
 pub use feeding::{FedDecoder, Feeding, fed_decoder};
+pub use linear::linear;
 pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_scores};
 pub use memory::keep_freed_memory;
 pub use recurrent::{Cell, Recurrence, Recurrent, recurrent};

@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Over, attend, attention_weights};
+use antiphon_kernels::{Over, attend, attention_weights, linear};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoder::Encoded;
 use crate::initial::Initial;
-use crate::linear;
 
 /// How a decoder looks at the memory, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -150,8 +149,8 @@ impl Attention {
         let memory = encoded.memory.clone();
         let keys = match self {
             Attention::Dot(_) => memory.clone(),
-            Attention::General(attention) => linear::multiply(memory.clone(), attention.keys.val()),
-            Attention::Additive(attention) => linear::multiply(memory.clone(), attention.keys.val()),
+            Attention::General(attention) => linear(memory.clone(), attention.keys.val()),
+            Attention::Additive(attention) => linear(memory.clone(), attention.keys.val()),
         };
         Prepared { memory, keys, over: Over { lengths: encoded.lengths.clone(), owners: None } }
     }
@@ -179,7 +178,7 @@ impl Attention {
     fn query(&self, states: Tensor<3>) -> (Tensor<3>, Option<Tensor<1>>) {
         match self.additive() {
             None => (states, None),
-            Some((query, energy)) => (linear::multiply(states, query), Some(energy)),
+            Some((query, energy)) => (linear(states, query), Some(energy)),
         }
     }
 }

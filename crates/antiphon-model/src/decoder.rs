@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, FedDecoder, Feeding, dropout, fed_decoder, tanh};
+use antiphon_kernels::{Cell, FedDecoder, Feeding, dropout, fed_decoder, linear, tanh};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use crate::attention::{Attention, AttentionConfig, Prepared};
 use crate::bridge::DecoderShape;
 use crate::embedding::Input;
 use crate::initial::{Initial, zeros};
-use crate::linear;
+use crate::lookup;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
 
 /// A decoder, chosen by `kind`.
@@ -175,7 +175,7 @@ pub(crate) struct DecoderState {
 impl DecoderState {
     /// Keeps `rows`, in this order.
     pub(crate) fn select(&self, rows: &[u32]) -> Self {
-        let numbers = linear::ids(rows, &self.layers[0].device());
+        let numbers = lookup::ids(rows, &self.layers[0].device());
         let pick = |tensor: &Tensor<2>| tensor.clone().select(0, numbers.clone());
         Self { layers: self.layers.iter().map(pick).collect(), fed: self.fed.as_ref().map(pick) }
     }
@@ -325,8 +325,8 @@ impl Decoder {
         let outputs = match (&self.attention, &self.readout, prepared) {
             (Some(attention), Some(readout), Some(prepared)) => {
                 let context = attention.attend(hidden.clone(), prepared);
-                let sum = linear::multiply(hidden.clone(), readout.state.val())
-                    + linear::multiply(context, readout.context.val())
+                let sum = linear(hidden.clone(), readout.state.val())
+                    + linear(context, readout.context.val())
                     + readout.bias.val().unsqueeze();
                 tanh(sum)
             }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{initial, linear};
+use crate::{initial, lookup};
 
 /// How tokens enter the model, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -102,7 +102,7 @@ pub(crate) fn embed(
     let Some(embedding) = embedding else {
         return Input::OneHot { ids: ids.to_vec(), dims };
     };
-    let vectors = linear::rows(embedding.table.val(), ids);
+    let vectors = lookup::rows(embedding.table.val(), ids);
     let width = vectors.dims()[1];
     let vectors = vectors.reshape([dims[0], dims[1], width]);
     Input::Vectors(match dropout_key {

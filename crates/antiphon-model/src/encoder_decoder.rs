@@ -15,7 +15,7 @@ use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedding::{Embedding, EmbeddingConfig, embed};
 use crate::encoder::{Encoded, Encoder, EncoderConfig};
 use crate::initial::{Initial, zeros};
-use crate::linear::{self, check_ids};
+use crate::lookup::{self, check_ids};
 
 /// `[model]`: what is learned.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -191,7 +191,7 @@ impl EncoderDecoder {
             .flat_map(|b| (0..batch.target.lengths[b] as usize).map(move |t| (b * width + t) as u32))
             .collect();
         let targets = real.iter().map(|&at| batch.target.ids[at as usize]).collect();
-        let states = if real.len() == rows * width { outputs } else { linear::rows(outputs, &real) };
+        let states = if real.len() == rows * width { outputs } else { lookup::rows(outputs, &real) };
         let (weight, bias) = self.output();
         Ok(Projection { states, weight, bias: Some(bias), targets })
     }

@@ -19,7 +19,7 @@ pub mod embedding;
 pub mod encoder;
 pub mod encoder_decoder;
 pub mod initial;
-mod linear;
+mod lookup;
 pub mod recurrent;
 mod session;
 

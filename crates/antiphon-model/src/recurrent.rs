@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, Recurrence, Recurrent, recurrent};
+use antiphon_kernels::{Cell, Recurrence, Recurrent, linear, recurrent};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedding::Input;
 use crate::initial::{Initial, parameter};
-use crate::linear;
+use crate::lookup;
 
 /// How the parameters of recurrent layers start; biases are zero but for the forget gate's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -101,9 +101,9 @@ impl RecurrentLayer {
     /// The input's share of the gates' sums for all steps: `[B, T, G·H]`.
     pub(crate) fn project(&self, input: &Input) -> Tensor<3> {
         match input {
-            Input::Vectors(vectors) => linear::multiply(vectors.clone(), self.input.val()),
+            Input::Vectors(vectors) => linear(vectors.clone(), self.input.val()),
             Input::OneHot { ids, dims: [b, t] } => {
-                let rows = linear::rows(self.input.val(), ids);
+                let rows = lookup::rows(self.input.val(), ids);
                 let width = rows.dims()[1];
                 rows.reshape([*b, *t, width])
             }

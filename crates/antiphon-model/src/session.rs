@@ -12,7 +12,7 @@ use crate::attention::Prepared;
 use crate::decoder::DecoderState;
 use crate::embedding::embed;
 use crate::encoder_decoder::EncoderDecoder;
-use crate::linear::check_ids;
+use crate::lookup::check_ids;
 
 impl StepModel for EncoderDecoder {
     fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {

@@ -1,13 +1,7 @@
-//! Products with the last axis, and rows by their numbers.
+//! Ids on a device, and rows by their numbers.
 
 use antiphon_core::{Error, Result, TokenId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-
-/// `[B, T, I] · [I, O] → [B, T, O]`, as one product.
-pub(crate) fn multiply(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
-    let ([b, t, i], [_, o]) = (x.dims(), weight.dims());
-    x.reshape([b * t, i]).matmul(weight).reshape([b, t, o])
-}
 
 /// Ids on the device (never on the graph).
 pub(crate) fn ids(ids: &[TokenId], device: &Device) -> Tensor<1, Int> {
