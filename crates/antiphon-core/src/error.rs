@@ -1,6 +1,7 @@
 //! What went wrong, where, and what to do about it.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The result of everything that can fail because of what a user gave.
@@ -52,9 +53,16 @@ impl Error {
         Self { file: Some(file.as_ref().to_path_buf()), problems }
     }
 
-    /// The failure of reading or writing `path`.
+    /// The failure of reading or writing `path`; where there is no room for it, with the remedy.
     pub fn io(path: impl AsRef<Path>, action: &str, source: &std::io::Error) -> Self {
-        Self::new(format!("cannot {action}: {source}")).in_file(path)
+        let room = match source.kind() {
+            ErrorKind::StorageFull => "free some space on this disk",
+            ErrorKind::QuotaExceeded => "free some space, or have your quota raised",
+            ErrorKind::FileTooLarge => "raise the limit of file sizes (`ulimit -f`)",
+            _ => return Self::new(format!("cannot {action}: {source}")).in_file(path),
+        };
+        let message = format!("cannot {action}: {source}: {room}, then give the same command again");
+        Self::new(message).in_file(path)
     }
 
     /// Names the file, unless one is named already.
@@ -108,6 +116,20 @@ mod tests {
         let problem = |place: &str| Problem { place: place.into(), message: "no such key".into() };
         let many = Error::many("a.toml", vec![problem("x"), problem("y.z")]);
         assert_eq!(many.to_string(), "a.toml: 2 problems\n  x: no such key\n  y.z: no such key");
+    }
+
+    #[test]
+    fn a_lack_of_room_is_told_with_its_remedy() {
+        let error = |kind: ErrorKind| Error::io("a", "write", &kind.into()).to_string();
+        for (kind, remedy) in [
+            (ErrorKind::StorageFull, "free some space on this disk"),
+            (ErrorKind::QuotaExceeded, "have your quota raised"),
+            (ErrorKind::FileTooLarge, "`ulimit -f`"),
+        ] {
+            let error = error(kind);
+            assert!(error.contains(remedy) && error.ends_with("then give the same command again"), "{error}");
+        }
+        assert_eq!(error(ErrorKind::NotFound), "a: cannot write: entity not found");
     }
 
     #[test]
