@@ -137,7 +137,15 @@ impl<'s> Check<'s> {
         };
         match table.get(tag) {
             None => {
-                self.mistake(format!("lacks `{tag}`; the kinds are {}", list(names())));
+                let has = |of: &'s Json, key: &String| {
+                    Schema::keys(&self.schema.parts(of)).iter().any(|(name, _)| *name == key.as_str())
+                };
+                let fitting: Vec<_> = all.iter().filter(|(_, of)| table.keys().all(|key| has(of, key))).collect();
+                let meant = match fitting.as_slice() {
+                    [(one, _)] => format!("; add `{tag} = {}`, which has what is set here", Json::from(*one)),
+                    _ => String::new(),
+                };
+                self.mistake(format!("lacks `{tag}`; the kinds are {}{meant}", list(names())));
                 None
             }
             Some(Json::String(word)) => match all.iter().position(|(name, _)| name == word) {
@@ -296,10 +304,20 @@ impl<'s> Check<'s> {
             kind.all.iter().filter(|(_, of)| has(of)).map(|(name, _)| *name).collect()
         });
         let of_kind = kind.map(|kind| format!(" for kind `{}`", kind.chosen)).unwrap_or_default();
+        let mut ways = if near.is_none() { self.schema.ways(key) } else { Vec::new() };
+        // That of another kind.
+        ways.retain(|way| *way != dotted::write(&self.keys));
         let message = match (elsewhere.as_slice(), near) {
+            _ if key == "replace" => {
+                "must be true, without quotes, to drop what this table inherits; or remove it".into()
+            }
             ([one], _) => format!("no such key{of_kind}; kind `{one}` has it"),
             ([_, ..], _) => format!("no such key{of_kind}; kinds {} have it", list(elsewhere.iter().copied())),
             ([], Some(near)) => format!("no such key; did you mean `{near}`?"),
+            ([], None) if (1..=3).contains(&ways.len()) => {
+                let ways: Vec<String> = ways.iter().map(|way| format!("`{way}`")).collect();
+                format!("no such key here; did you mean {}?", ways.join(" or "))
+            }
             ([], None) if names().next().is_none() => format!("no such key{of_kind}; there is nothing to set"),
             ([], None) => format!("no such key{of_kind}; the keys are {}", list(names())),
         };

@@ -32,6 +32,15 @@ impl Source for Layer {
     }
 }
 
+/// What to do about a mistake in TOML whose message does not say it.
+fn remedy(message: &str) -> &'static str {
+    match message {
+        "duplicate key" => ": this key, or this table, is there already; keep one of them",
+        message if message.starts_with("string values must be quoted") => ", as in `key = \"text\"`",
+        _ => "",
+    }
+}
+
 impl Layer {
     /// Reads a TOML document whose lines are `file`'s.
     pub(crate) fn parse(text: &str, file: &std::path::Path) -> Result<Self> {
@@ -41,7 +50,8 @@ impl Layer {
         let mut problems = Vec::new();
         for error in errors {
             let place = error.span().map(|span| format!("line {}", reading.line(span.start))).unwrap_or_default();
-            let problem = Problem { place, message: format!("not valid TOML: {}", error.message()) };
+            let problem =
+                Problem { place, message: format!("not valid TOML: {}{}", error.message(), remedy(error.message())) };
             if !problems.contains(&problem) {
                 problems.push(problem);
             }

@@ -1,7 +1,11 @@
 //! What a schema says about one value: references followed, alternatives sorted out.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde_json::{Map, Value as Json};
+
+use crate::dotted;
 
 /// The schema of a type, as JSON Schema 2020-12.
 pub(crate) struct Schema {
@@ -110,6 +114,37 @@ impl Schema {
             }
         }
         keys
+    }
+
+    /// The dotted ways from the root to every key of this name, in alphabetical order; not into lists.
+    pub(crate) fn ways(&self, name: &str) -> Vec<String> {
+        let mut found = BTreeSet::new();
+        self.walk(&self.root, &mut Vec::new(), name, &mut found);
+        found.into_iter().collect()
+    }
+
+    fn walk<'s>(&'s self, of: &'s Json, keys: &mut Vec<&'s str>, name: &str, found: &mut BTreeSet<String>) {
+        // Deeper than any settings are; a type may hold itself.
+        if keys.len() > 8 {
+            return;
+        }
+        let parts = self.parts(of);
+        for choice in parts.iter().filter_map(|part| self.choice(part)) {
+            match choice {
+                Choice::One(one) => self.walk(one, keys, name, found),
+                Choice::Kinds { kinds, .. } => kinds.iter().for_each(|(_, kind)| self.walk(kind, keys, name, found)),
+                Choice::Any(any) => any.iter().for_each(|one| self.walk(one, keys, name, found)),
+                Choice::Words(_) => {}
+            }
+        }
+        for (key, of) in Self::keys(&parts) {
+            keys.push(key);
+            if key == name {
+                found.insert(keys.iter().map(|key| dotted::write_key(key)).collect::<Vec<_>>().join("."));
+            }
+            self.walk(of, keys, name, found);
+            keys.pop();
+        }
     }
 
     /// Whether these parts require a key.

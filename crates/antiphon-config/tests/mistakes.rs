@@ -341,8 +341,8 @@ fn what_is_no_toml() {
     check(
         "seed = \nmodel = 1\nmodel = 2",
         &[
-            "line 1: not valid TOML: string values must be quoted, expected literal string",
-            "line 3: not valid TOML: duplicate key",
+            "line 1: not valid TOML: string values must be quoted, expected literal string, as in `key = \"text\"`",
+            "line 3: not valid TOML: duplicate key: this key, or this table, is there already; keep one of them",
         ],
     );
     check(
