@@ -15,6 +15,9 @@ use crate::results::Results;
 
 const MANIFEST: &str = "manifest.json";
 
+/// How the name of a folder begins that is not yet a run's.
+const HIDDEN: &str = ".new-run-";
+
 /// A run's folder, and the names of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -39,9 +42,10 @@ impl Run {
         Ok(run)
     }
 
-    /// Whether a folder looks like a run's.
+    /// Whether a folder looks like a run's; one under a hidden name is not yet born.
     pub(crate) fn is_at(path: &Path) -> bool {
-        path.join(MANIFEST).is_file()
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(HIDDEN.as_bytes()));
+        !hidden && path.join(MANIFEST).is_file()
     }
 
     /// The run in a folder for which [`is_at`](Self::is_at) holds.
@@ -49,27 +53,37 @@ impl Run {
         Self { path }
     }
 
-    /// Makes a fresh folder, just created and empty, into a run's. If that fails, the folder is gone again.
-    pub(crate) fn furnish(path: PathBuf, identity: &Identity) -> Result<Self> {
-        let run = Self { path };
-        let furnished = run.write_first_files(identity);
-        if furnished.is_err() {
-            // It was ours alone and holds nothing else.
-            let _ = fs::remove_dir_all(&run.path);
+    /// A new run at `path`, whole or not at all: the folder is furnished beside its place, under a hidden name, and then
+    /// renamed, so that a process killed meanwhile leaves nothing that looks like a run or takes its place. `None` if
+    /// something is at `path` already; it is left as it was.
+    pub(crate) fn create(path: &Path, identity: &Identity) -> Result<Option<Self>> {
+        if path.symlink_metadata().is_ok() {
+            return Ok(None);
         }
-        furnished.map(|()| run)
+        let failed = |e: io::Error| Error::io(path, "create the run folder", &e);
+        let beside = Self { path: folder_beside(path).map_err(failed)? };
+        let made = beside.write_first_files(identity).and_then(|()| match fs::rename(&beside.path, path) {
+            Ok(()) => Ok(Some(Self { path: path.to_path_buf() })),
+            // Another process was faster.
+            Err(_) if path.symlink_metadata().is_ok() => Ok(None),
+            Err(e) => Err(failed(e)),
+        });
+        if !matches!(made, Ok(Some(_))) {
+            // It was ours alone.
+            let _ = fs::remove_dir_all(&beside.path);
+        }
+        if let Ok(Some(_)) = made {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            sync_folder(parent).map_err(|e| Error::io(parent, "flush", &e))?;
+        }
+        made
     }
 
     fn write_first_files(&self, identity: &Identity) -> Result<()> {
         write_atomically(self.config_path(), to_toml(&identity.config)?.as_bytes())?;
         let checkpoints = self.checkpoints_path();
         fs::create_dir(&checkpoints).map_err(|e| Error::io(checkpoints, "create", &e))?;
-        // Last, because it is what makes the folder a run.
-        self.write_manifest(&Manifest::begin(identity))?;
-        match self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => sync_folder(parent).map_err(|e| Error::io(parent, "flush", &e)),
-            None => Ok(()),
-        }
+        self.write_manifest(&Manifest::begin(identity))
     }
 
     /// The folder.
@@ -213,6 +227,19 @@ impl Run {
         let path = self.results_path();
         results.check_finite().map_err(|e| e.in_file(&path))?;
         write_json(&path, results)
+    }
+}
+
+/// Makes a folder, of this call alone, in which a run is furnished.
+fn folder_beside(path: &Path) -> io::Result<PathBuf> {
+    let mut number = u64::from(std::process::id());
+    loop {
+        let folder = path.with_file_name(format!("{HIDDEN}{number}"));
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(e) => return Err(e),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use antiphon_core::{Error, Result};
 
 use crate::identity::Identity;
+use crate::manifest::Manifest;
 use crate::run::Run;
 
 /// A folder of runs, by default `runs`. It need not exist before the first run does.
@@ -49,6 +50,24 @@ impl Runs {
         Ok(None)
     }
 
+    /// A run of this experiment but for its number of threads, which the last bits of the figures depend on; of several
+    /// the last.
+    ///
+    /// # Errors
+    /// If the folder of runs cannot be read.
+    pub fn sibling(&self, identity: &Identity) -> Result<Option<(Run, Manifest)>> {
+        for run in self.list()?.into_iter().rev() {
+            // A damaged run, or one of a newer version, is nobody's sibling.
+            let Ok(manifest) = run.manifest() else { continue };
+            let threads = manifest.threads;
+            let there = Identity { threads, ..identity.clone() };
+            if threads != identity.threads && there.digest() == manifest.digest {
+                return Ok(Some((run, manifest)));
+            }
+        }
+        Ok(None)
+    }
+
     /// A new folder for this experiment: `NAME-DIGEST`, or with `-2`, `-3`, … behind it. What exists is never touched.
     ///
     /// # Errors
@@ -62,11 +81,9 @@ impl Runs {
         let first = identity.folder();
         let mut folder = first.clone();
         for number in 2_u64.. {
-            let path = self.root.join(&folder);
-            match fs::create_dir(&path) {
-                Ok(()) => return Run::furnish(path, identity),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => folder = format!("{first}-{number}"),
-                Err(e) => return Err(Error::io(path, "create the run folder", &e)),
+            match Run::create(&self.root.join(&folder), identity)? {
+                Some(run) => return Ok(run),
+                None => folder = format!("{first}-{number}"),
             }
         }
         unreachable!("there are fewer folders than numbers")
@@ -81,13 +98,9 @@ impl Runs {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| Error::io(parent, "create the folder", &e))?;
         }
-        match fs::create_dir(&path) {
-            Ok(()) => Run::furnish(path, identity),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Error::new("is taken, and nothing is overwritten: name a folder that does not exist").in_file(path))
-            }
-            Err(e) => Err(Error::io(path, "create the run folder", &e)),
-        }
+        Run::create(&path, identity)?.ok_or_else(|| {
+            Error::new("is taken, and nothing is overwritten: name a folder that does not exist").in_file(path)
+        })
     }
 
     /// All runs, by the names of their folders; repetitions by number.
@@ -168,12 +181,38 @@ mod tests {
     fn what_lies_in_the_way_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (runs, one) = (Runs::new(folder.path()), identity("one"));
-        // The rest of a creation that was killed, and a file.
+        // An empty folder, and a file.
         fs::create_dir(folder.path().join(one.folder())).unwrap();
         fs::write(folder.path().join(format!("{}-2", one.folder())), "mine").unwrap();
         assert_eq!(runs.create(&one, false).unwrap().name(), format!("{}-3", one.folder()));
         assert_eq!(fs::read(folder.path().join(format!("{}-2", one.folder()))).unwrap(), b"mine");
         assert_eq!(fs::read_dir(folder.path().join(one.folder())).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_creation_left_is_no_run_and_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path()), identity("one"));
+        let unborn = folder.path().join(format!(".new-run-{}", std::process::id()));
+        fs::rename(runs.create(&one, false).unwrap().path(), &unborn).unwrap();
+        assert!(runs.list().unwrap().is_empty());
+        assert_eq!(runs.create(&one, false).unwrap().name(), one.folder());
+        assert!(unborn.is_dir(), "it may be another process at work");
+    }
+
+    #[test]
+    fn a_run_on_other_threads_is_a_sibling() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path()), identity("one"));
+        let on = |threads| Identity { threads, ..one.clone() };
+        assert_eq!(runs.sibling(&one).unwrap(), None);
+        let run = runs.create(&on(7), false).unwrap();
+        let (found, manifest) = runs.sibling(&on(5)).unwrap().unwrap();
+        assert_eq!((found, manifest.threads), (run, 7));
+        assert_eq!(runs.sibling(&on(7)).unwrap(), None, "that is the run itself");
+        let mut other = on(5);
+        other.config["seed"] = 18.into();
+        assert_eq!(runs.sibling(&other).unwrap(), None);
     }
 
     #[test]
