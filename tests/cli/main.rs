@@ -1,6 +1,9 @@
 //! The command line, from outside: the program is started on a small corpus in a folder of its own.
 
+mod broken;
 mod data;
+#[cfg(unix)]
+mod full_disk;
 #[cfg(unix)]
 mod interruption;
 mod mistakes;
@@ -8,5 +11,7 @@ mod model;
 mod place;
 mod report;
 mod reproduce;
+#[cfg(unix)]
+mod resume;
 mod runs;
 mod sweep;

@@ -82,6 +82,35 @@ fn an_example_over_the_limits_is_named_or_left_out() {
 }
 
 #[test]
+fn a_warm_up_longer_than_the_run_is_found_before_there_is_a_run() {
+    let place = Place::new();
+    let long = "tiny.toml --set train.schedule={kind='linear',warmup=100}";
+    for command in ["check", "run", "train"] {
+        let answer = place.call(&format!("{command} {long}")).refuses();
+        assert!(answer.starts_with("error: tiny.toml: train.schedule.warmup"), "{answer}");
+        assert!(answer.ends_with("the warm-up takes 100 steps, but the run has only 38: lower it or train longer"));
+    }
+    assert!(!place.path("runs").exists());
+    // By tokens, the number of batches is known only when the text is cut.
+    let batches = "--set batch={replace=true,kind='tokens',count=100000}";
+    let short = long.replace("100}", "2}");
+    place.call(&format!("check {short}")).succeeds();
+    assert!(place.call(&format!("check {short} {batches}")).refuses().contains("the run has only 2: "));
+    std::fs::remove_dir_all(place.path("data")).unwrap();
+    let called = place.call(&format!("check {short}"));
+    assert!(called.err().contains("is not known: data/train.tsv: no such file"), "{}", called.err());
+    called.succeeds();
+}
+
+#[test]
+fn a_setting_of_a_search_without_kind_names_the_kind_that_is_meant() {
+    let place = Place::new();
+    place.write("bare.toml", CONFIG.replace("[search]\nkind = \"beam\"\nwidth = 3\n", ""));
+    let answer = place.call("run bare.toml --set search.width=3").refuses();
+    assert!(answer.contains("search (--set): lacks `kind`; ") && answer.contains("add `kind = \"beam\"`"), "{answer}");
+}
+
+#[test]
 fn a_taken_folder_is_left_alone() {
     let place = Place::new();
     place.write("mine/notes.txt", "precious");

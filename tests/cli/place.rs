@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// Words over four letters; the answer says them in capitals, with spaces between. A model learns that in seconds.
-fn pairs(numbers: std::ops::Range<u32>) -> String {
+pub(crate) fn pairs(numbers: std::ops::Range<u32>) -> String {
     let letter = |digit: u32| char::from(b'a' + digit as u8);
     let word = |n: u32| {
         // Scattered, so that words of all lengths and beginnings are everywhere.
@@ -132,6 +132,7 @@ impl Place {
         let names: Vec<String> = std::fs::read_dir(self.path("runs"))
             .expect("there are runs")
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name"))
+            .filter(|name| !name.starts_with('.'))
             .collect();
         assert_eq!(names.len(), 1, "{names:?}");
         format!("runs/{}", names[0])

@@ -63,6 +63,19 @@ fn a_finished_run_prints_its_result_and_is_repeated_only_when_asked() {
 }
 
 #[test]
+fn a_run_on_other_threads_is_another_run_and_the_first_is_named() {
+    let place = Place::new();
+    place.call("train tiny.toml -q --set train.epochs=1").succeeds();
+    let run = place.only_run();
+    let called = place.call("train tiny.toml -q --set train.epochs=1 --set threads=2");
+    let (err, expected) = (called.err(), format!("warning: {run} is this experiment with `threads = 1`, not 2, "));
+    assert!(err.starts_with(&expected) && err.ends_with("`--set threads=1` goes on with that one\n"), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+    called.succeeds();
+    assert_eq!(place.call("train tiny.toml -q --set train.epochs=1 --set seed=2").err(), "");
+}
+
+#[test]
 fn training_and_evaluation_can_be_two_commands() {
     let place = Place::new();
     let out = place.call("train tiny.toml --run mine --set evaluate.validation_examples=5").succeeds();

@@ -16,11 +16,15 @@ pub(crate) struct Arguments {
 
 pub(crate) fn test(arguments: &Arguments) -> Outcome {
     let filter: Vec<&str> = arguments.filter.iter().map(String::as_str).collect();
-    let words = [["--workspace", "--"].as_slice(), &filter].concat();
-    let environment = if arguments.slow { [("ANTIPHON_SLOW", "1")].as_slice() } else { &[] };
+    let (slow, environment) =
+        if arguments.slow { (ALL_BUT_NETWORK, [("ANTIPHON_SLOW", "1")].as_slice()) } else { Default::default() };
+    let words = [["--workspace", "--"].as_slice(), slow, &filter].concat();
     cargo::call("test", &words, environment)?;
     built_once(&cargo::build()?.compiled)
 }
+
+/// Tests that are ignored because they are slow, but not the one that needs a registry.
+const ALL_BUT_NETWORK: &[&str] = &["--include-ignored", "--skip", "the_dictionary_comes_with_cargo"];
 
 /// Fails if a build after the tests compiled Burn a second time.
 fn built_once(compiled: &[String]) -> Outcome {

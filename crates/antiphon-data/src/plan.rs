@@ -182,6 +182,14 @@ impl Load {
 }
 
 impl BatchConfig {
+    /// How many batches so many examples make, where that does not depend on their order.
+    pub fn batches(&self, examples: usize) -> Option<usize> {
+        match self {
+            Self::Sentences(config) => Some(examples.div_ceil(config.count.max(1))),
+            Self::Tokens(_) => None,
+        }
+    }
+
     fn bucket(&self) -> usize {
         match self {
             Self::Sentences(c) => c.bucket,
@@ -278,6 +286,7 @@ mod tests {
             let key = Key::from_seed(seed);
             let random = plan(&lengths, &config, key);
             prop_assert_eq!(&random, &plan(&lengths, &config, key));
+            prop_assert!(config.batches(lengths.len()).is_none_or(|count| count == random.len()));
             for batches in [random, plan_in_order(&lengths, &config)] {
                 let mut seen: Vec<u32> = batches.concat();
                 seen.sort_unstable();

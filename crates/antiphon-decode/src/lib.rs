@@ -33,3 +33,4 @@ pub use forced::score;
 pub use greedy::GreedyConfig;
 pub use length::{AverageLength, GnmtPenalty, LengthPenalty, MaxLength, NoPenalty};
 pub use search::{Finished, Hypothesis, Search, Strategy};
+pub use stepper::rename_sources;

@@ -205,10 +205,22 @@ fn place(row: usize, step: usize) -> String {
 }
 
 /// The same error, with the rows of one batch named as the sources that they are.
-pub(crate) fn name_sources(mut error: Error, sources: &[usize]) -> Error {
+pub(crate) fn name_sources(error: Error, sources: &[usize]) -> Error {
+    rename(error, "row", |row| Some(format!("source {}", sources.get(row)?)))
+}
+
+/// An error of [`search_all`](crate::search_all) with its sources, which it counts from 0, under names of the caller's: the
+/// lines of a file, say.
+#[must_use]
+pub fn rename_sources(error: Error, name: impl Fn(usize) -> String) -> Error {
+    rename(error, "source", |source| Some(name(source)))
+}
+
+/// Gives `what N, step S` another name for `what N`.
+fn rename(mut error: Error, what: &str, name: impl Fn(usize) -> Option<String>) -> Error {
     let renamed = |p: &Problem| {
-        let (row, step) = p.place.strip_prefix("row ")?.split_once(", step ")?;
-        Some(format!("source {}, step {step}", sources.get(row.parse::<usize>().ok()?)?))
+        let (number, step) = p.place.strip_prefix(what)?.strip_prefix(' ')?.split_once(", step ")?;
+        Some(format!("{}, step {step}", name(number.parse().ok()?)?))
     };
     for problem in &mut error.problems {
         if let Some(place) = renamed(problem) {

@@ -29,8 +29,7 @@ impl MetricsLog {
         Ok(Self { path, file })
     }
 
-    /// Appends one record, which must serialize to a JSON object. Its `step`, if it has one, is what
-    /// [`truncate_after`](Self::truncate_after) goes by. Numbers that are not finite become `null`.
+    /// Appends one record, which must serialize to a JSON object. Numbers that are not finite become `null`.
     ///
     /// # Errors
     /// If the record cannot be written.
@@ -41,12 +40,13 @@ impl MetricsLog {
         self.file.write_all(format!("{line}\n").as_bytes()).map_err(|e| Error::io(&self.path, "append", &e))
     }
 
-    /// Drops what came after a checkpoint: the lines whose `step` is greater than its own. For resuming.
+    /// Keeps the records that `wanted` names and drops the others. For resuming: what came after the checkpoint will come
+    /// again.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn truncate_after(&mut self, step: u64) -> Result<()> {
-        keep(&self.path, |record| record.get("step").and_then(Value::as_u64).is_none_or(|own| own <= step))?;
+    pub fn retain(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<()> {
+        keep(&self.path, wanted)?;
         self.file = append_to(&self.path)?;
         Ok(())
     }
@@ -104,6 +104,10 @@ mod tests {
         format!("{{\"step\":{step}}}\n")
     }
 
+    fn up_to(step: u64) -> impl Fn(&Value) -> bool {
+        move |record| record["step"].as_u64().is_none_or(|own| own <= step)
+    }
+
     #[test]
     fn a_log_cut_at_any_byte_goes_on_as_if_nothing_had_happened() {
         let whole: String = (1..=3).map(line).collect();
@@ -113,7 +117,7 @@ mod tests {
             for checkpoint in 0..=3 {
                 fs::write(&path, &whole[..cut]).unwrap();
                 let mut log = MetricsLog::open(&path).unwrap();
-                log.truncate_after(checkpoint).unwrap();
+                log.retain(up_to(checkpoint)).unwrap();
                 // A torn line never counts; a whole one does even without its line end.
                 let whole_lines = ((cut + 1) / line(1).len()) as u64;
                 let kept = MetricsLog::read(&path).unwrap().len() as u64;
@@ -125,12 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_a_step_stays() {
+    fn what_is_wanted_stays() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = MetricsLog::open(folder.path().join("m")).unwrap();
         log.append(&serde_json::json!({ "note": "begun" })).unwrap();
         log.append(&serde_json::json!({ "step": 9 })).unwrap();
-        log.truncate_after(8).unwrap();
+        log.retain(up_to(8)).unwrap();
         assert_eq!(MetricsLog::read(folder.path().join("m")).unwrap(), [serde_json::json!({ "note": "begun" })]);
     }
 

@@ -14,7 +14,7 @@ use crate::bridge::{Bridge, BridgeConfig};
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedding::{Embedding, EmbeddingConfig, embed};
 use crate::encoder::{Encoded, Encoder, EncoderConfig};
-use crate::initial::{Initial, zeros};
+use crate::initial::{Initial, draw, zeros};
 use crate::lookup::{self, check_ids};
 
 /// `[model]`: what is learned.
@@ -108,6 +108,16 @@ impl ModelConfig {
     /// # Errors
     /// All of [`problems`](Self::problems).
     pub fn init(&self, vocabularies: Vocabularies, key: Key, device: &Device) -> Result<EncoderDecoder> {
+        let model = self.outline(vocabularies, key, device)?;
+        draw(&model);
+        Ok(model)
+    }
+
+    /// A model for parameters that are there already, to be loaded. Those that are not are drawn under `key` on first use.
+    ///
+    /// # Errors
+    /// All of [`problems`](Self::problems).
+    pub fn outline(&self, vocabularies: Vocabularies, key: Key, device: &Device) -> Result<EncoderDecoder> {
         let problems: Vec<Problem> = below("model", self.problems(vocabularies.shared)).collect();
         if !problems.is_empty() {
             return Err(Error { file: None, problems });

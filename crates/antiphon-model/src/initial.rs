@@ -1,7 +1,7 @@
 //! Initial parameters: a pure function of a key, so that a seed gives the same model everywhere.
 
 use antiphon_core::random::Key;
-use burn::module::Param;
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -31,13 +31,38 @@ impl Initial {
 
     /// A trainable `[rows, columns]` weight.
     pub(crate) fn weight(self, dims: [usize; 2], hidden: usize, key: Key, device: &Device) -> Param<Tensor<2>> {
-        parameter(self.values(dims, hidden, key), dims, device)
+        undrawn(dims, device, move || self.values(dims, hidden, key))
     }
 }
 
 /// A trainable tensor.
 pub(crate) fn parameter<const D: usize>(values: Vec<f32>, dims: [usize; D], device: &Device) -> Param<Tensor<D>> {
     Param::from_tensor(Tensor::from_data(TensorData::new(values, dims), device))
+}
+
+/// A trainable matrix whose values are drawn on first use, since a model that is loaded has no use for them:
+/// orthogonalising takes seconds at a width of 1024.
+fn undrawn(
+    dims: [usize; 2],
+    device: &Device,
+    values: impl FnOnce() -> Vec<f32> + Send + Sync + 'static,
+) -> Param<Tensor<2>> {
+    let draw = move |device: &Device, trainable: bool| {
+        Tensor::from_data(TensorData::new(values(), dims), device).set_require_grad(trainable)
+    };
+    Param::uninitialized(ParamId::new(), draw, device.clone(), true, dims.into())
+}
+
+/// Draws what is not drawn yet. One parameter after the other, and not on first use: drawing shares the work among threads, and
+/// a search has all of them ask for the same parameter at once.
+pub(crate) fn draw<M: Module>(model: &M) {
+    struct Draw;
+    impl ModuleVisitor for Draw {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            drop(param.val());
+        }
+    }
+    model.visit(&mut Draw);
 }
 
 /// A trainable vector of zeros.
@@ -48,8 +73,8 @@ pub(crate) fn zeros(width: usize, device: &Device) -> Param<Tensor<1>> {
 /// An embedding table `[size, width]`: normal with deviation 1/√width.
 pub(crate) fn table([size, width]: [usize; 2], key: Key, device: &Device) -> Param<Tensor<2>> {
     let deviation = (width as f64).sqrt().recip();
-    let values = (0..(size * width) as u64).into_par_iter().map(|i| (key.normal(i) * deviation) as f32).collect();
-    parameter(values, [size, width], device)
+    let value = move |i| (key.normal(i) * deviation) as f32;
+    undrawn([size, width], device, move || (0..(size * width) as u64).into_par_iter().map(value).collect())
 }
 
 fn uniform(n: usize, bound: f64, key: Key) -> Vec<f32> {

@@ -157,29 +157,29 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// The newest usable checkpoint in a folder; `None` if it holds none at all. A damaged one is reported to `observer`, and
-/// the one before it is taken.
+/// The newest usable checkpoint in a folder; `None` if there is none, and the run begins at step 0. A damaged one is
+/// reported to `observer` and put aside as `step-….damaged`, and the one before it is taken. Since a run is the same bytes
+/// from whichever checkpoint it goes on, no more than time is lost.
 ///
 /// # Errors
-/// If all checkpoints are damaged, or the newest that is not was written by a newer version.
+/// If a checkpoint was written by a newer version, or the folder cannot be read or written.
 pub fn newest_checkpoint(folder: &Path, observer: &mut dyn Observer) -> Result<Option<Checkpoint>> {
     let steps = steps_in(folder)?;
-    for &step in steps.iter().rev() {
+    for (older, &step) in steps.iter().enumerate().rev() {
         let path = checkpoint_path(folder, step);
         match Checkpoint::try_read(&path) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             Err(Failure::Damaged(what)) => {
-                observer
-                    .warning(&format!("{}: the checkpoint is damaged ({what}): trying an older one", path.display()));
+                let aside = path.with_extension("damaged");
+                fs::rename(&path, &aside).map_err(|source| Error::io(&path, "rename", &source))?;
+                let goes_on = if older > 0 { "trying the one before it" } else { "none is left: starting at step 0" };
+                let (path, aside) = (path.display(), aside.display());
+                observer.warning(&format!("{path}: the checkpoint is damaged ({what}), now {aside}; {goes_on}"));
             }
             Err(failure) => return Err(failure.into_error(&path)),
         }
     }
-    if steps.is_empty() {
-        return Ok(None);
-    }
-    let message = "every checkpoint is damaged: restore one from a copy, or delete them all and start anew";
-    Err(Error::new(message).in_file(folder))
+    Ok(None)
 }
 
 /// Deletes checkpoints up to `step`, except the newest `keep` of them and the best, and what interrupted writes left.
@@ -251,7 +251,11 @@ mod tests {
         assert!(warnings.0[0].contains("step-0000000002.safetensors: the checkpoint is damaged"), "{:?}", warnings.0);
 
         fs::write(checkpoint_path(folder.path(), 1), b"").unwrap();
-        let error = newest_checkpoint(folder.path(), &mut ()).unwrap_err().to_string();
-        assert!(error.ends_with("restore one from a copy, or delete them all and start anew"), "{error}");
+        let mut warnings = Warnings::default();
+        assert_eq!(newest_checkpoint(folder.path(), &mut warnings).unwrap(), None);
+        assert!(warnings.0[0].ends_with("none is left: starting at step 0"), "{:?}", warnings.0);
+        // What is damaged is out of the way, but still there.
+        assert!(steps_in(folder.path()).unwrap().is_empty());
+        assert_eq!(fs::read(path.with_extension("damaged")).unwrap(), good[..good.len() - 1]);
     }
 }

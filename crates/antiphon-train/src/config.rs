@@ -107,8 +107,9 @@ pub struct StopConfig {
 pub struct CheckpointConfig {
     /// Save after every so many optimizer steps; 0 for never.
     pub every_steps: u64,
-    /// How many of the newest checkpoints are kept, besides the best one.
-    #[schemars(range(min = 1))]
+    /// How many of the newest checkpoints are kept, besides the best one: two at least, so that there is one before a
+    /// damaged one.
+    #[schemars(range(min = 2))]
     pub keep: usize,
 }
 
@@ -138,7 +139,9 @@ impl TrainConfig {
         if let Some(norm) = self.clip_norm {
             found.positive(norm, "clip_norm");
         }
-        found.demand(self.checkpoint.keep >= 1, "checkpoint.keep", || "must be at least 1".into());
+        found.demand(self.checkpoint.keep >= 2, "checkpoint.keep", || {
+            "must be at least 2: a damaged checkpoint needs one before it".into()
+        });
         self.optimizer.problems(&mut found);
         self.schedule.problems(&mut found);
         let (rate, floor) = (self.optimizer.learning_rate(), self.schedule.floor());
@@ -146,6 +149,9 @@ impl TrainConfig {
             format!("lies above `optimizer.learning_rate`, which it would raise from {rate} to {floor}")
         });
         let looks = self.validate.every_epochs > 0 || self.validate.every_steps > 0;
+        if let Some(misfit) = self.steps.and_then(|steps| self.schedule.misfit(steps)) {
+            found.demand(false, "schedule.warmup", || misfit);
+        }
         found.demand(looks || self.stop.patience == 0, "stop.patience", || {
             "early stopping needs validation: set `validate.every_epochs` or `validate.every_steps`".into()
         });
@@ -202,7 +208,7 @@ mod tests {
         assert_eq!(
             places(json!({
                 "steps": 0, "accumulate": 0, "loss": {"label_smoothing": 1.0}, "l1": -1.0, "clip_norm": 0.0,
-                "checkpoint": {"keep": 0},
+                "checkpoint": {"keep": 1},
                 "optimizer": {"kind": "sgd", "nesterov": true, "learning_rate": 0.0},
             })),
             [
@@ -231,6 +237,13 @@ mod tests {
             })),
             ["schedule.factor", "stop.patience", "schedule.kind"]
         );
+    }
+
+    #[test]
+    fn a_run_that_ends_before_its_warm_up_is_refused_where_its_steps_are_known() {
+        use serde_json::json;
+        let train = |steps: u64| json!({"steps": steps, "schedule": {"kind": "linear", "warmup": 8}});
+        assert_eq!((places(train(8)), places(train(9))), (vec!["schedule.warmup".to_owned()], vec![]));
     }
 
     #[test]

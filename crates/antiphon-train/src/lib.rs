@@ -36,5 +36,7 @@ pub use schedule::{
     ConstantConfig, CosineConfig, InverseSqrtConfig, LinearConfig, NoamConfig, PlateauConfig, ScheduleConfig,
     StepConfig,
 };
-pub use training::{Batches, Ended, Objective, Outcome, Pause, Progress, Training, Validation, Validator};
+pub use training::{
+    Batches, Ended, Objective, Outcome, Pause, Progress, Training, Validation, Validator, planned_steps,
+};
 pub use weights::{Weight, load_weights, save_weights};

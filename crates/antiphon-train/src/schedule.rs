@@ -15,7 +15,6 @@
 
 use std::f64::consts::PI;
 
-use antiphon_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -190,8 +189,9 @@ impl ScheduleConfig {
         if when.step < warmup && !matches!(self, Self::Noam(_)) {
             return base * t / w;
         }
-        let progress =
-            || (when.step.saturating_sub(1 + warmup)) as f64 / (when.total.saturating_sub(warmup)).max(1) as f64;
+        // At most 1, since the total of a run of very many epochs is an estimate.
+        let done = |steps: u64, of: u64| (steps as f64 / of.max(1) as f64).min(1.0);
+        let progress = || done(when.step.saturating_sub(1 + warmup), when.total.saturating_sub(warmup));
         match self {
             Self::Constant(_) => base,
             Self::Step(StepConfig { every_epochs, every_steps, start, factor }) => {
@@ -227,7 +227,8 @@ impl ScheduleConfig {
         matches!(self, Self::Plateau(_))
     }
 
-    fn warmup(&self) -> u64 {
+    /// The steps during which the rate grows; 0 for none.
+    pub fn warmup(&self) -> u64 {
         match self {
             Self::Step(_) => 0,
             Self::Constant(ConstantConfig { warmup })
@@ -239,18 +240,13 @@ impl ScheduleConfig {
         }
     }
 
-    /// Whether the schedule fits a run of `total` steps.
-    ///
-    /// # Errors
-    /// If the run ends before the warm-up.
-    pub(crate) fn fits(&self, total: u64) -> Result<()> {
+    /// What is wrong with this schedule in a run of `total` steps: that it ends before the warm-up does.
+    pub(crate) fn misfit(&self, total: u64) -> Option<String> {
         let warmup = self.warmup();
-        if warmup >= total && warmup > 0 {
-            let message =
-                format!("the warm-up takes {warmup} steps, but the run has only {total}: lower it or train longer");
-            return Err(Error::new(message).at("train.schedule.warmup"));
-        }
-        Ok(())
+        let wrong = warmup >= total && warmup > 0;
+        wrong.then(|| {
+            format!("the warm-up takes {warmup} steps, but the run has only {total}: lower it or train longer")
+        })
     }
 
     /// The least that the rate is lowered to.
@@ -329,6 +325,14 @@ mod tests {
     }
 
     #[test]
+    fn behind_an_estimated_end_the_rate_stays_at_its_floor() {
+        let when = When { step: 12, epoch: 5, total: 8 };
+        let rate = |config: ScheduleConfig| config.rate(1.0, when, &PlateauState::default());
+        assert_eq!(rate(ScheduleConfig::Linear(LinearConfig::default())), 0.0);
+        assert!((rate(ScheduleConfig::Cosine(CosineConfig { warmup: 0, floor: 0.1 })) - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
     fn a_plateau_lowers_the_rate_down_to_its_floor() {
         let config = PlateauConfig { patience: 2, floor: 0.3, ..PlateauConfig::default() };
         let schedule = ScheduleConfig::Plateau(config);
@@ -343,9 +347,9 @@ mod tests {
 
     #[test]
     fn a_warm_up_longer_than_the_run_is_an_error() {
-        let error = ScheduleConfig::Linear(LinearConfig { warmup: 8 }).fits(8).unwrap_err();
-        assert!(error.to_string().starts_with("train.schedule.warmup: the warm-up takes 8 steps"));
-        assert!(ScheduleConfig::Linear(LinearConfig { warmup: 7 }).fits(8).is_ok());
-        assert!(ScheduleConfig::default().fits(1).is_ok());
+        let misfit = ScheduleConfig::Linear(LinearConfig { warmup: 8 }).misfit(8).unwrap();
+        assert!(misfit.starts_with("the warm-up takes 8 steps, but the run has only 8"), "{misfit}");
+        assert_eq!(ScheduleConfig::Linear(LinearConfig { warmup: 7 }).misfit(8), None);
+        assert_eq!(ScheduleConfig::default().misfit(1), None);
     }
 }

@@ -48,6 +48,44 @@ pub trait Batches {
     fn batches_in(&self, epoch: u64) -> usize;
 }
 
+/// How many epochs are planned to know the steps of a run. Those of the others are taken from the mean, so that a run of
+/// thousands of epochs begins as soon as one of fifty.
+const PLANNED_EPOCHS: u64 = 64;
+
+/// The optimizer steps of the whole run, if nothing ends it earlier: exact if the run has `steps` or at most 64 epochs, or if
+/// all epochs have as many batches.
+///
+/// # Errors
+/// If the corpus gives no batches, or the run ends before its schedule's warm-up does.
+pub fn planned_steps(config: &TrainConfig, batches: &dyn Batches) -> Result<u64> {
+    let most = config.steps.unwrap_or(u64::MAX);
+    let mut total = most;
+    if let Some(epochs) = config.epochs {
+        let planned = epochs.min(PLANNED_EPOCHS);
+        let mut steps = 0_u64;
+        for epoch in 0..planned {
+            steps += (count(batches, epoch)? as u64).div_ceil(config.accumulate.max(1));
+            if steps >= most {
+                break;
+            }
+        }
+        let rest = u128::from(steps) * u128::from(epochs - planned) / u128::from(planned.max(1));
+        total = most.min(steps.saturating_add(u64::try_from(rest).unwrap_or(u64::MAX)));
+    }
+    match config.schedule.misfit(total) {
+        Some(misfit) => Err(Error::new(misfit).at("train.schedule.warmup")),
+        None => Ok(total),
+    }
+}
+
+/// The batches of an epoch.
+fn count(batches: &dyn Batches, epoch: u64) -> Result<usize> {
+    match batches.batches_in(epoch) {
+        0 => Err(Error::new("the training corpus gives no batches: it is empty, or every example is left out")),
+        count => Ok(count),
+    }
+}
+
 /// What validation found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Validation {
@@ -149,28 +187,23 @@ impl<M: Module> Training<'_, M> {
     ///
     /// # Errors
     /// If the settings contradict each other, the checkpoint does not fit, the folder holds checkpoints but the run is not
-    /// resumed, the corpus or a checkpoint cannot be read or written, or the loss or its gradient is no longer finite. The
-    /// last checkpoint stays usable.
+    /// resumed, the corpus or a checkpoint (that of the best model, too) cannot be read or written, or the loss or its gradient
+    /// is no longer finite. The last checkpoint stays usable.
     pub fn run(mut self, model: M, resume: Option<Checkpoint>) -> Result<Outcome<M>> {
         let total = self.check()?;
-        let mut model = model.train();
-        initialise(&model);
         let TrainConfig { optimizer, l1, l2, .. } = self.config;
         let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2);
         let mut unsaved = resume.is_none();
-        let mut state = State::new(self.seed, self.settings);
-        if let Some(checkpoint) = resume {
-            (model, state) = self.resume(model, &mut optimizer, checkpoint)?;
-        } else if !checkpoint::steps_in(self.checkpoints)?.is_empty() {
-            let message = "holds the checkpoints of a run: resume it, or give another folder";
-            return Err(Error::new(message).in_file(self.checkpoints));
-        }
+        let (mut model, mut state) = match resume {
+            Some(checkpoint) => self.resume(model, &mut optimizer, checkpoint)?,
+            None => self.begin(model)?,
+        };
 
         let corpus = self.batches;
         let mut epoch = None;
         loop {
             let stopping = self.stop.load(Ordering::Relaxed);
-            let limit = self.limit(&state, total);
+            let limit = self.limit(&state);
             let mut pending = self.validation_is_due(&state, limit.is_some());
             let mut new_best = false;
             if pending
@@ -187,7 +220,7 @@ impl<M: Module> Training<'_, M> {
                 self.save(&model, &optimizer, &mut state)?;
             }
             if let Some(ended) = ended {
-                return Ok(self.outcome(&model, ended, state));
+                return self.outcome(&model, ended, state);
             }
 
             if state.batch == 0 {
@@ -218,24 +251,16 @@ impl<M: Module> Training<'_, M> {
             let below = |p: Problem| Problem { place: format!("train.{}", p.place), ..p };
             return Err(Error { file: None, problems: problems.into_iter().map(below).collect() });
         }
-        let most = self.config.steps.unwrap_or(u64::MAX);
-        let mut total = if self.config.epochs.is_some() { 0 } else { most };
-        for epoch in 0..self.config.epochs.unwrap_or(0) {
-            total += (self.batches_in(epoch)? as u64).div_ceil(self.config.accumulate);
-            if total >= most {
-                total = most;
-                break;
-            }
-        }
-        self.config.schedule.fits(total)?;
-        Ok(total)
+        planned_steps(self.config, self.batches)
     }
 
-    fn batches_in(&self, epoch: u64) -> Result<usize> {
-        match self.batches.batches_in(epoch) {
-            0 => Err(Error::new("the training corpus gives no batches: it is empty, or every example is left out")),
-            count => Ok(count),
+    fn begin(&self, model: M) -> Result<(M, State)> {
+        if !checkpoint::steps_in(self.checkpoints)?.is_empty() {
+            let message = "holds the checkpoints of a run: resume it, or give another folder";
+            return Err(Error::new(message).in_file(self.checkpoints));
         }
+        initialise(&model);
+        Ok((model.train(), State::new(self.seed, self.settings)))
     }
 
     fn resume(&self, model: M, optimizer: &mut Optimizer, checkpoint: Checkpoint) -> Result<(M, State)> {
@@ -246,17 +271,18 @@ impl<M: Module> Training<'_, M> {
                 "was made with other settings or another seed: resume with the settings of its run, or start anew";
             return Err(Error::new(message).in_file(path));
         }
-        let model = load_weights(model, weights).map_err(|error| error.in_file(&path))?;
+        // Before anything touches the parameters: those that are not drawn yet never need be.
+        let model = load_weights(model, weights).map_err(|error| error.in_file(&path))?.train();
         optimizer.load(&model, slots, &state.updates).map_err(|error| error.in_file(&path))?;
         Ok((model, state))
     }
 
     /// Whether all steps or epochs are done.
-    fn limit(&self, state: &State, total: u64) -> Option<Ended> {
+    fn limit(&self, state: &State) -> Option<Ended> {
         if self.config.epochs.is_some_and(|epochs| state.epoch >= epochs) {
             Some(Ended::Epochs)
         } else {
-            (state.step >= total).then_some(Ended::Steps)
+            self.config.steps.is_some_and(|steps| state.step >= steps).then_some(Ended::Steps)
         }
     }
 
@@ -319,7 +345,7 @@ impl<M: Module> Training<'_, M> {
         total_steps: u64,
     ) -> Result<(M, StepReport)> {
         let began = Instant::now();
-        let in_epoch = self.batches_in(state.epoch)? as u64;
+        let in_epoch = count(self.batches, state.epoch)? as u64;
         let dropout = Key::from_seed(self.seed).named("dropout").numbered(state.step);
         let smoothing = self.config.loss.label_smoothing as f32;
         let (mut losses, mut tokens, mut examples) = (Vec::new(), 0, Vec::new());
@@ -384,22 +410,28 @@ impl<M: Module> Training<'_, M> {
         self.observer.checkpoint(&path)
     }
 
-    fn outcome(&mut self, model: &M, ended: Ended, state: State) -> Outcome<M> {
+    fn outcome(&self, model: &M, ended: Ended, state: State) -> Result<Outcome<M>> {
         let last = model.valid();
-        let mut best = None;
-        if let Some(Best { step, .. }) = state.best.filter(|_| ended != Ended::Stopped) {
-            let found = if step == state.step {
-                Ok(last.clone())
-            } else {
-                let path = checkpoint_path(self.checkpoints, step);
-                Checkpoint::read(&path).and_then(|c| load_weights(last.clone(), c.model).map_err(|e| e.in_file(path)))
-            };
-            match found {
-                Ok(model) => best = Some(model),
-                Err(error) => self.observer.warning(&format!("the best model is lost, the last one remains: {error}")),
-            }
-        }
-        Outcome { last, best, ended, state }
+        let best = match state.best.filter(|_| ended != Ended::Stopped) {
+            None => None,
+            Some(Best { step, .. }) if step == state.step => Some(last.clone()),
+            Some(Best { step, .. }) => Some(self.best(last.clone(), step)?),
+        };
+        Ok(Outcome { last, best, ended, state })
+    }
+
+    /// The model after `step` steps. Another in its place would be another experiment.
+    fn best(&self, model: M, step: u64) -> Result<M> {
+        let path = checkpoint_path(self.checkpoints, step);
+        let found = Checkpoint::read(&path).and_then(|c| load_weights(model, c.model).map_err(|e| e.in_file(&path)));
+        found.map_err(|error| {
+            let cause = error.problems.into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ");
+            let message = format!(
+                "the best model of the run is lost ({cause}): restore this file from a copy, or delete all files of this \
+                 folder and give the same command again, which trains to the same end"
+            );
+            Error::new(message).in_file(&path)
+        })
     }
 }
 

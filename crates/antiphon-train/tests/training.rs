@@ -305,7 +305,7 @@ fn a_validation_that_was_cut_short_is_made_up_for() {
 #[test]
 fn a_run_learns_and_returns_its_best_model() {
     let config = config(json!({
-        "epochs": 40, "optimizer": {"kind": "adam", "learning_rate": 0.05}, "checkpoint": {"every_steps": 0, "keep": 1},
+        "epochs": 40, "optimizer": {"kind": "adam", "learning_rate": 0.05}, "checkpoint": {"every_steps": 0},
     }));
     let folder = tempfile::tempdir().unwrap();
     let mut outside = Outside::default();
@@ -330,7 +330,7 @@ fn a_run_learns_and_returns_its_best_model() {
 fn patience_ends_a_run_and_the_best_model_is_the_one_before() {
     let config = config(json!({
         "steps": 1000, "validate": {"every_epochs": 0, "every_steps": 2}, "stop": {"patience": 3},
-        "checkpoint": {"every_steps": 1, "keep": 1},
+        "checkpoint": {"every_steps": 1},
     }));
     let folder = tempfile::tempdir().unwrap();
     let losses = RefCell::new([5.0, 4.0, 4.5, f64::NAN, 4.0].into_iter());
@@ -347,7 +347,7 @@ fn patience_ends_a_run_and_the_best_model_is_the_one_before() {
     assert_eq!(save_weights(&outcome.best.unwrap()), weights.borrow()[1]);
     assert_eq!(save_weights(&outcome.last), weights.borrow()[4]);
     let names: Vec<String> = files(folder.path()).into_keys().collect();
-    assert_eq!(names, ["step-0000000004.safetensors", "step-0000000010.safetensors"]);
+    assert_eq!(names, [4, 9, 10].map(|step| format!("step-{step:010}.safetensors")));
     assert_eq!(outside.warnings, ["validation after step 8 gives NaN for `loss`"]);
 }
 
@@ -494,5 +494,72 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_and_the_run_still_ends_the_s
     let mut outside = Outside::default();
     run(config, &parts).go_on(&mut outside).unwrap();
     assert_eq!(outside.warnings.len(), 1);
+    fs::remove_file(newest.with_extension("damaged")).unwrap();
     assert!(files(parts.path()) == files(whole.path()));
+}
+
+#[test]
+fn without_any_usable_checkpoint_a_run_begins_anew_and_ends_the_same() {
+    let config = &configs()[0];
+    let whole = tempfile::tempdir().unwrap();
+    run(config, &whole).go(&mut Outside::default(), None).unwrap();
+
+    let parts = tempfile::tempdir().unwrap();
+    run(config, &parts).go(&mut Outside { die: Some(14), ..Outside::default() }, None).unwrap_err();
+    let mut damaged: Vec<_> = files(parts.path()).into_keys().map(|name| parts.path().join(name)).collect();
+    damaged.iter().for_each(|path| fs::write(path, b"").unwrap());
+    let mut outside = Outside::default();
+    assert_eq!(newest_checkpoint(parts.path(), &mut outside).unwrap(), None);
+    assert_eq!(outside.warnings.len(), damaged.len());
+    run(config, &parts).go(&mut Outside::default(), None).unwrap();
+    damaged.iter_mut().for_each(|path| fs::remove_file(path.with_extension("damaged")).unwrap());
+    assert!(files(parts.path()) == files(whole.path()));
+}
+
+#[test]
+fn a_lost_best_model_is_an_error_and_not_another_model() {
+    let config = config(json!({"steps": 6, "validate": {"every_steps": 2}, "checkpoint": {"every_steps": 1}}));
+    let folder = tempfile::tempdir().unwrap();
+    let worse = |_: &Bigram, progress: &Progress| {
+        Ok(Some(Validation { values: BTreeMap::from([("loss".into(), progress.step as f64)]) }))
+    };
+    let expected = run(&config, &folder).judged(&mut Outside::default(), None, &mut { worse }).unwrap();
+    let best = checkpoint_path(folder.path(), 2);
+    let good = fs::read(&best).unwrap();
+    fs::write(&best, &good[1..]).unwrap();
+    let again = || {
+        let newest = newest_checkpoint(folder.path(), &mut ()).unwrap();
+        run(&config, &folder).judged(&mut Outside::default(), newest, &mut { worse })
+    };
+    let error = again().unwrap_err().to_string();
+    assert!(error.contains("step-0000000002.safetensors: the best model of the run is lost (is damaged"), "{error}");
+    fs::write(&best, good).unwrap();
+    assert_eq!(save_weights(&again().unwrap().best.unwrap()), save_weights(&expected.best.unwrap()));
+}
+
+/// As many batches as an epoch's number says, and a count of how often it was asked.
+struct Counted(Cell<u64>);
+
+impl Batches for Counted {
+    fn epoch(&self, _: u64, _: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
+        unreachable!("nothing is trained")
+    }
+
+    fn batches_in(&self, epoch: u64) -> usize {
+        self.0.set(self.0.get() + 1);
+        3 + epoch as usize % 2
+    }
+}
+
+#[test]
+fn the_steps_of_a_run_are_known_at_once_however_many_epochs_it_has() {
+    let planned = |json: serde_json::Value| {
+        let batches = Counted(Cell::new(0));
+        (planned_steps(&config(json), &batches).unwrap(), batches.0.get())
+    };
+    assert_eq!(planned(json!({"epochs": 5})), (3 + 4 + 3 + 4 + 3, 5));
+    assert_eq!(planned(json!({"epochs": 4, "accumulate": 2})), (2 * 4, 4));
+    assert_eq!(planned(json!({"epochs": 1_000_000})), (3_500_000, 64));
+    assert_eq!(planned(json!({"epochs": 1_000_000, "steps": 10})), (10, 3));
+    assert_eq!(planned(json!({"steps": 10})), (10, 0));
 }

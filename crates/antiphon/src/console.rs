@@ -151,9 +151,13 @@ impl<'a> RunObserver<'a> {
         Ok(Self { run, console, log, watch, epochs, window: Window::default(), told: now, began: (now, 0) })
     }
 
-    /// Forgets what was logged after the step from which training goes on.
-    pub(crate) fn begin_after(&mut self, step: u64) -> Result<()> {
-        self.log.truncate_after(step)?;
+    /// Forgets what was logged after the checkpoint from which training goes on: `step` steps and the validations up to
+    /// step `validated`. A checkpoint of a validation that was cut short is older than that validation's record.
+    pub(crate) fn begin_after(&mut self, step: u64, validated: u64) -> Result<()> {
+        self.log.retain(|record| {
+            let last = if record["kind"] == "validation" { validated } else { step };
+            record["step"].as_u64().is_none_or(|own| own <= last)
+        })?;
         self.began = (Instant::now(), step);
         if step > 0 {
             self.console.note(&format!("resume   after step {step}"));

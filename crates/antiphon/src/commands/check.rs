@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use antiphon_config::Tree;
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Problem, Result};
 
-use super::{Ending, Sets};
-use crate::experiment::{ExperimentConfig, Loaded};
+use super::{DataFolder, Ending, Sets};
+use crate::experiment::{Experiment, ExperimentConfig, Loaded, length_matters};
 use crate::output::{print, tell};
 
 /// Check configs: print every setting with its origin, and say everything that is wrong
@@ -17,6 +17,8 @@ pub(super) struct Arguments {
     configs: Vec<PathBuf>,
     #[command(flatten)]
     sets: Sets,
+    #[command(flatten)]
+    data: DataFolder,
 }
 
 impl Arguments {
@@ -27,17 +29,10 @@ impl Arguments {
                 Err(error) => wrong.push(error),
                 Ok(tree) => {
                     print(&format!("# {}\n{}", config.display(), tree.seen_by::<ExperimentConfig>().annotated()))?;
-                    match Loaded::from_tree(&tree) {
+                    match self.check(&tree) {
                         Err(error) => wrong.push(error),
-                        Ok(loaded) => {
-                            for warning in &loaded.warnings {
-                                tell(&format!("warning: {}: {warning}", config.display()));
-                            }
-                            print(&format!(
-                                "# {}: no problems; the run is called {}\n",
-                                config.display(),
-                                loaded.name
-                            ))?;
+                        Ok(name) => {
+                            print(&format!("# {}: no problems; the run is called {name}\n", config.display()))?;
                         }
                     }
                 }
@@ -50,4 +45,29 @@ impl Arguments {
         }
         Err::<Ending, Error>(last)
     }
+    /// Tells the warnings of a config, and gives its run's name.
+    fn check(&self, tree: &Tree) -> Result<String> {
+        let loaded = Loaded::from_tree(tree)?;
+        let config = tree.file();
+        let warn = |warning: &str| tell(&format!("warning: {}: {warning}", config.display()));
+        loaded.warnings.iter().for_each(|warning| warn(&warning.to_string()));
+        let name = loaded.name.clone();
+        if length_matters(&loaded.config.train) {
+            match Experiment::open(loaded, &self.data.path()) {
+                Ok(experiment) => experiment.check_length().map_err(|error| place(error, tree))?,
+                Err(error) => warn(&format!("whether the run is longer than its warm-up is not known: {error}")),
+            }
+        }
+        Ok(name)
+    }
+}
+
+/// An error about settings, with the places where these were made.
+fn place(error: Error, tree: &Tree) -> Error {
+    if error.file.is_some() {
+        return error;
+    }
+    let placed = |p: Problem| if p.place.is_empty() { p } else { tree.problem(&p.place, p.message) };
+    let problems = error.problems.into_iter().map(placed);
+    Error::many(tree.file(), problems.collect())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use antiphon_core::{Error, Result, TokenId};
+use antiphon_decode::rename_sources;
 use serde::Serialize;
 
 use super::lines::{Fault, Incoming, Line};
@@ -105,7 +106,7 @@ impl Arguments {
                 // Nobody reads any more.
                 Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
                 Err(Failure::Output(error)) => return Err(Error::io(self.output_name(), "write", &error)),
-                Err(Failure::Model(error)) => return Err(error),
+                Err(Failure::Model(error)) => return Err(error.in_file(self.input_name())),
             }
             if let Some(error) = broken {
                 return Err(error);
@@ -182,9 +183,12 @@ impl Answering<'_> {
     }
 
     fn write(&self, out: &mut dyn Write, json: bool) -> Result<(), Failure> {
-        let sources: Vec<Vec<TokenId>> = self.lines.iter().filter_map(|line| line.ids.clone().ok()).collect();
+        let good = || self.lines.iter().filter_map(|line| Some((line.number, line.ids.as_ref().ok()?)));
+        let sources: Vec<Vec<TokenId>> = good().map(|(_, ids)| ids.clone()).collect();
+        let line = |i: usize| good().nth(i).map_or_else(String::new, |(number, _)| format!("line {number}"));
         let never = AtomicBool::new(false);
-        let answers = self.searcher.answer(&sources, &never, &mut |_| {}).map_err(Failure::Model)?;
+        let answers = self.searcher.answer(&sources, &never, &mut |_| {});
+        let answers = answers.map_err(|error| Failure::Model(rename_sources(error, line)))?;
         let mut answers = answers.unwrap_or_default().into_iter();
         for line in &self.lines {
             let found = if line.ids.is_ok() { answers.next().unwrap_or_default() } else { Vec::new() };

@@ -115,7 +115,7 @@ impl Place {
         }
         start_threads(loaded.config.threads)?;
         let experiment = Experiment::open(loaded, &self.data.path())?;
-        let Found { run, is_new } = self.find(&experiment)?;
+        let Found { run, is_new } = self.find(&experiment, &mut console)?;
         if !is_new {
             if run.is_finished()?
                 && let Some(results) = run.results()?
@@ -177,18 +177,34 @@ impl Place {
     }
 
     /// The run of this experiment, or a new one.
-    fn find(&self, experiment: &Experiment) -> Result<Found> {
+    fn find(&self, experiment: &Experiment, console: &mut Console) -> Result<Found> {
         let (identity, runs) = (&experiment.identity, self.runs.runs());
         let old = match &self.run {
             _ if self.again => None,
             Some(path) => same_experiment(path, &identity.digest()),
             None => runs.find(identity)?,
         };
-        Ok(match (old, &self.run) {
-            (Some(run), _) => Found { run, is_new: false },
-            (None, Some(path)) => Found { run: Runs::create_at(path, identity)?, is_new: true },
-            (None, None) => Found { run: runs.create(identity, self.again)?, is_new: true },
-        })
+        if let Some(run) = old {
+            return Ok(Found { run, is_new: false });
+        }
+        console.status("looking at the corpus");
+        let checked = experiment.check_length();
+        console.clear();
+        checked.map_err(|error| error.in_file(&self.config))?;
+        if !self.again
+            && let Some((sibling, Manifest { threads, .. })) = runs.sibling(identity)?
+        {
+            let (sibling, own) = (sibling.path().display(), identity.threads);
+            console.warn(&format!(
+                "{sibling} is this experiment with `threads = {threads}`, not {own}, which may change the last bits: this is a \
+                 new run; `--set threads={threads}` goes on with that one"
+            ));
+        }
+        let run = match &self.run {
+            Some(path) => Runs::create_at(path, identity)?,
+            None => runs.create(identity, self.again)?,
+        };
+        Ok(Found { run, is_new: true })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use antiphon_core::{Result, Special, StepModel, TokenId};
-use antiphon_decode::{Hypothesis, SearchConfig, Strategy, order_by_length, restore, search_all};
+use antiphon_decode::{Hypothesis, SearchConfig, Strategy, order_by_length, rename_sources, restore, search_all};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,7 @@ impl<'a> Searcher<'a> {
     /// sources have been answered.
     ///
     /// # Errors
-    /// If the model fails.
+    /// If the model fails: with the place in `sources`, as [`rename_sources`] reads it.
     pub fn answer(
         &self,
         sources: &[Vec<TokenId>],
@@ -82,7 +82,8 @@ impl<'a> Searcher<'a> {
                 return Ok(None);
             }
             let batch: Vec<Vec<TokenId>> = places.iter().map(|&i| sources[i].clone()).collect();
-            let found = search_all(self.strategy.as_ref(), self.model, &batch, self.rows, &mut |_| {})?;
+            let found = search_all(self.strategy.as_ref(), self.model, &batch, self.rows, &mut |_| {})
+                .map_err(|error| rename_sources(error, |i| format!("source {}", places[i])))?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
             let done = progress.0;

@@ -17,6 +17,9 @@ use super::config::{EvaluateConfig, LearnFrom, TokenizersConfig};
 use super::evaluation::figures_of_likelihood;
 use super::meaning::figures;
 
+/// A learning rate below this is meant for other schedules than `noam`, whose factor it is.
+const LEAST_FACTOR: f64 = 0.05;
+
 /// The sections that could be read.
 pub(super) struct Sections {
     data: Option<CorpusConfig>,
@@ -176,6 +179,18 @@ impl Sections {
             if train.stop.patience == 0 && train.stop.min_delta != 0.0 {
                 found.add("train.stop.min_delta", "has no effect: `train.stop.patience` is 0");
             }
+            if let ScheduleConfig::Noam(noam) = &train.schedule {
+                let rate = train.optimizer.learning_rate();
+                // The equation's peak, at the end of the warm-up.
+                let peak = rate / ((noam.width * noam.warmup) as f64).sqrt();
+                if rate < LEAST_FACTOR {
+                    let message = format!(
+                        "under `noam` this is a factor, near 1 as a rule; {rate} lets the rate rise to {peak:.1e} and no \
+                         higher: raise it, or take `inverse_sqrt`, whose highest rate it is"
+                    );
+                    found.add("train.optimizer.learning_rate", message);
+                }
+            }
             if let (ScheduleConfig::Noam(noam), Some(model)) = (&train.schedule, &self.model) {
                 let (DecoderConfig::Rnn(decoder) | DecoderConfig::Lstm(decoder) | DecoderConfig::Gru(decoder)) =
                     &model.decoder;
@@ -230,9 +245,13 @@ mod tests {
         search = { kind = \"beam\" }";
 
     fn places(sets: &[&str]) -> Vec<String> {
+        places_in(GOOD, sets)
+    }
+
+    fn places_in(text: &str, sets: &[&str]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.toml");
-        std::fs::write(&file, GOOD).unwrap();
+        std::fs::write(&file, text).unwrap();
         let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
         match Loaded::read(&file, &sets) {
             Ok(loaded) => loaded.warnings.into_iter().map(|w| format!("warning {}", key(&w.place))).collect(),
@@ -286,7 +305,22 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_said() {
         assert_eq!(places(&["train.stop.min_delta=0.1"]), ["warning train.stop.min_delta"]);
-        assert_eq!(places(&["train.schedule={kind='noam',width=7}"]), ["warning train.schedule.width"]);
+        let noam = "train.schedule={kind='noam',width=7}";
+        assert_eq!(
+            places(&[noam, "train.optimizer={kind='adam',learning_rate=1.0}"]),
+            ["warning train.schedule.width"]
+        );
+        assert_eq!(places(&[noam]), ["warning train.optimizer.learning_rate", "warning train.schedule.width"]);
+        assert_eq!(places(&["train.steps=9", "train.schedule={kind='linear',warmup=9}"]), ["train.schedule.warmup"]);
+        // What is inherited beside another kind.
+        assert_eq!(places(&["search.kind=greedy"]), [""; 0]);
+        let inherited = GOOD
+            .replace("model = {}", "model.decoder = { kind = \"gru\", attention = { kind = \"additive\", width = 8 } }")
+            .replace("{ kind = \"beam\" }", "{ kind = \"beam\", width = 3 }");
+        let sets = ["search.kind=greedy", "model.decoder.attention.kind=general"];
+        let expected = ["warning model.decoder.attention.width", "warning search.width"];
+        assert_eq!(places_in(&inherited, &sets), expected);
+        assert_eq!(places(&["search={replace=true,kind='greedy'}"]), [""; 0]);
         assert_eq!(places(&["evaluate.metrics=[]", "evaluate.rows=3"]), ["warning evaluate.rows"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Result};
@@ -85,6 +85,10 @@ impl TrainingBatches {
         Self { dataset, config, order, counts: Mutex::default() }
     }
 
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn plan(&self, epoch: u64) -> Vec<Vec<u32>> {
         plan(self.dataset.lengths(), &self.config, self.order.numbered(epoch))
     }
@@ -92,12 +96,13 @@ impl TrainingBatches {
 
 impl Batches for TrainingBatches {
     fn epoch(&self, epoch: u64, skip: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
-        let plan = self.plan(epoch).split_off(skip);
-        Ok(Box::new(Prefetch::new(Arc::clone(&self.dataset), plan, AHEAD)))
+        let mut plan = self.plan(epoch);
+        self.counts().insert(epoch, plan.len());
+        Ok(Box::new(Prefetch::new(Arc::clone(&self.dataset), plan.split_off(skip), AHEAD)))
     }
 
     fn batches_in(&self, epoch: u64) -> usize {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(epoch).or_insert_with(|| self.plan(epoch).len())
+        let always = self.config.batches(self.dataset.lengths().len());
+        always.unwrap_or_else(|| *self.counts().entry(epoch).or_insert_with(|| self.plan(epoch).len()))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Judged, Result, Score};
 use antiphon_data::{Corpus, Dataset, Example, Prefetch, plan_in_order};
+use antiphon_decode::rename_sources;
 use antiphon_eval::Likelihood;
 use antiphon_kernels::token_scores;
 use antiphon_lab::{Counts, Losses, SplitResults};
@@ -215,7 +216,10 @@ impl<'a> Evaluator<'a> {
         let source = |example: &Example| example.source.clone().unwrap_or_default();
         let sources = self.examples.iter().map(|example| searcher.encode(&source(example)));
         let sources = sources.collect::<Result<Vec<_>>>()?;
-        let Some(answers) = searcher.answer(&sources, stop, progress)? else { return Ok(None) };
+        let lines = |error| rename_sources(error, |i| format!("line {}", self.examples[i].line));
+        let answers = searcher.answer(&sources, stop, progress);
+        let answers = answers.map_err(|error| lines(error).in_file(self.dataset.corpus().path()))?;
+        let Some(answers) = answers else { return Ok(None) };
         let answered = self.examples.iter().zip(answers).map(|(example, answers)| Answered {
             line: example.line,
             source: source(example),

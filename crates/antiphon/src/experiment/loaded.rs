@@ -40,11 +40,21 @@ impl Loaded {
         match whole {
             Ok(config) if problems.is_empty() => {
                 let name = config.name.clone().unwrap_or_else(|| name_of(tree.file()));
-                Ok(Self { config, name, warnings: sections.warnings(tree) })
+                let mut warnings = sections.warnings(tree);
+                warnings.extend(overruled(tree));
+                Ok(Self { config, name, warnings })
             }
             _ => Err(Error::many(tree.file(), problems)),
         }
     }
+}
+
+/// What was inherited and has no effect beside another `kind`. What `replace` dropped was dropped on purpose.
+fn overruled(tree: &Tree) -> Vec<Problem> {
+    let on_purpose = tree.dropped();
+    let dropped = tree.seen_by::<ExperimentConfig>().dropped().into_iter().filter(|key| !on_purpose.contains(key));
+    let message = "has no effect, and is dropped; `replace = true` in its table says that this is meant";
+    dropped.map(|(key, _)| tree.problem(&key, message)).collect()
 }
 
 /// `configs/g2p/quickstart.toml` becomes `g2p-quickstart`; a file elsewhere keeps its stem.

@@ -26,10 +26,12 @@ mod training;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use antiphon_core::Result;
 use antiphon_data::Split;
 use antiphon_lab::{Identity, Results};
+use antiphon_train::{TrainConfig, planned_steps};
 
 use crate::device::thread_count;
 
@@ -57,6 +59,7 @@ pub struct Experiment {
     /// What makes it the same as another.
     pub identity: Identity,
     data_dir: PathBuf,
+    learned: OnceLock<Tokenizers>,
 }
 
 impl Experiment {
@@ -69,7 +72,30 @@ impl Experiment {
         let corpora = Corpora::open(&config.data, data_dir)?;
         let data = digests(&config, &corpora, data_dir)?;
         let identity = identity(&config, name, data);
-        Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf() })
+        Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf(), learned: OnceLock::new() })
+    }
+
+    /// Checks what only the corpus can tell before a run begins: whether it lasts longer than its warm-up, where
+    /// [that is in question](length_matters).
+    ///
+    /// # Errors
+    /// If it does not, or the corpus cannot be used.
+    pub(crate) fn check_length(&self) -> Result<()> {
+        if !length_matters(&self.config.train) {
+            return Ok(());
+        }
+        let training = data::dataset(&self.corpora.train, self.learned()?, &self.config.data)?;
+        let batches = data::TrainingBatches::new(training, self.config.batch.clone(), self.config.seed);
+        planned_steps(&self.config.train, &batches).map(|_| ())
+    }
+
+    /// The tokenizers, learned once.
+    fn learned(&self) -> Result<&Tokenizers> {
+        if let Some(learned) = self.learned.get() {
+            return Ok(learned);
+        }
+        let tokenizers = Tokenizers::learn(&self.config.tokenizer, &self.corpora, &self.data_dir)?;
+        Ok(self.learned.get_or_init(|| tokenizers))
     }
 
     /// Whether those of these splits that there are have their figures.
@@ -96,4 +122,10 @@ fn digests(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Res
     let mut data = corpora.digests(data_dir);
     data.extend(config.tokenizer.digests(data_dir)?);
     Ok(data)
+}
+
+/// Whether the number of steps decides if the run can begin, and is known only from the corpus: with a warm-up, and a length in
+/// epochs.
+pub(crate) fn length_matters(train: &TrainConfig) -> bool {
+    train.epochs.is_some() && train.schedule.warmup() > 0
 }

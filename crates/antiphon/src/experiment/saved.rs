@@ -92,7 +92,7 @@ impl SavedModel {
         let Metadata { name, steps, config, tokenizers, .. } = serde_json::from_str(&text).map_err(foreign)?;
         let tokenizers = Tokenizers::from_saved(&tokenizers)?;
         // The initial parameters are all replaced.
-        let model = config.model.init(tokenizers.vocabularies(), Key::from_seed(0), device)?;
+        let model = config.model.outline(tokenizers.vocabularies(), Key::from_seed(0), device)?;
         Ok(Self { name, config, steps, model: load_model(path, model)?, tokenizers })
     }
 

@@ -63,11 +63,16 @@ impl Experiment {
         let validation = validation.transpose()?.map(|v| v.with_examples(config.evaluate.validation_examples));
 
         let key = Key::from_seed(config.seed).named("parameters");
-        let model = config.model.init(vocabularies, key, &device(config.device))?;
         let digest = self.identity.digest();
         let mut observer = RunObserver::open(run, console, watch, config.train.epochs)?;
         let resume = newest_checkpoint(&run.checkpoints_path(), &mut observer)?;
-        observer.begin_after(resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step))?;
+        let (step, validated) = resume.as_ref().map_or((0, 0), |c| (c.state.step, c.state.validated));
+        observer.begin_after(step, validated)?;
+        let device = device(config.device);
+        let model = match resume {
+            Some(_) => config.model.outline(vocabularies, key, &device)?,
+            None => config.model.init(vocabularies, key, &device)?,
+        };
 
         let objective = |model: &EncoderDecoder, batch: &Batch, key: Key| model.projection(batch, Some(key));
         let mut validate = |model: &EncoderDecoder, _: &Progress| match &validation {
@@ -109,10 +114,10 @@ impl Experiment {
             return Ok(tokenizers);
         }
         console.status("learning the tokenizers");
-        let tokenizers = Tokenizers::learn(&self.config.tokenizer, &self.corpora, &self.data_dir)?;
+        let tokenizers = self.learned()?;
         console.clear();
-        file.write(&tokenizers)?;
-        Ok(tokenizers)
+        file.write(tokenizers)?;
+        Ok(tokenizers.clone())
     }
 }
 
