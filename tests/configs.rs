@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use antiphon::experiment::Interpreter;
 use antiphon::{ExperimentConfig, Loaded};
+use antiphon_lab::sweep::Plan;
 
 fn configs(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -31,6 +33,21 @@ fn every_config_is_valid_and_every_setting_has_an_effect() {
             Err(error) => panic!("{error}"),
             Ok(loaded) => assert!(loaded.warnings.is_empty(), "{}: {:?}", config.display(), loaded.warnings),
         }
+    }
+}
+
+/// Its cells are checked as `sweep` checks them; the data need not be there.
+#[test]
+fn every_sweep_can_begin() {
+    let root = root();
+    let meaning = Interpreter::new(&root.join("data"));
+    let is_sweep = |config: &PathBuf| Loaded::read(config, &[]).unwrap().config.sweep.is_some();
+    let all: Vec<PathBuf> = configs(&root.join("configs")).into_iter().filter(is_sweep).collect();
+    assert!(!all.is_empty());
+    for config in all {
+        let plan = Plan::read(&config, &[], &meaning).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(plan.warnings, [], "{}", config.display());
+        assert_eq!(plan.runs.len(), plan.cells.len() * plan.config.seeds.len(), "{}", config.display());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sweeps: cells, what is found again, what is interrupted, what fails, what is chosen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -318,7 +318,7 @@ mod signals {
         }
     }
 
-    fn lines(run: &PathBuf) -> usize {
+    fn lines(run: &Path) -> usize {
         std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().lines().count()
     }
 
@@ -372,8 +372,8 @@ mod signals {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.rsplit_once(')').is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&parent))
         };
-        let all = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
-        let run = all.filter(of_ours).next().expect("a child");
+        let mut all = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
+        let run = all.find(of_ours).expect("a child");
         send(run, "-KILL");
         let called = ends(child);
         assert!(called.err().contains("failed   1-seed-1: ended by signal 9"), "{}", called.err());

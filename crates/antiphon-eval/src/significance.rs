@@ -365,12 +365,13 @@ mod tests {
     #[test]
     fn several_runs_are_tested_as_one_system() {
         let (a, b) = (system("a", 0.7, 60), system("b", 0.5, 60));
+        let one = std::slice::from_ref::<Vec<Judged>>;
         for metric in metrics() {
             let once = approximate_randomization(&metric, &a, &b, &config(400), KEY).unwrap();
             let over = |first: &[Vec<Judged>], second: &[Vec<Judged>]| {
                 approximate_randomization_over_runs(&metric, first, second, &config(400), KEY)
             };
-            assert_eq!(over(&[a.clone()], &[b.clone()]).unwrap(), once);
+            assert_eq!(over(one(&a), one(&b)).unwrap(), once);
             // Runs that answer alike are no more evidence than one of them.
             let thrice = over(&[a.clone(), a.clone(), a.clone()], &[b.clone(), b.clone(), b.clone()]).unwrap();
             assert!(
@@ -380,7 +381,7 @@ mod tests {
             let two = over(&[a.clone(), b.clone()], &[b.clone(), b.clone()]).unwrap();
             let all = [a.as_slice(), b.as_slice()].concat();
             assert!((two.first - metric.build().score(&all).unwrap().value).abs() < 1e-9, "{metric:?}");
-            assert!(over(&[a.clone()], &[]).is_err() && over(&[a.clone(), a.clone()], &[b.clone()]).is_err());
+            assert!(over(one(&a), &[]).is_err() && over(&[a.clone(), a.clone()], one(&b)).is_err());
             assert!(over(&[a.clone(), a[1..].to_vec()], &[b.clone(), b[1..].to_vec()]).is_err());
         }
     }

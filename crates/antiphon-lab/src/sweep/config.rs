@@ -124,7 +124,7 @@ pub struct RandomConfig {
 }
 
 /// Asynchronous successive halving (Li et al. 2020, *A System for Massively Parallel Hyperparameter Tuning*).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HalvingConfig {
     /// In what the length of a run is measured. The longest a run can be is what the config says there.

@@ -131,8 +131,8 @@ impl Sweep<'_> {
         let states = self.states()?;
         self.tell_states(&states);
         let left: Vec<usize> = (0..states.len()).filter(|&run| self.is_to_run(&states[run])).collect();
-        let ended = match &self.plan.config.halving {
-            Some(halving) => self.climb(&halving.clone())?,
+        let ended = match self.plan.config.halving {
+            Some(halving) => self.climb(halving)?,
             None => self.launch(&left, &["--no-test".into()], states.len())?,
         };
         if let Some(ended) = ended {
@@ -351,7 +351,7 @@ impl Sweep<'_> {
     }
 
     /// Halves until nobody climbs any more.
-    fn climb(&mut self, halving: &HalvingConfig) -> Result<Option<Ended>> {
+    fn climb(&mut self, halving: HalvingConfig) -> Result<Option<Ended>> {
         let Launcher::Local { jobs } = self.launcher else {
             let message =
                 "halving decides while runs are at work, and a job array is fixed before: use `--launcher local`";
@@ -484,7 +484,7 @@ impl Work for Ladder<'_, '_> {
 
     fn next(&mut self) -> Result<Option<Job<Self::What>>> {
         if self.waiting.is_empty()
-            && let Some(climb) = self.ladder.next()
+            && let Some(climb) = self.ladder.next_climb()
         {
             self.waiting.extend(self.sweep.plan.runs_of(climb.cell).map(|run| (climb, run)));
             self.open.insert(climb, (self.waiting.len(), false));

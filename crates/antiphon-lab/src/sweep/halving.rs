@@ -41,7 +41,7 @@ impl Halving {
     }
 
     /// Who climbs next; `None` if nobody can before another report, or all is done.
-    pub fn next(&mut self) -> Option<Climb> {
+    pub fn next_climb(&mut self) -> Option<Climb> {
         let top = self.come.len() - 1;
         let promoted = (0..top).rev().find_map(|rung| self.promotable(rung, self.come[rung].len() / self.eta));
         let next = promoted.or_else(|| self.newcomer()).or_else(|| self.last_resort())?;
@@ -88,7 +88,7 @@ mod tests {
     /// Plays a sweep with one job at a time: who climbed, in order.
     fn play(ladder: &mut Halving, figure: impl Fn(Climb) -> Option<f64>) -> Vec<Climb> {
         let mut climbed = Vec::new();
-        while let Some(climb) = ladder.next() {
+        while let Some(climb) = ladder.next_climb() {
             ladder.report(climb, figure(climb));
             climbed.push(climb);
         }
@@ -135,7 +135,7 @@ mod tests {
         let mut ladder = Halving::new(30, 4, 2);
         let scattered = |c: Climb| ((c.cell * 7919 + c.rung * 31) % 101) as f64;
         let mut come: Vec<Vec<f64>> = vec![Vec::new(); 4];
-        while let Some(climb) = ladder.next() {
+        while let Some(climb) = ladder.next_climb() {
             if climb.rung > 0 {
                 let own = scattered(Climb { rung: climb.rung - 1, ..climb });
                 let better = come[climb.rung - 1].iter().filter(|&&f| f < own).count();
@@ -176,12 +176,12 @@ mod tests {
     #[test]
     fn several_at_once_are_never_the_same() {
         let mut ladder = Halving::new(4, 2, 2);
-        let begun: Vec<Climb> = std::iter::from_fn(|| ladder.next()).collect();
+        let begun: Vec<Climb> = std::iter::from_fn(|| ladder.next_climb()).collect();
         assert_eq!(at(&begun, 0), [0, 1, 2, 3]);
         for &climb in &begun[..2] {
             ladder.report(climb, figure(climb));
         }
-        assert_eq!(ladder.next(), Some(Climb { cell: 1, rung: 1 }));
-        assert_eq!(ladder.next(), None);
+        assert_eq!(ladder.next_climb(), Some(Climb { cell: 1, rung: 1 }));
+        assert_eq!(ladder.next_climb(), None);
     }
 }

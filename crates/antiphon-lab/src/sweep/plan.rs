@@ -8,7 +8,7 @@ use antiphon_core::{Error, Problem, Result};
 use serde_json::Value;
 
 use super::cells::{Cell, cells};
-use super::config::{Budget, SweepConfig, quoted};
+use super::config::{Budget, HalvingConfig, SweepConfig, quoted};
 use super::halving::Halving;
 use crate::identity::Identity;
 
@@ -167,34 +167,35 @@ impl Plan {
             metric,
         };
         let mut problems = plan.metric_problems(&section, &checked);
-        if let Some(halving) = plan.config.halving.clone() {
-            let most = checked.iter().map(|c| c.length(halving.budget)).collect::<Option<Vec<u64>>>();
-            match most.as_deref() {
-                Some([most, rest @ ..]) if rest.iter().all(|other| other == most) => {
-                    plan.rungs = Halving::budgets(halving.least, halving.eta, *most);
-                    if halving.least >= *most {
-                        let message =
-                            format!("must be below `{}` ({most}), got {}", halving.budget.key(), halving.least);
-                        problems.push(section.problem("halving.least", message));
-                    }
-                }
-                _ => {
-                    let message =
-                        format!("set `{0}` to one value: it is the most that a cell trains", halving.budget.key());
-                    problems.push(section.problem("halving.budget", message));
-                }
-            }
-            let late = checked.iter().filter_map(|c| c.validated(halving.budget)).find(|&first| first > halving.least);
-            if let Some(first) = late {
-                let message = format!("cells are judged by a validation, and the first comes only after {first}");
-                problems.push(section.problem("halving.least", message));
-            }
-        }
+        problems.extend(plan.find_rungs(&section, &checked));
         if !problems.is_empty() {
             return Err(Error::many(tree.file(), problems));
         }
         plan.warnings = plan.find_warnings(&section, &checked);
         Ok(plan)
+    }
+
+    /// Finds out how far a run is at each rung, if the sweep halves; gives what is wrong with that.
+    fn find_rungs(&mut self, section: &Tree, checked: &[Checked]) -> Vec<Problem> {
+        let Some(HalvingConfig { budget, least, eta }) = self.config.halving else { return Vec::new() };
+        let mut problems = Vec::new();
+        let mut add = |key: &str, message: String| problems.push(section.problem(key, message));
+        let most = checked.iter().map(|c| c.length(budget)).collect::<Option<Vec<u64>>>();
+        match most.as_deref() {
+            Some([most, rest @ ..]) if rest.iter().all(|other| other == most) => {
+                self.rungs = Halving::budgets(least, eta, *most);
+                if least >= *most {
+                    add("halving.least", format!("must be below `{}` ({most}), got {least}", budget.key()));
+                }
+            }
+            _ => {
+                add("halving.budget", format!("set `{}` to one value: it is the most that a cell trains", budget.key()))
+            }
+        }
+        if let Some(first) = checked.iter().filter_map(|c| c.validated(budget)).find(|&first| first > least) {
+            add("halving.least", format!("cells are judged by a validation, and the first comes only after {first}"));
+        }
+        problems
     }
 
     /// Whether every cell gives the figure by which cells are compared.

@@ -85,6 +85,11 @@ impl Sections {
                 }
             }
         }
+        let over = tree.value().pointer("/sweep/over").and_then(serde_json::Value::as_object);
+        for (key, _) in over.into_iter().flatten().filter(|(_, axis)| axis.is_object() && !axis["kind"].is_string()) {
+            let message = "a dotted key stands in quotes: `\"model.encoder.hidden\" = [64, 128]`";
+            found.add(&format!("sweep.over.{}", serde_json::Value::from(key.as_str())), message);
+        }
         if let Some(sweep) = &self.sweep {
             found.below("sweep", sweep.problems());
         }

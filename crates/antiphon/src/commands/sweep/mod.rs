@@ -90,17 +90,22 @@ impl Arguments {
         };
         let ended = sweep.go()?;
         console.clear();
+        self.tell(&plan, &folder, ended)
+    }
+
+    /// Says how it ended; writes the page and the best config when all is done.
+    fn tell(&self, plan: &Plan, folder: &SweepFolder, ended: Ended) -> Result<Ending> {
         match ended {
             Ended::Done(outcome) => {
-                let page = results::page(&plan, &folder, &outcome)?;
+                let page = results::page(plan, folder, &outcome)?;
                 if let Some(best) = outcome.ranking.first() {
                     write_atomically(
                         folder.path().join("best.toml"),
-                        results::best_config(&plan, &folder, best)?.as_bytes(),
+                        results::best_config(plan, folder, best)?.as_bytes(),
                     )?;
                 }
                 write_atomically(folder.path().join("results.md"), page.as_bytes())?;
-                print(&format!("{page}\n{}", self.next(&folder, !outcome.ranking.is_empty())))?;
+                print(&format!("{page}\n{}", self.next(folder, !outcome.ranking.is_empty())))?;
                 Ok(Ending::Done)
             }
             Ended::Stopped => {
