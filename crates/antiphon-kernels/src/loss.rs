@@ -218,9 +218,10 @@ fn portable_scores<B: Backend>(
     B::float_cat(vec![row(B::float_sum_dim(own, 1)), row(B::float_max_dim(log_p, 1))], 0)
 }
 
-/// Tokens a chunk: about a million logits, and no fewer than 64 rows to keep the products dense.
+/// Tokens a chunk: about four million logits, and no fewer than 256 rows, since each chunk's products pass over the whole
+/// weight.
 fn chunk_rows(vocabulary: usize) -> usize {
-    ((1 << 20) / vocabulary).max(64)
+    ((1 << 22) / vocabulary).max(256)
 }
 
 /// `Σ_v eˣ` with the row's maximum taken off; the row is left as those exponentials. → (maximum, sum)
@@ -344,9 +345,12 @@ impl LossOps for Flex {
             product([m, h, v], &mut ds, to, false, logits, wide, slice(&weight), narrow);
             let d = Strides::transposed(v);
             product([v, h, m], &mut dw, narrow, true, logits, d, rows, narrow);
-            for row in logits.chunks_exact(v) {
-                db.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
-            }
+            const COLUMNS: usize = 512;
+            db.par_chunks_mut(COLUMNS).enumerate().for_each(|(k, sums)| {
+                for row in logits.chunks_exact(v) {
+                    sums.iter_mut().zip(&row[k * COLUMNS..]).for_each(|(sum, d)| *sum += d);
+                }
+            });
         });
         (wrap(vec![loss as f32], [1]), wrap(ds, [n, h]), wrap(dw, [v, h]), wrap(db, [v]))
     }
