@@ -14,6 +14,8 @@
 
 pub mod attention;
 mod blocks;
+#[cfg(feature = "wgpu")]
+mod cube;
 pub mod dropout;
 pub mod feeding;
 mod flex;

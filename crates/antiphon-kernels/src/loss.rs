@@ -11,9 +11,9 @@ use antiphon_core::TokenId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, is_f32, slice, wrap};
@@ -85,7 +85,7 @@ pub fn log_softmax_rows(logits: &mut [f32], bias: &[f32]) {
 }
 
 /// The operation as Burn's backends see it.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait LossOps: Backend {
     /// → `[1]`.
     fn cross_entropy(
@@ -172,19 +172,10 @@ fn portable_logits<B: Backend>(
     (B::float_add(logits, B::float_reshape(bias, Shape::new([1, v]))), v)
 }
 
-/// `[N, V]`: the smoothed targets.
-fn portable_targets<B: Backend>(
-    like: &FloatTensor<B>,
-    targets: &[TokenId],
-    v: usize,
-    smoothing: f32,
-) -> FloatTensor<B> {
-    let smoothing = f64::from(smoothing);
-    let mut q = vec![smoothing / v as f64; targets.len() * v];
-    for (row, &target) in q.chunks_exact_mut(v).zip(targets) {
-        row[target as usize] += 1.0 - smoothing;
-    }
-    B::float_from_data(TensorData::new(q, [targets.len(), v]).convert_dtype(like.dtype()), &like.device())
+/// `[N, 1]`: the targets as indices of a row.
+fn portable_indices<B: Backend>(targets: &[TokenId], like: &FloatTensor<B>) -> IntTensor<B> {
+    let indices: Vec<i32> = targets.iter().map(|&target| target as i32).collect();
+    B::int_from_data(TensorData::new(indices, [targets.len(), 1]), &like.device())
 }
 
 fn portable_gradients<B: Backend>(
@@ -195,10 +186,16 @@ fn portable_gradients<B: Backend>(
     smoothing: f32,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (logits, v) = portable_logits::<B>(states.clone(), weight.clone(), bias);
-    let q = portable_targets::<B>(&logits, targets, v, smoothing);
+    let own = portable_indices::<B>(targets, &logits);
+    let (sharp, even) = (1.0 - f64::from(smoothing), f64::from(smoothing) / v as f64);
+    let (device, dtype) = (logits.device(), logits.dtype());
     let log_p = B::log_softmax(logits, 1);
-    let loss = B::float_neg(B::float_sum(B::float_mul(q.clone(), log_p.clone())));
-    let d = B::float_sub(B::float_exp(log_p), q);
+    let total = |t: FloatTensor<B>, by: f64| B::float_mul_scalar(B::float_sum(t), by.into());
+    let picked = B::float_gather(1, log_p.clone(), own.clone());
+    let loss = B::float_neg(B::float_add(total(picked, sharp), total(log_p.clone(), even)));
+    let d = B::float_add_scalar(B::float_exp(log_p), (-even).into());
+    let excess = B::float_full(Shape::new([targets.len(), 1]), (-sharp).into(), &device, dtype.into());
+    let d = B::float_scatter(1, d, own, excess, IndexingUpdateOp::Add);
     let dw = B::float_matmul(B::float_transpose(d.clone()), states);
     let db = B::float_reshape(B::float_sum_dim(d.clone(), 0), Shape::new([v]));
     (B::float_reshape(loss, Shape::new([1])), B::float_matmul(d, weight), dw, db)
@@ -211,11 +208,11 @@ fn portable_scores<B: Backend>(
     targets: &[TokenId],
 ) -> FloatTensor<B> {
     let n = targets.len();
-    let (logits, v) = portable_logits::<B>(states, weight, bias);
+    let (logits, _) = portable_logits::<B>(states, weight, bias);
+    let own = portable_indices::<B>(targets, &logits);
     let log_p = B::log_softmax(logits, 1);
-    let own = B::float_mul(portable_targets::<B>(&log_p, targets, v, 0.0), log_p.clone());
     let row = |t| B::float_reshape(t, Shape::new([1, n]));
-    B::float_cat(vec![row(B::float_sum_dim(own, 1)), row(B::float_max_dim(log_p, 1))], 0)
+    B::float_cat(vec![row(B::float_gather(1, log_p.clone(), own)), row(B::float_max_dim(log_p, 1))], 0)
 }
 
 /// Tokens a chunk: about four million logits, and no fewer than 256 rows, since each chunk's products pass over the whole

@@ -20,7 +20,7 @@ pub fn tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// The operation as Burn's backends see it.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait TanhOps: Backend {
     fn tanh_of(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_tanh(x)

@@ -136,7 +136,7 @@ pub fn square_sum(tensor: Tensor<1>) -> Tensor<1> {
 }
 
 /// The backend operations behind [`update`] and [`square_sum`].
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"))]
 pub trait UpdateOps: Backend {
     /// One step of a rule without state.
     fn update_stateless(

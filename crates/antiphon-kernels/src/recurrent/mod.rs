@@ -145,7 +145,7 @@ pub fn recurrent(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, state: Tensor
 ///
 /// `forward` returns the packed output and what `backward` needs: the activated gates `[B, T, G·H]`, and the cells (LSTM)
 /// or the products inside the reset gate (GRU) `[B, T, H]`; both are one-element dummies where nothing is to be saved.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) trait RecurrentOps: Backend {
     /// The packed output alone.

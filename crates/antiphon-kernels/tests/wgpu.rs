@@ -1,0 +1,133 @@
+//! Every operation on a GPU, or on a driver that plays one, beside the CPU.
+//!
+//! On Debian, `mesa-vulkan-drivers` brings such a driver. Its first call of each kernel compiles a shader.
+
+use antiphon_core::random::Key;
+use antiphon_kernels::update::{Rule, Step, square_sum, update};
+use antiphon_kernels::{Cell, Projection, Recurrence, cross_entropy, dropout, recurrent, tanh, token_scores};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// What may differ: the CPU sums in another order and with other exponentials, the GPU in single precision throughout.
+const TOLERANCE: f32 = 2e-5;
+
+/// Named arrays of numbers.
+type Found = Vec<(String, Vec<f32>)>;
+
+fn given<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+    let key = Key::from_seed(7).named(name);
+    let n: usize = dims.iter().product();
+    let values: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.7).collect();
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+fn leaf<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+    given(name, dims, device).require_grad()
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("numbers")
+}
+
+/// Any loss that uses all numbers of a tensor, each with another weight.
+fn loss_of<const D: usize>(y: Tensor<D>) -> Tensor<1> {
+    let weights = given("weights", y.dims(), &y.device().inner());
+    (y.clone() * y * weights).sum()
+}
+
+fn recurrent_layers(device: &Device, found: &mut Found) {
+    let [b, t, h] = [5, 4, 6];
+    for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
+        for (reverse, lengths) in [(false, None), (true, Some([4, 0, 2, 1, 3].into()))] {
+            let x = leaf("x", [b, t, cell.gates() * h], device);
+            let weight = leaf("weight", [h, cell.gates() * h], device);
+            let bias = leaf("bias", [cell.biases() * h], device);
+            let state = leaf("state", [b, cell.states() * h], device);
+            let run = Recurrence { cell, reverse, lengths };
+            let out = recurrent(x.clone(), weight.clone(), bias.clone(), state.clone(), &run);
+            let (sequence, last) = (out.sequence(), out.state());
+            let gradients = (loss_of(sequence.clone()) + loss_of(last.clone())).backward();
+            let name = |part: &str| format!("{cell:?}, reverse {reverse}: {part}");
+            found.push((name("sequence"), numbers(sequence.inner())));
+            found.push((name("state"), numbers(last.inner())));
+            found.push((name("gradient of x"), numbers(x.grad(&gradients).unwrap())));
+            found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
+            found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
+            found.push((name("gradient of the state"), numbers(state.grad(&gradients).unwrap())));
+        }
+    }
+}
+
+fn losses(device: &Device, found: &mut Found) {
+    let (states, weight, bias) = (leaf("s", [7, 5], device), leaf("w", [11, 5], device), leaf("b", [11], device));
+    let targets = vec![0, 10, 3, 3, 7, 1, 9];
+    let projection = Projection { states: states.clone(), weight: weight.clone(), bias: Some(bias.clone()), targets };
+    let scores = token_scores(projection.clone());
+    found.push(("log-probabilities".into(), scores.log_probs));
+    found.push(("right tokens".into(), scores.correct.into_iter().map(f32::from).collect()));
+    for smoothing in [0.0, 0.1] {
+        let loss = cross_entropy(projection.clone(), smoothing);
+        let gradients = loss.clone().backward();
+        let name = |part: &str| format!("loss with smoothing {smoothing}: {part}");
+        found.push((name("value"), numbers(loss.inner())));
+        found.push((name("gradient of the states"), numbers(states.grad(&gradients).unwrap())));
+        found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
+        found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
+    }
+}
+
+fn elementwise(device: &Device, found: &mut Found) {
+    let x = leaf("elements", [9, 4], device);
+    let y = dropout(tanh(x.clone()), 0.25, Key::from_seed(1));
+    let gradients = loss_of(y.clone()).backward();
+    found.push(("tanh and dropout".into(), numbers(y.inner())));
+    found.push(("tanh and dropout: gradient".into(), numbers(x.grad(&gradients).unwrap())));
+}
+
+fn updates(device: &Device, found: &mut Found) {
+    let step = Step { rate: 0.1, scale: 0.5, l1: 0.01, l2: 0.02 };
+    let (decay, epsilon, momentum) = (0.9, 1e-7, 0.5);
+    let (beta1, beta2, correction1, correction2) = (0.9, 0.999, 0.1, 0.001);
+    for rule in [
+        Rule::Sgd,
+        Rule::Momentum { momentum, nesterov: true },
+        Rule::RmsProp { decay, epsilon },
+        Rule::RmsPropMomentum { decay, epsilon, momentum },
+        Rule::Adam { beta1, beta2, epsilon, correction1, correction2, weight_decay: 0.01 },
+    ] {
+        let mut state = vec![Tensor::<1>::zeros([40], device); rule.slots()];
+        let mut parameter = given("parameter", [40], device);
+        for gradient in ["first gradient", "second gradient"] {
+            parameter = update(parameter, given(gradient, [40], device), &mut state, rule, step);
+        }
+        found.push((format!("{rule:?}"), numbers(parameter)));
+        found.extend(state.into_iter().enumerate().map(|(k, slot)| (format!("{rule:?}, slot {k}"), numbers(slot))));
+    }
+    found.push(("sum of squares".into(), numbers(square_sum(given("squares", [1000], device)))));
+}
+
+fn everything(device: &Device) -> Found {
+    let (mut found, learning) = (Found::new(), device.clone().autodiff());
+    recurrent_layers(&learning, &mut found);
+    losses(&learning, &mut found);
+    elementwise(&learning, &mut found);
+    updates(device, &mut found);
+    found
+}
+
+#[test]
+#[ignore = "slow"]
+fn the_gpu_computes_what_the_cpu_computes() {
+    let gpu = match Device::wgpu_options().init() {
+        Ok(gpu) => gpu,
+        Err(error) => return eprintln!("not tested: there is no GPU, and no driver that plays one ({error})"),
+    };
+    let (theirs, ours) = (everything(&gpu), everything(&Device::flex()));
+    assert_eq!(theirs.len(), ours.len());
+    for ((name, theirs), (same, ours)) in theirs.iter().zip(&ours) {
+        assert_eq!((name, theirs.len()), (same, ours.len()));
+        let scale = ours.iter().fold(1.0_f32, |most, v| most.max(v.abs()));
+        for (i, (a, b)) in theirs.iter().zip(ours).enumerate() {
+            assert!((a - b).abs() <= TOLERANCE * scale, "{name}, element {i}: {a} on the GPU, {b} on the CPU");
+        }
+    }
+}
