@@ -23,8 +23,23 @@ fn cargo(task: &str) -> Command {
     command
 }
 
+/// The cargo features of the program that are wanted beyond the default ones: `wgpu`, `dashboard`.
+#[derive(Debug, Clone, PartialEq, Default, clap::Args)]
+pub(crate) struct Features {
+    /// Build the program with these cargo features: wgpu, dashboard
+    #[arg(long = "features", global = true, value_name = "FEATURES", value_delimiter = ',')]
+    names: Vec<String>,
+}
+
+impl Features {
+    /// The words that tell cargo.
+    pub(crate) fn words(&self) -> Vec<String> {
+        if self.names.is_empty() { Vec::new() } else { vec!["--features".into(), self.names.join(",")] }
+    }
+}
+
 /// Calls `cargo TASK WORDS…` on the terminal. Its failure is ours.
-pub(crate) fn call(task: &str, words: &[&str], environment: &[(&str, &str)]) -> Outcome {
+pub(crate) fn call(task: &str, words: &[String], environment: &[(&str, &str)]) -> Outcome {
     let status = cargo(task).args(words).envs(environment.iter().copied()).status();
     Stop::unless_success(status.map_err(|e| Error::new(format!("cannot start cargo: {e}")))?)
 }
@@ -39,9 +54,10 @@ pub(crate) struct Built {
 }
 
 /// Builds `antiphon`, with cargo's progress on the terminal.
-pub(crate) fn build() -> Outcome<Built> {
+pub(crate) fn build(features: &Features) -> Outcome<Built> {
     let mut command = cargo("build");
-    command.args(["--package", "antiphon", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
+    command.args(["--package", "antiphon", "--message-format=json-render-diagnostics"]).args(features.words());
+    command.stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|e| Error::new(format!("cannot start cargo: {e}")))?;
     let mut built = Built::default();
     if let Some(messages) = child.stdout.take() {

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that must hold before a change goes in.
 
-use crate::cargo;
+use crate::cargo::{self, Features};
 use crate::stop::Outcome;
 use crate::test;
 
@@ -12,8 +12,10 @@ pub(crate) struct Arguments {
     pub(crate) slow: bool,
 }
 
-pub(crate) fn ci(arguments: &Arguments) -> Outcome {
-    cargo::call("fmt", &["--all", "--check"], &[])?;
-    cargo::call("clippy", &["--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
-    test::test(&test::Arguments { slow: arguments.slow, filter: Vec::new() })
+pub(crate) fn ci(arguments: &Arguments, features: &Features) -> Outcome {
+    cargo::call("fmt", &["--all", "--check"].map(String::from), &[])?;
+    let lints = ["--workspace", "--all-targets"].map(String::from).into_iter().chain(features.words());
+    let lints: Vec<String> = lints.chain(["--", "-D", "warnings"].map(String::from)).collect();
+    cargo::call("clippy", &lints, &[])?;
+    test::test(&test::Arguments { slow: arguments.slow, filter: Vec::new() }, features)
 }

@@ -18,8 +18,9 @@ mod test;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgMatches, Command, FromArgMatches, Subcommand, value_parser};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand, value_parser};
 
+use crate::cargo::Features;
 use crate::stop::{Outcome, Stop};
 
 /// What this program does itself.
@@ -62,11 +63,14 @@ fn command_line() -> Command {
         Command::new(name).about(about).disable_help_flag(true).arg(words)
     });
     let command = Task::augment_subcommands(Command::new("cargo xtask").bin_name("cargo xtask")).subcommands(passed_on);
-    let command = command.about("Build what is needed, then run experiments, tests and checks").after_help(AFTER_HELP);
+    let command = Features::augment_args(command)
+        .about("Build what is needed, then run experiments, tests and checks")
+        .after_help(AFTER_HELP);
     command.subcommand_required(true).arg_required_else_help(true)
 }
 
 fn perform(matches: &ArgMatches) -> Outcome {
+    let features = Features::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
     if let Some((name, passed)) = matches.subcommand()
         && PASSED_ON.iter().any(|(known, _)| *known == name)
     {
@@ -75,15 +79,15 @@ fn perform(matches: &ArgMatches) -> Outcome {
         // Before the build: a config that cannot be read should not cost minutes.
         let needs =
             if ["sweep", "reproduce"].contains(&name) { data::Needs::of(&words)? } else { data::Needs::default() };
-        let program = program::Program::build()?;
+        let program = program::Program::build(&features)?;
         needs.prepare(&program)?;
         return program.become_it(words);
     }
     match Task::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
-        Task::Run(arguments) => run::run(&arguments),
-        Task::Test(arguments) => test::test(&arguments),
+        Task::Run(arguments) => run::run(&arguments, &features),
+        Task::Test(arguments) => test::test(&arguments, &features),
         Task::Bench(arguments) => bench::bench(&arguments),
-        Task::Ci(arguments) => ci::ci(&arguments),
+        Task::Ci(arguments) => ci::ci(&arguments, &features),
         Task::Results(arguments) => results::results(&arguments),
     }
 }
@@ -184,6 +188,24 @@ mod tests {
             assert_eq!(name, expected[0]);
             assert_eq!(words, expected[1..], "{line}");
         }
+    }
+
+    #[test]
+    fn features_go_to_cargo_from_anywhere_before_the_programs_own_words() {
+        let of = |line: &str| Features::from_arg_matches(&parse(line).unwrap()).unwrap().words();
+        assert_eq!(of("run a.toml"), Vec::<String>::new());
+        for line in [
+            "--features wgpu,dashboard predict m",
+            "predict --features wgpu,dashboard m --device wgpu",
+            "run --features wgpu --features dashboard a.toml -- --dashboard",
+            "run a.toml --features wgpu,dashboard",
+            "test --slow --features wgpu,dashboard",
+        ] {
+            assert_eq!(of(line), ["--features", "wgpu,dashboard"], "{line}");
+        }
+        let matches = parse("predict --features wgpu m --device wgpu").unwrap();
+        let words: Vec<_> = matches.subcommand().unwrap().1.get_many::<OsString>("words").unwrap().collect();
+        assert_eq!(words, ["m", "--device", "wgpu"]);
     }
 
     #[test]

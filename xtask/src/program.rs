@@ -7,7 +7,7 @@ use std::process::Command;
 use antiphon_core::Error;
 use antiphon_lab::REVISION_VARIABLE;
 
-use crate::cargo;
+use crate::cargo::{self, Features};
 use crate::stop::{Outcome, Stop};
 
 /// The program, up to date.
@@ -18,8 +18,8 @@ pub(crate) struct Program {
 
 impl Program {
     /// Builds it, if anything changed.
-    pub(crate) fn build() -> Outcome<Self> {
-        let path = cargo::build()?.program;
+    pub(crate) fn build(features: &Features) -> Outcome<Self> {
+        let path = cargo::build(features)?.program;
         Ok(Self { path: path.ok_or_else(|| Stop::Failed("cargo built no program called antiphon".into()))? })
     }
 

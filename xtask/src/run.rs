@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::cargo::Features;
 use crate::data::{Needs, Recipe};
 use crate::program::Program;
 use crate::stop::Outcome;
@@ -47,10 +48,10 @@ impl Arguments {
     }
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments, features: &Features) -> Outcome {
     // Before the build: a config that cannot be read should not cost minutes.
     let needs = Needs::new(Recipe::of(&arguments.config, &arguments.set)?, arguments.data_dir.clone());
-    let program = Program::build()?;
+    let program = Program::build(features)?;
     needs.prepare(&program)?;
     program.become_it(arguments.words())
 }

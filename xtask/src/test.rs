@@ -1,12 +1,12 @@
 //! `cargo xtask test`: all tests, and the promise that Burn is built once.
 
-use crate::cargo;
+use crate::cargo::{self, Features};
 use crate::stop::{Outcome, Stop};
 
 /// Run all tests, then make sure that building the program compiles no part of Burn again
 #[derive(Debug, PartialEq, clap::Args)]
 pub(crate) struct Arguments {
-    /// Also run the tests that take minutes (sets ANTIPHON_SLOW=1)
+    /// Also run the tests that take minutes: those that are ignored, and those that ask for ANTIPHON_SLOW=1
     #[arg(long)]
     pub(crate) slow: bool,
     /// Only tests whose names contain one of these
@@ -14,13 +14,19 @@ pub(crate) struct Arguments {
     pub(crate) filter: Vec<String>,
 }
 
-pub(crate) fn test(arguments: &Arguments) -> Outcome {
-    let filter: Vec<&str> = arguments.filter.iter().map(String::as_str).collect();
-    let (slow, environment) =
-        if arguments.slow { (ALL_BUT_NETWORK, [("ANTIPHON_SLOW", "1")].as_slice()) } else { Default::default() };
-    let words = [["--workspace", "--"].as_slice(), slow, &filter].concat();
-    cargo::call("test", &words, environment)?;
-    built_once(&cargo::build()?.compiled)
+impl Arguments {
+    /// The words for cargo.
+    fn words(&self, features: &Features) -> Vec<String> {
+        let slow = if self.slow { ALL_BUT_NETWORK } else { &[] };
+        let words = ["--workspace".to_string()].into_iter().chain(features.words()).chain(["--".into()]);
+        words.chain(slow.iter().map(|&word| word.into())).chain(self.filter.iter().cloned()).collect()
+    }
+}
+
+pub(crate) fn test(arguments: &Arguments, features: &Features) -> Outcome {
+    let environment = if arguments.slow { [("ANTIPHON_SLOW", "1")].as_slice() } else { &[] };
+    cargo::call("test", &arguments.words(features), environment)?;
+    built_once(&cargo::build(features)?.compiled)
 }
 
 /// Tests that are ignored because they are slow, but not the one that needs a registry.
@@ -40,6 +46,14 @@ fn built_once(compiled: &[String]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_tests_are_asked_for() {
+        let arguments = |slow| Arguments { slow, filter: vec!["beam".into()] };
+        let features = Features::default();
+        assert_eq!(arguments(false).words(&features), ["--workspace", "--", "beam"]);
+        assert_eq!(arguments(true).words(&features), ["--workspace", "--", "--include-ignored", "beam"]);
+    }
 
     #[test]
     fn burn_must_not_be_compiled_twice() {
