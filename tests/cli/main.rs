@@ -1,6 +1,7 @@
 //! The command line, from outside: the program is started on a small corpus in a folder of its own.
 
 mod broken;
+mod dashboard;
 mod data;
 #[cfg(unix)]
 mod full_disk;
@@ -15,3 +16,4 @@ mod reproduce;
 mod resume;
 mod runs;
 mod sweep;
+mod wgpu;

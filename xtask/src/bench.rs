@@ -67,6 +67,7 @@ fn measure(arguments: &Arguments) -> Outcome<PathBuf> {
     for figures in figures_below(&home) {
         std::fs::remove_file(&figures).map_err(|e| Error::new(format!("cannot remove: {e}")).in_file(&figures))?;
     }
+    let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
     cargo::call("bench", &words, &[("CRITERION_HOME", &home.to_string_lossy())])?;
     Ok(home)
 }

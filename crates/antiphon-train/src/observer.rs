@@ -15,6 +15,8 @@ pub struct StepReport {
     pub total_steps: u64,
     /// Its epoch, from 0.
     pub epoch: u64,
+    /// The batches of this epoch.
+    pub batches: u64,
     /// The batches of this epoch that are done.
     pub batches_done: u64,
     /// The training loss in nats per real target token, label smoothing and dropout included, penalties not.

@@ -389,6 +389,7 @@ impl<M: Module> Training<'_, M> {
             step: state.step + 1,
             total_steps,
             epoch: state.epoch,
+            batches: in_epoch,
             batches_done: end,
             loss: losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / tokens as f64,
             learning_rate: rate,

@@ -314,7 +314,7 @@ fn a_run_learns_and_returns_its_best_model() {
     let (first, last) = (&outside.reports[0], outside.reports.last().unwrap());
     assert!((first.loss - (V as f64).ln()).abs() < 0.5, "{first:?}");
     assert!(last.loss < 0.7 * first.loss, "{last:?}");
-    assert_eq!((last.step, last.total_steps, last.epoch, last.batches_done), (280, 280, 39, 7));
+    assert_eq!((last.step, last.total_steps, last.epoch, last.batches_done, last.batches), (280, 280, 39, 7, 7));
 
     let loss = |model: &Bigram| judge(model).values["loss"];
     let best = outcome.state.best.unwrap();

@@ -1,4 +1,5 @@
-//! What a person sees while the machine works: a bar on a terminal, else a line now and then; all on the standard error.
+//! What a person sees while the machine works: a bar on a terminal, else a line now and then, all on the standard
+//! error; or a training's dashboard.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -11,6 +12,7 @@ use antiphon_train::{Observer, StepReport, ValidationReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::dashboard::Dashboard;
 use crate::output::tell;
 
 /// How often a line is written where there is no terminal.
@@ -21,6 +23,9 @@ const BAR_EVERY: Duration = Duration::from_millis(500);
 /// The standard error.
 pub(crate) struct Console {
     bar: Option<ProgressBar>,
+    dashboard: Option<Dashboard>,
+    /// Lines that wait for the dashboard to give the terminal back.
+    held: Vec<String>,
     terminal: bool,
     quiet: bool,
     last_line: Instant,
@@ -30,7 +35,26 @@ impl Console {
     /// `quiet`: only warnings.
     pub(crate) fn new(quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { bar: None, terminal, quiet, last_line: Instant::now() }
+        Self { bar: None, dashboard: None, held: Vec::new(), terminal, quiet, last_line: Instant::now() }
+    }
+
+    /// Shows the training on a dashboard.
+    pub(crate) fn set_dashboard(&mut self, dashboard: Dashboard) {
+        self.dashboard = Some(dashboard);
+    }
+
+    /// The dashboard, unless there is none or its user has closed it.
+    fn dashboard(&mut self) -> Option<&mut Dashboard> {
+        if self.dashboard.as_ref().is_some_and(Dashboard::is_closed) {
+            self.close_dashboard();
+        }
+        self.dashboard.as_mut()
+    }
+
+    /// Takes the dashboard away and says what it kept us from saying.
+    fn close_dashboard(&mut self) {
+        self.dashboard = None;
+        self.held.drain(..).for_each(|line| tell(&line));
     }
 
     /// A line that stays.
@@ -46,6 +70,10 @@ impl Console {
     }
 
     fn line(&mut self, line: &str) {
+        if self.dashboard().is_some_and(|dashboard| dashboard.is_shown()) {
+            self.held.push(line.to_owned());
+            return;
+        }
         match &self.bar {
             Some(bar) => bar.suspend(|| tell(line)),
             None => tell(line),
@@ -106,6 +134,7 @@ impl Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
+        self.close_dashboard();
         self.clear();
     }
 }
@@ -167,6 +196,7 @@ impl<'a> RunObserver<'a> {
 
     /// The training is over.
     pub(crate) fn finish(self) {
+        self.console.close_dashboard();
         self.console.clear();
     }
 
@@ -201,6 +231,10 @@ impl Observer for RunObserver<'_> {
     fn step(&mut self, report: &StepReport) -> Result<()> {
         let &StepReport { step, epoch, loss, learning_rate, gradient_norm, tokens, seconds, .. } = report;
         self.log.append(&Record::Step { step, epoch, loss, learning_rate, gradient_norm, tokens, seconds })?;
+        if let Some(dashboard) = self.console.dashboard() {
+            dashboard.step(report);
+            return Ok(());
+        }
         self.window.nats += loss * tokens as f64;
         self.window.tokens += tokens;
         self.window.seconds += seconds;
@@ -214,6 +248,9 @@ impl Observer for RunObserver<'_> {
         let ValidationReport { step, epoch, validation, best, seconds, .. } = report;
         let (&step, &epoch, &best, &seconds) = (step, epoch, best, seconds);
         self.log.append(&Record::Validation { step, epoch, values: &validation.values, best, seconds })?;
+        if let Some(dashboard) = self.console.dashboard() {
+            dashboard.validation(report);
+        }
         let values = validation.values.iter().map(|(name, value)| format!("{name} {value:.4}"));
         let values: Vec<String> = values.collect();
         let best = if best { "  best so far" } else { "" };

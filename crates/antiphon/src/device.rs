@@ -6,12 +6,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where tensors live.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum DeviceConfig {
     /// Burn's pure-Rust CPU backend.
     #[default]
     Flex,
+    /// A GPU, through Vulkan, Metal or DirectX; needs the cargo feature `wgpu`.
+    Wgpu,
 }
 
 impl DeviceConfig {
@@ -19,18 +22,59 @@ impl DeviceConfig {
     pub const fn name(self) -> &'static str {
         match self {
             DeviceConfig::Flex => "flex",
+            DeviceConfig::Wgpu => "wgpu",
         }
     }
 }
 
-/// The device that a config names, without autodiff.
-pub(crate) fn device(config: DeviceConfig) -> Device {
+/// The device that a config names, without autodiff. The first call starts it.
+///
+/// # Errors
+/// If this build does not have it, or the machine has none.
+pub(crate) fn device(config: DeviceConfig) -> Result<Device> {
     match config {
         DeviceConfig::Flex => {
             antiphon_kernels::keep_freed_memory();
-            Device::flex()
+            Ok(Device::flex())
         }
+        DeviceConfig::Wgpu => gpu().map_err(|error| error.at("device")),
     }
+}
+
+/// The best adapter that the graphics drivers offer; `CUBECL_WGPU_DEFAULT_DEVICE` names another.
+#[cfg(feature = "wgpu")]
+fn gpu() -> Result<Device> {
+    use std::sync::OnceLock;
+    // Burn starts an adapter once in a process.
+    static STARTED: OnceLock<Result<Device>> = OnceLock::new();
+    let start = || {
+        let none = "no GPU can be used: install its driver (for Vulkan, on most systems), or compute with `flex`";
+        Device::wgpu_options().init().map_err(|error| Error::new(format!("{none} ({error})")))
+    };
+    STARTED.get_or_init(start).clone()
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn gpu() -> Result<Device> {
+    Err(crate::feature::missing("`wgpu`", "wgpu"))
+}
+
+/// Starts the device that a config names; → what it calls itself, where several devices would answer to that name.
+///
+/// # Errors
+/// As [`device`].
+pub(crate) fn start_device(config: DeviceConfig) -> Result<Option<String>> {
+    Ok(name_of(&device(config)?))
+}
+
+#[cfg(feature = "wgpu")]
+fn name_of(device: &Device) -> Option<String> {
+    device.identity().map(|identity| identity.name)
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn name_of(_: &Device) -> Option<String> {
+    None
 }
 
 /// How many threads compute: as many as asked for, or as the machine has cores for us.

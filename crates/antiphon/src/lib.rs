@@ -11,8 +11,10 @@
 
 pub mod commands;
 mod console;
+mod dashboard;
 mod device;
 pub mod experiment;
+mod feature;
 mod interrupt;
 mod output;
 

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use super::page::write_page;
 use super::target::Target;
-use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
+use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
 use crate::device::start_threads;
 use crate::experiment::{Evaluator, SavedModel, named};
@@ -19,7 +19,7 @@ use crate::output::print;
 
 /// Measure a run or a model on a split
 ///
-/// With the run's own settings, data and references, its results are also written to its folder.
+/// With the run's own settings, data, device and references, its results are also written to its folder.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
@@ -35,6 +35,8 @@ pub(super) struct Arguments {
     sets: Sets,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: OnDevice,
     #[command(flatten)]
     data: DataFolder,
     #[command(flatten)]
@@ -64,11 +66,17 @@ impl Arguments {
         let mut console = Console::new(self.quiet);
         start_threads(self.threads.threads.map(usize::from))?;
         let target = Target::find(&self.what, &self.sets.set, &self.runs.runs())?;
-        let saved = target.open()?;
+        let saved = target.open(self.device.device)?;
         let (split, data_dir) = (self.split.split(), self.data.path());
         let corpus = Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?);
         let run = target.run.as_ref().filter(|_| target.sets.is_empty() && self.references.is_empty());
+        let trained_on = saved.config.device;
         let run = match run {
+            Some(run) if trained_on != self.device.device => {
+                let (run, device) = (run.path().display(), trained_on.name());
+                console.warn(&format!("{run}: its results are of --device {device} and stay as they are"));
+                None
+            }
             Some(run) if is_of_the_run(&corpus, &data_dir, run, &mut console)? => Some(run),
             _ => None,
         };

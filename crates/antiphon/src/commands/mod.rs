@@ -26,6 +26,7 @@ use antiphon_core::Result;
 use antiphon_lab::{Run, Runs};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::device::DeviceConfig;
 use crate::{interrupt, output};
 
 /// Recurrent encoder-decoder language models: one config is one experiment
@@ -121,6 +122,14 @@ struct Threads {
     threads: Option<u16>,
 }
 
+/// Where a trained model computes.
+#[derive(Debug, Args)]
+struct OnDevice {
+    /// Where tensors live, wherever the model was trained
+    #[arg(long, value_name = "DEVICE", value_enum, default_value_t)]
+    device: DeviceConfig,
+}
+
 /// The folder of data sets.
 #[derive(Debug, Args)]
 struct DataFolder {
@@ -172,6 +181,8 @@ mod tests {
             "antiphon run",
             "antiphon run a.toml --set seed",
             "antiphon run a.toml --threads 0",
+            "antiphon run a.toml --device gpu",
+            "antiphon run a.toml --dashboard --quiet",
             "antiphon evaluate r --split train",
             "antiphon predict m --n-best 0",
             "antiphon compare",

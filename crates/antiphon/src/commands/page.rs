@@ -77,7 +77,7 @@ fn found_in(run: &Run) -> Result<Findings> {
     for split in ["validation", "test"] {
         let answers = read_answers(&run.predictions_path(split))?;
         if !answers.is_empty() {
-            return findings(split, &answers, &SavedModel::read(&path, &device(DeviceConfig::default()))?);
+            return findings(split, &answers, &SavedModel::read(&path, &device(DeviceConfig::default())?)?);
         }
     }
     Ok(Findings::default())

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::lines::{Fault, Incoming, Line};
 use super::target::Target;
-use super::{Ending, RunsFolder, Sets, Threads};
+use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::{Answer, Searcher};
 use crate::output::tell;
@@ -50,6 +50,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
+    device: OnDevice,
+    #[command(flatten)]
     runs: RunsFolder,
 }
 
@@ -65,7 +67,7 @@ struct Answered<'a> {
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         start_threads(self.threads.threads.map(usize::from))?;
-        let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs())?.open()?;
+        let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs())?.open(self.device.device)?;
         let mut search = saved.config.search.clone();
         if let Some(n) = self.n_best {
             search = search.with_n_best(n).map_err(|error| error.at("--n-best"))?;

@@ -1,6 +1,7 @@
 //! `antiphon run` and `antiphon train`: an experiment in its folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::Result;
@@ -11,7 +12,8 @@ use antiphon_train::Pause;
 use super::page::write_page;
 use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
-use crate::device::{device, start_threads};
+use crate::dashboard::Dashboard;
+use crate::device::{DeviceConfig, device, start_device, start_threads};
 use crate::experiment::{Evaluation, Evaluator, Experiment, Loaded, SavedModel, Trained};
 use crate::interrupt::stop_flag;
 use crate::output::{print, program, shell, tell};
@@ -57,6 +59,12 @@ struct Place {
     runs: RunsFolder,
     #[command(flatten)]
     pause: PauseArguments,
+    /// Where tensors live [default: what the config says]
+    #[arg(long, value_name = "DEVICE", value_enum)]
+    device: Option<DeviceConfig>,
+    /// Show the training as curves and bars that fill the terminal; `q` stops it in good order
+    #[arg(long, conflicts_with = "quiet")]
+    dashboard: bool,
     /// Say nothing but warnings and results
     #[arg(long, short)]
     quiet: bool,
@@ -106,6 +114,7 @@ impl Place {
         let mut console = Console::new(self.quiet);
         let mut sets = self.sets.set.clone();
         sets.extend(self.threads.threads.map(|n| format!("threads={n}")));
+        sets.extend(self.device.map(|device| format!("device={}", device.name())));
         let loaded = Loaded::read(&self.config, &sets)?;
         for warning in &loaded.warnings {
             console.warn(&format!("{}: {warning}", self.config.display()));
@@ -113,7 +122,11 @@ impl Place {
         if loaded.config.sweep.is_some() {
             console.warn(&format!("{}: `[sweep]` is left aside; `sweep` runs its cells", self.config.display()));
         }
+        if self.dashboard {
+            Dashboard::check()?;
+        }
         start_threads(loaded.config.threads)?;
+        let adapter = start_device(loaded.config.device)?;
         let experiment = Experiment::open(loaded, &self.data.path())?;
         let Found { run, is_new } = self.find(&experiment, &mut console)?;
         if !is_new {
@@ -133,7 +146,14 @@ impl Place {
         let _lock = run.lock()?;
         run.update_manifest(Manifest::resume)?;
         console.note(&format!("run      {}", run.path().display()));
+        if let Some(adapter) = adapter {
+            console.note(&format!("device   {adapter}"));
+        }
         let (stop, pause) = (stop_flag()?, self.pause.place());
+        if self.dashboard {
+            let name = &experiment.identity.name;
+            console.set_dashboard(Dashboard::new(name, &experiment.config.train, Arc::clone(&stop))?);
+        }
         let mut session = Session { experiment: &experiment, run: &run, console, watch, stop: &stop, pause };
         let done = session.work(splits);
         let Session { console, mut watch, .. } = session;
@@ -277,7 +297,7 @@ impl Session<'_> {
     fn trained_model(&mut self) -> Result<Option<SavedModel>> {
         let path = self.run.model_path();
         if path.is_file() {
-            match SavedModel::read(&path, &device(self.experiment.config.device)) {
+            match SavedModel::read(&path, &device(self.experiment.config.device)?) {
                 Ok(saved) => return Ok(Some(saved)),
                 Err(error) => self.console.warn(&format!("{error}; it is made again from the checkpoint")),
             }

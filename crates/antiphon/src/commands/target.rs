@@ -56,9 +56,9 @@ impl Target {
         Ok(Self { path, run: Some(run), sets: changes })
     }
 
-    /// Reads the model and changes its settings.
-    pub(super) fn open(&self) -> Result<SavedModel> {
-        let mut saved = SavedModel::read(&self.path, &device(DeviceConfig::default()))?;
+    /// Reads the model onto a device and changes its settings.
+    pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModel> {
+        let mut saved = SavedModel::read(&self.path, &device(on).map_err(|error| error.at("--device"))?)?;
         if !self.sets.is_empty() {
             saved.config =
                 changed(&saved.config, &self.sets).map_err(|e| Error { file: Some(self.path.clone()), ..e })?;

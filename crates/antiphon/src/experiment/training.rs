@@ -68,7 +68,7 @@ impl Experiment {
         let resume = newest_checkpoint(&run.checkpoints_path(), &mut observer)?;
         let (step, validated) = resume.as_ref().map_or((0, 0), |c| (c.state.step, c.state.validated));
         observer.begin_after(step, validated)?;
-        let device = device(config.device);
+        let device = device(config.device)?;
         let model = match resume {
             Some(_) => config.model.outline(vocabularies, key, &device)?,
             None => config.model.init(vocabularies, key, &device)?,
