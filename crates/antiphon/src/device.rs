@@ -37,7 +37,7 @@ pub(crate) fn device(config: DeviceConfig) -> Result<Device> {
             antiphon_kernels::keep_freed_memory();
             Ok(Device::flex())
         }
-        DeviceConfig::Wgpu => gpu().map_err(|error| error.at("device")),
+        DeviceConfig::Wgpu => gpu(),
     }
 }
 
@@ -64,7 +64,7 @@ fn gpu() -> Result<Device> {
 /// # Errors
 /// As [`device`].
 pub(crate) fn start_device(config: DeviceConfig) -> Result<Option<String>> {
-    Ok(name_of(&device(config)?))
+    Ok(name_of(&device(config).map_err(|error| error.at("device"))?))
 }
 
 #[cfg(feature = "wgpu")]

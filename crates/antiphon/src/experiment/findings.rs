@@ -164,7 +164,7 @@ mod tests {
         )
         .unwrap();
         let vocabularies = Vocabularies { source: 11, target: 9, shared: false };
-        config.init(vocabularies, Key::from_seed(5), &device(DeviceConfig::default())).unwrap()
+        config.init(vocabularies, Key::from_seed(5), &device(DeviceConfig::default()).unwrap()).unwrap()
     }
 
     /// What a single row gives when it is led along the tokens of an answer.
