@@ -1,12 +1,13 @@
 //! `antiphon check`: what a config says, and everything that is wrong with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use antiphon_config::Tree;
 use antiphon_core::{Error, Problem, Result};
+use antiphon_lab::sweep::Plan;
 
 use super::{DataFolder, Ending, Sets};
-use crate::experiment::{Experiment, ExperimentConfig, Loaded, length_matters};
+use crate::experiment::{Experiment, ExperimentConfig, Interpreter, Loaded, length_matters};
 use crate::output::{print, tell};
 
 /// Check configs: print every setting with its origin, and say everything that is wrong
@@ -45,9 +46,14 @@ impl Arguments {
         }
         Err::<Ending, Error>(last)
     }
+
     /// Tells the warnings of a config, and gives its run's name.
     fn check(&self, tree: &Tree) -> Result<String> {
         let loaded = Loaded::from_tree(tree)?;
+        if loaded.config.sweep.is_some() {
+            // Every cell; no data are read for that.
+            Plan::of(tree, &Interpreter::new(Path::new("")))?;
+        }
         let config = tree.file();
         let warn = |warning: &str| tell(&format!("warning: {}: {warning}", config.display()));
         loaded.warnings.iter().for_each(|warning| warn(&warning.to_string()));
