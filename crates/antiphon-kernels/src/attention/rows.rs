@@ -20,9 +20,9 @@ fn dots_body<const FMA: bool>(query: &[f32], rows: &[f32], out: &mut [f32]) {
         let (mut x, mut y) = (query.chunks_exact(2 * LANES), row.chunks_exact(2 * LANES));
         for (x, y) in x.by_ref().zip(y.by_ref()) {
             for (half, sums) in sums.iter_mut().enumerate() {
-                for j in 0..LANES {
+                for (j, sum) in sums.iter_mut().enumerate() {
                     let at = half * LANES + j;
-                    sums[j] = multiply_add::<FMA>(x[at], y[at], sums[j]);
+                    *sum = multiply_add::<FMA>(x[at], y[at], *sum);
                 }
             }
         }

@@ -59,7 +59,7 @@ impl Body for Flex {
         let layer = Layer::new(shape.as_slice(), &parts, run);
         let Layer { b, t, h, g, n, r, s, a, m, .. } = layer;
         let mut trace = (run.cell != Cell::Rnn).then(|| into_owned(saved.trace));
-        let found = layer.backward(Read {
+        let mut found = layer.backward(Read {
             gradient: slice(&gradient),
             outputs: slice(&saved.outputs),
             gates: slice(&saved.gates),
@@ -69,6 +69,7 @@ impl Body for Flex {
             weights: slice(&saved.weights),
             contexts: slice(&saved.contexts),
         });
+        let of_context = found.readout.split_off(h * r);
         let (query, energy) = match parts.additive {
             true => (wrap(found.query, [h, a]), wrap(found.energy, [a])),
             false => (dummy(), dummy()),
@@ -83,8 +84,8 @@ impl Body for Flex {
             wrap(found.memory, [b, s, m]),
             query,
             energy,
-            wrap(found.readout[..h * r].to_vec(), [h, r]),
-            wrap(found.readout[h * r..].to_vec(), [m, r]),
+            wrap(found.readout, [h, r]),
+            wrap(of_context, [m, r]),
             wrap(found.readout_bias, [r]),
         ]
     }
@@ -236,7 +237,7 @@ fn add(sum: &mut [f32], x: &[f32]) {
 }
 
 /// The rows of a buffer, for each row of a batch `widths` numbers wide.
-fn cut<'a>(mut buffer: &'a mut [f32], widths: impl Iterator<Item = usize>) -> Vec<&'a mut [f32]> {
+fn cut(mut buffer: &mut [f32], widths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
     let mut rows = Vec::new();
     for width in widths {
         let (row, rest) = buffer.split_at_mut(width);
@@ -378,7 +379,7 @@ impl<'a> Layer<'a> {
     fn backward(&self, mut read: Read<'_>) -> Gradient {
         let Self { b, t, h, g, n, r, s, a, m, .. } = *self;
         let parts = self.parts;
-        let trace = read.trace.take();
+        let mut trace = read.trace.take();
         let lives: Vec<usize> = (0..b).map(|b| self.live(b)).collect();
         let real: usize = lives.iter().sum();
         let asked = if parts.additive { a } else { 0 };
@@ -392,14 +393,13 @@ impl<'a> Layer<'a> {
         let (mut dkeys, mut dmemory) = (vec![0.0; b * s * a], vec![0.0; b * s * m]);
         let (mut before, mut fed) = (vec![0.0; real * h], vec![0.0; real * r]);
         let (mut da, mut dq) = (vec![0.0; real * r], vec![0.0; real * asked]);
-        let mut owned_trace = trace;
         let partial: Vec<(Vec<f32>, Vec<f32>)> = {
             let of_real = |buffer, width: usize| cut(buffer, lives.iter().map(move |live| live * width));
             let rows = dx.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
             let rows = rows.zip(dkeys.chunks_exact_mut(s * a)).zip(dmemory.chunks_exact_mut(s * m));
             let rows = rows.zip(of_real(&mut before, h)).zip(of_real(&mut fed, r));
             let rows = rows.zip(of_real(&mut da, r)).zip(of_real(&mut dq, asked));
-            let rows = rows.zip(rows_mut(owned_trace.as_deref_mut(), t * h, b)).enumerate();
+            let rows = rows.zip(rows_mut(trace.as_deref_mut(), t * h, b)).enumerate();
             let rows = rows.map(|(number, row)| {
                 let ((((((((dx, ds), dkeys), dmemory), before), fed), da), dq), trace) = row;
                 let live = lives[number];
@@ -430,7 +430,7 @@ impl<'a> Layer<'a> {
             let own = if self.run.cell == Cell::Gru { g - h } else { g };
             let (left, to) = (Strides::transposed(h), Strides::rows(g));
             product([h, own, real], &mut recurrent, to, false, &before, left, &of_gates, to);
-            if let (true, Some(dq)) = (own < g, owned_trace) {
+            if let (true, Some(dq)) = (own < g, trace) {
                 let dq = real_steps(dq, h, t, &lives);
                 product([h, h, real], &mut recurrent, to.at(own), false, &before, left, &dq, Strides::rows(h));
             }
