@@ -23,15 +23,16 @@ mod beside_the_cpu {
 
     use super::Place;
 
-    /// What a step's loss may differ by: single precision, and what five steps of Adam make of it.
-    const TOLERANCE: f64 = 1e-3;
+    /// What a loss may differ by, as a share of it: single precision, and what five steps of Adam make of it. Mesa's software
+    /// driver stays below 2e-7; the functions of a real GPU are rougher.
+    const TOLERANCE: f64 = 1e-4;
 
     /// `RUN/metrics.jsonl`: the losses of the steps, then the figures of the validations.
     fn figures(place: &Place, run: &str) -> (Vec<f64>, Vec<f64>) {
         let text = String::from_utf8(place.read(&format!("{run}/metrics.jsonl"))).unwrap();
         let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let losses = records.iter().filter_map(|record| record["loss"].as_f64());
-        let values = records.iter().filter_map(|record| record["values"]["loss_per_token"].as_f64());
+        let values = records.iter().filter_map(|record| record["values"]["loss"].as_f64());
         (losses.collect(), values.collect())
     }
 
@@ -57,9 +58,10 @@ mod beside_the_cpu {
         );
         let begun = place.call("train small.toml --device wgpu --run gpu");
         if begun.0.status.code() == Some(2) {
-            let answer = begun.refuses();
-            assert!(answer.starts_with("error: device: no GPU can be used: install its driver"), "{answer}");
-            return eprintln!("not tested: {answer}");
+            // Drivers that are there in part may say things of their own.
+            let said = begun.err();
+            assert!(said.contains("error: device: no GPU can be used: install its driver"), "{said}");
+            return eprintln!("not tested: there is no GPU, and no driver that plays one\n{said}");
         }
         begun.succeeds();
         place.call("train small.toml --run cpu").succeeds();

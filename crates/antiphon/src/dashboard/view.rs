@@ -8,7 +8,7 @@ use burn::train::metric::{MetricDefinition, MetricEntry, MetricId, NumericAttrib
 use burn::train::renderer::{MetricState, MetricsRenderer};
 
 /// The figure that training and validation have in common, by its name in validations.
-const LOSS: &str = "loss_per_token";
+const LOSS: &str = "loss";
 
 /// How long a training is meant to be.
 #[derive(Debug, Clone, Copy)]
@@ -245,7 +245,7 @@ mod tests {
         view.step(&report(1, 10));
         let id = |name: &str| format!("{:?}", MetricId::new(Arc::new(name.into())));
         let figures = [
-            format!("train {} 2.5000 Some(2.5)", id("loss_per_token")),
+            format!("train {} 2.5000 Some(2.5)", id("loss")),
             format!("train {} 1200 Some(1200.0)", id("tokens_per_second")),
             format!("train {} 1.00e-4 Some(0.0001)", id("learning_rate")),
             format!("train {} 0.5000 Some(0.5)", id("gradient_norm")),
@@ -256,12 +256,12 @@ mod tests {
         assert_eq!(registered.len(), 4);
         assert!(told_first.iter().filter(|line| line.starts_with("train")).eq(&figures), "{told_first:?}");
 
-        let values = [("loss_per_token".to_owned(), 2.25), ("perplexity".to_owned(), f64::NAN)];
+        let values = [("loss".to_owned(), 2.25), ("perplexity".to_owned(), f64::NAN)];
         let validation = Validation { values: values.into() };
         let (best, waited, seconds) = (true, 0, 1.0);
         view.validation(&ValidationReport { step: 20, epoch: 2, validation, best, waited, seconds });
         let validated = [
-            format!("valid {} 2.2500 Some(2.25)", id("loss_per_token")),
+            format!("valid {} 2.2500 Some(2.25)", id("loss")),
             "register perplexity".into(),
             format!("valid {} NaN None", id("perplexity")),
         ];
