@@ -31,7 +31,7 @@ mod vector;
 
 pub use attention::{Over, attend, attention_weights};
 pub use dropout::dropout;
-pub use feeding::{FedDecoder, Feeding, fed_decoder};
+pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
 pub use linear::linear;
 pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_scores};
 pub use memory::keep_freed_memory;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, FedDecoder, Feeding, dropout, fed_decoder, linear, tanh};
+use antiphon_kernels::{Cell, FedDecoder, Feeding, dropout, fed_decoder, linear, serves_fed_decoder, tanh};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -224,10 +224,10 @@ impl Decoder {
             return self.stretch(projected, state, prepared, Some(lengths), dropout_key).outputs;
         }
         let prepared = prepared.expect("input feeding has attention");
-        let fused = (self.layers.len() == 1)
-            .then(|| self.fused(projected.clone(), &state, prepared, lengths, dropout_key))
-            .flatten();
-        fused.unwrap_or_else(|| self.fed_steps(projected, state, prepared, dropout_key))
+        if self.layers.len() == 1 && serves_fed_decoder(&projected) {
+            return self.fused(projected, &state, prepared, lengths, dropout_key);
+        }
+        self.fed_steps(projected, state, prepared, dropout_key)
     }
 
     /// One step in `input` `[B, 1, E]` of search, without dropout.
@@ -246,7 +246,7 @@ impl Decoder {
         Some(attention.weights(decoded.hidden.clone(), prepared))
     }
 
-    /// All steps with input feeding as one operation, if it serves this device.
+    /// All steps of a single layer with input feeding as one operation, where it is served.
     fn fused(
         &self,
         projected: Tensor<3>,
@@ -254,8 +254,10 @@ impl Decoder {
         prepared: &Prepared,
         lengths: Arc<[u32]>,
         dropout_key: Option<Key>,
-    ) -> Option<Tensor<3>> {
-        let (readout, attention) = (self.readout.as_ref()?, self.attention.as_ref()?);
+    ) -> Tensor<3> {
+        let (Some(readout), Some(attention)) = (&self.readout, &self.attention) else {
+            unreachable!("input feeding has attention");
+        };
         let (cell, [recurrent, feed], bias) = self.layers[0].fed_parts();
         let keys = |key: Key| (0..projected.dims()[1]).map(|t| output_key(key.numbered(t as u64))).collect();
         let dropout = dropout_key.filter(|_| self.rate > 0.0).map(|key| (self.rate, keys(key)));
@@ -401,7 +403,7 @@ mod tests {
                         let projected = decoder.layers[0].project(&Input::Vectors(x.clone()));
                         let key = Some(Key::from_seed(3));
                         let outputs = match fused {
-                            true => decoder.fused(projected, &start, &prepared, lengths.clone(), key).unwrap(),
+                            true => decoder.fused(projected, &start, &prepared, lengths.clone(), key),
                             false => decoder.fed_steps(projected, start, &prepared, key) * real.clone(),
                         };
                         let given = random("gradient", [rows, steps, output], &device.clone().inner());

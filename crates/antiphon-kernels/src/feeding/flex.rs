@@ -506,19 +506,14 @@ impl<'a> Layer<'a> {
             }
             for (i, row) in block[..live].iter_mut().enumerate() {
                 let (state, number) = (self.state(row.number), row.number);
-                let (start, start_cell) = (&state[..h], state.get(h..).unwrap_or(&[]));
                 let last = t.checked_sub(1);
-                let before = last.map_or(start, |last| &read.hidden[(number * self.t + last) * h..][..h]);
+                let before = last.map_or(&state[..h], |last| &read.hidden[(number * self.t + last) * h..][..h]);
                 row.before[t * h..][..h].copy_from_slice(before);
                 if let Some(last) = last {
                     let at = (number * self.t + last) * r;
                     row.fed[t * r..][..r].copy_from_slice(&read.outputs[at..at + r]);
                 }
-                let (inner, cell_before) = match row.trace.as_deref_mut() {
-                    None => (&mut [][..], &[][..]),
-                    Some(trace) if n == 2 => gates::inner_and_before(trace, t, last, start_cell, h),
-                    Some(trace) => (&mut trace[t * h..][..h], &[][..]),
-                };
+                let (inner, cell_before) = gates::inner_and_cell_before(row.trace.as_deref_mut(), t, last, state, h);
                 let dx = &mut row.dx[t * g..][..g];
                 let (dh, dz) = (&mut dh[i * h..][..h], &mut dz[i * g..][..g]);
                 let dc = dc.get_mut(i * h..(i + 1) * h).unwrap_or(&mut []);

@@ -68,12 +68,13 @@ pub struct Feeding {
     pub dropout: Option<(f64, Arc<[Key]>)>,
 }
 
-/// The outputs `r` `[B, T, R]`, differentiable in all tensors; `None` where no such operation exists (another device or
-/// number type than the slice bodies serve), so that the caller takes the steps itself.
-pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Option<Tensor<3>> {
-    if !serves(&tensors.x) {
-        return None;
-    }
+/// Whether [`fed_decoder`] serves the device and the number type of these inputs; else the caller takes the steps itself.
+pub fn serves_fed_decoder(x: &Tensor<3>) -> bool {
+    serves(x)
+}
+
+/// The outputs `r` `[B, T, R]`, differentiable in all tensors, where the operation [is served](serves_fed_decoder).
+pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Tensor<3> {
     assert!(run.over.owners.is_none(), "every row looks at its own memory");
     let device = tensors.x.device().inner();
     let dummies = || (Tensor::zeros([1, 1], &device), Tensor::zeros([1], &device));
@@ -93,7 +94,7 @@ pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Option<Tensor<3>> {
         readout_bias: tensors.readout_bias.into_dispatch(),
         additive: has_query,
     };
-    Some(Tensor::from_dispatch(<Dispatch as FeedingOps>::fed_decoder(tensors.x.into_dispatch(), parts, run.clone())))
+    Tensor::from_dispatch(<Dispatch as FeedingOps>::fed_decoder(tensors.x.into_dispatch(), parts, run.clone()))
 }
 
 /// The tensors but for `x` as a backend sees them; `query` and `energy` are dummies unless `additive`.

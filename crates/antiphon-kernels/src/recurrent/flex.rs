@@ -285,12 +285,8 @@ impl<'a> Layer<'a> {
                 }
                 let before = last.map_or(&row.state[..h], |last| &row.sequence[last * h..][..h]);
                 row.before[t * h..][..h].copy_from_slice(before);
-                let trace = row.trace.as_deref_mut().unwrap_or(&mut []);
-                let (inner, cell_before) = match n {
-                    2 => gates::inner_and_before(trace, t, last, &row.state[h..], h),
-                    _ if trace.is_empty() => (trace, &[][..]),
-                    _ => (&mut trace[t * h..][..h], &[][..]),
-                };
+                let (inner, cell_before) =
+                    gates::inner_and_cell_before(row.trace.as_deref_mut(), t, last, row.state, h);
                 let (gates, dx) = (&row.gates[t * g..][..g], &mut row.dx[t * g..][..g]);
                 let dc = dc.get_mut(r * h..(r + 1) * h).unwrap_or(&mut []);
                 let to = StepGradient { dh, dc, dx, dz, db: &mut db };

@@ -64,14 +64,20 @@ pub(crate) fn backward(cell: Cell, step: Step<'_>, inner: &mut [f32], to: StepGr
     dz.copy_from_slice(dx);
 }
 
-/// Of a row's saved numbers `[T, H]`: those of step `at`, and those of the step `before` it (`start`, if there is none).
-pub(crate) fn inner_and_before<'a>(
-    trace: &'a mut [f32],
+/// Of a row's saved numbers `[T, H]`, if its cell has any: those of step `at`, and for the LSTM the cell of the step
+/// `before` it (that of the initial `state` `[N·H]`, if there is none).
+pub(crate) fn inner_and_cell_before<'a>(
+    trace: Option<&'a mut [f32]>,
     at: usize,
     before: Option<usize>,
-    start: &'a [f32],
+    state: &'a [f32],
     h: usize,
 ) -> (&'a mut [f32], &'a [f32]) {
+    let Some(trace) = trace else { return (&mut [], &[]) };
+    let start = &state[h..];
+    if start.is_empty() {
+        return (&mut trace[at * h..][..h], start);
+    }
     match before {
         None => (&mut trace[at * h..][..h], start),
         Some(before) if before < at => {
