@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::flex::{dense, dummy, serves, slice, wrap};
+use crate::memory::unwritten;
 use crate::packed::Packed;
 use crate::product::{Strides, product};
 
@@ -77,7 +78,8 @@ const FEW: usize = 48;
 /// `[rows, O]`: `x [rows, I] · weight`, where the weight lies as `strides` says.
 fn multiply(x: &[f32], weight: &[f32], strides: Strides, [i, o]: [usize; 2]) -> Vec<f32> {
     let rows = x.len() / i;
-    let mut y = vec![0.0; rows * o];
+    // SAFETY: the product, or those of all shares, write all of it.
+    let mut y = unsafe { unwritten(rows * o) };
     if rows < FEW {
         product([rows, o, i], &mut y, Strides::rows(o), false, x, Strides::rows(i), weight, strides);
         return y;
@@ -108,7 +110,8 @@ impl Body for Flex {
             wrap(dx, [b, t, i])
         });
         let dw = wanted[1].then(|| {
-            let mut dw = vec![0.0; i * o];
+            // SAFETY: the product writes all of it.
+            let mut dw = unsafe { unwritten(i * o) };
             let (to, left) = (Strides::rows(o), Strides::transposed(i));
             product([i, o, b * t], &mut dw, to, false, slice(&x), left, slice(&gradient), to);
             wrap(dw, [i, o])

@@ -17,6 +17,7 @@ use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, is_f32, slice, wrap};
+use crate::memory::unwritten;
 use crate::product::{Strides, product};
 use crate::vector::{exp, multiversion};
 
@@ -317,7 +318,9 @@ impl LossOps for Flex {
         }
         let (states, weight, bias) = (dense(states), dense(weight), dense(bias));
         let (n, v, h) = (targets.len(), weight.shape()[0], weight.shape()[1]);
-        let (mut ds, mut dw, mut db) = (vec![0.0; n * h], vec![0.0; v * h], vec![0.0; v]);
+        // SAFETY: the products of the first chunk write all of `dw`, and those of each its rows of `ds`.
+        let (mut ds, mut dw) = unsafe { (unwritten(n * h), unwritten(v * h)) };
+        let mut db = vec![0.0; v];
         let even = smoothing / v as f32;
         let bias_total = f64::from(sum(slice(&bias)));
         let mut loss = 0.0_f64;
@@ -341,7 +344,7 @@ impl LossOps for Flex {
             let to = narrow.at(first * h);
             product([m, h, v], &mut ds, to, false, logits, wide, slice(&weight), narrow);
             let d = Strides::transposed(v);
-            product([v, h, m], &mut dw, narrow, true, logits, d, rows, narrow);
+            product([v, h, m], &mut dw, narrow, first > 0, logits, d, rows, narrow);
             const COLUMNS: usize = 512;
             db.par_chunks_mut(COLUMNS).enumerate().for_each(|(k, sums)| {
                 for row in logits.chunks_exact(v) {
@@ -391,7 +394,8 @@ fn for_chunks(
     mut visit: impl FnMut(usize, &[TokenId], &mut [f32]),
 ) {
     let (h, size) = (weight.len() / v, chunk_rows(v));
-    let mut logits = vec![0.0; size.min(targets.len()) * v];
+    // SAFETY: a chunk's product writes all of it that the chunk reads.
+    let mut logits = unsafe { unwritten(size.min(targets.len()) * v) };
     for (k, targets) in targets.chunks(size).enumerate() {
         let (first, m) = (k * size, targets.len());
         let (from, right) = (Strides::rows(h).at(first * h), Strides::transposed(h));

@@ -55,7 +55,8 @@ impl Packed {
         Self { panels, k, n, width }
     }
 
-    /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread.
+    /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread. Unless `add`, all of
+    /// `dst` is written, and none of it read.
     pub(crate) fn multiply(&self, lhs: &[f32], dst: &mut [f32], add: bool) {
         let m = dst.len() / self.n;
         assert!(dst.len() == m * self.n && lhs.len() == m * self.k, "operands of {m} rows");
@@ -160,7 +161,9 @@ macro_rules! vector_tiles {
                         put(sums, whole, add);
                     } else {
                         let mut row = [0.0_f32; NR];
-                        row[..columns].copy_from_slice(to);
+                        if add {
+                            row[..columns].copy_from_slice(to);
+                        }
                         put(sums, &mut row, add);
                         to.copy_from_slice(&row[..columns]);
                     }

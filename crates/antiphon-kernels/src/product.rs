@@ -32,7 +32,7 @@ impl Strides {
 
 /// `dst[m,n] = (if add { dst } else { 0 }) + lhs[m,k] · rhs[k,n]`.
 ///
-/// Large products use all threads; the inner dimension is never split, so their number does not change the bits.
+/// Unless `add`, all of the destination is written, and none of it read. Large products use all threads; the inner dimension is never split, so their number does not change the bits.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn product(
     [m, n, k]: [usize; 3],

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, char::decompose_canonical};
 
 /// A change made to every text before it is split. Several are made in the order written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,9 @@ pub enum Normalization {
     Nfkc,
     /// Compatibility decomposition.
     Nfkd,
+    /// Syllables of Hangul become their letters, `한` becomes `ᄒ`, `ᅡ`, `ᆫ`; all else stays as it is. Of what `nfd` does, the
+    /// part that splits a character into sounds, and not the part that splits letters from their accents.
+    Jamo,
     /// Lower case, by Unicode's default rules for no language in particular.
     Lowercase,
 }
@@ -26,11 +29,12 @@ impl Normalization {
     fn apply(self, text: &str) -> Cow<'_, str> {
         match self {
             // ASCII is its own normal form, in all four.
-            Self::Nfc | Self::Nfd | Self::Nfkc | Self::Nfkd if text.is_ascii() => text.into(),
+            Self::Nfc | Self::Nfd | Self::Nfkc | Self::Nfkd | Self::Jamo if text.is_ascii() => text.into(),
             Self::Nfc => text.nfc().collect::<String>().into(),
             Self::Nfd => text.nfd().collect::<String>().into(),
             Self::Nfkc => text.nfkc().collect::<String>().into(),
             Self::Nfkd => text.nfkd().collect::<String>().into(),
+            Self::Jamo => jamo(text).into(),
             Self::Lowercase => text.to_lowercase().into(),
         }
     }
@@ -44,9 +48,21 @@ pub(crate) fn normalize<'t>(steps: &[Normalization], text: &'t str) -> Cow<'t, s
     })
 }
 
+fn jamo(text: &str) -> String {
+    let mut letters = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            // The block "Hangul Syllables"; its decomposition is arithmetic (Unicode Standard, section 3.12).
+            '\u{AC00}'..='\u{D7A3}' => decompose_canonical(character, |letter| letters.push(letter)),
+            _ => letters.push(character),
+        }
+    }
+    letters
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Normalization::{Lowercase, Nfc, Nfd, Nfkc, Nfkd};
+    use super::Normalization::{Jamo, Lowercase, Nfc, Nfd, Nfkc, Nfkd};
     use super::*;
 
     #[test]
@@ -57,6 +73,7 @@ mod tests {
             (vec![Nfd], "é", "e\u{301}"),
             (vec![Nfkc], "ﬁe\u{301}①", "fié1"),
             (vec![Nfkd], "ﬁé", "fie\u{301}"),
+            (vec![Jamo], "한글é a", "\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}é a"),
             (vec![Lowercase], "ÉA ΟΔΟΣ", "éa οδος"),
         ] {
             assert_eq!(normalize(&steps, text), expected, "{steps:?}");
@@ -72,7 +89,7 @@ mod tests {
 
     #[test]
     fn names_are_snake_case() {
-        let steps: Vec<Normalization> = serde_json::from_str(r#"["nfc","nfd","nfkc","nfkd","lowercase"]"#).unwrap();
-        assert_eq!(steps, [Nfc, Nfd, Nfkc, Nfkd, Lowercase]);
+        let steps: Vec<Normalization> = serde_json::from_str(r#"["nfc","nfd","nfkc","nfkd","jamo","lowercase"]"#).unwrap();
+        assert_eq!(steps, [Nfc, Nfd, Nfkc, Nfkd, Jamo, Lowercase]);
     }
 }

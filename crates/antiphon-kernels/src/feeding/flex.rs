@@ -11,10 +11,11 @@ use crate::attention::rows as attention;
 use crate::blocks::{deal, real_steps, rows_mut};
 use crate::dropout::fill_mask;
 use crate::flex::{dense, dummy, into_owned, slice, slice_mut, wrap};
+use crate::memory::unwritten;
 use crate::packed::Packed;
 use crate::product::{Strides, product};
 use crate::recurrent::Cell;
-use crate::recurrent::gates::{self, Step, StepGradient};
+use crate::recurrent::gates::{self, StepBack};
 use crate::vector::{multiversion, tanh};
 
 impl FeedingOps for Flex {
@@ -57,25 +58,25 @@ impl Body for Flex {
     fn backward(gradient: FlexTensor, parts: Parts<Self>, saved: Saved<Self>, run: &Feeding) -> [FlexTensor; 12] {
         let (parts, gradient, shape) = (parts.dense(), dense(gradient), saved.gates.shape());
         let layer = Layer::new(shape.as_slice(), &parts, run);
-        let Layer { b, t, h, g, n, r, s, a, m, .. } = layer;
-        let mut trace = (run.cell != Cell::Rnn).then(|| into_owned(saved.trace));
-        let mut found = layer.backward(Read {
+        let Layer { b, h, g, n, r, s, a, m, .. } = layer;
+        let mut gates = into_owned(dense(saved.gates));
+        let mut trace = (run.cell != Cell::Rnn).then(|| into_owned(dense(saved.trace)));
+        let read = Read {
             gradient: slice(&gradient),
             outputs: slice(&saved.outputs),
-            gates: slice(&saved.gates),
             hidden: slice(&saved.hidden),
-            trace: trace.as_mut().map(slice_mut),
             queries: slice(&saved.queries),
             weights: slice(&saved.weights),
             contexts: slice(&saved.contexts),
-        });
+        };
+        let mut found = layer.backward(read, slice_mut(&mut gates), trace.as_mut().map(slice_mut));
         let of_context = found.readout.split_off(h * r);
         let (query, energy) = match parts.additive {
             true => (wrap(found.query, [h, a]), wrap(found.energy, [a])),
             false => (dummy(), dummy()),
         };
         [
-            wrap(found.x, [b, t, g]),
+            gates,
             wrap(found.recurrent, [h, g]),
             wrap(found.bias, [run.cell.biases() * h]),
             wrap(found.state, [b, n * h]),
@@ -141,18 +142,14 @@ struct Written<'a> {
 struct Read<'a> {
     gradient: &'a [f32],
     outputs: &'a [f32],
-    gates: &'a [f32],
     hidden: &'a [f32],
-    /// The GRU's becomes the gradient of its products.
-    trace: Option<&'a mut [f32]>,
     queries: &'a [f32],
     weights: &'a [f32],
     contexts: &'a [f32],
 }
 
-/// The gradients; `readout` is that of `U` over that of `C`.
+/// The gradients but that of the projected inputs; `readout` is that of `U` over that of `C`.
 struct Gradient {
-    x: Vec<f32>,
     recurrent: Vec<f32>,
     bias: Vec<f32>,
     state: Vec<f32>,
@@ -178,12 +175,12 @@ struct Forward<'a> {
     contexts: &'a mut [f32],
 }
 
-/// A row on its way back; what is written holds real steps only, but for `dx`.
+/// A row on its way back; what is written holds real steps only, but for `gates`.
 struct Backward<'a> {
     number: usize,
     live: usize,
+    gates: &'a mut [f32],
     trace: Option<&'a mut [f32]>,
-    dx: &'a mut [f32],
     ds: &'a mut [f32],
     dkeys: &'a mut [f32],
     dmemory: &'a mut [f32],
@@ -376,10 +373,10 @@ impl<'a> Layer<'a> {
         }
     }
 
-    fn backward(&self, mut read: Read<'_>) -> Gradient {
+    /// `gates`: activated, become the gradient of the projected inputs; `trace`: the GRU's becomes that of its products.
+    fn backward(&self, read: Read<'_>, gates: &mut [f32], mut trace: Option<&mut [f32]>) -> Gradient {
         let Self { b, t, h, g, n, r, s, a, m, .. } = *self;
         let parts = self.parts;
-        let mut trace = read.trace.take();
         let lives: Vec<usize> = (0..b).map(|b| self.live(b)).collect();
         let real: usize = lives.iter().sum();
         let asked = if parts.additive { a } else { 0 };
@@ -389,21 +386,21 @@ impl<'a> Layer<'a> {
             query: parts.additive.then(|| Packed::new(slice(&parts.query), Strides::transposed(a), [a, h])),
             readout: Packed::new(&self.readout(), Strides::transposed(r), [r, h + m]),
         };
-        let (mut dx, mut ds) = (vec![0.0; b * t * g], vec![0.0; b * n * h]);
+        let mut ds = vec![0.0; b * n * h];
         let (mut dkeys, mut dmemory) = (vec![0.0; b * s * a], vec![0.0; b * s * m]);
         let (mut before, mut fed) = (vec![0.0; real * h], vec![0.0; real * r]);
         let (mut da, mut dq) = (vec![0.0; real * r], vec![0.0; real * asked]);
         let partial: Vec<(Vec<f32>, Vec<f32>)> = {
             let of_real = |buffer, width: usize| cut(buffer, lives.iter().map(move |live| live * width));
-            let rows = dx.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
+            let rows = gates.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
             let rows = rows.zip(dkeys.chunks_exact_mut(s * a)).zip(dmemory.chunks_exact_mut(s * m));
             let rows = rows.zip(of_real(&mut before, h)).zip(of_real(&mut fed, r));
             let rows = rows.zip(of_real(&mut da, r)).zip(of_real(&mut dq, asked));
             let rows = rows.zip(rows_mut(trace.as_deref_mut(), t * h, b)).enumerate();
             let rows = rows.map(|(number, row)| {
-                let ((((((((dx, ds), dkeys), dmemory), before), fed), da), dq), trace) = row;
+                let ((((((((gates, ds), dkeys), dmemory), before), fed), da), dq), trace) = row;
                 let live = lives[number];
-                (live, Backward { number, live, trace, dx, ds, dkeys, dmemory, before, fed, da, dq })
+                (live, Backward { number, live, gates, trace, ds, dkeys, dmemory, before, fed, da, dq })
             });
             let blocks = deal(rows.collect());
             blocks.into_par_iter().map(|block| self.backward_block(block, &read, &weights)).collect()
@@ -420,11 +417,12 @@ impl<'a> Layer<'a> {
             let (left, right) = (Strides::transposed(rows), Strides::rows(columns));
             product([rows, columns, real], to, right, false, lhs, left, rhs, right);
         };
-        let (mut recurrent, mut feed) = (vec![0.0; h * g], vec![0.0; r * g]);
-        let (mut query, mut readout) = (vec![0.0; h * asked], vec![0.0; (h + m) * r]);
+        // SAFETY: the products below write all of them.
+        let [mut recurrent, mut feed, mut query, mut readout] =
+            [h * g, r * g, h * asked, (h + m) * r].map(|n| unsafe { unwritten(n) });
         let hidden = real_steps(read.hidden, h, t, &lives);
         {
-            let of_gates = real_steps(&dx, g, t, &lives);
+            let of_gates = real_steps(gates, g, t, &lives);
             gradient(&mut feed, &fed, &of_gates, [r, g]);
             // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
             let own = if self.run.cell == Cell::Gru { g - h } else { g };
@@ -440,7 +438,6 @@ impl<'a> Layer<'a> {
         gradient(of_state, &hidden, &da, [h, r]);
         gradient(of_context, &real_steps(read.contexts, m, t, &lives), &da, [m, r]);
         Gradient {
-            x: dx,
             recurrent,
             bias,
             state: ds,
@@ -514,13 +511,11 @@ impl<'a> Layer<'a> {
                     row.fed[t * r..][..r].copy_from_slice(&read.outputs[at..at + r]);
                 }
                 let (inner, cell_before) = gates::inner_and_cell_before(row.trace.as_deref_mut(), t, last, state, h);
-                let dx = &mut row.dx[t * g..][..g];
+                let gates = &mut row.gates[t * g..][..g];
                 let (dh, dz) = (&mut dh[i * h..][..h], &mut dz[i * g..][..g]);
                 let dc = dc.get_mut(i * h..(i + 1) * h).unwrap_or(&mut []);
-                let gates = &read.gates[(number * self.t + t) * g..][..g];
-                let to = StepGradient { dh, dc, dx, dz, db: &mut db };
-                gates::backward(cell, Step { gates, before, cell_before }, inner, to);
-                dgates[i * g..][..g].copy_from_slice(dx);
+                gates::backward(cell, StepBack { gates, inner, before, cell_before, dh, dc, dz, db: &mut db });
+                dgates[i * g..][..g].copy_from_slice(&row.gates[t * g..][..g]);
             }
             weights.recurrent.multiply(&dz[..live * g], &mut dh[..live * h], true);
             if t > 0 {
@@ -528,6 +523,7 @@ impl<'a> Layer<'a> {
             }
         }
         for (i, row) in block.into_iter().enumerate() {
+            row.gates[row.live * g..].fill(0.0);
             row.ds[..h].copy_from_slice(&dh[i * h..][..h]);
             if n == 2 {
                 row.ds[h..].copy_from_slice(&dc[i * h..][..h]);

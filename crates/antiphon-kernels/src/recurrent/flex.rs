@@ -10,10 +10,11 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::gates::{self, Step, StepGradient};
+use super::gates::{self, StepBack};
 use super::{Cell, Recurrence, RecurrentOps, portable};
 use crate::blocks::{deal, real_steps, rows_mut};
 use crate::flex::{dense, dummy, into_owned, is_f32, slice, slice_mut, wrap};
+use crate::memory::unwritten;
 use crate::packed::Packed;
 use crate::product::{Strides, product};
 
@@ -55,16 +56,18 @@ impl RecurrentOps for Flex {
         }
         let (gradient, weight, state) = (dense(gradient), dense(weight), dense(state));
         let layer = Layer::new(&run, gates.shape().as_slice(), slice(&weight));
-        let (b, t, h, g) = (layer.batch, layer.steps, layer.hidden, layer.width);
+        let (b, h, g) = (layer.batch, layer.hidden, layer.width);
+        let mut gates = into_owned(dense(gates));
         let mut trace = layer.traced().then(|| into_owned(dense(trace)));
-        let found = layer.backward(
-            slice(&gradient),
-            Saved { packed: slice(&packed), gates: slice(&gates), state: slice(&state) },
-            trace.as_mut().map(slice_mut),
-            state_gradient,
-        );
+        let saved = Saved {
+            packed: slice(&packed),
+            state: slice(&state),
+            gates: slice_mut(&mut gates),
+            trace: trace.as_mut().map(slice_mut),
+        };
+        let found = layer.backward(slice(&gradient), saved, state_gradient);
         let ds = if state_gradient { wrap(found.state, [b, run.cell.states() * h]) } else { dummy() };
-        (wrap(found.x, [b, t, g]), wrap(found.weight, [h, g]), wrap(found.bias, [run.cell.biases() * h]), ds)
+        (gates, wrap(found.weight, [h, g]), wrap(found.bias, [run.cell.biases() * h]), ds)
     }
 }
 
@@ -79,16 +82,17 @@ struct Layer<'a> {
 }
 
 /// What the forward pass left.
-#[derive(Clone, Copy)]
 struct Saved<'a> {
     packed: &'a [f32],
-    gates: &'a [f32],
     state: &'a [f32],
+    /// Become the gradient of the projected inputs.
+    gates: &'a mut [f32],
+    /// The GRU's becomes the gradient of its products.
+    trace: Option<&'a mut [f32]>,
 }
 
-/// The gradients.
+/// The other gradients.
 struct Gradient {
-    x: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
     state: Vec<f32>,
@@ -112,14 +116,13 @@ struct Forward<'a> {
 /// A row on its way back.
 struct Backward<'a> {
     live: usize,
-    gates: &'a [f32],
     state: &'a [f32],
     sequence: &'a [f32],
     /// The gradient of the sequence, and of the final cell of an LSTM.
     gradient: (&'a [f32], Option<&'a [f32]>),
-    /// As the forward pass left it; the GRU's becomes the gradient of its products.
+    /// See [`Saved`].
+    gates: &'a mut [f32],
     trace: Option<&'a mut [f32]>,
-    dx: &'a mut [f32],
     /// The state before each real step.
     before: &'a mut [f32],
     ds: &'a mut [f32],
@@ -155,8 +158,10 @@ impl<'a> Layer<'a> {
     fn forward(&self, gates: &mut [f32], bias: &[f32], state: &[f32], save: bool) -> (Vec<f32>, Option<Vec<f32>>) {
         let (h, t, n) = (self.hidden, self.steps, self.run.cell.states());
         let weight = Packed::new(self.weight, Strides::rows(self.width), [h, self.width]);
-        let mut packed = vec![0.0; self.packed_rows() * h];
-        let mut trace = (save && self.traced()).then(|| vec![0.0; self.sequence_len()]);
+        // SAFETY: a block writes its rows at every step, real or not, and the cells at the end.
+        let mut packed = unsafe { unwritten(self.packed_rows() * h) };
+        // SAFETY: the same.
+        let mut trace = (save && self.traced()).then(|| unsafe { unwritten(self.sequence_len()) });
         let (sequence, cell) = packed.split_at_mut(self.sequence_len());
         let cells = rows_mut((n == 2).then_some(cell), h, self.batch);
         let traces = rows_mut(trace.as_deref_mut(), t * h, self.batch);
@@ -207,37 +212,30 @@ impl<'a> Layer<'a> {
         }
     }
 
-    fn backward(
-        &self,
-        gradient: &[f32],
-        saved: Saved<'_>,
-        mut trace: Option<&mut [f32]>,
-        state_gradient: bool,
-    ) -> Gradient {
+    fn backward(&self, gradient: &[f32], saved: Saved<'_>, state_gradient: bool) -> Gradient {
         let (h, g, t, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
+        let Saved { packed, state, gates, mut trace } = saved;
         let transposed = Packed::new(self.weight, Strides::transposed(g), [g, h]);
         let lives: Vec<usize> = (0..self.batch).map(|b| self.live(b)).collect();
         let real: usize = lives.iter().sum();
-        let mut dx = vec![0.0; self.batch * t * g];
-        let mut before = vec![0.0; real * h];
+        // SAFETY: a block writes the state before each real step of its rows.
+        let mut before = unsafe { unwritten(real * h) };
         let mut ds = vec![0.0; self.batch * n * h];
-        let (sequence, _) = saved.packed.split_at(self.sequence_len());
         let (of_sequence, of_cell) = gradient.split_at(self.sequence_len());
         let mut left = before.as_mut_slice();
-        let written = dx.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
+        let written = gates.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
         let written = written.zip(rows_mut(trace.as_deref_mut(), t * h, self.batch));
-        let rows = written.enumerate().map(|(b, ((dx, ds), trace))| {
+        let rows = written.enumerate().map(|(b, ((gates, ds), trace))| {
             let live = lives[b];
             let (before, rest) = std::mem::take(&mut left).split_at_mut(live * h);
             left = rest;
             let row = Backward {
                 live,
-                gates: &saved.gates[b * t * g..][..t * g],
-                state: &saved.state[b * n * h..][..n * h],
-                sequence: &sequence[b * t * h..][..t * h],
+                state: &state[b * n * h..][..n * h],
+                sequence: &packed[b * t * h..][..t * h],
                 gradient: (&of_sequence[b * t * h..][..t * h], (n == 2).then(|| &of_cell[b * h..][..h])),
+                gates,
                 trace,
-                dx,
                 before,
                 ds,
             };
@@ -250,17 +248,18 @@ impl<'a> Layer<'a> {
         for partial in partial {
             bias.iter_mut().zip(partial).for_each(|(sum, p)| *sum += p);
         }
-        let mut weight = vec![0.0; h * g];
+        // SAFETY: the products below write all of it.
+        let mut weight = unsafe { unwritten(h * g) };
         let (left, to) = (Strides::transposed(h), Strides::rows(g));
         // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
         let own = if self.run.cell == Cell::Gru { g - h } else { g };
-        let of_gates = real_steps(&dx, g, t, &lives);
+        let of_gates = real_steps(gates, g, t, &lives);
         product([h, own, real], &mut weight, to, false, &before, left, &of_gates, Strides::rows(g));
         if let (true, Some(dq)) = (own < g, trace) {
             let dq = real_steps(dq, h, t, &lives);
             product([h, h, real], &mut weight, to.at(own), false, &before, left, &dq, Strides::rows(h));
         }
-        Gradient { x: dx, weight, bias, state: ds }
+        Gradient { weight, bias, state: ds }
     }
 
     /// → the block's share of the bias's gradient
@@ -287,16 +286,17 @@ impl<'a> Layer<'a> {
                 row.before[t * h..][..h].copy_from_slice(before);
                 let (inner, cell_before) =
                     gates::inner_and_cell_before(row.trace.as_deref_mut(), t, last, row.state, h);
-                let (gates, dx) = (&row.gates[t * g..][..g], &mut row.dx[t * g..][..g]);
+                let gates = &mut row.gates[t * g..][..g];
                 let dc = dc.get_mut(r * h..(r + 1) * h).unwrap_or(&mut []);
-                let to = StepGradient { dh, dc, dx, dz, db: &mut db };
-                gates::backward(self.run.cell, Step { gates, before, cell_before }, inner, to);
+                let step = StepBack { gates, inner, before, cell_before, dh, dc, dz, db: &mut db };
+                gates::backward(self.run.cell, step);
             }
             if s > 0 || state_gradient {
                 transposed.multiply(&dz[..live * g], &mut dh[..live * h], true);
             }
         }
         for (r, row) in block.into_iter().enumerate() {
+            row.gates[row.live * g..].fill(0.0);
             row.ds[..h].copy_from_slice(&dh[r * h..][..h]);
             if n == 2 {
                 row.ds[h..].copy_from_slice(&dc[r * h..][..h]);

@@ -21,47 +21,42 @@ pub(crate) fn infer(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner: &
     }
 }
 
-/// What a step's backward pass reads.
-#[derive(Clone, Copy)]
-pub(crate) struct Step<'a> {
-    /// The activated gates.
-    pub(crate) gates: &'a [f32],
+/// A row's numbers at one step on the way back.
+pub(crate) struct StepBack<'a> {
+    /// The activated gates; become the gradient of the projected input.
+    pub(crate) gates: &'a mut [f32],
+    /// What [`forward`] left there; the GRU's becomes its gradient.
+    pub(crate) inner: &'a mut [f32],
     /// The state `h` before.
     pub(crate) before: &'a [f32],
     /// The cell before (LSTM).
     pub(crate) cell_before: &'a [f32],
-}
-
-/// Where a step's gradients go.
-pub(crate) struct StepGradient<'a> {
     /// The whole gradient of the new state; becomes its direct part to the old one.
     pub(crate) dh: &'a mut [f32],
-    /// Of the new cell, becomes that of the old one (LSTM).
+    /// The gradient of the new cell, becomes that of the old one (LSTM).
     pub(crate) dc: &'a mut [f32],
-    /// Becomes the gradient of the projected input.
-    pub(crate) dx: &'a mut [f32],
     /// Becomes the gradient of the recurrent product.
     pub(crate) dz: &'a mut [f32],
-    /// The bias's; is added to.
+    /// The gradient of the bias; is added to.
     pub(crate) db: &'a mut [f32],
 }
 
-/// A step back; `inner`: what [`forward`] left there; the GRU's becomes its gradient.
-pub(crate) fn backward(cell: Cell, step: Step<'_>, inner: &mut [f32], to: StepGradient<'_>) {
-    let StepGradient { dh, dc, dx, dz, db } = to;
+/// A step back.
+pub(crate) fn backward(cell: Cell, step: StepBack<'_>) {
+    let StepBack { gates, inner, before, cell_before, dh, dc, dz, db } = step;
     match cell {
-        Cell::Rnn => rnn_backward(step.gates, dh, dx, db),
-        Cell::Lstm => lstm_backward(step.gates, inner, step.cell_before, dh, dc, dx, db),
+        Cell::Rnn => rnn_backward(gates, dh, db),
+        Cell::Lstm => lstm_backward(gates, inner, cell_before, dh, dc, db),
         Cell::Gru => {
-            gru_backward(step.gates, step.before, dh, dx, inner, db);
+            gru_backward(gates, before, dh, inner, db);
             let own = dz.len() - inner.len();
-            dz[..own].copy_from_slice(&dx[..own]);
+            dz[..own].copy_from_slice(&gates[..own]);
             dz[own..].copy_from_slice(inner);
             return;
         }
     }
     dh.fill(0.0);
-    dz.copy_from_slice(dx);
+    dz.copy_from_slice(gates);
 }
 
 /// Of a row's saved numbers `[T, H]`, if its cell has any: those of step `at`, and for the LSTM the cell of the step
@@ -91,17 +86,32 @@ pub(crate) fn inner_and_cell_before<'a>(
     }
 }
 
-/// The `k`-th block of width `h`.
+/// A row's first three blocks of width `h`; written out, so that the compiler sees their length and checks no bound.
 #[inline(always)]
-fn part(row: &[f32], k: usize, h: usize) -> &[f32] {
-    &row[k * h..][..h]
+fn three(row: &[f32], h: usize) -> [&[f32]; 3] {
+    [&row[..h], &row[h..][..h], &row[2 * h..][..h]]
 }
 
-/// Cuts a row into blocks of width `h`.
+/// A row's first four blocks of width `h`.
 #[inline(always)]
-fn parts_mut<const N: usize>(row: &mut [f32], h: usize) -> [&mut [f32]; N] {
-    let mut blocks = row[..N * h].chunks_exact_mut(h);
-    std::array::from_fn(|_| blocks.next().expect("the row was cut to N blocks"))
+fn four(row: &[f32], h: usize) -> [&[f32]; 4] {
+    [&row[..h], &row[h..][..h], &row[2 * h..][..h], &row[3 * h..][..h]]
+}
+
+/// As [`three`], to write to.
+#[inline(always)]
+fn three_mut(row: &mut [f32], h: usize) -> [&mut [f32]; 3] {
+    let (a, row) = row.split_at_mut(h);
+    let (b, row) = row.split_at_mut(h);
+    [&mut a[..h], &mut b[..h], &mut row[..h]]
+}
+
+/// As [`four`], to write to.
+#[inline(always)]
+fn four_mut(row: &mut [f32], h: usize) -> [&mut [f32]; 4] {
+    let (a, row) = row.split_at_mut(h);
+    let [b, c, d] = three_mut(row, h);
+    [&mut a[..h], b, c, d]
 }
 
 multiversion! {
@@ -119,16 +129,16 @@ fn rnn_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], h: 
 }
 
 multiversion! {
-    /// `y`: the output; `dh`: its whole gradient; `dx`: becomes the gradient of the sum; `db` is added to.
-    fn rnn_backward(y: &[f32], dh: &[f32], dx: &mut [f32], db: &mut [f32]) = rnn_backward_body
+    /// `y`: the output, becomes the gradient of the sum; `dh`: its whole gradient; `db` is added to.
+    fn rnn_backward(y: &mut [f32], dh: &[f32], db: &mut [f32]) = rnn_backward_body
 }
 #[inline(always)]
-fn rnn_backward_body<const FMA: bool>(y: &[f32], dh: &[f32], dx: &mut [f32], db: &mut [f32]) {
+fn rnn_backward_body<const FMA: bool>(y: &mut [f32], dh: &[f32], db: &mut [f32]) {
     let n = dh.len();
-    let (y, dx, db) = (&y[..n], &mut dx[..n], &mut db[..n]);
+    let (y, db) = (&mut y[..n], &mut db[..n]);
     for j in 0..n {
         let da = dh[j] * (1.0 - y[j] * y[j]);
-        dx[j] = da;
+        y[j] = da;
         db[j] += da;
     }
 }
@@ -140,9 +150,9 @@ multiversion! {
 #[inline(always)]
 fn lstm_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) {
     let n = h.len();
-    let [xi, xf, xg, xo] = parts_mut(x, n);
-    let [zi, zf, zg, zo] = std::array::from_fn(|k| part(z, k, n));
-    let [bi, bf, bg, bo] = std::array::from_fn(|k| part(bias, k, n));
+    let [xi, xf, xg, xo] = four_mut(x, n);
+    let [zi, zf, zg, zo] = four(z, n);
+    let [bi, bf, bg, bo] = four(bias, n);
     let c = &mut c[..n];
     for j in 0..n {
         let sums = [xi[j] + zi[j] + bi[j], xf[j] + zf[j] + bf[j], xg[j] + zg[j] + bg[j], xo[j] + zo[j] + bo[j]];
@@ -157,9 +167,9 @@ multiversion! {
 #[inline(always)]
 fn lstm_infer_body<const FMA: bool>(x: &[f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) {
     let n = h.len();
-    let [xi, xf, xg, xo] = std::array::from_fn(|k| part(x, k, n));
-    let [zi, zf, zg, zo] = std::array::from_fn(|k| part(z, k, n));
-    let [bi, bf, bg, bo] = std::array::from_fn(|k| part(bias, k, n));
+    let [xi, xf, xg, xo] = four(x, n);
+    let [zi, zf, zg, zo] = four(z, n);
+    let [bi, bf, bg, bo] = four(bias, n);
     let c = &mut c[..n];
     for j in 0..n {
         let sums = [xi[j] + zi[j] + bi[j], xf[j] + zf[j] + bf[j], xg[j] + zg[j] + bg[j], xo[j] + zo[j] + bo[j]];
@@ -178,36 +188,35 @@ fn lstm_cell<const FMA: bool>([i, f, g, o]: [f32; 4], c: &mut f32, h: &mut f32) 
 }
 
 multiversion! {
-    /// `dh`: the whole gradient of `h`; `dc`: of the new cell, becomes that of the old one; `dx`: becomes the gradient of
-    /// the gates' sums; `db` is added to.
+    /// `gates`: become the gradient of their sums; `dh`: the whole gradient of `h`; `dc`: of the new cell, becomes that of
+    /// the old one; `db` is added to.
     fn lstm_backward(
-        gates: &[f32], cell: &[f32], before: &[f32], dh: &[f32], dc: &mut [f32], dx: &mut [f32], db: &mut [f32],
+        gates: &mut [f32], cell: &[f32], before: &[f32], dh: &[f32], dc: &mut [f32], db: &mut [f32],
     ) = lstm_backward_body
 }
 #[inline(always)]
 fn lstm_backward_body<const FMA: bool>(
-    gates: &[f32],
+    gates: &mut [f32],
     cell: &[f32],
     before: &[f32],
     dh: &[f32],
     dc: &mut [f32],
-    dx: &mut [f32],
     db: &mut [f32],
 ) {
     let n = dh.len();
-    let [i, f, g, o] = std::array::from_fn(|k| part(gates, k, n));
-    let [xi, xf, xg, xo] = parts_mut(dx, n);
-    let [bi, bf, bg, bo] = parts_mut(db, n);
+    let [gi, gf, gg, go] = four_mut(gates, n);
+    let [bi, bf, bg, bo] = four_mut(db, n);
     let (cell, before, dc) = (&cell[..n], &before[..n], &mut dc[..n]);
     for j in 0..n {
+        let (i, f, g, o) = (gi[j], gf[j], gg[j], go[j]);
         let bent = tanh::<FMA>(cell[j]);
-        let d = dc[j] + dh[j] * o[j] * (1.0 - bent * bent);
-        let di = d * g[j] * i[j] * (1.0 - i[j]);
-        let df = d * before[j] * f[j] * (1.0 - f[j]);
-        let dg = d * i[j] * (1.0 - g[j] * g[j]);
-        let do_ = dh[j] * bent * o[j] * (1.0 - o[j]);
-        dc[j] = d * f[j];
-        (xi[j], xf[j], xg[j], xo[j]) = (di, df, dg, do_);
+        let d = dc[j] + dh[j] * o * (1.0 - bent * bent);
+        let di = d * g * i * (1.0 - i);
+        let df = d * before[j] * f * (1.0 - f);
+        let dg = d * i * (1.0 - g * g);
+        let do_ = dh[j] * bent * o * (1.0 - o);
+        dc[j] = d * f;
+        (gi[j], gf[j], gg[j], go[j]) = (di, df, dg, do_);
         bi[j] += di;
         bf[j] += df;
         bg[j] += dg;
@@ -222,9 +231,9 @@ multiversion! {
 #[inline(always)]
 fn gru_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) {
     let n = h.len();
-    let [xr, xu, xn] = parts_mut(x, n);
-    let [zr, zu, zn] = std::array::from_fn(|k| part(z, k, n));
-    let [br, bu, bn, bq] = std::array::from_fn(|k| part(bias, k, n));
+    let [xr, xu, xn] = three_mut(x, n);
+    let [zr, zu, zn] = three(z, n);
+    let [br, bu, bn, bq] = four(bias, n);
     let q = &mut q[..n];
     for j in 0..n {
         let (r, u) = (sigmoid::<FMA>(xr[j] + zr[j] + br[j]), sigmoid::<FMA>(xu[j] + zu[j] + bu[j]));
@@ -237,34 +246,31 @@ fn gru_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], q: 
 }
 
 multiversion! {
-    /// `before`: the old state; `dh`: the whole gradient of the new one, becomes its direct part to the old one; `dx`:
-    /// becomes the gradient of the gates' sums; `q`: becomes the gradient of itself; `db` (r, z, n, q) is added to.
-    fn gru_backward(
-        gates: &[f32], before: &[f32], dh: &mut [f32], dx: &mut [f32], q: &mut [f32], db: &mut [f32],
-    ) = gru_backward_body
+    /// `gates`: become the gradient of their sums; `before`: the old state; `dh`: the whole gradient of the new one, becomes
+    /// its direct part to the old one; `q`: becomes the gradient of itself; `db` (r, z, n, q) is added to.
+    fn gru_backward(gates: &mut [f32], before: &[f32], dh: &mut [f32], q: &mut [f32], db: &mut [f32]) = gru_backward_body
 }
 #[inline(always)]
 fn gru_backward_body<const FMA: bool>(
-    gates: &[f32],
+    gates: &mut [f32],
     before: &[f32],
     dh: &mut [f32],
-    dx: &mut [f32],
     q: &mut [f32],
     db: &mut [f32],
 ) {
     let n = dh.len();
-    let [r, u, c] = std::array::from_fn(|k| part(gates, k, n));
-    let [xr, xu, xn] = parts_mut(dx, n);
-    let [br, bu, bn, bq] = parts_mut(db, n);
+    let [gr, gu, gc] = three_mut(gates, n);
+    let [br, bu, bn, bq] = four_mut(db, n);
     let (before, q) = (&before[..n], &mut q[..n]);
     for j in 0..n {
-        let dn = dh[j] * (1.0 - u[j]) * (1.0 - c[j] * c[j]);
-        let dr = dn * q[j] * r[j] * (1.0 - r[j]);
-        let du = dh[j] * (before[j] - c[j]) * u[j] * (1.0 - u[j]);
-        let dq = dn * r[j];
-        dh[j] *= u[j];
+        let (r, u, c) = (gr[j], gu[j], gc[j]);
+        let dn = dh[j] * (1.0 - u) * (1.0 - c * c);
+        let dr = dn * q[j] * r * (1.0 - r);
+        let du = dh[j] * (before[j] - c) * u * (1.0 - u);
+        let dq = dn * r;
+        dh[j] *= u;
         q[j] = dq;
-        (xr[j], xu[j], xn[j]) = (dr, du, dn);
+        (gr[j], gu[j], gc[j]) = (dr, du, dn);
         br[j] += dr;
         bu[j] += du;
         bn[j] += dn;
