@@ -80,11 +80,10 @@ struct Rows<'a> {
     add: bool,
 }
 
-/// Declares `fn walk`: panel by panel, `$mr` rows at a time, the last ones in tiles of 4, 2 and 1.
+/// Declares `fn walk`: panel by panel, `$mr` rows at a time, the last ones in tiles of 8, 4, 2 and 1.
 macro_rules! walk {
     ($($features:literal)?, $mr:literal, $nr:expr) => {
         $(#[target_feature(enable = $features)])?
-        #[allow(unreachable_patterns)] // where `$mr` is 4 itself
         pub(super) fn walk(packed: &Packed, rows: Rows<'_>) {
             let Rows { lhs, dst, add } = rows;
             let (k, n) = (packed.k, packed.n);
@@ -95,52 +94,73 @@ macro_rules! walk {
                 }
                 return;
             }
-            let m = lhs.len() / k;
+            // Where the last panel is not full, its tiles are made here.
+            let mut edge = [0.0_f32; $mr * $nr];
             for (p, panel) in packed.panels.chunks_exact($nr * k).enumerate() {
                 let columns = $nr.min(n - p * $nr);
-                let mut row = 0;
-                while row < m {
-                    let (lhs, to) = (&lhs[row * k..], &mut dst[row * n + p * $nr..]);
-                    let taken = match m - row {
-                        $mr.. => { tile::<$mr>(lhs, panel, k, to, n, columns, add); $mr }
-                        4.. => { tile::<4>(lhs, panel, k, to, n, columns, add); 4 }
-                        2.. => { tile::<2>(lhs, panel, k, to, n, columns, add); 2 }
-                        _ => { tile::<1>(lhs, panel, k, to, n, columns, add); 1 }
-                    };
-                    row += taken;
+                let (mut lhs, mut dst) = (&lhs[..], &mut dst[..]);
+                while !lhs.is_empty() {
+                    let rows = tile_rows(lhs.len() / k, $mr);
+                    if columns == $nr {
+                        tiles(rows, lhs, panel, k, &mut dst[p * $nr..], n, add);
+                    } else {
+                        let ours = edge.chunks_exact_mut($nr).zip(dst.chunks_mut(n)).take(rows);
+                        if add {
+                            ours.for_each(|(edge, dst)| edge[..columns].copy_from_slice(&dst[p * $nr..]));
+                        }
+                        tiles(rows, lhs, panel, k, &mut edge, $nr, add);
+                        let ours = edge.chunks_exact($nr).zip(dst.chunks_mut(n)).take(rows);
+                        ours.for_each(|(edge, dst)| dst[p * $nr..].copy_from_slice(&edge[..columns]));
+                    }
+                    (lhs, dst) = (&lhs[rows * k..], &mut dst[rows * n..]);
                 }
             }
         }
+
+        /// A tile of `rows`, one of the numbers that [`tile_rows`] gives.
+        $(#[target_feature(enable = $features)])?
+        fn tiles(rows: usize, lhs: &[f32], panel: &[f32], k: usize, dst: &mut [f32], stride: usize, add: bool) {
+            let tile = match (rows, add) {
+                (1, false) => tile::<1, false>,
+                (1, true) => tile::<1, true>,
+                (2, false) => tile::<2, false>,
+                (2, true) => tile::<2, true>,
+                (4, false) => tile::<4, false>,
+                (4, true) => tile::<4, true>,
+                (8, false) => tile::<8, false>,
+                (8, true) => tile::<8, true>,
+                (_, false) => tile::<$mr, false>,
+                (_, true) => tile::<$mr, true>,
+            };
+            tile(lhs, panel, k, dst, stride);
+        }
     };
+}
+
+/// How many of `left` rows the next tile takes, of at most `most`.
+fn tile_rows(left: usize, most: usize) -> usize {
+    [most, 8, 4, 2].into_iter().find(|&rows| rows <= most && rows <= left).unwrap_or(1)
 }
 
 /// Declares `walk` and its tile for an instruction set with two vectors of `$lanes` numbers a row of a tile.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
-    ($name:ident, $features:literal, $vector:ident, $mr:literal, $lanes:literal,
+    ($name:ident, $features:literal, $mr:literal, $lanes:literal,
      $zero:ident, $load:ident, $store:ident, $spread:ident, $multiply_add:ident, $add:ident) => {
         mod $name {
             use std::arch::x86_64::*;
 
-            use super::{Packed, Rows};
+            use super::{Packed, Rows, tile_rows};
 
             const NR: usize = 2 * $lanes;
-            type Vector = $vector;
 
             walk!($features, $mr, NR);
 
-            /// `R` rows of `lhs` (each `k` long) down one panel, into rows of `dst` that lie `stride` apart.
+            /// `R` rows of `lhs` (each `k` long) down one panel, into (or, if `ADD`, onto) rows of `dst` that lie `stride`
+            /// apart. All loops but the one over `k` are unrolled, so that the sums never leave their registers.
             #[target_feature(enable = $features)]
-            fn tile<const R: usize>(
-                lhs: &[f32],
-                panel: &[f32],
-                k: usize,
-                dst: &mut [f32],
-                stride: usize,
-                columns: usize,
-                add: bool,
-            ) {
-                assert!(lhs.len() >= R * k && panel.len() == NR * k && dst.len() >= (R - 1) * stride + columns);
+            fn tile<const R: usize, const ADD: bool>(lhs: &[f32], panel: &[f32], k: usize, dst: &mut [f32], stride: usize) {
+                assert!(lhs.len() >= R * k && panel.len() == NR * k && dst.len() >= (R - 1) * stride + NR);
                 let mut sums = [[$zero(); 2]; R];
                 let (a, mut b) = (lhs.as_ptr(), panel.as_ptr());
                 for i in 0..k {
@@ -148,37 +168,24 @@ macro_rules! vector_tiles {
                     unsafe {
                         let (left, right) = ($load(b), $load(b.add($lanes)));
                         b = b.add(NR);
-                        for (r, sums) in sums.iter_mut().enumerate() {
+                        for r in 0..R {
                             let a = $spread(*a.add(r * k + i));
-                            sums[0] = $multiply_add(a, left, sums[0]);
-                            sums[1] = $multiply_add(a, right, sums[1]);
+                            sums[r][0] = $multiply_add(a, left, sums[r][0]);
+                            sums[r][1] = $multiply_add(a, right, sums[r][1]);
                         }
                     }
                 }
-                for (r, sums) in sums.iter().enumerate() {
-                    let to = &mut dst[r * stride..][..columns];
-                    if let Ok(whole) = <&mut [f32; NR]>::try_from(&mut *to) {
-                        put(sums, whole, add);
-                    } else {
-                        let mut row = [0.0_f32; NR];
-                        if add {
-                            row[..columns].copy_from_slice(to);
+                for r in 0..R {
+                    // SAFETY: `dst` holds `R` rows of two vectors.
+                    unsafe {
+                        let left = dst.as_mut_ptr().add(r * stride);
+                        let right = left.add($lanes);
+                        let [mut x, mut y] = sums[r];
+                        if ADD {
+                            (x, y) = ($add($load(left), x), $add($load(right), y));
                         }
-                        put(sums, &mut row, add);
-                        to.copy_from_slice(&row[..columns]);
-                    }
-                }
-            }
-
-            /// Puts two vectors in place of, or adds them to, what is there.
-            #[target_feature(enable = $features)]
-            #[inline]
-            fn put(sums: &[Vector; 2], to: &mut [f32; NR], add: bool) {
-                // SAFETY: `to` holds two vectors.
-                unsafe {
-                    for (half, &sum) in sums.iter().enumerate() {
-                        let at = to.as_mut_ptr().add(half * $lanes);
-                        $store(at, if add { $add($load(at), sum) } else { sum });
+                        $store(left, x);
+                        $store(right, y);
                     }
                 }
             }
@@ -190,7 +197,6 @@ macro_rules! vector_tiles {
 vector_tiles!(
     avx512,
     "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
-    __m512,
     12,
     16,
     _mm512_setzero_ps,
@@ -204,7 +210,6 @@ vector_tiles!(
 vector_tiles!(
     avx2,
     "avx2,fma",
-    __m256,
     6,
     8,
     _mm256_setzero_ps,
@@ -216,22 +221,14 @@ vector_tiles!(
 );
 
 mod portable {
-    use super::{Packed, Rows};
+    use super::{Packed, Rows, tile_rows};
 
     const NR: usize = 8;
 
-    walk!(, 4, NR);
+    walk!(, 8, NR);
 
     /// As its vectorised sisters.
-    fn tile<const R: usize>(
-        lhs: &[f32],
-        panel: &[f32],
-        k: usize,
-        dst: &mut [f32],
-        stride: usize,
-        columns: usize,
-        add: bool,
-    ) {
+    fn tile<const R: usize, const ADD: bool>(lhs: &[f32], panel: &[f32], k: usize, dst: &mut [f32], stride: usize) {
         let mut sums = [[0.0_f32; NR]; R];
         for (i, b) in panel.chunks_exact(NR).enumerate() {
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -239,9 +236,9 @@ mod portable {
                 sums.iter_mut().zip(b).for_each(|(sum, b)| *sum += a * b);
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (to, sum) in dst[r * stride..][..columns].iter_mut().zip(sums) {
-                *to = if add { *to + sum } else { *sum };
+        for (dst, sums) in dst.chunks_mut(stride).zip(&sums) {
+            for (to, sum) in dst.iter_mut().zip(sums) {
+                *to = if ADD { *to + sum } else { *sum };
             }
         }
     }
