@@ -7,6 +7,7 @@
 
 use rayon::prelude::*;
 
+use crate::memory::unwritten;
 use crate::product::Strides;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{InstructionSet, instruction_set};
@@ -36,9 +37,13 @@ impl Packed {
     /// Packs the `[k, n]` matrix that lies in `matrix` as `strides` says; the last panel is filled with zeros.
     pub(crate) fn new(matrix: &[f32], strides: Strides, [k, n]: [usize; 2]) -> Self {
         let width = panel_width();
-        let mut panels = vec![0.0; n.div_ceil(width) * width * k];
+        // SAFETY: each panel is filled below, the last one with zeros first.
+        let mut panels = unsafe { unwritten(n.div_ceil(width) * width * k) };
         panels.par_chunks_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
             let columns = width.min(n - p * width);
+            if columns < width {
+                panel.fill(0.0);
+            }
             let first = strides.start + p * width * strides.column;
             if strides.column == 1 {
                 for (i, row) in panel.chunks_exact_mut(width).enumerate() {
