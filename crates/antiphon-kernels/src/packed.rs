@@ -1,9 +1,10 @@
 //! Products with a weight that is packed once and used at every step of a sequence.
 //!
 //! A general product packs its operands at each call, which costs a recurrent layer as much as the product itself when
-//! few rows meet a large weight. Here the weight lies in panels of `NR` columns, `[k, NR]` each, so that a tile of `MR`
-//! rows by `NR` columns stays in registers while it walks down a panel (Goto and van de Geijn 2008, without their
-//! blocking of `k`: a panel fits the second-level cache for every width in use).
+//! few rows meet a large weight. Here the weight lies in panels, `[k, width]` each, of as many columns as a tile of up to
+//! eight rows keeps in registers while it walks down a panel (Goto and van de Geijn 2008, without their blocking of `k`: a
+//! panel fits the second-level cache for every width in use). Wide tiles of few rows suit small batches, and eight rows
+//! that lie a power of two apart still fit the eight ways of a first-level cache.
 
 use rayon::prelude::*;
 
@@ -12,52 +13,73 @@ use crate::product::Strides;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{InstructionSet, instruction_set};
 
-/// A `[k, n]` matrix in panels.
+/// A `[k, n]` matrix in panels of [`Shape::width`] columns, the last one of whole vectors.
 #[derive(Debug)]
 pub(crate) struct Packed {
     panels: Vec<f32>,
     k: usize,
     n: usize,
-    /// Columns a panel: what the instruction set keeps in registers.
-    width: usize,
+    shape: Shape,
 }
 
-/// Columns a panel.
-fn panel_width() -> usize {
+/// What an instruction set keeps in registers: tiles of up to `rows` rows and `vectors` vectors of `lanes` numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    rows: usize,
+    vectors: usize,
+    lanes: usize,
+}
+
+impl Shape {
+    const PORTABLE: Self = Self { rows: 4, vectors: 1, lanes: 8 };
     #[cfg(target_arch = "x86_64")]
-    match instruction_set() {
-        InstructionSet::Avx512 => return 32,
-        InstructionSet::Avx2 => return 16,
-        InstructionSet::Portable => {}
+    const AVX2: Self = Self { rows: 6, vectors: 2, lanes: 8 };
+    #[cfg(target_arch = "x86_64")]
+    const AVX512: Self = Self { rows: 8, vectors: 3, lanes: 16 };
+
+    /// That of this CPU.
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        match instruction_set() {
+            InstructionSet::Avx512 => return Self::AVX512,
+            InstructionSet::Avx2 => return Self::AVX2,
+            InstructionSet::Portable => {}
+        }
+        Self::PORTABLE
     }
-    8
+
+    /// Columns a panel.
+    const fn width(self) -> usize {
+        self.vectors * self.lanes
+    }
 }
 
 impl Packed {
-    /// Packs the `[k, n]` matrix that lies in `matrix` as `strides` says; the last panel is filled with zeros.
+    /// Packs the `[k, n]` matrix that lies in `matrix` as `strides` says; the last vector of columns is filled with zeros.
     pub(crate) fn new(matrix: &[f32], strides: Strides, [k, n]: [usize; 2]) -> Self {
-        let width = panel_width();
+        let shape = Shape::best();
+        let width = shape.width();
         // SAFETY: each panel is filled below, the last one with zeros first.
-        let mut panels = unsafe { unwritten(n.div_ceil(width) * width * k) };
+        let mut panels = unsafe { unwritten(n.next_multiple_of(shape.lanes) * k) };
         panels.par_chunks_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
-            let columns = width.min(n - p * width);
-            if columns < width {
+            let (columns, own) = (width.min(n - p * width), panel.len() / k);
+            if columns < own {
                 panel.fill(0.0);
             }
             let first = strides.start + p * width * strides.column;
             if strides.column == 1 {
-                for (i, row) in panel.chunks_exact_mut(width).enumerate() {
+                for (i, row) in panel.chunks_exact_mut(own).enumerate() {
                     row[..columns].copy_from_slice(&matrix[first + i * strides.row..][..columns]);
                 }
             } else {
                 for j in 0..columns {
-                    for (i, row) in panel.chunks_exact_mut(width).enumerate() {
+                    for (i, row) in panel.chunks_exact_mut(own).enumerate() {
                         row[j] = matrix[first + i * strides.row + j * strides.column];
                     }
                 }
             }
         });
-        Self { panels, k, n, width }
+        Self { panels, k, n, shape }
     }
 
     /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread. Unless `add`, all of
@@ -65,132 +87,147 @@ impl Packed {
     pub(crate) fn multiply(&self, lhs: &[f32], dst: &mut [f32], add: bool) {
         let m = dst.len() / self.n;
         assert!(dst.len() == m * self.n && lhs.len() == m * self.k, "operands of {m} rows");
-        let rows = Rows { lhs, dst, add };
+        if self.k == 0 {
+            if !add {
+                dst.fill(0.0);
+            }
+        } else if add {
+            self.walk::<true>(lhs, dst);
+        } else {
+            self.walk::<false>(lhs, dst);
+        }
+    }
+
+    fn walk<const ADD: bool>(&self, lhs: &[f32], dst: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         match instruction_set() {
             // SAFETY: the CPU has these instructions.
-            InstructionSet::Avx512 => return unsafe { avx512::walk(self, rows) },
+            InstructionSet::Avx512 => return unsafe { avx512::walk::<ADD>(self, lhs, dst) },
             // SAFETY: the CPU has these instructions.
-            InstructionSet::Avx2 => return unsafe { avx2::walk(self, rows) },
+            InstructionSet::Avx2 => return unsafe { avx2::walk::<ADD>(self, lhs, dst) },
             InstructionSet::Portable => {}
         }
-        portable::walk(self, rows);
+        portable::walk::<ADD>(self, lhs, dst);
     }
 }
 
-/// The rows of one product.
-struct Rows<'a> {
-    lhs: &'a [f32],
-    dst: &'a mut [f32],
-    add: bool,
-}
-
-/// Declares `fn walk`: panel by panel, `$mr` rows at a time, the last ones in tiles of 8, 4, 2 and 1.
+/// Declares `fn walk`: panel by panel, the rows in tiles of about equal height.
 macro_rules! walk {
-    ($($features:literal)?, $mr:literal, $nr:expr) => {
+    ($($features:literal)?, $shape:ident, [$($rows:literal)*], [$($vectors:literal)*]) => {
         $(#[target_feature(enable = $features)])?
-        pub(super) fn walk(packed: &Packed, rows: Rows<'_>) {
-            let Rows { lhs, dst, add } = rows;
+        pub(super) fn walk<const ADD: bool>(packed: &Packed, lhs: &[f32], dst: &mut [f32]) {
+            const SHAPE: Shape = Shape::$shape;
+            const WIDTH: usize = SHAPE.width();
             let (k, n) = (packed.k, packed.n);
-            assert_eq!(packed.width, $nr, "packed for another instruction set");
-            if k == 0 {
-                if !add {
-                    dst.fill(0.0);
-                }
-                return;
-            }
-            // Where the last panel is not full, its tiles are made here.
-            let mut edge = [0.0_f32; $mr * $nr];
-            for (p, panel) in packed.panels.chunks_exact($nr * k).enumerate() {
-                let columns = $nr.min(n - p * $nr);
-                let (mut lhs, mut dst) = (&lhs[..], &mut dst[..]);
-                while !lhs.is_empty() {
-                    let rows = tile_rows(lhs.len() / k, $mr);
-                    if columns == $nr {
-                        tiles(rows, lhs, panel, k, &mut dst[p * $nr..], n, add);
-                    } else {
-                        let ours = edge.chunks_exact_mut($nr).zip(dst.chunks_mut(n)).take(rows);
-                        if add {
-                            ours.for_each(|(edge, dst)| edge[..columns].copy_from_slice(&dst[p * $nr..]));
-                        }
-                        tiles(rows, lhs, panel, k, &mut edge, $nr, add);
-                        let ours = edge.chunks_exact($nr).zip(dst.chunks_mut(n)).take(rows);
-                        ours.for_each(|(edge, dst)| dst[p * $nr..].copy_from_slice(&edge[..columns]));
+            assert_eq!(packed.shape, SHAPE, "packed for another instruction set");
+            let m = lhs.len() / k;
+            let tiles = m.div_ceil(SHAPE.rows);
+            // Where the last vector is not full, its tiles are made here.
+            let mut edge = [0.0_f32; SHAPE.rows * WIDTH];
+            for (p, panel) in packed.panels.chunks(WIDTH * k).enumerate() {
+                let (first, width) = (p * WIDTH, panel.len() / k);
+                let columns = width.min(n - first);
+                let mut row = 0;
+                for tile in 0..tiles {
+                    let rows = (m - row).div_ceil(tiles - tile);
+                    let (lhs, dst) = (&lhs[row * k..], &mut dst[row * n..]);
+                    row += rows;
+                    if columns == width {
+                        by_width::<ADD>(rows, width / SHAPE.lanes, lhs, panel, &mut dst[first..], n);
+                        continue;
                     }
-                    (lhs, dst) = (&lhs[rows * k..], &mut dst[rows * n..]);
+                    if ADD {
+                        let both = edge.chunks_exact_mut(width).zip(dst.chunks(n)).take(rows);
+                        both.for_each(|(edge, dst)| edge[..columns].copy_from_slice(&dst[first..]));
+                    }
+                    by_width::<ADD>(rows, width / SHAPE.lanes, lhs, panel, &mut edge, width);
+                    let both = edge.chunks_exact(width).zip(dst.chunks_mut(n)).take(rows);
+                    both.for_each(|(edge, dst)| dst[first..].copy_from_slice(&edge[..columns]));
                 }
             }
         }
 
-        /// A tile of `rows`, one of the numbers that [`tile_rows`] gives.
         $(#[target_feature(enable = $features)])?
-        fn tiles(rows: usize, lhs: &[f32], panel: &[f32], k: usize, dst: &mut [f32], stride: usize, add: bool) {
-            let tile = match (rows, add) {
-                (1, false) => tile::<1, false>,
-                (1, true) => tile::<1, true>,
-                (2, false) => tile::<2, false>,
-                (2, true) => tile::<2, true>,
-                (4, false) => tile::<4, false>,
-                (4, true) => tile::<4, true>,
-                (8, false) => tile::<8, false>,
-                (8, true) => tile::<8, true>,
-                (_, false) => tile::<$mr, false>,
-                (_, true) => tile::<$mr, true>,
-            };
-            tile(lhs, panel, k, dst, stride);
+        fn by_width<const ADD: bool>(
+            rows: usize,
+            vectors: usize,
+            lhs: &[f32],
+            panel: &[f32],
+            dst: &mut [f32],
+            stride: usize,
+        ) {
+            match vectors {
+                $($vectors => by_height::<$vectors, ADD>(rows, lhs, panel, dst, stride),)*
+                _ => unreachable!("a panel is no wider"),
+            }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        fn by_height<const V: usize, const ADD: bool>(
+            rows: usize,
+            lhs: &[f32],
+            panel: &[f32],
+            dst: &mut [f32],
+            stride: usize,
+        ) {
+            match rows {
+                $($rows => tile::<$rows, V, ADD>(lhs, panel, dst, stride),)*
+                _ => unreachable!("a tile is no higher"),
+            }
         }
     };
 }
 
-/// How many of `left` rows the next tile takes, of at most `most`.
-fn tile_rows(left: usize, most: usize) -> usize {
-    [most, 8, 4, 2].into_iter().find(|&rows| rows <= most && rows <= left).unwrap_or(1)
-}
-
-/// Declares `walk` and its tile for an instruction set with two vectors of `$lanes` numbers a row of a tile.
+/// Declares `walk` and its tile for an instruction set.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
-    ($name:ident, $features:literal, $mr:literal, $lanes:literal,
+    ($name:ident, $features:literal, $shape:ident, $rows:tt, $vectors:tt,
      $zero:ident, $load:ident, $store:ident, $spread:ident, $multiply_add:ident, $add:ident) => {
         mod $name {
             use std::arch::x86_64::*;
 
-            use super::{Packed, Rows, tile_rows};
+            use super::{Packed, Shape};
 
-            const NR: usize = 2 * $lanes;
+            const LANES: usize = Shape::$shape.lanes;
 
-            walk!($features, $mr, NR);
+            walk!($features, $shape, $rows, $vectors);
 
-            /// `R` rows of `lhs` (each `k` long) down one panel, into (or, if `ADD`, onto) rows of `dst` that lie `stride`
-            /// apart. All loops but the one over `k` are unrolled, so that the sums never leave their registers.
+            /// `R` dense rows of `lhs` down a panel of `V` vectors, into (or, if `ADD`, onto) rows of `dst` that lie
+            /// `stride` apart. All loops but the one over `k` are unrolled, so that the sums never leave their registers.
             #[target_feature(enable = $features)]
-            fn tile<const R: usize, const ADD: bool>(lhs: &[f32], panel: &[f32], k: usize, dst: &mut [f32], stride: usize) {
-                assert!(lhs.len() >= R * k && panel.len() == NR * k && dst.len() >= (R - 1) * stride + NR);
-                let mut sums = [[$zero(); 2]; R];
+            fn tile<const R: usize, const V: usize, const ADD: bool>(
+                lhs: &[f32],
+                panel: &[f32],
+                dst: &mut [f32],
+                stride: usize,
+            ) {
+                let k = panel.len() / (V * LANES);
+                assert!(lhs.len() >= R * k && dst.len() >= (R - 1) * stride + V * LANES);
+                let mut sums = [[$zero(); V]; R];
                 let (a, mut b) = (lhs.as_ptr(), panel.as_ptr());
                 for i in 0..k {
-                    // SAFETY: the panel holds `k` rows of two vectors, and `lhs` `R` rows of `k` numbers.
+                    // SAFETY: the panel holds `k` rows of `V` vectors, and `lhs` `R` rows of `k` numbers.
                     unsafe {
-                        let (left, right) = ($load(b), $load(b.add($lanes)));
-                        b = b.add(NR);
+                        let mut right = [$zero(); V];
+                        for v in 0..V {
+                            right[v] = $load(b.add(v * LANES));
+                        }
                         for r in 0..R {
                             let a = $spread(*a.add(r * k + i));
-                            sums[r][0] = $multiply_add(a, left, sums[r][0]);
-                            sums[r][1] = $multiply_add(a, right, sums[r][1]);
+                            for v in 0..V {
+                                sums[r][v] = $multiply_add(a, right[v], sums[r][v]);
+                            }
                         }
+                        b = b.add(V * LANES);
                     }
                 }
                 for r in 0..R {
-                    // SAFETY: `dst` holds `R` rows of two vectors.
-                    unsafe {
-                        let left = dst.as_mut_ptr().add(r * stride);
-                        let right = left.add($lanes);
-                        let [mut x, mut y] = sums[r];
-                        if ADD {
-                            (x, y) = ($add($load(left), x), $add($load(right), y));
+                    for v in 0..V {
+                        // SAFETY: `dst` holds `R` rows of `V` vectors.
+                        unsafe {
+                            let at = dst.as_mut_ptr().add(r * stride + v * LANES);
+                            $store(at, if ADD { $add($load(at), sums[r][v]) } else { sums[r][v] });
                         }
-                        $store(left, x);
-                        $store(right, y);
                     }
                 }
             }
@@ -202,8 +239,9 @@ macro_rules! vector_tiles {
 vector_tiles!(
     avx512,
     "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
-    12,
-    16,
+    AVX512,
+    [1 2 3 4 5 6 7 8],
+    [1 2 3],
     _mm512_setzero_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
@@ -215,8 +253,9 @@ vector_tiles!(
 vector_tiles!(
     avx2,
     "avx2,fma",
-    6,
-    8,
+    AVX2,
+    [1 2 3 4 5 6],
+    [1 2],
     _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
@@ -226,23 +265,29 @@ vector_tiles!(
 );
 
 mod portable {
-    use super::{Packed, Rows, tile_rows};
+    use super::{Packed, Shape};
 
-    const NR: usize = 8;
+    const LANES: usize = Shape::PORTABLE.lanes;
 
-    walk!(, 8, NR);
+    walk!(, PORTABLE, [1 2 3 4], [1]);
 
     /// As its vectorised sisters.
-    fn tile<const R: usize, const ADD: bool>(lhs: &[f32], panel: &[f32], k: usize, dst: &mut [f32], stride: usize) {
-        let mut sums = [[0.0_f32; NR]; R];
-        for (i, b) in panel.chunks_exact(NR).enumerate() {
+    fn tile<const R: usize, const V: usize, const ADD: bool>(
+        lhs: &[f32],
+        panel: &[f32],
+        dst: &mut [f32],
+        stride: usize,
+    ) {
+        let k = panel.len() / (V * LANES);
+        let mut sums = [[[0.0_f32; LANES]; V]; R];
+        for (i, right) in panel.chunks_exact(V * LANES).enumerate() {
             for (r, sums) in sums.iter_mut().enumerate() {
                 let a = lhs[r * k + i];
-                sums.iter_mut().zip(b).for_each(|(sum, b)| *sum += a * b);
+                sums.as_flattened_mut().iter_mut().zip(right).for_each(|(sum, b)| *sum += a * b);
             }
         }
         for (dst, sums) in dst.chunks_mut(stride).zip(&sums) {
-            for (to, sum) in dst.iter_mut().zip(sums) {
+            for (to, sum) in dst.iter_mut().zip(sums.as_flattened()) {
                 *to = if ADD { *to + sum } else { *sum };
             }
         }
