@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how fast the operations are, beside this machine's matrix product and beside a peer.
+//! `cargo xtask bench`: how fast the operations are, beside this machine's matrix product and beside a peer, and how fast
+//! whole models train and search.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use crate::cargo;
 use crate::stop::{Outcome, Stop};
 
-/// Time the operations: GFLOP/s, and the share of what one matrix product of this machine reaches
+/// Time the operations (GFLOP/s, and the share of what one matrix product of this machine reaches) and whole models
 #[derive(Debug, PartialEq, clap::Args)]
 pub(crate) struct Arguments {
     /// Only benchmarks whose names match this expression (`lstm-train`, `gru-.*/64,25`)
@@ -36,7 +37,10 @@ pub(crate) struct Arguments {
 /// The benchmark that says what the machine can do.
 const PEAK: &str = "product/2048";
 
-/// GFLOP/s of each round, by the benchmark's name.
+/// Groups of benchmarks that count something else than operations, and what.
+const COUNTED: [(&str, &str); 2] = [("train/", "target tokens/s"), ("search/", "sentences/s")];
+
+/// What is counted in a nanosecond in each round (GFLOP/s of an operation), by the benchmark's name.
 type Speeds = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn bench(arguments: &Arguments) -> Outcome {
@@ -57,7 +61,7 @@ pub(crate) fn bench(arguments: &Arguments) -> Outcome {
 fn measure(arguments: &Arguments) -> Outcome<PathBuf> {
     let home = cargo::root().join("target/criterion");
     let filter = arguments.filter.as_ref().map(|filter| format!("^{PEAK}$|{filter}"));
-    let mut words = vec!["--workspace", "--profile", "dev", "--bench", "layers", "--", "--noplot"];
+    let mut words = vec!["--workspace", "--profile", "dev", "--bench", "layers", "--bench", "models", "--", "--noplot"];
     words.extend(filter.as_deref());
     let kept = [("--save-baseline", &arguments.save), ("--baseline", &arguments.compare)];
     for (option, name) in kept.iter().filter_map(|(option, name)| name.as_deref().map(|name| (*option, name))) {
@@ -180,7 +184,13 @@ fn table(ours: &Speeds, times: &Speeds, peer: &Speeds) -> String {
     let peak = ours.get(PEAK).map(|figures| median(figures));
     let mut text =
         format!("| benchmark | ms | GFLOP/s | of `{PEAK}` | peer GFLOP/s | ratio |\n|---|---|---|---|---|---|\n");
+    let mut models = String::new();
     for (name, milliseconds) in times {
+        if let Some((_, unit)) = COUNTED.iter().find(|(group, _)| name.starts_with(group)) {
+            let rate: Vec<f64> = ours.get(name).into_iter().flatten().map(|figure| figure * 1e9).collect();
+            models += &format!("| {name} | {:.1} | {} {unit} |\n", median(milliseconds), spread(&rate));
+            continue;
+        }
         let speed = ours.get(name);
         let share = speed.zip(peak).map(|(speed, peak)| format!("{:.2}", median(speed) / peak));
         let (of_peer, ratio) = match (speed, peer.get(name)) {
@@ -191,6 +201,9 @@ fn table(ours: &Speeds, times: &Speeds, peer: &Speeds) -> String {
         let milliseconds = median(milliseconds);
         let share = share.unwrap_or_default();
         text += &format!("| {name} | {milliseconds:.2} | {speed} | {share} | {of_peer} | {ratio} |\n");
+    }
+    if !models.is_empty() {
+        text += &format!("\n| model | ms | rate |\n|---|---|---|\n{models}");
     }
     text
 }
@@ -204,12 +217,15 @@ mod tests {
         let speeds = |name: &str, figures: &[f64]| (name.to_owned(), figures.to_vec());
         let ours =
             Speeds::from([speeds(PEAK, &[200.0, 210.0, 190.0]), speeds("lstm-train/1,2,3,4", &[150.0, 100.0, 120.0])]);
-        let times = Speeds::from([speeds("lstm-train/1,2,3,4", &[3.0, 1.0, 2.0]), speeds("decoder", &[5.0])]);
+        let ours = ours.into_iter().chain([speeds("train/small", &[2e-6, 4e-6, 3e-6])]).collect();
+        let times = [("lstm-train/1,2,3,4", &[3.0, 1.0, 2.0][..]), ("decoder", &[5.0]), ("train/small", &[7.0])];
+        let times = times.into_iter().map(|(name, figures)| speeds(name, figures)).collect();
         let mut peer = Speeds::new();
         let line = r#"{"kind": "LSTM", "batch": 1, "steps": 2, "input": 3, "hidden": 4, "train_gflops": 60.0}"#;
         note_peer(&format!("{{\"op\": \"gemm\"}}\n{line}\n"), &mut peer);
         let table = table(&ours, &times, &peer);
         assert!(table.contains("| lstm-train/1,2,3,4 | 2.00 | 120 (100–150) | 0.60 | 60 | 2.00 |"), "{table}");
         assert!(table.contains("| decoder | 5.00 |  |  |  |  |"), "{table}");
+        assert!(table.ends_with("| train/small | 7.0 | 3000 (2000–4000) target tokens/s |\n"), "{table}");
     }
 }

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn names_are_snake_case() {
-        let steps: Vec<Normalization> = serde_json::from_str(r#"["nfc","nfd","nfkc","nfkd","jamo","lowercase"]"#).unwrap();
+        let steps: Vec<Normalization> =
+            serde_json::from_str(r#"["nfc","nfd","nfkc","nfkd","jamo","lowercase"]"#).unwrap();
         assert_eq!(steps, [Nfc, Nfd, Nfkc, Nfkd, Jamo, Lowercase]);
     }
 }
