@@ -8,12 +8,12 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 use crate::flex::{dense, dummy, serves, slice, wrap};
 use crate::memory::unwritten;
 use crate::packed::Packed;
 use crate::product::{Strides, product};
+use crate::weight::multiply_rows;
 
 /// `[B, T, I] · [I, O] → [B, T, O]`, differentiable in both.
 pub fn linear(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
@@ -78,16 +78,12 @@ const FEW: usize = 48;
 /// `[rows, O]`: `x [rows, I] · weight`, where the weight lies as `strides` says.
 fn multiply(x: &[f32], weight: &[f32], strides: Strides, [i, o]: [usize; 2]) -> Vec<f32> {
     let rows = x.len() / i;
-    // SAFETY: the product, or those of all shares, write all of it.
-    let mut y = unsafe { unwritten(rows * o) };
-    if rows < FEW {
-        product([rows, o, i], &mut y, Strides::rows(o), false, x, Strides::rows(i), weight, strides);
-        return y;
+    if rows >= FEW {
+        return multiply_rows(&Packed::new(weight, strides, [i, o]), x);
     }
-    let packed = Packed::new(weight, strides, [i, o]);
-    // Whole tiles a task, and a few tasks a thread, so that the threads end together.
-    let share = rows.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(24);
-    y.par_chunks_mut(share * o).zip(x.par_chunks(share * i)).for_each(|(y, x)| packed.multiply(x, y, false));
+    // SAFETY: the product writes all of it.
+    let mut y = unsafe { unwritten(rows * o) };
+    product([rows, o, i], &mut y, Strides::rows(o), false, x, Strides::rows(i), weight, strides);
     y
 }
 

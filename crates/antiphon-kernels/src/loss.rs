@@ -279,7 +279,7 @@ fn log_partition_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> f32 {
     }
     top + (sums.iter().sum::<f32>() + rest).ln()
 }
-multiversion!(fn log_partition(row: &mut [f32], bias: &[f32]) -> f32 = log_partition_body);
+multiversion!(pub(crate) fn log_partition(row: &mut [f32], bias: &[f32]) -> f32 = log_partition_body);
 
 /// `row · scale − shift`.
 #[inline(always)]

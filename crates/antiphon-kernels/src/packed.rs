@@ -82,6 +82,11 @@ impl Packed {
         Self { panels, k, n, shape }
     }
 
+    /// `k` and `n`.
+    pub(crate) fn dims(&self) -> [usize; 2] {
+        [self.k, self.n]
+    }
+
     /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread. Unless `add`, all of
     /// `dst` is written, and none of it read.
     pub(crate) fn multiply(&self, lhs: &[f32], dst: &mut [f32], add: bool) {

@@ -165,20 +165,24 @@ impl Attention {
 
     /// States `[B, T, H]` → contexts `[B, T, M]`.
     pub(crate) fn attend(&self, states: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
-        let (query, energy) = self.query(states);
-        attend(query, prepared.keys.clone(), prepared.memory.clone(), energy, &prepared.over)
+        let query = match self.additive() {
+            None => states,
+            Some((query, _)) => linear(states, query),
+        };
+        self.look(query, prepared)
     }
 
-    /// States `[B, T, H]` → weights `[B, T, S]`, off the graph.
-    pub(crate) fn weights(&self, states: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
-        let (query, energy) = self.query(states);
-        attention_weights(query, prepared.keys.clone(), energy, &prepared.over)
+    /// Queries `[B, T, A]` (states, or for additive attention what projects them) → contexts `[B, T, M]`.
+    pub(crate) fn look(&self, query: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
+        attend(query, prepared.keys.clone(), prepared.memory.clone(), self.energy(), &prepared.over)
     }
 
-    fn query(&self, states: Tensor<3>) -> (Tensor<3>, Option<Tensor<1>>) {
-        match self.additive() {
-            None => (states, None),
-            Some((query, energy)) => (linear(states, query), Some(energy)),
-        }
+    /// Queries `[B, T, A]` → weights `[B, T, S]`, off the graph.
+    pub(crate) fn weights(&self, query: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
+        attention_weights(query, prepared.keys.clone(), self.energy(), &prepared.over)
+    }
+
+    fn energy(&self) -> Option<Tensor<1>> {
+        self.additive().map(|(_, energy)| energy)
     }
 }

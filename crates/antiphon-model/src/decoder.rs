@@ -1,5 +1,9 @@
 //! Decoders: from the last token, the state and the memory to what is projected onto the vocabulary.
 
+mod step;
+
+pub(crate) use step::{DecoderWeights, SearchState};
+
 use std::sync::Arc;
 
 use antiphon_core::Problem;
@@ -14,7 +18,6 @@ use crate::attention::{Attention, AttentionConfig, Prepared};
 use crate::bridge::DecoderShape;
 use crate::embedding::Input;
 use crate::initial::{Initial, zeros};
-use crate::lookup;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
 
 /// A decoder, chosen by `kind`.
@@ -172,23 +175,12 @@ pub(crate) struct DecoderState {
     fed: Option<Tensor<2>>,
 }
 
-impl DecoderState {
-    /// Keeps `rows`, in this order.
-    pub(crate) fn select(&self, rows: &[u32]) -> Self {
-        let numbers = lookup::ids(rows, &self.layers[0].device());
-        let pick = |tensor: &Tensor<2>| tensor.clone().select(0, numbers.clone());
-        Self { layers: self.layers.iter().map(pick).collect(), fed: self.fed.as_ref().map(pick) }
-    }
-}
-
-/// What a step, or a stretch of steps, gave.
-pub(crate) struct Decoded {
+/// What a stretch of steps gave.
+struct Decoded {
     /// `[B, T, R]`: to be projected.
-    pub(crate) outputs: Tensor<3>,
-    /// `[B, T, H]`: of the last layer.
-    hidden: Tensor<3>,
+    outputs: Tensor<3>,
     /// The state behind the last step.
-    pub(crate) state: DecoderState,
+    state: DecoderState,
 }
 
 impl Decoder {
@@ -228,22 +220,6 @@ impl Decoder {
             return self.fused(projected, &state, prepared, lengths, dropout_key);
         }
         self.fed_steps(projected, state, prepared, dropout_key)
-    }
-
-    /// One step in `input` `[B, 1, E]` of search, without dropout.
-    pub(crate) fn step(&self, input: &Input, state: DecoderState, prepared: Option<&Prepared>) -> Decoded {
-        let projected = self.layers[0].project(input);
-        let projected = match state.fed.clone() {
-            Some(fed) => projected + self.layers[0].project_feed(fed),
-            None => projected,
-        };
-        self.stretch(projected, state, prepared, None, None)
-    }
-
-    /// `[B, T, S]`: where the decoder looked, if it attends.
-    pub(crate) fn attention(&self, decoded: &Decoded, prepared: Option<&Prepared>) -> Option<Tensor<3>> {
-        let (attention, prepared) = (self.attention.as_ref()?, prepared?);
-        Some(attention.weights(decoded.hidden.clone(), prepared))
     }
 
     /// All steps of a single layer with input feeding as one operation, where it is served.
@@ -332,14 +308,14 @@ impl Decoder {
                     + readout.bias.val().unsqueeze();
                 tanh(sum)
             }
-            _ => hidden.clone(),
+            _ => hidden,
         };
         let outputs = drop(outputs, &output_key);
         let fed = self.feeding.then(|| {
             let [rows, steps, width] = outputs.dims();
             outputs.clone().narrow(1, steps - 1, 1).reshape([rows, width])
         });
-        Decoded { outputs, hidden, state: DecoderState { layers: states, fed } }
+        Decoded { outputs, state: DecoderState { layers: states, fed } }
     }
 }
 

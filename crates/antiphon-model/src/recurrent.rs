@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, Recurrence, Recurrent, linear, recurrent};
+use antiphon_kernels::{Cell, Recurrence, Recurrent, Weight, linear, recurrent, recurrent_step};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -55,6 +55,14 @@ pub(crate) struct RecurrentLayer {
     cell: Cell,
     #[module(skip)]
     reverse: bool,
+}
+
+/// A layer's weights, ready for many steps.
+pub(crate) struct LayerWeights {
+    input: Option<Weight>,
+    recurrent: Weight,
+    /// For what a decoder feeds back.
+    pub(crate) feed: Option<Weight>,
 }
 
 /// What a layer is made of.
@@ -114,6 +122,28 @@ impl RecurrentLayer {
     pub(crate) fn project_feed(&self, fed: Tensor<2>) -> Tensor<3> {
         let weight = self.feed.as_ref().expect("a layer that is fed has a weight for it").val();
         fed.matmul(weight).unsqueeze_dim(1)
+    }
+
+    /// The weights, ready for many steps; that of the input only where this is not one-hot.
+    pub(crate) fn weights(&self, embedded: bool) -> LayerWeights {
+        LayerWeights {
+            input: embedded.then(|| Weight::new(self.input.val())),
+            recurrent: Weight::new(self.recurrent.val()),
+            feed: self.feed.as_ref().map(|feed| Weight::new(feed.val())),
+        }
+    }
+
+    /// As [`project`](Self::project) for one step of search: `[B, G·H]`.
+    pub(crate) fn project_rows(&self, weights: &LayerWeights, input: &Input) -> Tensor<2> {
+        match (input, &weights.input) {
+            (Input::Vectors(vectors), Some(weight)) => weight.multiply(vectors.clone().squeeze_dim(1)),
+            _ => self.project(input).squeeze_dim(1),
+        }
+    }
+
+    /// A step of search over projected inputs `[B, G·H]`: row `b` goes on from state `parents[b]` of `[P, N·H]`.
+    pub(crate) fn step(&self, weights: &LayerWeights, x: Tensor<2>, states: Tensor<2>, parents: &[u32]) -> Tensor<2> {
+        recurrent_step(self.cell, x, &weights.recurrent, self.bias.val(), states, parents)
     }
 
     /// Runs over projected inputs from `state` (`[B, N·H]`).

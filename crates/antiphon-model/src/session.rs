@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 
 use antiphon_core::{Result, Selection, SourceBatch, StepModel, StepOutput, StepSession, TokenId, Want};
-use antiphon_kernels::log_softmax_rows;
+use antiphon_kernels::{Weight, best_tokens, log_softmax_rows};
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
-use rayon::prelude::*;
+use burn::tensor::TensorData;
 
 use crate::attention::Prepared;
-use crate::decoder::DecoderState;
-use crate::embedding::embed;
+use crate::decoder::{DecoderWeights, SearchState};
 use crate::encoder_decoder::EncoderDecoder;
 use crate::lookup::check_ids;
 
@@ -28,9 +26,11 @@ impl StepModel for EncoderDecoder {
 struct Session<'m> {
     /// Without autodiff: a graph that never sees a backward pass would never be freed.
     model: Cow<'m, EncoderDecoder>,
-    weight: Tensor<2>,
+    decoder: DecoderWeights,
+    /// `[R, V]` and `[V]`: the projection onto the vocabulary.
+    output: Weight,
     bias: Vec<f32>,
-    state: DecoderState,
+    state: SearchState,
     /// The memory as it was read, a row a source, and who looks at it.
     prepared: Option<Prepared>,
     /// Which source each row answers.
@@ -43,11 +43,12 @@ impl<'m> Session<'m> {
         let model = if on_graph { Cow::Owned(model.clone().valid()) } else { Cow::Borrowed(model) };
         let encoded = model.encode(sources, None)?;
         let prepared = model.decoder().prepare(&encoded);
-        let state = model.decoder().start(model.bridge().cross(&encoded.states));
+        let state = SearchState::new(model.decoder().start(model.bridge().cross(&encoded.states)));
+        let decoder = model.decoder().weights(model.target_embedding().is_some());
         let (weight, bias) = model.output();
-        let bias = numbers(bias.into_data());
+        let (output, bias) = (Weight::transposed(weight), numbers(bias.into_data()));
         let owners = (0..sources.rows() as u32).collect();
-        Ok(Self { weight: weight.transpose(), bias, state, prepared, owners, model })
+        Ok(Self { decoder, output, bias, state, prepared, owners, model })
     }
 }
 
@@ -64,97 +65,48 @@ impl StepSession for Session<'_> {
         assert_eq!(last.len(), self.owners.len(), "one token a row");
         let vocabulary = self.bias.len();
         check_ids(last, vocabulary, "target")?;
-        let input = embed(self.model.target_embedding(), last, [last.len(), 1], None);
-        let (decoder, prepared) = (self.model.decoder(), self.prepared.as_ref());
-        let decoded = decoder.step(&input, self.state.clone(), prepared);
-        self.state = decoded.state.clone();
-        let [rows, _, width] = decoded.outputs.dims();
-        let logits = decoded.outputs.clone().reshape([rows, width]).matmul(self.weight.clone());
-        let mut logits = numbers(logits.into_data());
-        log_softmax_rows(&mut logits, &self.bias);
-        for row in logits.chunks_exact_mut(vocabulary) {
-            want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
+        let (embedding, prepared) = (self.model.target_embedding(), self.prepared.as_ref());
+        let decoder = self.model.decoder();
+        let step = decoder.step(&self.decoder, embedding, last, &mut self.state, prepared, want.attention);
+        out.tokens.clear();
+        out.log_probs.clear();
+        if let Selection::Top(k) = want.selection {
+            out.per_row = k.min(vocabulary);
+            let best = best_tokens(step.outputs, &self.output, &self.bias, &want.banned, out.per_row);
+            (out.tokens, out.log_probs) = best.into_iter().flatten().unzip();
+        } else {
+            let mut logits = numbers(self.output.multiply(step.outputs).into_data());
+            log_softmax_rows(&mut logits, &self.bias);
+            for row in logits.chunks_exact_mut(vocabulary) {
+                want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
+            }
+            select_scores(logits, vocabulary, &want.selection, out)?;
         }
-        select_scores(&mut logits, vocabulary, &want.selection, out)?;
-        out.attention.clear();
-        if want.attention
-            && let Some(weights) = decoder.attention(&decoded, prepared)
-        {
-            out.attention = numbers(weights.into_data());
-        }
+        out.attention = step.attention.map(|weights| numbers(weights.into_data())).unwrap_or_default();
         Ok(())
     }
 
     fn select(&mut self, rows: &[u32]) {
         let owners: Vec<u32> = rows.iter().map(|&row| self.owners[row as usize]).collect();
-        self.state = self.state.select(rows);
+        self.state.select(rows);
         self.prepared = self.prepared.as_ref().map(|prepared| prepared.owned_by(&owners));
         self.owners = owners;
     }
 }
 
-/// Fills `out` from log-probabilities `[rows, V]`.
-fn select_scores(
-    log_probs: &mut Vec<f32>,
-    vocabulary: usize,
-    selection: &Selection,
-    out: &mut StepOutput,
-) -> Result<()> {
-    out.tokens.clear();
-    out.log_probs.clear();
-    match selection {
-        Selection::Top(k) => {
-            let k = (*k).min(vocabulary);
-            out.per_row = k;
-            let best: Vec<Vec<(f32, TokenId)>> =
-                log_probs.par_chunks_exact(vocabulary).map(|row| top(row, k)).collect();
-            for (score, token) in best.into_iter().flatten() {
-                out.tokens.push(token);
-                out.log_probs.push(score);
-            }
-        }
-        Selection::Given(tokens) => {
-            check_ids(tokens, vocabulary, "target")?;
-            out.per_row = 1;
-            out.tokens.extend_from_slice(tokens);
-            let rows = log_probs.chunks_exact(vocabulary).zip(tokens);
-            out.log_probs.extend(rows.map(|(row, &token)| row[token as usize]));
-        }
-        Selection::All => {
-            out.per_row = vocabulary;
-            let rows = log_probs.len() / vocabulary;
-            out.tokens.extend((0..rows).flat_map(|_| 0..vocabulary as TokenId));
-            std::mem::swap(&mut out.log_probs, log_probs);
-        }
+/// Fills `out` from log-probabilities `[rows, V]`: those of given tokens, or all.
+fn select_scores(log_probs: Vec<f32>, vocabulary: usize, selection: &Selection, out: &mut StepOutput) -> Result<()> {
+    if let Selection::Given(tokens) = selection {
+        check_ids(tokens, vocabulary, "target")?;
+        out.per_row = 1;
+        out.tokens.extend_from_slice(tokens);
+        let rows = log_probs.chunks_exact(vocabulary).zip(tokens);
+        out.log_probs.extend(rows.map(|(row, &token)| row[token as usize]));
+    } else {
+        out.per_row = vocabulary;
+        let rows = log_probs.len() / vocabulary;
+        out.tokens.extend((0..rows).flat_map(|_| 0..vocabulary as TokenId));
+        out.log_probs = log_probs;
     }
     Ok(())
-}
-
-/// The `k` best of a row, best first; of equal ones the smaller id first. A NaN counts as best, so that it is seen.
-fn top(row: &[f32], k: usize) -> Vec<(f32, TokenId)> {
-    let above = |a: f32, b: f32| a > b || (a.is_nan() && !b.is_nan());
-    let mut best: Vec<(f32, TokenId)> = Vec::with_capacity(k + 1);
-    for (id, &score) in row.iter().enumerate() {
-        if best.len() == k && !above(score, best[k - 1].0) {
-            continue;
-        }
-        let at = best.iter().position(|&(other, _)| above(score, other)).unwrap_or(best.len());
-        best.insert(at, (score, id as TokenId));
-        best.truncate(k);
-    }
-    best
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_best_come_first_and_ties_by_id() {
-        let row = [0.5, 2.0, 2.0, f32::NEG_INFINITY, 1.0];
-        let ids = |k| top(&row, k).into_iter().map(|(_, id)| id).collect::<Vec<_>>();
-        assert_eq!(ids(3), [1, 2, 4]);
-        assert_eq!(ids(5), [1, 2, 4, 0, 3]);
-        assert_eq!(top(&[0.0, f32::NAN, 1.0], 1)[0].1, 1);
-    }
 }

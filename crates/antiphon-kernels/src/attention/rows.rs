@@ -66,21 +66,19 @@ multiversion! {
 #[inline(always)]
 fn energies_body<const FMA: bool>(query: &[f32], keys: &[f32], energy: &[f32], out: &mut [f32]) {
     let a = query.len();
-    let energy = &energy[..a];
+    // Arrays, so that the compiler sees whole vectors and checks no bound.
+    let ((query, query_rest), (energy, energy_rest)) = (query.as_chunks::<LANES>(), energy[..a].as_chunks::<LANES>());
     for (s, out) in out.iter_mut().enumerate() {
-        let key = &keys[s * a..][..a];
+        let (key, key_rest) = keys[s * a..][..a].as_chunks::<LANES>();
         let mut sums = [0.0_f32; LANES];
-        let mut at = 0;
-        while at + LANES <= a {
+        for ((query, key), energy) in query.iter().zip(key).zip(energy) {
             for j in 0..LANES {
-                let e = tanh::<FMA>(query[at + j] + key[at + j]);
-                sums[j] = multiply_add::<FMA>(energy[at + j], e, sums[j]);
+                sums[j] = multiply_add::<FMA>(energy[j], tanh::<FMA>(query[j] + key[j]), sums[j]);
             }
-            at += LANES;
         }
         *out = sums.iter().sum();
-        for i in at..a {
-            *out = multiply_add::<FMA>(energy[i], tanh::<FMA>(query[i] + key[i]), *out);
+        for ((query, key), energy) in query_rest.iter().zip(key_rest).zip(energy_rest) {
+            *out = multiply_add::<FMA>(*energy, tanh::<FMA>(query + key), *out);
         }
     }
 }

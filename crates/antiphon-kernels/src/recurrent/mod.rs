@@ -15,6 +15,9 @@
 mod flex;
 pub(crate) mod gates;
 mod portable;
+mod step;
+
+pub use step::recurrent_step;
 
 use std::sync::Arc;
 

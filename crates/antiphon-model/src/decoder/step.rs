@@ -1,0 +1,142 @@
+//! A step of search: one token for each row, without gradients.
+
+use std::collections::HashMap;
+
+use antiphon_core::TokenId;
+use antiphon_kernels::{Weight, tanh};
+use burn::tensor::Tensor;
+
+use super::{Decoder, DecoderState};
+use crate::attention::Prepared;
+use crate::embedding::{Embedding, Input, embed};
+use crate::lookup;
+use crate::recurrent::LayerWeights;
+
+/// A decoder's weights, ready for many steps.
+pub(crate) struct DecoderWeights {
+    layers: Vec<LayerWeights>,
+    /// Of additive attention.
+    query: Option<Weight>,
+    /// Of the state and of the context.
+    readout: Option<[Weight; 2]>,
+}
+
+/// Where the rows of a search stand. Rows that grew from one share its state.
+pub(crate) struct SearchState {
+    /// `[P, …]`.
+    states: DecoderState,
+    /// Which state each row goes on from.
+    parents: Vec<u32>,
+}
+
+/// What a step gave, row by row.
+pub(crate) struct Step {
+    /// `[B, R]`: to be projected.
+    pub(crate) outputs: Tensor<2>,
+    /// `[B, S]`: where the decoder looked, if that is wanted and it attends.
+    pub(crate) attention: Option<Tensor<2>>,
+}
+
+impl SearchState {
+    /// A row for each state.
+    pub(crate) fn new(states: DecoderState) -> Self {
+        let rows = states.layers[0].dims()[0] as u32;
+        Self { states, parents: (0..rows).collect() }
+    }
+
+    /// Keeps `rows`, in this order.
+    pub(crate) fn select(&mut self, rows: &[u32]) {
+        let parents: Vec<u32> = rows.iter().map(|&row| self.parents[row as usize]).collect();
+        let (kept, parents) = distinct(&parents);
+        let numbers = lookup::ids(&kept, &self.states.layers[0].device());
+        let pick = |tensor: &Tensor<2>| tensor.clone().select(0, numbers.clone());
+        let DecoderState { layers, fed } = &self.states;
+        self.states = DecoderState { layers: layers.iter().map(pick).collect(), fed: fed.as_ref().map(pick) };
+        self.parents = parents;
+    }
+}
+
+/// The different values in the order in which they first come, and for each value the place of its own among these.
+fn distinct(values: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let (mut kept, mut places) = (Vec::new(), HashMap::new());
+    let place = |&value: &u32| {
+        *places.entry(value).or_insert_with(|| {
+            kept.push(value);
+            kept.len() as u32 - 1
+        })
+    };
+    let places = values.iter().map(place).collect();
+    (kept, places)
+}
+
+impl Decoder {
+    /// The weights, ready for many steps on inputs that are embedded, or one-hot.
+    pub(crate) fn weights(&self, embedded: bool) -> DecoderWeights {
+        let layers = self.layers.iter().enumerate();
+        DecoderWeights {
+            layers: layers.map(|(l, layer)| layer.weights(l > 0 || embedded)).collect(),
+            query: self.attention.as_ref().and_then(|a| a.additive()).map(|(query, _)| Weight::new(query)),
+            readout: self.readout.as_ref().map(|r| [&r.state, &r.context].map(|weight| Weight::new(weight.val()))),
+        }
+    }
+
+    /// Feeds each row its last token, and moves `state` on. What rows have in common, a token or a state, is multiplied once.
+    pub(crate) fn step(
+        &self,
+        weights: &DecoderWeights,
+        embedding: Option<&Embedding>,
+        tokens: &[TokenId],
+        state: &mut SearchState,
+        prepared: Option<&Prepared>,
+        want_attention: bool,
+    ) -> Step {
+        let SearchState { states, parents } = state;
+        let (different, places) = distinct(tokens);
+        let input = embed(embedding, &different, [different.len(), 1], None);
+        let projected = self.layers[0].project_rows(&weights.layers[0], &input);
+        let mut x = lookup::rows(projected, &places);
+        if let (Some(weight), Some(fed)) = (&weights.layers[0].feed, states.fed.take()) {
+            x = x + lookup::rows(weight.multiply(fed), parents);
+        }
+        let mut hidden = None;
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for ((layer, weights), before) in self.layers.iter().zip(&weights.layers).zip(states.layers.drain(..)) {
+            let x = match hidden.take() {
+                None => x.clone(),
+                Some(below) => layer.project_rows(weights, &Input::Vectors(below)),
+            };
+            let next = layer.step(weights, x, before, parents);
+            hidden = Some(next.clone().narrow(1, 0, layer.hidden()).unsqueeze_dim::<3>(1));
+            layers.push(next);
+        }
+        let hidden = hidden.expect("a decoder has a layer");
+        let [rows, _, width] = hidden.dims();
+        let flat = hidden.clone().reshape([rows, width]);
+        let (mut outputs, mut attention) = (flat.clone(), None);
+        if let (Some(look), Some(readout), Some([of_state, of_context]), Some(prepared)) =
+            (&self.attention, &self.readout, &weights.readout, prepared)
+        {
+            let query = match &weights.query {
+                Some(weight) => weight.multiply(flat.clone()).unsqueeze_dim(1),
+                None => hidden,
+            };
+            attention = want_attention.then(|| look.weights(query.clone(), prepared).squeeze_dim(1));
+            let context = look.look(query, prepared).squeeze_dim(1);
+            outputs = tanh(of_state.multiply(flat) + of_context.multiply(context) + readout.bias.val().unsqueeze());
+        }
+        let fed = self.feeding.then(|| outputs.clone());
+        *state = SearchState::new(DecoderState { layers, fed });
+        Step { outputs, attention }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_same_is_kept_once() {
+        assert_eq!(distinct(&[7, 3, 7, 7, 0, 3]), (vec![7, 3, 0], vec![0, 1, 0, 0, 2, 1]));
+        assert_eq!(distinct(&[]), (vec![], vec![]));
+    }
+}
