@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use antiphon_core::Error;
+use antiphon_lab::write_atomically;
 use serde::Deserialize;
 
 use crate::cargo;
+use crate::growth::Growth;
 use crate::stop::{Outcome, Stop};
 
 /// Time the operations (GFLOP/s, and the share of what one matrix product of this machine reaches) and whole models
@@ -32,6 +34,9 @@ pub(crate) struct Arguments {
     /// How often everything is measured; figures are medians
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Draw how the cost of a token grows (`--filter growth`) into this SVG file
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
 }
 
 /// The benchmark that says what the machine can do.
@@ -53,7 +58,13 @@ pub(crate) fn bench(arguments: &Arguments) -> Outcome {
             run_peer(&arguments.python, &folder.join("torch_rnn.py"), &mut peer)?;
         }
     }
-    print!("{}", table(&ours, &times, &peer));
+    let growth = Growth::of(ours.iter().map(|(name, speeds)| (name.as_str(), median(speeds))));
+    ours.retain(|name, _| !Growth::counts(name));
+    times.retain(|name, _| !Growth::counts(name));
+    print!("{}{}", table(&ours, &times, &peer), growth.table());
+    if let Some(file) = &arguments.picture {
+        write_atomically(file, growth.picture()?.as_bytes())?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod data;
+mod growth;
 mod program;
 mod results;
 mod run;

@@ -16,19 +16,26 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 
-/// Batch, steps, input, hidden. The first four are those of the published comparison; the others look for cliffs.
-const LAYERS: [[usize; 4]; 13] = [
+/// Batch, steps, input, hidden. The first four are those of the published comparison; the others look for cliffs: odd shapes
+/// beside even neighbours.
+const LAYERS: [[usize; 4]; 19] = [
     [64, 25, 512, 512],
     [32, 25, 256, 256],
     [64, 100, 128, 128],
     [16, 50, 512, 1024],
     [1, 25, 256, 256],
     [7, 25, 256, 256],
+    [8, 25, 256, 256],
     [33, 25, 256, 256],
     [64, 1, 256, 256],
+    [64, 25, 96, 96],
     [64, 25, 100, 100],
+    [64, 25, 192, 192],
     [64, 25, 200, 200],
+    [64, 25, 640, 640],
     [64, 25, 650, 650],
+    [7, 13, 101, 203],
+    [8, 13, 104, 208],
     [64, 400, 64, 64],
     [256, 25, 256, 256],
 ];
@@ -56,10 +63,10 @@ fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, Wal
 fn products(criterion: &mut Criterion) {
     let mut group = group(criterion, "product");
     for [m, k, n] in [[2048, 2048, 2048], [6400, 128, 512], [128, 6400, 512], [800, 256, 1024], [256, 800, 1024]] {
-        let (a, b) = (random("a", [m, k], &Device::flex()), random("b", [k, n], &Device::flex()));
         group.throughput(Throughput::Elements((2 * m * k * n) as u64));
         let name = if m == n { m.to_string() } else { format!("{m},{k},{n}") };
         group.bench_function(BenchmarkId::from_parameter(name), |bench| {
+            let (a, b) = (random("a", [m, k], &Device::flex()), random("b", [k, n], &Device::flex()));
             bench.iter(|| black_box(a.clone().matmul(b.clone())));
         });
     }
@@ -150,5 +157,59 @@ fn losses(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products, layers, decoders, losses);
+/// Forward and backward of an LSTM layer; → a closure that runs it once.
+fn lstm([b, t, h]: [usize; 3]) -> impl Fn() {
+    let device = Device::flex().autodiff();
+    let (x, input) = (leaf("x", [b, t, h], &device), leaf("input", [h, 4 * h], &device));
+    let (weight, bias) = (leaf("weight", [h, 4 * h], &device), leaf("bias", [4 * h], &device));
+    let state = Tensor::zeros([b, 2 * h], &device.clone().inner());
+    let run = Recurrence { cell: Cell::Lstm, reverse: false, lengths: None };
+    move || {
+        let projected = linear(x.clone(), input.clone());
+        let layer = recurrent(projected, weight.clone(), bias.clone(), state.clone(), &run);
+        drop(black_box(layer.sequence().sum().backward()));
+    }
+}
+
+/// How the cost of a token grows with one size at a time: an LSTM layer of 32 × 25 × 256, and the loss over 512 tokens.
+fn growth(criterion: &mut Criterion) {
+    let sizes = |all: &[usize]| all.to_vec();
+    let axes: [(&str, Vec<usize>, fn(usize) -> [usize; 3]); 3] = [
+        ("batch", sizes(&[1, 2, 4, 8, 16, 32, 64, 128, 256]), |b| [b, 25, 256]),
+        ("length", sizes(&[5, 10, 25, 50, 100, 200, 400]), |t| [32, t, 256]),
+        ("hidden", sizes(&[64, 128, 256, 512, 1024, 2048]), |h| [32, 25, h]),
+    ];
+    for (axis, sizes, shape) in axes {
+        let mut group = group(criterion, &format!("growth-{axis}"));
+        for size in sizes {
+            let [b, t, h] = shape(size);
+            group.throughput(Throughput::Elements((b * t) as u64));
+            group.bench_function(BenchmarkId::from_parameter(size), |bench| bench.iter(lstm([b, t, h])));
+        }
+    }
+    let mut threads = group(criterion, "growth-threads");
+    threads.throughput(Throughput::Elements(32 * 25));
+    for count in 1..=std::thread::available_parallelism().map_or(1, usize::from) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().expect("threads");
+        threads.bench_function(BenchmarkId::from_parameter(count), |bench| {
+            pool.install(|| bench.iter(lstm([32, 25, 256])));
+        });
+    }
+    threads.finish();
+    let mut group = group(criterion, "growth-vocabulary");
+    let (device, n, h) = (Device::flex().autodiff(), 512, 256);
+    group.throughput(Throughput::Elements(n as u64));
+    for v in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000] {
+        group.bench_function(BenchmarkId::from_parameter(v), |bench| {
+            let (states, weight) = (leaf("states", [n, h], &device), leaf("weight", [v, h], &device));
+            let targets: Vec<u32> = (0..n).map(|i| (i * 7 % v) as u32).collect();
+            bench.iter(|| {
+                let (states, weight, targets) = (states.clone(), weight.clone(), targets.clone());
+                black_box(cross_entropy(Projection { states, weight, bias: None, targets }, 0.1).backward());
+            });
+        });
+    }
+}
+
+criterion_group!(benches, products, layers, decoders, losses, growth);
 criterion_main!(benches);
