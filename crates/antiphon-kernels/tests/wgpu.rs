@@ -4,7 +4,10 @@
 
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, square_sum, update};
-use antiphon_kernels::{Cell, Projection, Recurrence, cross_entropy, dropout, recurrent, tanh, token_scores};
+use antiphon_kernels::{
+    Cell, Over, Projection, Recurrence, Weight, attend, best_tokens, cross_entropy, dropout, recurrent, recurrent_step,
+    tanh, token_scores,
+};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// What may differ: the CPU sums in another order and with other exponentials, the GPU in single precision throughout.
@@ -105,12 +108,34 @@ fn updates(device: &Device, found: &mut Found) {
     found.push(("sum of squares".into(), numbers(square_sum(given("squares", [1000], device)))));
 }
 
+fn searches(device: &Device, found: &mut Found) {
+    let (h, parents) = (6, [2, 0, 2, 1]);
+    for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
+        let x = given("x", [parents.len(), cell.gates() * h], device);
+        let weight = Weight::new(given("weight", [h, cell.gates() * h], device));
+        let (bias, states) =
+            (given("bias", [cell.biases() * h], device), given("states", [3, cell.states() * h], device));
+        found.push((format!("step of {cell:?}"), numbers(recurrent_step(cell, x, &weight, bias, states, &parents))));
+    }
+    let (memory, keys) = (given("memory", [2, 5, 7], device), given("keys", [2, 5, h], device));
+    let over = Over { lengths: [5, 3].into(), owners: Some([0, 1, 1, 0].into()) };
+    for energy in [None, Some(given("energy", [h], device))] {
+        let context = attend(given("query", [4, 1, h], device), keys.clone(), memory.clone(), energy, &over);
+        found.push(("context".into(), numbers(context)));
+    }
+    let output = Weight::transposed(given("output", [11, h], device));
+    let best = best_tokens(given("states", [4, h], device), &output, &[0.1; 11], &[3], 4);
+    let (tokens, log_probs): (Vec<f32>, Vec<f32>) = best.into_iter().flatten().map(|(id, p)| (id as f32, p)).unzip();
+    found.extend([("best tokens".into(), tokens), ("their log-probabilities".into(), log_probs)]);
+}
+
 fn everything(device: &Device) -> Found {
     let (mut found, learning) = (Found::new(), device.clone().autodiff());
     recurrent_layers(&learning, &mut found);
     losses(&learning, &mut found);
     elementwise(&learning, &mut found);
     updates(device, &mut found);
+    searches(device, &mut found);
     found
 }
 
