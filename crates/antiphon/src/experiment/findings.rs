@@ -25,7 +25,7 @@ pub(crate) fn findings(split: &str, answered: &[Answered], saved: &SavedModel) -
     Ok(Findings {
         split: split.into(),
         examples: examples(&chosen, saved)?,
-        errors: errors(answered, unit(&saved.config))?,
+        errors: errors(answered, Piece::by(&saved.config))?,
     })
 }
 
@@ -78,18 +78,30 @@ fn written(tokenizer: &dyn Tokenizer, ids: &[TokenId]) -> Vec<String> {
     ids.iter().map(|&id| tokenizer.token(id).unwrap_or_default()).collect()
 }
 
-/// Characters where the config counts errors in characters alone, else words (or phones).
-fn unit(config: &ExperimentConfig) -> Unit {
-    let of_words = |metric: &MetricConfig| {
-        matches!(metric, MetricConfig::WordErrorRate(_) | MetricConfig::PhoneErrorRate(_) | MetricConfig::Bleu(_))
-    };
-    let of_characters = |metric: &MetricConfig| matches!(metric, MetricConfig::CharacterErrorRate(_));
-    let metrics = &config.evaluate.metrics;
-    let characters = metrics.iter().any(of_characters) && !metrics.iter().any(of_words);
-    if characters { Unit::Character } else { Unit::Word }
+/// What errors are counted in.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    unit: Unit,
+    name: &'static str,
 }
 
-fn errors(answered: &[Answered], unit: Unit) -> Result<Option<Errors>> {
+impl Piece {
+    /// By the config's metrics: characters where it counts errors in these alone, phones where it counts these and no words.
+    fn by(config: &ExperimentConfig) -> Self {
+        let any = |what: fn(&MetricConfig) -> bool| config.evaluate.metrics.iter().any(what);
+        let words = any(|metric| matches!(metric, MetricConfig::WordErrorRate(_) | MetricConfig::Bleu(_)));
+        if !words && any(|metric| matches!(metric, MetricConfig::PhoneErrorRate(_))) {
+            Self { unit: Unit::Word, name: "phone" }
+        } else if !words && any(|metric| matches!(metric, MetricConfig::CharacterErrorRate(_))) {
+            Self { unit: Unit::Character, name: "character" }
+        } else {
+            Self { unit: Unit::Word, name: "word" }
+        }
+    }
+}
+
+fn errors(answered: &[Answered], piece: Piece) -> Result<Option<Errors>> {
+    let Piece { unit, name } = piece;
     if answered.is_empty() {
         return Ok(None);
     }
@@ -102,10 +114,7 @@ fn errors(answered: &[Answered], unit: Unit) -> Result<Option<Errors>> {
         Aligned { line: answered.line, source: answered.source.clone(), pairs }
     });
     Ok(Some(Errors {
-        unit: match unit {
-            Unit::Word => "word".into(),
-            Unit::Character => "character".into(),
-        },
+        unit: name.into(),
         answers: verdicts.len(),
         wrong: verdicts.iter().filter(|verdict| !verdict.is_correct()).count(),
         worst: worst.collect(),
@@ -237,12 +246,13 @@ mod tests {
             }],
         };
         let answered = [answer(1, "a b", &["a b"]), answer(4, "a c d", &["x y z", "a b"]), answer(9, "b", &["a b"])];
-        let found = errors(&answered, Unit::Word).unwrap().unwrap();
+        let words = Piece { unit: Unit::Word, name: "word" };
+        let found = errors(&answered, words).unwrap().unwrap();
         assert_eq!((found.answers, found.wrong), (3, 2));
         assert_eq!(found.worst.iter().map(|w| w.line).collect::<Vec<_>>(), [4, 9]);
         let unit = |text: &str| Some(text.to_owned());
         assert_eq!(found.worst[1].pairs, [(unit("a"), None), (unit("b"), unit("b"))]);
         assert_eq!(found.confusions.iter().map(|c| c.count).sum::<u64>(), 3);
-        assert_eq!(errors(&[], Unit::Word).unwrap(), None);
+        assert_eq!(errors(&[], words).unwrap(), None);
     }
 }
