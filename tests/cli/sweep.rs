@@ -383,6 +383,21 @@ mod signals {
     }
 
     #[test]
+    fn no_run_outlives_a_sweep_that_is_killed() {
+        let place = long();
+        let child = place.start("sweep sweep.toml");
+        until("a run at work", || runs(&place).iter().any(|run| lines(run) > 30));
+        send(child.id(), "-KILL");
+        drop(ends(child));
+        let status = |run: &PathBuf| json(run.join("manifest.json"))["status"]["kind"].clone();
+        until("the end of the run", || runs(&place).iter().all(|run| status(run) == "stopped"));
+        // It saved itself, and the sweep goes on from there.
+        let again = place.call("sweep sweep.toml");
+        assert!(!again.err().contains("failed"), "{}", again.err());
+        again.succeeds();
+    }
+
+    #[test]
     fn two_processes_do_not_drive_one_sweep() {
         let place = long();
         let child = place.start("sweep sweep.toml");

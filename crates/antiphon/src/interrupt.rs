@@ -1,16 +1,19 @@
-//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once. A run of a sweep also ends in
+//! good order when the sweep is gone.
 
+use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::{Error, Result};
+use antiphon_lab::sweep::LIFELINE;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// The exit code of a command that was interrupted.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-/// A flag that is raised by the first signal.
+/// A flag that is raised by the first signal, or, for a run of a sweep, by the end of the sweep's process.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -18,6 +21,14 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
         flag::register_conditional_shutdown(signal, i32::from(EXIT_CODE), Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| Error::new(format!("cannot listen to signal {signal}: {error}")))?;
+    }
+    if std::env::var_os(LIFELINE).is_some() {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            // Nothing is ever sent: this returns at the end, or with an error, which means the same.
+            let _ = std::io::stdin().lock().read(&mut [0]);
+            stop.store(true, Ordering::Relaxed);
+        });
     }
     Ok(stop)
 }

@@ -49,6 +49,9 @@ pub(super) trait Work {
     fn look(&mut self, at_work: usize);
 }
 
+/// Set for a run that is to stop in good order when its standard input ends.
+pub const LIFELINE: &str = "ANTIPHON_LIFELINE";
+
 impl Pool<'_> {
     /// Performs all jobs; false if it was stopped before the end.
     pub(super) fn perform<W: Work>(&self, work: &mut W) -> Result<bool> {
@@ -103,7 +106,8 @@ impl Pool<'_> {
         let log: File = log.map_err(|e| Error::io(&job.log, "open", &e))?;
         let also = log.try_clone().map_err(|e| Error::io(&job.log, "open", &e))?;
         let mut command = Command::new(&self.program);
-        command.args(&job.words).stdin(Stdio::null()).stdout(log).stderr(also);
+        // The pipe ends with this process, however it ends.
+        command.args(&job.words).env(LIFELINE, "1").stdin(Stdio::piped()).stdout(log).stderr(also);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ANTIPHON__")) {
             // The settings of the environment stand in the run's config already, below those of the sweep.
             command.env_remove(name);

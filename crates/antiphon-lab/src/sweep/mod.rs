@@ -27,6 +27,6 @@ pub use config::{
 pub use drive::{Ended, Launcher, Outcome, Ranked, Sweep, Watcher};
 pub use folder::{State, SweepFolder};
 pub use halving::{Climb, Halving};
-pub use local::call;
+pub use local::{LIFELINE, call};
 pub use plan::{Checked, Figure, Meaning, Plan, PlannedRun};
 pub use slurm::SlurmConfig;
