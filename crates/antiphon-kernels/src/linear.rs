@@ -73,7 +73,7 @@ impl<B: Body, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
 }
 
 /// Rows below which packing a weight costs more than it saves.
-const FEW: usize = 48;
+const FEW: usize = 8;
 
 /// `[rows, O]`: `x [rows, I] · weight`, where the weight lies as `strides` says.
 fn multiply(x: &[f32], weight: &[f32], strides: Strides, [i, o]: [usize; 2]) -> Vec<f32> {
