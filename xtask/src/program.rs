@@ -98,7 +98,7 @@ mod tests {
         let call = |script: &str| shell.call(&["-c".into(), script.into()]);
         assert_eq!(call("exit 0"), Ok(()));
         assert_eq!(call("exit 3"), Err(Stop::Quietly(3)));
-        assert_eq!(call("kill -INT $$"), Err(Stop::Quietly(130)));
+        assert_eq!(call("kill -TERM $$"), Err(Stop::Quietly(143)));
         let missing = Program { path: "/nowhere/antiphon".into() }.call(&[]);
         assert!(
             matches!(missing, Err(Stop::Mistake(e)) if e.to_string().starts_with("/nowhere/antiphon: cannot start"))
