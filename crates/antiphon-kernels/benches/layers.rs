@@ -173,15 +173,15 @@ fn lstm([b, t, h]: [usize; 3]) -> impl Fn() {
 
 /// How the cost of a token grows with one size at a time: an LSTM layer of 32 × 25 × 256, and the loss over 512 tokens.
 fn growth(criterion: &mut Criterion) {
-    let sizes = |all: &[usize]| all.to_vec();
-    let axes: [(&str, Vec<usize>, fn(usize) -> [usize; 3]); 3] = [
-        ("batch", sizes(&[1, 2, 4, 8, 16, 32, 64, 128, 256]), |b| [b, 25, 256]),
-        ("length", sizes(&[5, 10, 25, 50, 100, 200, 400]), |t| [32, t, 256]),
-        ("hidden", sizes(&[64, 128, 256, 512, 1024, 2048]), |h| [32, 25, h]),
+    type Shape = fn(usize) -> [usize; 3];
+    let axes: [(&str, &[usize], Shape); 3] = [
+        ("batch", &[1, 2, 4, 8, 16, 32, 64, 128, 256], |b| [b, 25, 256]),
+        ("length", &[5, 10, 25, 50, 100, 200, 400], |t| [32, t, 256]),
+        ("hidden", &[64, 128, 256, 512, 1024, 2048], |h| [32, 25, h]),
     ];
     for (axis, sizes, shape) in axes {
         let mut group = group(criterion, &format!("growth-{axis}"));
-        for size in sizes {
+        for &size in sizes {
             let [b, t, h] = shape(size);
             group.throughput(Throughput::Elements((b * t) as u64));
             group.bench_function(BenchmarkId::from_parameter(size), |bench| bench.iter(lstm([b, t, h])));
