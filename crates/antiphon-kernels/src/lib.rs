@@ -41,4 +41,4 @@ pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_s
 pub use memory::keep_freed_memory;
 pub use recurrent::{Cell, Recurrence, Recurrent, recurrent, recurrent_step};
 pub use tanh::tanh;
-pub use weight::Weight;
+pub use weight::{Weight, host};

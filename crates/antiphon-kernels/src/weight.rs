@@ -53,7 +53,7 @@ impl Weight {
 }
 
 /// The numbers of a tensor, row after row; not copied where it is the only one that holds them.
-pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().try_into_vec().expect("float numbers convert to f32")
 }
 

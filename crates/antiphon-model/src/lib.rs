@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`EncoderDecoder`] is the whole: [`projection`](EncoderDecoder::projection) runs a sequence at a time for training and
-//! scoring; as an [`antiphon_core::StepModel`] it runs a step at a time for search, with the same numbers. Each part has
+//! scoring; as a [`SearchModel`] it runs a step at a time for search, with the same numbers. Each part has
 //! a config (what a person chooses by `kind`) beside the module that it builds. This crate knows no optimizer, no search
 //! and no file.
 
@@ -29,3 +29,4 @@ pub use decoder::DecoderConfig;
 pub use embedding::EmbeddingConfig;
 pub use encoder::EncoderConfig;
 pub use encoder_decoder::{EncoderDecoder, ModelConfig, Tied, Vocabularies};
+pub use session::SearchModel;

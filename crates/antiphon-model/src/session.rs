@@ -3,57 +3,58 @@
 use std::borrow::Cow;
 
 use antiphon_core::{Result, Selection, SourceBatch, StepModel, StepOutput, StepSession, TokenId, Want};
-use antiphon_kernels::{Weight, best_tokens, log_softmax_rows};
+use antiphon_kernels::{Weight, best_tokens, host, log_softmax_rows};
 use burn::module::Module;
-use burn::tensor::TensorData;
 
 use crate::attention::Prepared;
 use crate::decoder::{DecoderWeights, SearchState};
 use crate::encoder_decoder::EncoderDecoder;
 use crate::lookup::check_ids;
 
-impl StepModel for EncoderDecoder {
-    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
-        Ok(Box::new(Session::begin(self, sources)?))
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.target_vocabulary()
-    }
-}
-
-/// Rows in flight over one batch of sources.
-struct Session<'m> {
+/// A model made ready for search, off the graph: its weights are packed once, for all batches of sources.
+pub struct SearchModel<'m> {
     /// Without autodiff: a graph that never sees a backward pass would never be freed.
     model: Cow<'m, EncoderDecoder>,
     decoder: DecoderWeights,
     /// `[R, V]` and `[V]`: the projection onto the vocabulary.
     output: Weight,
     bias: Vec<f32>,
+}
+
+impl EncoderDecoder {
+    /// This model as a search needs it.
+    pub fn for_search(&self) -> SearchModel<'_> {
+        let on_graph = self.output().0.is_autodiff();
+        let model = if on_graph { Cow::Owned(self.clone().valid()) } else { Cow::Borrowed(self) };
+        let decoder = model.decoder().weights(model.target_embedding().is_some());
+        let (weight, bias) = model.output();
+        SearchModel { decoder, output: Weight::transposed(weight), bias: host(bias), model }
+    }
+}
+
+impl StepModel for SearchModel<'_> {
+    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
+        let model = self.model.as_ref();
+        let encoded = model.encode(sources, None)?;
+        let prepared = model.decoder().prepare(&encoded);
+        let state = SearchState::new(model.decoder().start(model.bridge().cross(&encoded.states)));
+        let owners = (0..sources.rows() as u32).collect();
+        Ok(Box::new(Session { model: self, state, prepared, owners }))
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.bias.len()
+    }
+}
+
+/// Rows in flight over one batch of sources.
+struct Session<'m> {
+    model: &'m SearchModel<'m>,
     state: SearchState,
     /// The memory as it was read, a row a source, and who looks at it.
     prepared: Option<Prepared>,
     /// Which source each row answers.
     owners: Vec<u32>,
-}
-
-impl<'m> Session<'m> {
-    fn begin(model: &'m EncoderDecoder, sources: &SourceBatch) -> Result<Self> {
-        let on_graph = model.output().0.is_autodiff();
-        let model = if on_graph { Cow::Owned(model.clone().valid()) } else { Cow::Borrowed(model) };
-        let encoded = model.encode(sources, None)?;
-        let prepared = model.decoder().prepare(&encoded);
-        let state = SearchState::new(model.decoder().start(model.bridge().cross(&encoded.states)));
-        let decoder = model.decoder().weights(model.target_embedding().is_some());
-        let (weight, bias) = model.output();
-        let (output, bias) = (Weight::transposed(weight), numbers(bias.into_data()));
-        let owners = (0..sources.rows() as u32).collect();
-        Ok(Self { decoder, output, bias, state, prepared, owners, model })
-    }
-}
-
-fn numbers(data: TensorData) -> Vec<f32> {
-    data.convert::<f32>().try_into_vec().expect("float numbers convert to f32")
 }
 
 impl StepSession for Session<'_> {
@@ -63,26 +64,26 @@ impl StepSession for Session<'_> {
 
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
         assert_eq!(last.len(), self.owners.len(), "one token a row");
-        let vocabulary = self.bias.len();
+        let SearchModel { model, decoder: weights, output, bias } = self.model;
+        let vocabulary = bias.len();
         check_ids(last, vocabulary, "target")?;
-        let (embedding, prepared) = (self.model.target_embedding(), self.prepared.as_ref());
-        let decoder = self.model.decoder();
-        let step = decoder.step(&self.decoder, embedding, last, &mut self.state, prepared, want.attention);
+        let (embedding, prepared) = (model.target_embedding(), self.prepared.as_ref());
+        let step = model.decoder().step(weights, embedding, last, &mut self.state, prepared, want.attention);
         out.tokens.clear();
         out.log_probs.clear();
         if let Selection::Top(k) = want.selection {
             out.per_row = k.min(vocabulary);
-            let best = best_tokens(step.outputs, &self.output, &self.bias, &want.banned, out.per_row);
+            let best = best_tokens(step.outputs, output, bias, &want.banned, out.per_row);
             (out.tokens, out.log_probs) = best.into_iter().flatten().unzip();
         } else {
-            let mut logits = numbers(self.output.multiply(step.outputs).into_data());
-            log_softmax_rows(&mut logits, &self.bias);
+            let mut logits = host(output.multiply(step.outputs));
+            log_softmax_rows(&mut logits, bias);
             for row in logits.chunks_exact_mut(vocabulary) {
                 want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
             }
             select_scores(logits, vocabulary, &want.selection, out)?;
         }
-        out.attention = step.attention.map(|weights| numbers(weights.into_data())).unwrap_or_default();
+        out.attention = step.attention.map(host).unwrap_or_default();
         Ok(())
     }
 

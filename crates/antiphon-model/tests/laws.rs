@@ -87,7 +87,8 @@ fn a_whole_sequence_equals_repeated_steps() {
     for config in configs() {
         let model = model(&config, &Device::flex());
         let whole = scores(&model, &batch);
-        let mut session = model.begin(&batch.source).unwrap();
+        let ready = model.for_search();
+        let mut session = ready.begin(&batch.source).unwrap();
         let (mut out, mut steps) = (StepOutput::default(), vec![Vec::new(); 3]);
         for t in 0..batch.target.width {
             let last = batch.target.shifted_right();
@@ -145,10 +146,11 @@ fn probabilities_sum_to_one_and_selected_rows_go_on_as_they_would() {
             }
             out
         };
-        let mut plain = model.begin(&batch.source).unwrap();
+        let ready = model.for_search();
+        let mut plain = ready.begin(&batch.source).unwrap();
         step(&mut *plain, &[2, 2, 2]);
         let after = step(&mut *plain, &[5, 6, 7]);
-        let mut moved = model.begin(&batch.source).unwrap();
+        let mut moved = ready.begin(&batch.source).unwrap();
         moved.select(&[2, 2, 0]);
         step(&mut *moved, &[2, 2, 2]);
         moved.select(&[2, 0]);

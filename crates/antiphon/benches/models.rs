@@ -159,7 +159,8 @@ fn search(criterion: &mut Criterion) {
             let built = config.build().expect("a strategy");
             group.bench_function(BenchmarkId::new(case.name, strategy), |bench| {
                 let model = case.model(&Device::flex());
-                let run = || search_all(built.as_ref(), &model, &sentences, 64, &mut |_| {});
+                let ready = model.for_search();
+                let run = || search_all(built.as_ref(), &ready, &sentences, 64, &mut |_| {});
                 bench.iter(|| black_box(run().expect("answers")));
             });
         }

@@ -73,7 +73,8 @@ impl Arguments {
             search = search.with_n_best(n).map_err(|error| error.at("--n-best"))?;
         }
         let rows = saved.config.evaluate.rows;
-        let searcher = Searcher::new(&saved.model, &saved.tokenizers, &search, rows)?;
+        let model = saved.model.for_search();
+        let searcher = Searcher::new(&model, &saved.tokenizers, &search, rows)?;
         let longest = saved.config.data.limits().max_source;
         let json = self.json || self.n_best.is_some_and(|n| n > 1);
 

@@ -212,7 +212,8 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
-        let searcher = Searcher::new(model, self.tokenizers, &self.config.search, self.config.evaluate.rows)?;
+        let model = model.for_search();
+        let searcher = Searcher::new(&model, self.tokenizers, &self.config.search, self.config.evaluate.rows)?;
         let source = |example: &Example| example.source.clone().unwrap_or_default();
         let sources = self.examples.iter().map(|example| searcher.encode(&source(example)));
         let sources = sources.collect::<Result<Vec<_>>>()?;

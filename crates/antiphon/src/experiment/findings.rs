@@ -38,10 +38,11 @@ pub(crate) fn spread(answered: &[Answered], count: usize) -> impl Iterator<Item 
 fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
     let search = telling(&config.search)?;
-    let searcher = Searcher::new(model, tokenizers, &search, config.evaluate.rows)?;
+    let model = model.for_search();
+    let searcher = Searcher::new(&model, tokenizers, &search, config.evaluate.rows)?;
     let sources = chosen.iter().map(|answered| searcher.encode(&answered.source)).collect::<Result<Vec<_>>>()?;
     let strategy = search.build()?;
-    let found = search_all(strategy.as_ref(), model, &sources, config.evaluate.rows, &mut |_| {})?;
+    let found = search_all(strategy.as_ref(), &model, &sources, config.evaluate.rows, &mut |_| {})?;
     let target = tokenizers.target().as_ref();
     let source = tokenizers.source().map_or(target, AsRef::as_ref);
     let example = |((answered, ids), hypotheses): ((&&Answered, Vec<TokenId>), Vec<Hypothesis>)| Example {
@@ -178,7 +179,8 @@ mod tests {
 
     /// What a single row gives when it is led along the tokens of an answer.
     fn led(model: &EncoderDecoder, source: &[TokenId], answer: &[TokenId]) -> (f64, Vec<Vec<f32>>) {
-        let mut session = model.begin(&SourceBatch::Tokens(TokenBatch::from_rows(&[source]))).unwrap();
+        let ready = model.for_search();
+        let mut session = ready.begin(&SourceBatch::Tokens(TokenBatch::from_rows(&[source]))).unwrap();
         let (mut out, mut last, mut log_prob, mut attention) =
             (StepOutput::default(), Special::Begin.id(), 0.0, Vec::new());
         for &token in answer {
@@ -197,7 +199,7 @@ mod tests {
         let sources: Vec<Vec<TokenId>> = vec![vec![4, 5, 6, 7, 3], vec![8, 3], vec![10, 9, 10, 3]];
         let search: SearchConfig = serde_json::from_str(r#"{"kind": "beam", "width": 4}"#).unwrap();
         let strategy = telling(&search).unwrap().build().unwrap();
-        let found = search_all(strategy.as_ref(), &model, &sources, 2, &mut |_| {}).unwrap();
+        let found = search_all(strategy.as_ref(), &model.for_search(), &sources, 2, &mut |_| {}).unwrap();
         let mut compared = 0;
         for (source, hypotheses) in sources.iter().zip(&found) {
             for hypothesis in hypotheses {
@@ -224,7 +226,8 @@ mod tests {
         for text in [r#"{"kind": "beam", "width": 4}"#, r#"{"kind": "greedy"}"#] {
             let search: SearchConfig = serde_json::from_str(text).unwrap();
             let best = |search: &SearchConfig| {
-                let found = search_all(search.build().unwrap().as_ref(), &model, &sources, 8, &mut |_| {}).unwrap();
+                let strategy = search.build().unwrap();
+                let found = search_all(strategy.as_ref(), &model.for_search(), &sources, 8, &mut |_| {}).unwrap();
                 found.into_iter().map(|mut h| h.swap_remove(0).tokens).collect::<Vec<_>>()
             };
             assert_eq!(best(&search), best(&telling(&search).unwrap()), "{text}");
