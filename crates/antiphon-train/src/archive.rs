@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::{borrow::Cow, io};
 
 use antiphon_core::{Error, Result};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -69,7 +70,12 @@ struct Entry {
 /// If the file system refuses; what stood there before is untouched.
 pub(crate) fn write(path: &Path, mut archive: Archive) -> Result<()> {
     archive.arrays.sort_by(|a, b| a.path.cmp(&b.path));
-    let entry = Entry { sha256: digest(&archive), content: archive.content, format: FORMAT, kind: archive.kind };
+    let parts = archive
+        .arrays
+        .iter()
+        .map(|array| (array.path.as_str(), array.dims.as_slice(), little_endian(&array.values).into()));
+    let sha256 = digest(&archive.kind, &archive.content, parts);
+    let entry = Entry { sha256, content: archive.content, format: FORMAT, kind: archive.kind };
     let entry = serde_json::to_string(&entry).expect("JSON values can be written");
     let arrays = archive.arrays.iter().map(|array| (array.path.as_str(), Stored(array)));
     let bytes = safetensors::serialize(arrays, Some(HashMap::from([(ENTRY.to_owned(), entry)])))
@@ -102,31 +108,54 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Reads and verifies a file.
 pub(crate) fn read(path: &Path) -> Result<Archive, Failure> {
-    let bytes = fs::read(path).map_err(Failure::Io)?;
-    let entry = parse_entry(&bytes)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-    let mut arrays = file
-        .iter()
-        .map(|(name, view)| {
-            if view.dtype() != Dtype::F32 {
-                return Err(Failure::Damaged(format!("`{name}` is not of 32-bit floating point")));
-            }
-            let values = view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-            Ok(Weight { path: name.to_owned(), dims: view.shape().to_vec(), values })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    arrays.sort_by(|a, b| a.path.cmp(&b.path));
-    let archive = Archive { kind: entry.kind, content: entry.content, arrays };
-    if digest(&archive) != entry.sha256 {
-        return Err(Failure::Damaged("its checksum does not match".into()));
-    }
-    Ok(archive)
+    Unverified::read(path)?.verify()
 }
 
-/// Reads what a file says about itself, without verifying the arrays.
-pub(crate) fn read_content(path: &Path) -> Result<(String, Value), Failure> {
-    let bytes = fs::read(path).map_err(Failure::Io)?;
-    parse_entry(&bytes).map(|entry| (entry.kind, entry.content))
+/// A file that was read, of which only what it says about itself was looked at.
+pub(crate) struct Unverified {
+    bytes: Vec<u8>,
+    entry: Entry,
+}
+
+impl Unverified {
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let bytes = fs::read(path).map_err(Failure::Io)?;
+        let entry = parse_entry(&bytes)?;
+        Ok(Self { bytes, entry })
+    }
+
+    pub(crate) fn kind(&self) -> &str {
+        &self.entry.kind
+    }
+
+    pub(crate) fn content(&self) -> &Value {
+        &self.entry.content
+    }
+
+    /// Its arrays, if they are those that were written.
+    pub(crate) fn verify(self) -> Result<Archive, Failure> {
+        let Self { bytes, entry } = self;
+        let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+        let mut views: Vec<_> = file.iter().collect();
+        views.sort_by_key(|(name, _)| *name);
+        if let Some((name, _)) = views.iter().find(|(_, view)| view.dtype() != Dtype::F32) {
+            return Err(Failure::Damaged(format!("`{name}` is not of 32-bit floating point")));
+        }
+        let arrays = || {
+            let array = |(name, view): &(&str, TensorView<'_>)| Weight {
+                path: (*name).to_owned(),
+                dims: view.shape().to_vec(),
+                values: view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            };
+            views.iter().map(array).collect()
+        };
+        let parts = || views.iter().map(|(name, view)| (*name, view.shape(), Cow::Borrowed(view.data())));
+        let (sha256, arrays) = rayon::join(|| digest(&entry.kind, &entry.content, parts()), arrays);
+        if sha256 != entry.sha256 {
+            return Err(Failure::Damaged("its checksum does not match".into()));
+        }
+        Ok(Archive { kind: entry.kind, content: entry.content, arrays })
+    }
 }
 
 fn damaged(error: impl std::fmt::Display) -> Failure {
@@ -145,27 +174,31 @@ fn parse_entry(bytes: &[u8]) -> Result<Entry, Failure> {
     }
 }
 
-fn digest(archive: &Archive) -> String {
+/// `arrays`: name, shape and bytes, in the order of the names.
+fn digest<'a>(
+    kind: &str,
+    content: &Value,
+    arrays: impl Iterator<Item = (&'a str, &'a [usize], Cow<'a, [u8]>)>,
+) -> String {
     let mut hash = Sha256::new();
-    hash.update(&archive.kind);
+    hash.update(kind);
     hash.update([0]);
-    hash.update(archive.content.to_string());
-    for array in &archive.arrays {
+    hash.update(content.to_string());
+    for (name, dims, bytes) in arrays {
         hash.update([0]);
-        hash.update(&array.path);
+        hash.update(name);
         hash.update([0]);
-        for &dim in &array.dims {
+        for &dim in dims {
             hash.update((dim as u64).to_le_bytes());
         }
-        for values in array.values.chunks(4096) {
-            hash.update(little_endian(values));
-        }
+        hash.update(bytes);
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn little_endian(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    let bytes: Vec<[u8; 4]> = values.iter().map(|value| value.to_le_bytes()).collect();
+    bytes.into_flattened()
 }
 
 struct Stored<'a>(&'a Weight);
@@ -210,7 +243,6 @@ mod tests {
         let mut expected = archive();
         expected.arrays.sort_by(|a, b| a.path.cmp(&b.path));
         assert_eq!(read(&path).unwrap(), expected);
-        assert_eq!(read_content(&path).unwrap(), ("test".into(), archive().content));
         let first = fs::read(&path).unwrap();
         for _ in 0..20 {
             write(&path, archive()).unwrap();

@@ -28,7 +28,7 @@ mod weights;
 pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, newest_checkpoint};
 pub use config::{CheckpointConfig, LossConfig, StopConfig, TrainConfig, ValidateConfig};
 pub use gradients::parameters_without_gradient;
-pub use model_file::{load_model, read_model_metadata, write_model};
+pub use model_file::{ModelFile, write_model};
 pub use observer::{Observer, StepReport, ValidationReport};
 pub use optimizer::{AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
 pub use patience::Patience;

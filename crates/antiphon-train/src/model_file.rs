@@ -1,11 +1,11 @@
 //! The final model as one file: its parameters and what the caller says about them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Result};
 use burn::module::Module;
 
-use crate::archive::{self, Archive};
+use crate::archive::{self, Archive, Unverified};
 use crate::{load_weights, save_weights};
 
 const KIND: &str = "model";
@@ -23,31 +23,38 @@ pub fn write_model<M: Module>(path: &Path, model: &M, metadata: &str) -> Result<
     archive::write(path, Archive { kind: KIND.into(), content, arrays: save_weights(model) })
 }
 
-/// The metadata of a model file, as canonical JSON (no white space, keys in order).
-///
-/// # Errors
-/// If the file cannot be read, is not a model of ours, or was written by a newer version.
-pub fn read_model_metadata(path: &Path) -> Result<String> {
-    let (kind, content) = archive::read_content(path).map_err(|failure| failure.into_error(path))?;
-    of_kind(path, &kind)?;
-    Ok(content.to_string())
+/// A model file that was read once: first for what it says about itself, then for its parameters.
+pub struct ModelFile {
+    path: PathBuf,
+    file: Unverified,
 }
 
-/// Fills `model` with the parameters of a model file, whose integrity is checked.
-///
-/// # Errors
-/// If the file cannot be read, is damaged, not a model of ours or written by a newer version, or if its parameters are
-/// not exactly those of `model`.
-pub fn load_model<M: Module>(path: &Path, model: M) -> Result<M> {
-    let Archive { kind, arrays, .. } = archive::read(path).map_err(|failure| failure.into_error(path))?;
-    of_kind(path, &kind)?;
-    load_weights(model, arrays).map_err(|error| error.in_file(path))
-}
+impl ModelFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not a model of ours, or was written by a newer version.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = Unverified::read(path).map_err(|failure| failure.into_error(path))?;
+        match file.kind() {
+            KIND => Ok(Self { path: path.to_owned(), file }),
+            other => Err(Error::new(format!("holds a {other}, not a {KIND}; give a model file")).in_file(path)),
+        }
+    }
 
-fn of_kind(path: &Path, kind: &str) -> Result<()> {
-    match kind {
-        KIND => Ok(()),
-        other => Err(Error::new(format!("holds a {other}, not a {KIND}; give a model file")).in_file(path)),
+    /// What its writer said about it, as canonical JSON (no white space, keys in order).
+    pub fn metadata(&self) -> String {
+        self.file.content().to_string()
+    }
+
+    /// Fills `model` with its parameters, once their integrity is checked.
+    ///
+    /// # Errors
+    /// If the file is damaged, or if these are not exactly the parameters of `model`.
+    pub fn load<M: Module>(self, model: M) -> Result<M> {
+        let Self { path, file } = self;
+        let Archive { arrays, .. } = file.verify().map_err(|failure| failure.into_error(&path))?;
+        load_weights(model, arrays).map_err(|error| error.in_file(&path))
     }
 }
 
@@ -73,8 +80,9 @@ mod tests {
         let path = folder.path().join("model.safetensors");
         let values = [f32::MIN_POSITIVE / 3.0, -0.0];
         write_model(&path, &one(values), r#"{"name": "böse \"x\"", "rate": 0.1}"#).unwrap();
-        assert_eq!(read_model_metadata(&path).unwrap(), r#"{"name":"böse \"x\"","rate":0.1}"#);
-        let loaded = save_weights(&load_model(&path, one([1.0, 1.0])).unwrap());
+        let file = ModelFile::read(&path).unwrap();
+        assert_eq!(file.metadata(), r#"{"name":"böse \"x\"","rate":0.1}"#);
+        let loaded = save_weights(&file.load(one([1.0, 1.0])).unwrap());
         assert_eq!(loaded[0].values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), values.map(f32::to_bits));
     }
 
@@ -82,7 +90,8 @@ mod tests {
     fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        let missing = read_model_metadata(&path).unwrap_err().to_string();
+        let error = |path: &Path| ModelFile::read(path).err().expect("an error").to_string();
+        let missing = error(&path);
         assert!(missing.contains("model.safetensors: cannot read: "), "{missing}");
 
         #[derive(Module, Debug)]
@@ -91,15 +100,15 @@ mod tests {
         }
         write_model(&path, &one([1.0, 2.0]), "{}").unwrap();
         let other = Other { other: one([0.0; 2]).weight };
-        let error = load_model(&path, other).unwrap_err().to_string();
+        let unfit = ModelFile::read(&path).unwrap().load(other).unwrap_err().to_string();
         assert!(
-            error.contains("model.safetensors: 2 problems\n  other: missing\n  weight: the model has no"),
-            "{error}"
+            unfit.contains("model.safetensors: 2 problems\n  other: missing\n  weight: the model has no"),
+            "{unfit}"
         );
 
         let checkpoint = Archive { kind: "checkpoint".into(), content: serde_json::Value::Null, arrays: vec![] };
         archive::write(&path, checkpoint).unwrap();
-        let error = load_model(&path, one([0.0; 2])).unwrap_err().to_string();
-        assert!(error.ends_with("holds a checkpoint, not a model; give a model file"), "{error}");
+        let foreign = error(&path);
+        assert!(foreign.ends_with("holds a checkpoint, not a model; give a model file"), "{foreign}");
     }
 }

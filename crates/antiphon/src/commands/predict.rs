@@ -16,10 +16,10 @@ use crate::device::start_threads;
 use crate::experiment::{Answer, Searcher};
 use crate::output::tell;
 
-/// How many lines of a stream are answered together.
-const STREAM: usize = 64;
-/// How many lines of a file are sorted by length together.
-const WINDOW: usize = 1024;
+/// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
+/// its lines well by length.
+const STREAM: usize = 4;
+const FILE: usize = 16;
 
 /// Answer lines of a file or of the standard input
 ///
@@ -80,7 +80,8 @@ impl Arguments {
 
         let incoming = self.open_input()?;
         let mut out = self.open_output()?;
-        let (hurry, most) = if self.input.is_none() { (true, STREAM) } else { (false, WINDOW) };
+        let (hurry, batches) = if self.input.is_none() { (true, STREAM) } else { (false, FILE) };
+        let most = rows * batches * rayon::current_num_threads();
         let (mut skipped, mut first_skipped) = (0_u64, 0);
         loop {
             let lines = incoming.batch(most, hurry).map_err(|e| Error::io(self.input_name(), "read", &e))?;

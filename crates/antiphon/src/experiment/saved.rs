@@ -6,7 +6,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
 use antiphon_lab::ModelSize;
 use antiphon_model::EncoderDecoder;
-use antiphon_train::{load_model, read_model_metadata, write_model};
+use antiphon_train::{ModelFile, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,8 @@ impl SavedModel {
     }
 
     fn read_inner(path: &Path, device: &Device) -> Result<Self> {
-        let text = read_model_metadata(path)?;
+        let file = ModelFile::read(path)?;
+        let text = file.metadata();
         let foreign = |error: serde_json::Error| {
             Error::new(format!("its metadata are not of this version ({error}); use the version that wrote it"))
         };
@@ -93,7 +94,7 @@ impl SavedModel {
         let tokenizers = Tokenizers::from_saved(&tokenizers)?;
         // The initial parameters are all replaced.
         let model = config.model.outline(tokenizers.vocabularies(), Key::from_seed(0), device)?;
-        Ok(Self { name, config, steps, model: load_model(path, model)?, tokenizers })
+        Ok(Self { name, config, steps, model: file.load(model)?, tokenizers })
     }
 
     /// How large it is; `path` is its file.
