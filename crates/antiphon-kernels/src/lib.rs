@@ -6,7 +6,7 @@
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
 //! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
 //! - [`linear()`]: a sequence times a weight;
-//! - [`Weight`], [`recurrent_step`] and [`best_tokens`]: a step of search;
+//! - [`Weight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
 //! - [`update`]: an optimizer's step over one parameter.
 //!
@@ -14,7 +14,6 @@
 //! and a body for the Flex CPU backend on plain slices, which is chosen for `f32`. Nothing here knows modules.
 
 pub mod attention;
-mod best;
 mod blocks;
 #[cfg(feature = "wgpu")]
 mod cube;
@@ -24,6 +23,7 @@ mod flex;
 mod linear;
 pub mod loss;
 mod memory;
+mod output;
 mod packed;
 mod product;
 pub mod recurrent;
@@ -33,12 +33,12 @@ mod vector;
 mod weight;
 
 pub use attention::{Over, attend, attention_weights};
-pub use best::best_tokens;
 pub use dropout::dropout;
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
 pub use linear::linear;
-pub use loss::{Projection, TokenScores, cross_entropy, log_softmax_rows, token_scores};
+pub use loss::{Projection, TokenScores, cross_entropy, token_scores};
 pub use memory::keep_freed_memory;
-pub use recurrent::{Cell, Recurrence, Recurrent, recurrent, recurrent_step};
+pub use output::OutputLayer;
+pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
 pub use tanh::tanh;
 pub use weight::{Weight, host};

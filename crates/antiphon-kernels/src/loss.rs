@@ -20,6 +20,7 @@ use crate::flex::{dense, is_f32, slice, wrap};
 use crate::memory::unwritten;
 use crate::product::{Strides, product};
 use crate::vector::{exp, multiversion};
+use crate::weight::host;
 
 /// What a model hands to the loss: logits are `states · weightᵀ + bias`.
 #[derive(Debug, Clone)]
@@ -56,7 +57,7 @@ pub fn token_scores(projection: Projection) -> TokenScores {
     let n = projection.targets.len();
     let (states, weight, bias, targets) = parts(projection);
     let scores = Tensor::<2>::from_dispatch(<Dispatch as LossOps>::token_scores(states, weight, bias, targets));
-    let scores: Vec<f32> = scores.into_data().convert::<f32>().try_into_vec().expect("f32 scores");
+    let scores = host(scores);
     TokenScores {
         log_probs: scores[..n].to_vec(),
         // No other logit was greater: the largest log-probability is the target's own.
@@ -78,7 +79,7 @@ fn parts(projection: Projection) -> (Primitive, Primitive, Primitive, Arc<[Token
 /// Turns rows of logits without bias, `[N, V]` on the host, into log-probabilities.
 ///
 /// `bias`: `[V]`. A row that holds a NaN becomes NaN.
-pub fn log_softmax_rows(logits: &mut [f32], bias: &[f32]) {
+pub(crate) fn log_softmax_rows(logits: &mut [f32], bias: &[f32]) {
     logits.par_chunks_exact_mut(bias.len()).for_each(|row| {
         let log_z = log_partition(row, bias);
         row.iter_mut().for_each(|x| *x -= log_z);

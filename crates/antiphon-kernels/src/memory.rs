@@ -17,16 +17,30 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// A number that a buffer can be made of before it is written.
+pub(crate) trait Plain: Copy + Send {
+    /// What shows that nobody has written it: NaN, if there is one.
+    const STRAY: Self;
+}
+
+impl Plain for f32 {
+    const STRAY: Self = f32::NAN;
+}
+
+impl Plain for i32 {
+    const STRAY: Self = i32::MIN;
+}
+
 /// A buffer of `n` numbers that are yet to be written.
 ///
 /// To clear it first would be a pass of one thread over memory while the others wait: a tenth of a recurrent layer's time.
-/// In this crate's tests it holds NaN, so that a number which nobody writes shows.
+/// In this crate's tests it holds [`Plain::STRAY`], so that a number which nobody writes shows.
 ///
 /// # Safety
 /// Every number is written before it is read.
-pub(crate) unsafe fn unwritten(n: usize) -> Vec<f32> {
+pub(crate) unsafe fn unwritten<T: Plain>(n: usize) -> Vec<T> {
     if cfg!(test) {
-        return vec![f32::NAN; n];
+        return vec![T::STRAY; n];
     }
     let mut buffer = Vec::with_capacity(n);
     // SAFETY: the buffer has room for `n` numbers, and the caller writes each before it reads it.

@@ -4,23 +4,49 @@
 //! few rows meet a large weight. Here the weight lies in panels, `[k, width]` each, of as many columns as a tile of up to
 //! eight rows keeps in registers while it walks down a panel (Goto and van de Geijn 2008, without their blocking of `k`: a
 //! panel fits the second-level cache for every width in use). Wide tiles of few rows suit small batches, and eight rows
-//! that lie a power of two apart still fit the eight ways of a first-level cache.
+//! that lie a power of two apart still fit the eight ways of a first-level cache. The first tile on a panel would wait for
+//! memory at each of its pages, so every tile fetches ahead, into the next panel at its end.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use crate::memory::unwritten;
+use crate::memory::{Plain, unwritten};
 use crate::product::Strides;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{InstructionSet, instruction_set};
 
 /// A `[k, n]` matrix in panels of [`Shape::width`] columns, the last one of whole vectors.
 #[derive(Debug)]
-pub(crate) struct Packed {
-    panels: Vec<f32>,
+pub(crate) struct Packed<T = f32> {
+    numbers: Vec<T>,
     k: usize,
     n: usize,
     shape: Shape,
 }
+
+/// Some of the panels of a [`Packed`] matrix: `[k, n]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panels<'a, T> {
+    numbers: &'a [T],
+    k: usize,
+    n: usize,
+    shape: Shape,
+}
+
+/// What a packed matrix can consist of.
+///
+/// Beside `f32` these are *pairs*: an `i32` holds two integers of 16 bits, and `k` counts pairs. A product sums
+/// `a₀ b₀ + a₁ b₁` over [`PAIRS`] of them in 32 bits, which must not overflow, and these sums in `f32`. It takes about two
+/// thirds of the time of a product in `f32`.
+pub(crate) trait Number: Plain + Default + Sync + 'static {
+    /// All tiles of a product, for the instruction set of this CPU.
+    fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [f32]);
+}
+
+/// How many pairs are summed as integers.
+pub(crate) const PAIRS: usize = 64;
 
 /// What an instruction set keeps in registers: tiles of up to `rows` rows and `vectors` vectors of `lanes` numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +80,17 @@ impl Shape {
     }
 }
 
-impl Packed {
+impl<T: Number> Packed<T> {
     /// Packs the `[k, n]` matrix that lies in `matrix` as `strides` says; the last vector of columns is filled with zeros.
-    pub(crate) fn new(matrix: &[f32], strides: Strides, [k, n]: [usize; 2]) -> Self {
+    pub(crate) fn new(matrix: &[T], strides: Strides, [k, n]: [usize; 2]) -> Self {
         let shape = Shape::best();
         let width = shape.width();
         // SAFETY: each panel is filled below, the last one with zeros first.
-        let mut panels = unsafe { unwritten(n.next_multiple_of(shape.lanes) * k) };
-        panels.par_chunks_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
+        let mut numbers = unsafe { unwritten(n.next_multiple_of(shape.lanes) * k) };
+        numbers.par_chunks_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
             let (columns, own) = (width.min(n - p * width), panel.len() / k);
             if columns < own {
-                panel.fill(0.0);
+                panel.fill(T::default());
             }
             let first = strides.start + p * width * strides.column;
             if strides.column == 1 {
@@ -79,7 +105,7 @@ impl Packed {
                 }
             }
         });
-        Self { panels, k, n, shape }
+        Self { numbers, k, n, shape }
     }
 
     /// `k` and `n`.
@@ -87,9 +113,33 @@ impl Packed {
         [self.k, self.n]
     }
 
+    /// Blocks of up to `columns` columns (but at least a panel), with the number of each one's first column.
+    pub(crate) fn blocks(&self, columns: usize) -> impl Iterator<Item = (usize, Panels<'_, T>)> {
+        let width = self.shape.width();
+        let most = (columns / width).max(1) * width;
+        let panels = move |(i, numbers)| {
+            let n = most.min(self.n - i * most);
+            (i * most, Panels { numbers, k: self.k, n, shape: self.shape })
+        };
+        self.numbers.chunks((most * self.k).max(1)).enumerate().map(panels)
+    }
+
+    /// As [`Panels::multiply`], for all columns.
+    pub(crate) fn multiply(&self, lhs: &[T], dst: &mut [f32], add: bool) {
+        let Self { numbers, k, n, shape } = self;
+        Panels { numbers, k: *k, n: *n, shape: *shape }.multiply(lhs, dst, add);
+    }
+}
+
+impl<T: Number> Panels<'_, T> {
+    /// How many columns there are.
+    pub(crate) fn columns(&self) -> usize {
+        self.n
+    }
+
     /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread. Unless `add`, all of
     /// `dst` is written, and none of it read.
-    pub(crate) fn multiply(&self, lhs: &[f32], dst: &mut [f32], add: bool) {
+    pub(crate) fn multiply(self, lhs: &[T], dst: &mut [f32], add: bool) {
         let m = dst.len() / self.n;
         assert!(dst.len() == m * self.n && lhs.len() == m * self.k, "operands of {m} rows");
         if self.k == 0 {
@@ -97,72 +147,92 @@ impl Packed {
                 dst.fill(0.0);
             }
         } else if add {
-            self.walk::<true>(lhs, dst);
+            T::walk::<true>(self, lhs, dst);
         } else {
-            self.walk::<false>(lhs, dst);
+            T::walk::<false>(self, lhs, dst);
         }
-    }
-
-    fn walk<const ADD: bool>(&self, lhs: &[f32], dst: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        match instruction_set() {
-            // SAFETY: the CPU has these instructions.
-            InstructionSet::Avx512 => return unsafe { avx512::walk::<ADD>(self, lhs, dst) },
-            // SAFETY: the CPU has these instructions.
-            InstructionSet::Avx2 => return unsafe { avx2::walk::<ADD>(self, lhs, dst) },
-            InstructionSet::Portable => {}
-        }
-        portable::walk::<ADD>(self, lhs, dst);
     }
 }
 
-/// Declares `fn walk`: panel by panel, the rows in tiles of about equal height.
+/// Implements [`Number`] with the tiles of three modules.
+macro_rules! number {
+    ($number:ty, $avx512:ident, $avx2:ident, $portable:ident) => {
+        impl Number for $number {
+            fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [f32]) {
+                #[cfg(target_arch = "x86_64")]
+                match instruction_set() {
+                    // SAFETY: the CPU has these instructions.
+                    InstructionSet::Avx512 => return unsafe { $avx512::walk::<ADD>(panels, lhs, dst) },
+                    // SAFETY: the CPU has these instructions.
+                    InstructionSet::Avx2 => return unsafe { $avx2::walk::<ADD>(panels, lhs, dst) },
+                    InstructionSet::Portable => {}
+                }
+                $portable::walk::<ADD>(panels, lhs, dst);
+            }
+        }
+    };
+}
+
+number!(f32, avx512, avx2, portable);
+number!(i32, avx512_pairs, avx2_pairs, portable_pairs);
+
+/// Declares `fn walk`: panel by panel, `part` of `k` at a time, the rows in tiles of about equal height.
 macro_rules! walk {
-    ($($features:literal)?, $shape:ident, [$($rows:literal)*], [$($vectors:literal)*]) => {
+    ($($features:literal)?, $shape:ident, $number:ty, $part:expr, [$($rows:literal)*], [$($vectors:literal)*]) => {
         $(#[target_feature(enable = $features)])?
-        pub(super) fn walk<const ADD: bool>(packed: &Packed, lhs: &[f32], dst: &mut [f32]) {
+        pub(super) fn walk<const ADD: bool>(panels: Panels<'_, $number>, lhs: &[$number], dst: &mut [f32]) {
             const SHAPE: Shape = Shape::$shape;
             const WIDTH: usize = SHAPE.width();
-            let (k, n) = (packed.k, packed.n);
-            assert_eq!(packed.shape, SHAPE, "packed for another instruction set");
+            let Panels { numbers, k, n, shape } = panels;
+            assert_eq!(shape, SHAPE, "packed for another instruction set");
             let m = lhs.len() / k;
             let tiles = m.div_ceil(SHAPE.rows);
+            let part = k.min($part);
             // Where the last vector is not full, its tiles are made here.
-            let mut edge = [0.0_f32; SHAPE.rows * WIDTH];
-            for (p, panel) in packed.panels.chunks(WIDTH * k).enumerate() {
+            let mut edge = [0.0; SHAPE.rows * WIDTH];
+            for (p, panel) in numbers.chunks(WIDTH * k).enumerate() {
                 let (first, width) = (p * WIDTH, panel.len() / k);
                 let columns = width.min(n - first);
-                let mut row = 0;
-                for tile in 0..tiles {
-                    let rows = (m - row).div_ceil(tiles - tile);
-                    let (lhs, dst) = (&lhs[row * k..], &mut dst[row * n..]);
-                    row += rows;
-                    if columns == width {
-                        by_width::<ADD>(rows, width / SHAPE.lanes, lhs, panel, &mut dst[first..], n);
-                        continue;
+                for (q, panel) in panel.chunks(part * width).enumerate() {
+                    let add = ADD || q > 0;
+                    let mut row = 0;
+                    for tile in 0..tiles {
+                        let rows = (m - row).div_ceil(tiles - tile);
+                        let (lhs, dst) = (&lhs[row * k + q * part..], &mut dst[row * n + first..]);
+                        row += rows;
+                        if columns == width {
+                            by_width(add, rows, width / SHAPE.lanes, lhs, k, panel, dst, n);
+                            continue;
+                        }
+                        if add {
+                            let both = edge.chunks_exact_mut(width).zip(dst.chunks(n)).take(rows);
+                            both.for_each(|(edge, dst)| edge[..columns].copy_from_slice(&dst[..columns]));
+                        }
+                        by_width(add, rows, width / SHAPE.lanes, lhs, k, panel, &mut edge, width);
+                        let both = edge.chunks_exact(width).zip(dst.chunks_mut(n)).take(rows);
+                        both.for_each(|(edge, dst)| dst[..columns].copy_from_slice(&edge[..columns]));
                     }
-                    if ADD {
-                        let both = edge.chunks_exact_mut(width).zip(dst.chunks(n)).take(rows);
-                        both.for_each(|(edge, dst)| edge[..columns].copy_from_slice(&dst[first..]));
-                    }
-                    by_width::<ADD>(rows, width / SHAPE.lanes, lhs, panel, &mut edge, width);
-                    let both = edge.chunks_exact(width).zip(dst.chunks_mut(n)).take(rows);
-                    both.for_each(|(edge, dst)| dst[first..].copy_from_slice(&edge[..columns]));
                 }
             }
         }
 
         $(#[target_feature(enable = $features)])?
-        fn by_width<const ADD: bool>(
+        #[allow(clippy::too_many_arguments)]
+        fn by_width(
+            add: bool,
             rows: usize,
             vectors: usize,
-            lhs: &[f32],
-            panel: &[f32],
+            lhs: &[$number],
+            apart: usize,
+            panel: &[$number],
             dst: &mut [f32],
             stride: usize,
         ) {
-            match vectors {
-                $($vectors => by_height::<$vectors, ADD>(rows, lhs, panel, dst, stride),)*
+            match (vectors, add) {
+                $(
+                    ($vectors, false) => by_height::<$vectors, false>(rows, lhs, apart, panel, dst, stride),
+                    ($vectors, true) => by_height::<$vectors, true>(rows, lhs, apart, panel, dst, stride),
+                )*
                 _ => unreachable!("a panel is no wider"),
             }
         }
@@ -170,55 +240,66 @@ macro_rules! walk {
         $(#[target_feature(enable = $features)])?
         fn by_height<const V: usize, const ADD: bool>(
             rows: usize,
-            lhs: &[f32],
-            panel: &[f32],
+            lhs: &[$number],
+            apart: usize,
+            panel: &[$number],
             dst: &mut [f32],
             stride: usize,
         ) {
             match rows {
-                $($rows => tile::<$rows, V, ADD>(lhs, panel, dst, stride),)*
+                $($rows => tile::<$rows, V, ADD>(lhs, apart, panel, dst, stride),)*
                 _ => unreachable!("a tile is no higher"),
             }
         }
     };
 }
 
-/// Declares `walk` and its tile for an instruction set.
+/// How far ahead a tile fetches, and a line of the caches, in numbers of four bytes.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 1024;
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+
+/// Declares `walk` and its tile for an instruction set and a number.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
-    ($name:ident, $features:literal, $shape:ident, $rows:tt, $vectors:tt,
-     $zero:ident, $load:ident, $store:ident, $spread:ident, $multiply_add:ident, $add:ident) => {
+    ($name:ident, $features:literal, $shape:ident, $number:ty, $part:expr, $rows:tt, $vectors:tt,
+     $zero:ident, $load:ident, $spread:ident, $multiply_add:path, $sum:path, $load_sum:ident, $store:ident, $add:ident) => {
         mod $name {
             use std::arch::x86_64::*;
 
-            use super::{Packed, Shape};
+            use super::{AHEAD, LINE, Panels, Shape};
 
             const LANES: usize = Shape::$shape.lanes;
 
-            walk!($features, $shape, $rows, $vectors);
+            walk!($features, $shape, $number, $part, $rows, $vectors);
 
-            /// `R` dense rows of `lhs` down a panel of `V` vectors, into (or, if `ADD`, onto) rows of `dst` that lie
+            /// `R` rows of `lhs` that lie `apart` down a panel of `V` vectors, into (or, if `ADD`, onto) rows of `dst` that lie
             /// `stride` apart. All loops but the one over `k` are unrolled, so that the sums never leave their registers.
             #[target_feature(enable = $features)]
             fn tile<const R: usize, const V: usize, const ADD: bool>(
-                lhs: &[f32],
-                panel: &[f32],
+                lhs: &[$number],
+                apart: usize,
+                panel: &[$number],
                 dst: &mut [f32],
                 stride: usize,
             ) {
                 let k = panel.len() / (V * LANES);
-                assert!(lhs.len() >= R * k && dst.len() >= (R - 1) * stride + V * LANES);
+                assert!(lhs.len() >= (R - 1) * apart + k && dst.len() >= (R - 1) * stride + V * LANES);
                 let mut sums = [[$zero(); V]; R];
                 let (a, mut b) = (lhs.as_ptr(), panel.as_ptr());
                 for i in 0..k {
-                    // SAFETY: the panel holds `k` rows of `V` vectors, and `lhs` `R` rows of `k` numbers.
+                    // SAFETY: the panel holds `k` rows of `V` vectors, and `lhs` `R` times `k` numbers, `apart`.
                     unsafe {
+                        for line in 0..(V * LANES).div_ceil(LINE) {
+                            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + line * LINE).cast());
+                        }
                         let mut right = [$zero(); V];
                         for v in 0..V {
-                            right[v] = $load(b.add(v * LANES));
+                            right[v] = $load(b.add(v * LANES).cast());
                         }
                         for r in 0..R {
-                            let a = $spread(*a.add(r * k + i));
+                            let a = $spread(*a.add(r * apart + i));
                             for v in 0..V {
                                 sums[r][v] = $multiply_add(a, right[v], sums[r][v]);
                             }
@@ -231,7 +312,8 @@ macro_rules! vector_tiles {
                         // SAFETY: `dst` holds `R` rows of `V` vectors.
                         unsafe {
                             let at = dst.as_mut_ptr().add(r * stride + v * LANES);
-                            $store(at, if ADD { $add($load(at), sums[r][v]) } else { sums[r][v] });
+                            let sum = $sum(sums[r][v]);
+                            $store(at, if ADD { $add($load_sum(at), sum) } else { sum });
                         }
                     }
                 }
@@ -245,13 +327,17 @@ vector_tiles!(
     avx512,
     "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
     AVX512,
+    f32,
+    usize::MAX,
     [1 2 3 4 5 6 7 8],
     [1 2 3],
     _mm512_setzero_ps,
     _mm512_loadu_ps,
-    _mm512_storeu_ps,
     _mm512_set1_ps,
     _mm512_fmadd_ps,
+    std::convert::identity,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
     _mm512_add_ps
 );
 #[cfg(target_arch = "x86_64")]
@@ -259,45 +345,111 @@ vector_tiles!(
     avx2,
     "avx2,fma",
     AVX2,
+    f32,
+    usize::MAX,
     [1 2 3 4 5 6],
     [1 2],
     _mm256_setzero_ps,
     _mm256_loadu_ps,
-    _mm256_storeu_ps,
     _mm256_set1_ps,
     _mm256_fmadd_ps,
+    std::convert::identity,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_add_ps
+);
+#[cfg(target_arch = "x86_64")]
+vector_tiles!(
+    avx512_pairs,
+    "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
+    AVX512,
+    i32,
+    super::PAIRS,
+    [1 2 3 4 5 6 7 8],
+    [1 2 3],
+    _mm512_setzero_si512,
+    _mm512_loadu_si512,
+    _mm512_set1_epi32,
+    super::pairs_avx512,
+    _mm512_cvtepi32_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps
+);
+#[cfg(target_arch = "x86_64")]
+vector_tiles!(
+    avx2_pairs,
+    "avx2,fma",
+    AVX2,
+    i32,
+    super::PAIRS,
+    [1 2 3 4 5 6],
+    [1 2],
+    _mm256_setzero_si256,
+    _mm256_loadu_si256,
+    _mm256_set1_epi32,
+    super::pairs_avx2,
+    _mm256_cvtepi32_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
     _mm256_add_ps
 );
 
-mod portable {
-    use super::{Packed, Shape};
-
-    const LANES: usize = Shape::PORTABLE.lanes;
-
-    walk!(, PORTABLE, [1 2 3 4], [1]);
-
-    /// As its vectorised sisters.
-    fn tile<const R: usize, const V: usize, const ADD: bool>(
-        lhs: &[f32],
-        panel: &[f32],
-        dst: &mut [f32],
-        stride: usize,
-    ) {
-        let k = panel.len() / (V * LANES);
-        let mut sums = [[[0.0_f32; LANES]; V]; R];
-        for (i, right) in panel.chunks_exact(V * LANES).enumerate() {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let a = lhs[r * k + i];
-                sums.as_flattened_mut().iter_mut().zip(right).for_each(|(sum, b)| *sum += a * b);
-            }
-        }
-        for (dst, sums) in dst.chunks_mut(stride).zip(&sums) {
-            for (to, sum) in dst.iter_mut().zip(sums.as_flattened()) {
-                *to = if ADD { *to + sum } else { *sum };
-            }
-        }
-    }
+/// `c + a₀ b₀ + a₁ b₁` in each lane.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn pairs_avx512(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    _mm512_add_epi32(c, _mm512_madd_epi16(a, b))
 }
+
+/// `c + a₀ b₀ + a₁ b₁` in each lane.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn pairs_avx2(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
+    _mm256_add_epi32(c, _mm256_madd_epi16(a, b))
+}
+
+/// Declares `walk` and its tile for every CPU.
+macro_rules! portable_tiles {
+    ($name:ident, $number:ty, $part:expr, $multiply_add:expr) => {
+        mod $name {
+            use super::{Panels, Shape};
+
+            const LANES: usize = Shape::PORTABLE.lanes;
+
+            walk!(, PORTABLE, $number, $part, [1 2 3 4], [1]);
+
+            /// As its vectorised sisters.
+            fn tile<const R: usize, const V: usize, const ADD: bool>(
+                lhs: &[$number],
+                apart: usize,
+                panel: &[$number],
+                dst: &mut [f32],
+                stride: usize,
+            ) {
+                let mut sums = [[[<$number>::default(); LANES]; V]; R];
+                for (i, right) in panel.chunks_exact(V * LANES).enumerate() {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let a = lhs[r * apart + i];
+                        sums.as_flattened_mut().iter_mut().zip(right).for_each(|(sum, &b)| *sum = $multiply_add(a, b, *sum));
+                    }
+                }
+                for (dst, sums) in dst.chunks_mut(stride).zip(&sums) {
+                    for (to, &sum) in dst.iter_mut().zip(sums.as_flattened()) {
+                        *to = if ADD { *to + sum as f32 } else { sum as f32 };
+                    }
+                }
+            }
+        }
+    };
+}
+
+portable_tiles!(portable, f32, usize::MAX, |a: f32, b: f32, c: f32| c + a * b);
+portable_tiles!(portable_pairs, i32, super::PAIRS, |a: i32, b: i32, c: i32| {
+    c + i32::from(a as i16) * i32::from(b as i16) + (a >> 16) * (b >> 16)
+});
 
 #[cfg(test)]
 mod tests {
@@ -305,13 +457,15 @@ mod tests {
     use crate::product::product;
     use antiphon_core::random::Key;
 
+    const SIZES: [[usize; 3]; 5] = [[1, 1, 1], [3, 7, 5], [12, 32, 8], [13, 33, 9], [31, 100, 40]];
+
     #[test]
     fn a_packed_product_equals_the_plain_one() {
         let random = |name: &str, n: usize| -> Vec<f32> {
             let key = Key::from_seed(4).named(name);
             (0..n as u64).map(|i| key.normal(i) as f32).collect()
         };
-        for (m, n, k) in [(1, 1, 1), (3, 7, 5), (12, 32, 8), (13, 33, 9), (31, 100, 40), (8, 64, 0)] {
+        for [m, n, k] in SIZES {
             let (a, b) = (random("a", m * k), random("b", k * n));
             let (rows, columns) = (Strides::rows(n), Strides::transposed(k));
             for right in [rows, columns] {
@@ -320,10 +474,69 @@ mod tests {
                     let mut given = expected.clone();
                     let (to, left) = (Strides::rows(n), Strides::rows(k));
                     product([m, n, k], &mut expected, to, add, &a, left, &b, right);
-                    Packed::new(&b, right, [k, n]).multiply(&a, &mut given, add);
+                    let packed = Packed::new(&b, right, [k, n]);
+                    packed.multiply(&a, &mut given, add);
                     for (x, y) in given.iter().zip(&expected) {
                         assert!((x - y).abs() < 1e-4, "{m} {n} {k} {add}: {x} is not {y}");
                     }
+                    let walk = if add { portable::walk::<true> } else { portable::walk::<false> };
+                    let mut given = random("c", m * n);
+                    walk_portable(walk, &a, &b, right, [k, n], &mut given);
+                    assert!(given.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4), "{m} {n} {k} {add}");
+                }
+            }
+        }
+    }
+
+    /// The portable tiles, whatever this CPU has.
+    fn walk_portable<T: Number>(
+        walk: fn(Panels<'_, T>, &[T], &mut [f32]),
+        a: &[T],
+        b: &[T],
+        strides: Strides,
+        [k, n]: [usize; 2],
+        dst: &mut [f32],
+    ) {
+        let lanes = Shape::PORTABLE.lanes;
+        let columns = n.next_multiple_of(lanes);
+        let at = |p: usize, i: usize, j: usize| match p * lanes + j {
+            column if column < n => b[strides.start + i * strides.row + column * strides.column],
+            _ => T::default(),
+        };
+        let panel = |p: usize| (0..k).flat_map(move |i| (0..lanes).map(move |j| (p, i, j)));
+        let numbers: Vec<T> = (0..columns / lanes).flat_map(panel).map(|(p, i, j)| at(p, i, j)).collect();
+        let panels = Panels { numbers: &numbers, k, n, shape: Shape::PORTABLE };
+        walk(panels, a, dst);
+    }
+
+    #[test]
+    fn pairs_multiply_exactly_and_column_blocks_make_the_whole() {
+        for [m, n, k] in SIZES {
+            let random = |name: &str, n: usize| -> Vec<[i16; 2]> {
+                let (key, draw) = (Key::from_seed(4).named(name), |x: f64| (x * 100.0) as i16);
+                (0..n as u64).map(|i| [draw(key.normal(2 * i)), draw(key.normal(2 * i + 1))]).collect()
+            };
+            let pair = |[x, y]: [i16; 2]| i32::from(x) & 0xFFFF | i32::from(y) << 16;
+            let (a, b) = (random("a", m * k), random("b", n * k));
+            // Not above 2²⁴: sums in `f32` are exact.
+            let dot = |x: &[[i16; 2]], y: &[[i16; 2]]| -> f32 {
+                let both = x.as_flattened().iter().zip(y.as_flattened());
+                both.map(|(&x, &y)| f32::from(x) * f32::from(y)).sum()
+            };
+            let rows = (0..m).flat_map(|i| (0..n).map(move |j| (i, j)));
+            let expected: Vec<f32> = rows.map(|(i, j)| dot(&a[i * k..][..k], &b[j * k..][..k])).collect();
+            let (a, b): (Vec<i32>, Vec<i32>) = (a.into_iter().map(pair).collect(), b.into_iter().map(pair).collect());
+            let packed = Packed::new(&b, Strides::transposed(k), [k, n]);
+            let mut given = vec![1.0; m * n];
+            packed.multiply(&a, &mut given, false);
+            assert_eq!(given, expected);
+            walk_portable(portable_pairs::walk::<true>, &a, &b, Strides::transposed(k), [k, n], &mut given);
+            assert!(given.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {n} {k}");
+            for (first, panels) in packed.blocks(50) {
+                let mut block = vec![0.0; m * panels.columns()];
+                panels.multiply(&a, &mut block, false);
+                for (block, expected) in block.chunks_exact(panels.columns()).zip(expected.chunks_exact(n)) {
+                    assert_eq!(block, &expected[first..first + panels.columns()]);
                 }
             }
         }

@@ -68,9 +68,11 @@ pub(crate) fn multiply_rows(packed: &Packed, x: &[f32]) -> Vec<f32> {
     y
 }
 
-/// Rows a task: whole tiles, and a few tasks a thread, so that the threads end together.
+/// Rows a task: equal shares of whole tiles, and as many rows as make a weight worth reading once more.
 pub(crate) fn share(rows: usize) -> usize {
-    rows.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(8)
+    const ENOUGH: usize = 96;
+    let threads = rayon::current_num_threads();
+    rows.div_ceil(threads * rows.div_ceil(threads * ENOUGH).max(1)).next_multiple_of(8)
 }
 
 #[cfg(test)]

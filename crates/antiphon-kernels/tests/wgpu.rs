@@ -5,8 +5,8 @@
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, square_sum, update};
 use antiphon_kernels::{
-    Cell, Over, Projection, Recurrence, Weight, attend, best_tokens, cross_entropy, dropout, recurrent, recurrent_step,
-    tanh, token_scores,
+    Cell, OutputLayer, Over, Projection, Recurrence, Shared, Weight, attend, cross_entropy, dropout, recurrent,
+    recurrent_step, tanh, token_scores,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -111,11 +111,14 @@ fn updates(device: &Device, found: &mut Found) {
 fn searches(device: &Device, found: &mut Found) {
     let (h, parents) = (6, [2, 0, 2, 1]);
     for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
-        let x = given("x", [parents.len(), cell.gates() * h], device);
+        let (x, which) = (given("x", [3, cell.gates() * h], device), [1, 0, 2, 1]);
         let weight = Weight::new(given("weight", [h, cell.gates() * h], device));
+        let feed = Weight::new(given("feed", [5, cell.gates() * h], device));
         let (bias, states) =
             (given("bias", [cell.biases() * h], device), given("states", [3, cell.states() * h], device));
-        found.push((format!("step of {cell:?}"), numbers(recurrent_step(cell, x, &weight, bias, states, &parents))));
+        let (x, states) = (Shared { table: x, numbers: &which }, Shared { table: states, numbers: &parents });
+        let fed = Some((&feed, given("fed", [3, 5], device)));
+        found.push((format!("step of {cell:?}"), numbers(recurrent_step(cell, x, &weight, bias, states, fed))));
     }
     let (memory, keys) = (given("memory", [2, 5, 7], device), given("keys", [2, 5, h], device));
     let over = Over { lengths: [5, 3].into(), owners: Some([0, 1, 1, 0].into()) };
@@ -123,8 +126,9 @@ fn searches(device: &Device, found: &mut Found) {
         let context = attend(given("query", [4, 1, h], device), keys.clone(), memory.clone(), energy, &over);
         found.push(("context".into(), numbers(context)));
     }
-    let output = Weight::transposed(given("output", [11, h], device));
-    let best = best_tokens(given("states", [4, h], device), &output, &[0.1; 11], &[3], 4);
+    let output = OutputLayer::new(given("output", [11, h], device), given("output bias", [11], device));
+    found.push(("log-probabilities".into(), output.log_probs(given("states", [4, h], device))));
+    let best = output.best(given("states", [4, h], device), &[3], 4);
     let (tokens, log_probs): (Vec<f32>, Vec<f32>) = best.into_iter().flatten().map(|(id, p)| (id as f32, p)).unzip();
     found.extend([("best tokens".into(), tokens), ("their log-probabilities".into(), log_probs)]);
 }

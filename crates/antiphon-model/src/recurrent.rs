@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, Recurrence, Recurrent, Weight, linear, recurrent, recurrent_step};
+use antiphon_kernels::{Cell, Recurrence, Recurrent, Shared, Weight, linear, recurrent, recurrent_step};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -62,7 +62,7 @@ pub(crate) struct LayerWeights {
     input: Option<Weight>,
     recurrent: Weight,
     /// For what a decoder feeds back.
-    pub(crate) feed: Option<Weight>,
+    feed: Option<Weight>,
 }
 
 /// What a layer is made of.
@@ -141,9 +141,17 @@ impl RecurrentLayer {
         }
     }
 
-    /// A step of search over projected inputs `[B, G·H]`: row `b` goes on from state `parents[b]` of `[P, N·H]`.
-    pub(crate) fn step(&self, weights: &LayerWeights, x: Tensor<2>, states: Tensor<2>, parents: &[u32]) -> Tensor<2> {
-        recurrent_step(self.cell, x, &weights.recurrent, self.bias.val(), states, parents)
+    /// A step of search over projected inputs `[B, G·H]` from states `[B, N·H]`, with what is `fed` back, if anything: a row
+    /// for each of the states' table.
+    pub(crate) fn step(
+        &self,
+        weights: &LayerWeights,
+        x: Shared<'_>,
+        states: Shared<'_>,
+        fed: Option<Tensor<2>>,
+    ) -> Tensor<2> {
+        let feed = weights.feed.as_ref().zip(fed);
+        recurrent_step(self.cell, x, &weights.recurrent, self.bias.val(), states, feed)
     }
 
     /// Runs over projected inputs from `state` (`[B, N·H]`).

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use antiphon_core::{Result, Selection, SourceBatch, StepModel, StepOutput, StepSession, TokenId, Want};
-use antiphon_kernels::{Weight, best_tokens, host, log_softmax_rows};
+use antiphon_kernels::{OutputLayer, host};
 use burn::module::Module;
 
 use crate::attention::Prepared;
@@ -16,9 +16,7 @@ pub struct SearchModel<'m> {
     /// Without autodiff: a graph that never sees a backward pass would never be freed.
     model: Cow<'m, EncoderDecoder>,
     decoder: DecoderWeights,
-    /// `[R, V]` and `[V]`: the projection onto the vocabulary.
-    output: Weight,
-    bias: Vec<f32>,
+    output: OutputLayer,
 }
 
 impl EncoderDecoder {
@@ -28,7 +26,7 @@ impl EncoderDecoder {
         let model = if on_graph { Cow::Owned(self.clone().valid()) } else { Cow::Borrowed(self) };
         let decoder = model.decoder().weights(model.target_embedding().is_some());
         let (weight, bias) = model.output();
-        SearchModel { decoder, output: Weight::transposed(weight), bias: host(bias), model }
+        SearchModel { decoder, output: OutputLayer::new(weight, bias), model }
     }
 }
 
@@ -36,14 +34,14 @@ impl StepModel for SearchModel<'_> {
     fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
         let model = self.model.as_ref();
         let encoded = model.encode(sources, None)?;
-        let prepared = model.decoder().prepare(&encoded);
+        let prepared = model.decoder().prepare_steps(&encoded);
         let state = SearchState::new(model.decoder().start(model.bridge().cross(&encoded.states)));
         let owners = (0..sources.rows() as u32).collect();
         Ok(Box::new(Session { model: self, state, prepared, owners }))
     }
 
     fn vocabulary(&self) -> usize {
-        self.bias.len()
+        self.output.vocabulary()
     }
 }
 
@@ -64,8 +62,8 @@ impl StepSession for Session<'_> {
 
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
         assert_eq!(last.len(), self.owners.len(), "one token a row");
-        let SearchModel { model, decoder: weights, output, bias } = self.model;
-        let vocabulary = bias.len();
+        let SearchModel { model, decoder: weights, output } = self.model;
+        let vocabulary = output.vocabulary();
         check_ids(last, vocabulary, "target")?;
         let (embedding, prepared) = (model.target_embedding(), self.prepared.as_ref());
         let step = model.decoder().step(weights, embedding, last, &mut self.state, prepared, want.attention);
@@ -73,15 +71,14 @@ impl StepSession for Session<'_> {
         out.log_probs.clear();
         if let Selection::Top(k) = want.selection {
             out.per_row = k.min(vocabulary);
-            let best = best_tokens(step.outputs, output, bias, &want.banned, out.per_row);
+            let best = output.best(step.outputs, &want.banned, out.per_row);
             (out.tokens, out.log_probs) = best.into_iter().flatten().unzip();
         } else {
-            let mut logits = host(output.multiply(step.outputs));
-            log_softmax_rows(&mut logits, bias);
-            for row in logits.chunks_exact_mut(vocabulary) {
+            let mut log_probs = output.log_probs(step.outputs);
+            for row in log_probs.chunks_exact_mut(vocabulary) {
                 want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
             }
-            select_scores(logits, vocabulary, &want.selection, out)?;
+            select_scores(log_probs, vocabulary, &want.selection, out)?;
         }
         out.attention = step.attention.map(host).unwrap_or_default();
         Ok(())

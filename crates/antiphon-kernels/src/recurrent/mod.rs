@@ -17,7 +17,7 @@ pub(crate) mod gates;
 mod portable;
 mod step;
 
-pub use step::recurrent_step;
+pub use step::{Shared, recurrent_step};
 
 use std::sync::Arc;
 

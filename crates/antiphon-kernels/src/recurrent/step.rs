@@ -4,44 +4,77 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::{Cell, Recurrence, gates, recurrent};
+use crate::memory::unwritten;
 use crate::weight::{Weight, host, multiply_rows, share};
 
-/// A step of rows that share states: row `b` goes on from state `parents[b]`.
+/// Rows of which some are the same: row `b` is row `numbers[b]` of a table. Each is computed once.
 ///
-/// The hypotheses of a beam often grow from few parents; the recurrent product is made once for each of these. `x`:
-/// `[B, G·H]` projected inputs · `weight`: `[H, G·H]` · `bias`: `[biases·H]` · `states`: `[P, N·H]` → `[B, N·H]`; not
-/// differentiable.
+/// The hypotheses of a beam often grow from few parents, and end in few different tokens.
+#[derive(Debug, Clone)]
+pub struct Shared<'a> {
+    /// `[U, W]`.
+    pub table: Tensor<2>,
+    /// `[B]`, below `U`.
+    pub numbers: &'a [u32],
+}
+
+impl Shared<'_> {
+    /// Each row by itself: `[B, W]`.
+    fn apart(self) -> Tensor<2> {
+        let numbers: Vec<i32> = self.numbers.iter().map(|&number| number as i32).collect();
+        let numbers = TensorData::new(numbers, [self.numbers.len()]);
+        let device = self.table.device();
+        self.table.select(0, Tensor::from_data(numbers, &device))
+    }
+}
+
+/// A step of rows that share states, and inputs.
+///
+/// `x`: `[B, G·H]` projected inputs · `weight`: `[H, G·H]` · `bias`: `[biases·H]` · `states`: `[B, N·H]` · `feed`: a weight
+/// `[A, G·H]` and what is fed back through it, `[U, A]`, shared as the states are → `[B, N·H]`; not differentiable.
 pub fn recurrent_step(
     cell: Cell,
-    x: Tensor<2>,
+    x: Shared<'_>,
     weight: &Weight,
     bias: Tensor<1>,
-    states: Tensor<2>,
-    parents: &[u32],
+    states: Shared<'_>,
+    feed: Option<(&Weight, Tensor<2>)>,
 ) -> Tensor<2> {
-    let ([rows, width], device) = (x.dims(), x.device());
+    let (width, rows, device) = (x.table.dims()[1], x.numbers.len(), x.table.device());
     let (h, n) = (width / cell.gates(), cell.states());
-    assert_eq!(parents.len(), rows, "a parent for each row");
+    assert_eq!(states.numbers.len(), rows, "a state for each row");
     let Some(packed) = weight.as_packed() else {
-        let numbers: Vec<i32> = parents.iter().map(|&parent| parent as i32).collect();
-        let numbers = Tensor::from_data(TensorData::new(numbers, [rows]), &device);
+        let mut x = x.apart();
+        if let Some((weight, fed)) = feed {
+            x = x + Shared { table: weight.multiply(fed), numbers: states.numbers }.apart();
+        }
         let run = Recurrence { cell, reverse: false, lengths: None };
-        return recurrent(x.unsqueeze_dim(1), weight.tensor(), bias, states.select(0, numbers), &run).state();
+        return recurrent(x.unsqueeze_dim(1), weight.tensor(), bias, states.apart(), &run).state();
     };
-    let (mut x, bias, states) = (host(x), host(bias), host(states));
-    let hidden: Vec<f32> = states.chunks_exact(n * h).flat_map(|state| &state[..h]).copied().collect();
-    let z = multiply_rows(packed, &hidden);
-    let mut next: Vec<f32> =
-        parents.iter().flat_map(|&parent| &states[parent as usize * n * h..][..n * h]).copied().collect();
+    let (inputs, bias, parents) = (host(x.table), host(bias), host(states.table));
+    let z = match n {
+        1 => multiply_rows(packed, &parents),
+        _ => multiply_rows(packed, &parents.chunks_exact(n * h).map(|state| &state[..h]).collect::<Vec<_>>().concat()),
+    };
+    let fed = feed.map(|(weight, fed)| host(weight.multiply(fed)));
+    // SAFETY: every row is written.
+    let mut next = unsafe { unwritten(rows * n * h) };
     let share = share(rows);
-    let tasks = next.par_chunks_mut(share * n * h).zip(x.par_chunks_mut(share * width)).zip(parents.par_chunks(share));
-    tasks.for_each(|((next, x), parents)| {
+    let tasks =
+        next.par_chunks_mut(share * n * h).zip(x.numbers.par_chunks(share)).zip(states.numbers.par_chunks(share));
+    tasks.for_each(|((next, numbers), of)| {
         // What is inside the GRU's reset gate; an LSTM has its cell there.
-        let mut inner = vec![0.0; h];
-        for ((next, x), &parent) in next.chunks_exact_mut(n * h).zip(x.chunks_exact_mut(width)).zip(parents) {
+        let (mut x, mut inner) = (vec![0.0; width], vec![0.0; h]);
+        for ((next, &number), &parent) in next.chunks_exact_mut(n * h).zip(numbers).zip(of) {
+            let (number, parent) = (number as usize, parent as usize);
+            x.copy_from_slice(&inputs[number * width..][..width]);
+            if let Some(fed) = &fed {
+                x.iter_mut().zip(&fed[parent * width..][..width]).for_each(|(x, fed)| *x += fed);
+            }
+            next.copy_from_slice(&parents[parent * n * h..][..n * h]);
             let (hidden, cells) = next.split_at_mut(h);
             let inner = if cells.is_empty() { &mut inner[..] } else { cells };
-            gates::infer(cell, x, &z[parent as usize * width..][..width], &bias, inner, hidden);
+            gates::infer(cell, &mut x, &z[parent * width..][..width], &bias, inner, hidden);
         }
     });
     Tensor::from_data(TensorData::new(next, [rows, n * h]), &device)
@@ -53,20 +86,30 @@ mod tests {
     use burn::tensor::{Device, Distribution};
 
     #[test]
-    fn a_step_of_shared_states_equals_a_sequence_of_one_step() {
-        let (device, h) = (Device::flex(), 19);
-        let parents = [2_u32, 0, 0, 2, 1, 2, 2];
+    fn a_step_of_what_is_shared_equals_a_sequence_of_one_step() {
+        let (device, h, fed) = (Device::flex(), 19, 7);
+        let (parents, numbers) = ([2_u32, 0, 0, 2, 1, 2, 2], [0_u32, 1, 1, 0, 3, 2, 0]);
         for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
-            let draw = |dims: [usize; 2]| Tensor::<2>::random(dims, Distribution::Default, &device);
-            let (x, weight) = (draw([parents.len(), cell.gates() * h]), draw([h, cell.gates() * h]));
+            let draw = |dims: [usize; 2]| Tensor::<2>::random(dims, Distribution::Normal(0.0, 0.5), &device);
+            let (x, weight) = (draw([4, cell.gates() * h]), draw([h, cell.gates() * h]));
             let (bias, states) = (draw([1, cell.biases() * h]).squeeze_dim::<1>(0), draw([3, cell.states() * h]));
-            let own = parents.map(|parent| states.clone().narrow(0, parent as usize, 1));
-            let run = Recurrence { cell, reverse: false, lengths: None };
-            let own = Tensor::cat(own.to_vec(), 0);
-            let expected = recurrent(x.clone().unsqueeze_dim(1), weight.clone(), bias.clone(), own, &run).state();
-            let given = recurrent_step(cell, x, &Weight::new(weight), bias, states, &parents);
-            let error = (given - expected).abs().max().into_scalar::<f32>();
-            assert!(error < 1e-5, "{cell:?}: {error}");
+            let (feed, output) = (draw([fed, cell.gates() * h]), draw([3, fed]));
+            let shared = |table: &Tensor<2>, numbers| Shared { table: table.clone(), numbers };
+            let (x, states) = (shared(&x, &numbers), shared(&states, &parents));
+            for fed in [false, true] {
+                let mut own = x.clone().apart();
+                if fed {
+                    own = own + shared(&output, &parents).apart().matmul(feed.clone());
+                }
+                let run = Recurrence { cell, reverse: false, lengths: None };
+                let start = states.clone().apart();
+                let expected = recurrent(own.unsqueeze_dim(1), weight.clone(), bias.clone(), start, &run).state();
+                let (weight, feed) = (Weight::new(weight.clone()), Weight::new(feed.clone()));
+                let feed = fed.then(|| (&feed, output.clone()));
+                let given = recurrent_step(cell, x.clone(), &weight, bias.clone(), states.clone(), feed);
+                let error = (given - expected).abs().max().into_scalar::<f32>();
+                assert!(error < 1e-5, "{cell:?}: {error}");
+            }
         }
     }
 }

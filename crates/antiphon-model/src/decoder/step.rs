@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use antiphon_core::TokenId;
-use antiphon_kernels::{Weight, tanh};
+use antiphon_kernels::{Shared, Weight, linear, tanh};
 use burn::tensor::Tensor;
 
 use super::{Decoder, DecoderState};
 use crate::attention::Prepared;
 use crate::embedding::{Embedding, Input, embed};
+use crate::encoder::Encoded;
 use crate::lookup;
 use crate::recurrent::LayerWeights;
 
@@ -17,8 +18,8 @@ pub(crate) struct DecoderWeights {
     layers: Vec<LayerWeights>,
     /// Of additive attention.
     query: Option<Weight>,
-    /// Of the state and of the context.
-    readout: Option<[Weight; 2]>,
+    /// Of the state; that of the context is in the memory.
+    readout: Option<Weight>,
 }
 
 /// Where the rows of a search stand. Rows that grew from one share its state.
@@ -76,8 +77,18 @@ impl Decoder {
         DecoderWeights {
             layers: layers.map(|(l, layer)| layer.weights(l > 0 || embedded)).collect(),
             query: self.attention.as_ref().and_then(|a| a.additive()).map(|(query, _)| Weight::new(query)),
-            readout: self.readout.as_ref().map(|r| [&r.state, &r.context].map(|weight| Weight::new(weight.val()))),
+            readout: self.readout.as_ref().map(|readout| Weight::new(readout.state.val())),
         }
+    }
+
+    /// Makes the memory ready for [`step`](Self::step), if the decoder attends.
+    ///
+    /// A context is only read out, and `C Σ_s w_s m_s = Σ_s w_s (C m_s)`: the memory is multiplied once, instead of every
+    /// context.
+    pub(crate) fn prepare_steps(&self, encoded: &Encoded) -> Option<Prepared> {
+        let (mut prepared, readout) = self.prepare(encoded).zip(self.readout.as_ref())?;
+        prepared.memory = linear(prepared.memory, readout.context.val());
+        Some(prepared)
     }
 
     /// Feeds each row its last token, and moves `state` on. What rows have in common, a token or a state, is multiplied once.
@@ -91,29 +102,22 @@ impl Decoder {
         want_attention: bool,
     ) -> Step {
         let SearchState { states, parents } = state;
-        let (different, places) = distinct(tokens);
-        let input = embed(embedding, &different, [different.len(), 1], None);
-        let projected = self.layers[0].project_rows(&weights.layers[0], &input);
-        let mut x = lookup::rows(projected, &places);
-        if let (Some(weight), Some(fed)) = (&weights.layers[0].feed, states.fed.take()) {
-            x = x + lookup::rows(weight.multiply(fed), parents);
-        }
-        let mut hidden = None;
+        let (different, mut numbers) = distinct(tokens);
+        let mut input = embed(embedding, &different, [different.len(), 1], None);
+        let mut fed = states.fed.take();
         let mut layers = Vec::with_capacity(self.layers.len());
         for ((layer, weights), before) in self.layers.iter().zip(&weights.layers).zip(states.layers.drain(..)) {
-            let x = match hidden.take() {
-                None => x.clone(),
-                Some(below) => layer.project_rows(weights, &Input::Vectors(below)),
-            };
-            let next = layer.step(weights, x, before, parents);
-            hidden = Some(next.clone().narrow(1, 0, layer.hidden()).unsqueeze_dim::<3>(1));
+            let x = Shared { table: layer.project_rows(weights, &input), numbers: &numbers };
+            let next = layer.step(weights, x, Shared { table: before, numbers: parents }, fed.take());
+            input = Input::Vectors(next.clone().narrow(1, 0, layer.hidden()).unsqueeze_dim(1));
+            numbers = (0..tokens.len() as u32).collect();
             layers.push(next);
         }
-        let hidden = hidden.expect("a decoder has a layer");
+        let Input::Vectors(hidden) = input else { unreachable!("a decoder has a layer") };
         let [rows, _, width] = hidden.dims();
         let flat = hidden.clone().reshape([rows, width]);
         let (mut outputs, mut attention) = (flat.clone(), None);
-        if let (Some(look), Some(readout), Some([of_state, of_context]), Some(prepared)) =
+        if let (Some(look), Some(readout), Some(of_state), Some(prepared)) =
             (&self.attention, &self.readout, &weights.readout, prepared)
         {
             let query = match &weights.query {
@@ -122,7 +126,7 @@ impl Decoder {
             };
             attention = want_attention.then(|| look.weights(query.clone(), prepared).squeeze_dim(1));
             let context = look.look(query, prepared).squeeze_dim(1);
-            outputs = tanh(of_state.multiply(flat) + of_context.multiply(context) + readout.bias.val().unsqueeze());
+            outputs = tanh(of_state.multiply(flat) + context + readout.bias.val().unsqueeze());
         }
         let fed = self.feeding.then(|| outputs.clone());
         *state = SearchState::new(DecoderState { layers, fed });
