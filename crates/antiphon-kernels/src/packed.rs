@@ -5,7 +5,8 @@
 //! eight rows keeps in registers while it walks down a panel (Goto and van de Geijn 2008, without their blocking of `k`: a
 //! panel fits the second-level cache for every width in use). Wide tiles of few rows suit small batches, and eight rows
 //! that lie a power of two apart still fit the eight ways of a first-level cache. The first tile on a panel would wait for
-//! memory at each of its pages, so every tile fetches ahead, into the next panel at its end.
+//! memory at each of its pages, so that tiles fetch: each its share of the next panel into the second-level cache, and into
+//! the first what it will read soon itself.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -200,15 +201,19 @@ macro_rules! walk {
                         let rows = (m - row).div_ceil(tiles - tile);
                         let (lhs, dst) = (&lhs[row * k + q * part..], &mut dst[row * n + first..]);
                         row += rows;
+                        let step = width.div_ceil(tiles);
+                        let next = panel.as_ptr().wrapping_add(panel.len() + tile * (panel.len() / width) * step);
+                        let work = Work { lhs, apart: k, panel, next, step };
+                        let vectors = width / SHAPE.lanes;
                         if columns == width {
-                            by_width(add, rows, width / SHAPE.lanes, lhs, k, panel, dst, n);
+                            by_width(add, rows, vectors, work, dst, n);
                             continue;
                         }
                         if add {
                             let both = edge.chunks_exact_mut(width).zip(dst.chunks(n)).take(rows);
                             both.for_each(|(edge, dst)| edge[..columns].copy_from_slice(&dst[..columns]));
                         }
-                        by_width(add, rows, width / SHAPE.lanes, lhs, k, panel, &mut edge, width);
+                        by_width(add, rows, vectors, work, &mut edge, width);
                         let both = edge.chunks_exact(width).zip(dst.chunks_mut(n)).take(rows);
                         both.for_each(|(edge, dst)| dst[..columns].copy_from_slice(&edge[..columns]));
                     }
@@ -217,21 +222,11 @@ macro_rules! walk {
         }
 
         $(#[target_feature(enable = $features)])?
-        #[allow(clippy::too_many_arguments)]
-        fn by_width(
-            add: bool,
-            rows: usize,
-            vectors: usize,
-            lhs: &[$number],
-            apart: usize,
-            panel: &[$number],
-            dst: &mut [f32],
-            stride: usize,
-        ) {
+        fn by_width(add: bool, rows: usize, vectors: usize, work: Work<'_, $number>, dst: &mut [f32], stride: usize) {
             match (vectors, add) {
                 $(
-                    ($vectors, false) => by_height::<$vectors, false>(rows, lhs, apart, panel, dst, stride),
-                    ($vectors, true) => by_height::<$vectors, true>(rows, lhs, apart, panel, dst, stride),
+                    ($vectors, false) => by_height::<$vectors, false>(rows, work, dst, stride),
+                    ($vectors, true) => by_height::<$vectors, true>(rows, work, dst, stride),
                 )*
                 _ => unreachable!("a panel is no wider"),
             }
@@ -240,21 +235,32 @@ macro_rules! walk {
         $(#[target_feature(enable = $features)])?
         fn by_height<const V: usize, const ADD: bool>(
             rows: usize,
-            lhs: &[$number],
-            apart: usize,
-            panel: &[$number],
+            work: Work<'_, $number>,
             dst: &mut [f32],
             stride: usize,
         ) {
             match rows {
-                $($rows => tile::<$rows, V, ADD>(lhs, apart, panel, dst, stride),)*
+                $($rows => tile::<$rows, V, ADD>(work, dst, stride),)*
                 _ => unreachable!("a tile is no higher"),
             }
         }
     };
 }
 
-/// How far ahead a tile fetches, and a line of the caches, in numbers of four bytes.
+/// What a tile multiplies: rows that lie `apart`, and a panel or a part of one. While it does so it fetches from `next` on,
+/// `step` numbers further each time.
+#[derive(Clone, Copy)]
+struct Work<'a, T> {
+    lhs: &'a [T],
+    apart: usize,
+    panel: &'a [T],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    next: *const T,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    step: usize,
+}
+
+/// How far ahead of itself a tile fetches, and a line of the caches, in numbers of four bytes.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 1024;
 #[cfg(target_arch = "x86_64")]
@@ -268,22 +274,21 @@ macro_rules! vector_tiles {
         mod $name {
             use std::arch::x86_64::*;
 
-            use super::{AHEAD, LINE, Panels, Shape};
+            use super::{AHEAD, LINE, Panels, Shape, Work};
 
             const LANES: usize = Shape::$shape.lanes;
 
             walk!($features, $shape, $number, $part, $rows, $vectors);
 
-            /// `R` rows of `lhs` that lie `apart` down a panel of `V` vectors, into (or, if `ADD`, onto) rows of `dst` that lie
-            /// `stride` apart. All loops but the one over `k` are unrolled, so that the sums never leave their registers.
+            /// `R` rows down a panel of `V` vectors, into (or, if `ADD`, onto) rows of `dst` that lie `stride` apart. All loops
+            /// but the one over `k` are unrolled, so that the sums never leave their registers.
             #[target_feature(enable = $features)]
             fn tile<const R: usize, const V: usize, const ADD: bool>(
-                lhs: &[$number],
-                apart: usize,
-                panel: &[$number],
+                work: Work<'_, $number>,
                 dst: &mut [f32],
                 stride: usize,
             ) {
+                let Work { lhs, apart, panel, mut next, step } = work;
                 let k = panel.len() / (V * LANES);
                 assert!(lhs.len() >= (R - 1) * apart + k && dst.len() >= (R - 1) * stride + V * LANES);
                 let mut sums = [[$zero(); V]; R];
@@ -293,7 +298,9 @@ macro_rules! vector_tiles {
                     unsafe {
                         for line in 0..(V * LANES).div_ceil(LINE) {
                             _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + line * LINE).cast());
+                            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line * LINE).cast());
                         }
+                        next = next.wrapping_add(step);
                         let mut right = [$zero(); V];
                         for v in 0..V {
                             right[v] = $load(b.add(v * LANES).cast());
@@ -415,7 +422,7 @@ fn pairs_avx2(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
 macro_rules! portable_tiles {
     ($name:ident, $number:ty, $part:expr, $multiply_add:expr) => {
         mod $name {
-            use super::{Panels, Shape};
+            use super::{Panels, Shape, Work};
 
             const LANES: usize = Shape::PORTABLE.lanes;
 
@@ -423,12 +430,11 @@ macro_rules! portable_tiles {
 
             /// As its vectorised sisters.
             fn tile<const R: usize, const V: usize, const ADD: bool>(
-                lhs: &[$number],
-                apart: usize,
-                panel: &[$number],
+                work: Work<'_, $number>,
                 dst: &mut [f32],
                 stride: usize,
             ) {
+                let Work { lhs, apart, panel, .. } = work;
                 let mut sums = [[[<$number>::default(); LANES]; V]; R];
                 for (i, right) in panel.chunks_exact(V * LANES).enumerate() {
                     for (r, sums) in sums.iter_mut().enumerate() {
