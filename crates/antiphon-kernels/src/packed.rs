@@ -188,23 +188,23 @@ macro_rules! walk {
             assert_eq!(shape, SHAPE, "packed for another instruction set");
             let m = lhs.len() / k;
             let tiles = m.div_ceil(SHAPE.rows);
+            let (rows, higher) = if tiles > 0 { (m / tiles, m % tiles) } else { (0, 0) };
             let part = k.min($part);
             // Where the last vector is not full, its tiles are made here.
             let mut edge = [0.0; SHAPE.rows * WIDTH];
             for (p, panel) in numbers.chunks(WIDTH * k).enumerate() {
                 let (first, width) = (p * WIDTH, panel.len() / k);
-                let columns = width.min(n - first);
+                let (columns, vectors) = (width.min(n - first), width / SHAPE.lanes);
+                let step = width.div_ceil(tiles.max(1));
                 for (q, panel) in panel.chunks(part * width).enumerate() {
                     let add = ADD || q > 0;
-                    let mut row = 0;
+                    let (mut row, mut next) = (0, panel.as_ptr().wrapping_add(panel.len()));
                     for tile in 0..tiles {
-                        let rows = (m - row).div_ceil(tiles - tile);
+                        let rows = rows + usize::from(tile < higher);
                         let (lhs, dst) = (&lhs[row * k + q * part..], &mut dst[row * n + first..]);
-                        row += rows;
-                        let step = width.div_ceil(tiles);
-                        let next = panel.as_ptr().wrapping_add(panel.len() + tile * (panel.len() / width) * step);
                         let work = Work { lhs, apart: k, panel, next, step };
-                        let vectors = width / SHAPE.lanes;
+                        row += rows;
+                        next = next.wrapping_add(part * step);
                         if columns == width {
                             by_width(add, rows, vectors, work, dst, n);
                             continue;

@@ -70,7 +70,7 @@ pub(crate) fn multiply_rows(packed: &Packed, x: &[f32]) -> Vec<f32> {
 
 /// Rows a task: equal shares of whole tiles, and as many rows as make a weight worth reading once more.
 pub(crate) fn share(rows: usize) -> usize {
-    const ENOUGH: usize = 96;
+    const ENOUGH: usize = 160;
     let threads = rayon::current_num_threads();
     rows.div_ceil(threads * rows.div_ceil(threads * ENOUGH).max(1)).next_multiple_of(8)
 }
