@@ -72,7 +72,8 @@ pub(crate) fn multiply_rows(packed: &Packed, x: &[f32]) -> Vec<f32> {
 pub(crate) fn share(rows: usize) -> usize {
     const ENOUGH: usize = 160;
     let threads = rayon::current_num_threads();
-    rows.div_ceil(threads * rows.div_ceil(threads * ENOUGH).max(1)).next_multiple_of(8)
+    let tasks = threads * rows.div_ceil(threads * ENOUGH).max(1);
+    rows.div_ceil(tasks).next_multiple_of(8).max(8)
 }
 
 #[cfg(test)]

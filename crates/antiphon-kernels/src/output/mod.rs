@@ -11,6 +11,9 @@
 //! left of the rounding is in the share of the others in that sum, where it mostly averages out; it moves the
 //! log-probabilities of a state, all by the same, by some 2e-5 (`tests::screening_costs_little`).
 
+mod contest;
+mod rounded;
+
 use std::sync::OnceLock;
 
 use antiphon_core::TokenId;
@@ -20,10 +23,12 @@ use rayon::prelude::*;
 use crate::attention::rows::dots;
 use crate::flex::serves;
 use crate::loss::{log_partition, log_softmax_rows};
-use crate::packed::{PAIRS, Packed};
+use crate::packed::Packed;
 use crate::product::Strides;
-use crate::vector::{exp, multiversion};
+use crate::vector::multiversion;
 use crate::weight::{Weight, host, share};
+use contest::Contest;
+use rounded::Rounded;
 
 /// The weight and the bias that make logits of states, ready for many steps.
 #[derive(Debug)]
@@ -174,99 +179,6 @@ impl Screen {
     }
 }
 
-/// How a vector was rounded to integers of 16 bits.
-#[derive(Debug, Clone, Copy)]
-struct Rounded {
-    /// What one unit is worth.
-    unit: f32,
-    /// The length of the rounded vector, and of what rounding took away; infinite, if some number is none.
-    norm: f32,
-    error: f32,
-}
-
-impl Rounded {
-    /// Rounds `x` to integers in `pairs`, as fine as can be while no sum of products with another such vector leaves 32 bits:
-    /// what is summed as integers is shorter than `2^15.5` in both.
-    fn new(x: &[f32], pairs: &mut [i32]) -> Self {
-        const LONGEST: f32 = 46_340.0;
-        const LARGEST: f32 = 32_767.0;
-        let (squares, longest, peak) = size(x);
-        let norm = squares.sqrt();
-        if !norm.is_finite() || norm == 0.0 {
-            pairs.fill(0);
-            let size = if norm == 0.0 { 0.0 } else { f32::INFINITY };
-            return Self { unit: 0.0, norm: size, error: size };
-        }
-        // Rounding adds up to half a unit in each direction.
-        let room = LONGEST * (1.0 - 1e-5) - 0.5 * (2.0 * PAIRS as f32).sqrt();
-        let scale = (room / longest.sqrt()).min(LARGEST / peak);
-        let error = round(x, scale, pairs).sqrt();
-        Self { unit: 1.0 / scale, norm: norm + error, error }
-    }
-}
-
-multiversion! {
-    /// The sum of squares, the largest one of `2 · PAIRS` numbers that are summed together, and the largest magnitude.
-    fn size(x: &[f32]) -> (f32, f32, f32) = size_body
-}
-#[inline(always)]
-fn size_body<const FMA: bool>(x: &[f32]) -> (f32, f32, f32) {
-    let (mut all, mut longest, mut peaks) = (0.0_f32, 0.0_f32, [0.0_f32; 16]);
-    let (chunks, rest) = x.as_chunks::<{ 2 * PAIRS }>();
-    for chunk in chunks {
-        let mut squares = [0.0_f32; 16];
-        for half in chunk.as_chunks::<16>().0 {
-            for j in 0..16 {
-                squares[j] += half[j] * half[j];
-                peaks[j] = peaks[j].max(half[j].abs());
-            }
-        }
-        let squares: f32 = squares.iter().sum();
-        all += squares;
-        longest = longest.max(squares);
-    }
-    let squares: f32 = rest.iter().map(|x| x * x).sum();
-    let peak = peaks.into_iter().chain(rest.iter().map(|x| x.abs())).fold(0.0, f32::max);
-    (all + squares, longest.max(squares), peak)
-}
-
-multiversion! {
-    /// The nearest integers of `x · scale`, in pairs; → the sum of squares of what was taken away from `x`.
-    fn round(x: &[f32], scale: f32, pairs: &mut [i32]) -> f32 = round_body
-}
-#[inline(always)]
-fn round_body<const FMA: bool>(x: &[f32], scale: f32, pairs: &mut [i32]) -> f32 {
-    const NEAREST: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves the nearest integer in the low bits
-    let unit = 1.0 / scale;
-    let nearest = |x: f32| {
-        let shifted = x * scale + NEAREST;
-        (shifted.to_bits(), x - (shifted - NEAREST) * unit)
-    };
-    let (both, rest) = x.as_chunks::<2>();
-    let mut taken = [0.0_f32; 8];
-    let (fours, last) = both.as_chunks::<8>();
-    let (fours_out, last_out) = pairs.split_at_mut(fours.len() * 8);
-    for (x, pairs) in fours.iter().zip(fours_out.as_chunks_mut::<8>().0) {
-        for j in 0..8 {
-            let ((low, a), (high, b)) = (nearest(x[j][0]), nearest(x[j][1]));
-            pairs[j] = (low & 0xFFFF | high << 16) as i32;
-            taken[j] += a * a + b * b;
-        }
-    }
-    let mut sum: f32 = taken.iter().sum();
-    for (x, pair) in last.iter().zip(&mut *last_out) {
-        let ((low, a), (high, b)) = (nearest(x[0]), nearest(x[1]));
-        *pair = (low & 0xFFFF | high << 16) as i32;
-        sum += a * a + b * b;
-    }
-    if let (&[x], Some(pair)) = (rest, last_out.last_mut()) {
-        let (low, a) = nearest(x);
-        *pair = (low & 0xFFFF) as i32;
-        sum += a * a;
-    }
-    sum
-}
-
 multiversion! {
     /// Sums of integers become logits; → the largest.
     fn worth(sums: &mut [f32], unit: f32, units: &[f32], bias: &[f32]) -> f32 = worth_body
@@ -286,114 +198,6 @@ fn worth_body<const FMA: bool>(sums: &mut [f32], unit: f32, units: &[f32], bias:
         }
     }
     tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| if x > top { x } else { top })
-}
-
-multiversion! {
-    /// `Σ e^(x − top)`.
-    fn exponentials(row: &[f32], top: f32) -> f32 = exponentials_body
-}
-#[inline(always)]
-fn exponentials_body<const FMA: bool>(row: &[f32], top: f32) -> f32 {
-    let mut sums = [0.0_f32; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for j in 0..16 {
-            sums[j] += exp::<FMA>(chunk[j] - top);
-        }
-    }
-    rest.iter().fold(sums.iter().sum(), |sum, &x| sum + exp::<FMA>(x - top))
-}
-
-/// The best of a row that is offered in parts, and the sum under its softmax.
-#[derive(Debug)]
-struct Contest {
-    k: usize,
-    /// How far below the `k`-th best one is still of interest.
-    slack: f32,
-    /// The `k` best so far, best first, of equal ones the smaller id first.
-    best: Vec<(f32, TokenId)>,
-    /// Others that were of interest when they came.
-    close: Vec<(f32, TokenId)>,
-    /// Those that count in the sum alone.
-    banned: Vec<(f32, TokenId)>,
-    /// The largest so far, and the sum of exponentials with it taken off.
-    top: f32,
-    sum: f64,
-}
-
-impl Contest {
-    fn new(k: usize, slack: f32) -> Self {
-        let (best, close, banned) = (Vec::with_capacity(k + 1), Vec::new(), Vec::new());
-        Self { k, slack, best, close, banned, top: f32::NEG_INFINITY, sum: 0.0 }
-    }
-
-    /// Adds logits to the sum; `top` is the largest of them.
-    fn add(&mut self, logits: &[f32], top: f32) {
-        if top > self.top {
-            self.sum *= f64::from(self.top - top).exp();
-            self.top = top;
-        }
-        self.sum += f64::from(exponentials(logits, self.top));
-    }
-
-    /// From where on a token may be one of the `k` best.
-    fn bound(&self) -> f32 {
-        if self.best.len() < self.k { f32::NEG_INFINITY } else { self.best[self.k - 1].0 - self.slack }
-    }
-
-    /// Offers the logits of `first` and the ids behind it.
-    fn offer(&mut self, logits: &[f32], first: usize) {
-        let mut at = 0;
-        while at < logits.len() {
-            if self.best.len() == self.k {
-                at += passed_over(&logits[at..], self.bound());
-            }
-            let end = logits.len().min(at + STRETCH);
-            for (id, &logit) in logits[at..end].iter().enumerate() {
-                let candidate = (logit, (first + at + id) as TokenId);
-                if self.best.len() < self.k || logit > self.best[self.k - 1].0 {
-                    let place = self.best.iter().position(|&(other, _)| logit > other).unwrap_or(self.best.len());
-                    self.best.insert(place, candidate);
-                    let last = if self.best.len() > self.k { self.best.pop() } else { None };
-                    self.close.extend(last.filter(|&(logit, _)| logit >= self.bound()));
-                } else if self.slack > 0.0 && logit >= self.bound() {
-                    self.close.push(candidate);
-                }
-            }
-            at = end;
-        }
-    }
-
-    /// The `k` best with their log-probabilities, from the `exact` logits of all that can be among them.
-    fn settle(mut self, exact: impl Fn(TokenId) -> f32) -> Vec<(TokenId, f32)> {
-        let bound = self.bound();
-        let close = self.close.into_iter().filter(|&(logit, _)| logit >= bound);
-        let mut best: Vec<(f32, TokenId)> = self.best.into_iter().chain(close).collect();
-        let top = self.top;
-        let banned = self.banned.iter_mut().filter(|(logit, _)| *logit >= bound);
-        for (logit, id) in banned.chain(best.iter_mut().filter(|(logit, _)| *logit > f32::NEG_INFINITY)) {
-            let screened = std::mem::replace(logit, exact(*id));
-            self.sum += f64::from(*logit - top).exp() - f64::from(screened - top).exp();
-        }
-        let log_z = (f64::from(top) + self.sum.ln()) as f32;
-        best.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        best.truncate(self.k);
-        best.into_iter().map(|(logit, id)| (id, logit - log_z)).collect()
-    }
-}
-
-/// Numbers that are looked at together.
-const STRETCH: usize = 64;
-
-multiversion! {
-    /// How many numbers at the head of a row, in whole stretches, lie below `bound`.
-    fn passed_over(row: &[f32], bound: f32) -> usize = passed_over_body
-}
-#[inline(always)]
-fn passed_over_body<const FMA: bool>(row: &[f32], bound: f32) -> usize {
-    let (stretches, _) = row.as_chunks::<STRETCH>();
-    let low = |stretch: &[f32; STRETCH]| stretch.iter().fold(true, |low, &x| low & (x < bound));
-    stretches.iter().position(|stretch| !low(stretch)).unwrap_or(stretches.len()) * STRETCH
 }
 
 #[cfg(test)]
@@ -430,22 +234,6 @@ mod tests {
         order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
         order.truncate(k);
         order
-    }
-
-    #[test]
-    fn the_best_come_first_and_ties_by_id() {
-        let best = |row: &[f32], k: usize| {
-            let mut contest = Contest::new(k, 0.0);
-            contest.offer(row, 0);
-            contest.best.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
-        };
-        let row = [0.5, 2.0, 2.0, f32::NEG_INFINITY, 1.0];
-        assert_eq!(best(&row, 3), [1, 2, 4]);
-        assert_eq!(best(&row, 5), [1, 2, 4, 0, 3]);
-        // In a long row, behind many that are passed over, and one from the last, shorter stretch.
-        let mut row: Vec<f32> = (0..1000).map(|i| -(i as f32)).collect();
-        (row[700], row[990]) = (5.0, 6.0);
-        assert_eq!(best(&row, 3), [990, 700, 0]);
     }
 
     #[test]
@@ -502,6 +290,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_seen() {
+        let (mut states, weight) = (host(random("states", [3, 8], 1.0)), random("weight", [20, 8], 1.0));
+        states[10] = f32::NAN;
+        let states = Tensor::<2>::from_data(TensorData::new(states, [3, 8]), &Device::flex());
+        let bias = Tensor::<1>::zeros([20], &Device::flex());
+        let best = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], 2);
+        assert!(best[1].iter().all(|(id, log_prob)| *id > 0 && log_prob.is_nan()));
+        assert!(best[0].iter().chain(&best[2]).all(|(_, log_prob)| log_prob.is_finite()));
+        let mut broken = host(weight);
+        broken[50] = f32::INFINITY;
+        let broken = Tensor::<2>::from_data(TensorData::new(broken, [20, 8]), &Device::flex());
+        let best = OutputLayer::new(broken, bias).best(states, &[], 2);
+        assert!(best.iter().flatten().all(|(_, log_prob)| log_prob.is_nan()));
+    }
+
+    #[test]
     fn the_bound_holds_and_nothing_overflows() {
         // Vectors of one sign, of one large number, of both: the longest sums that there are.
         let h = 257;
@@ -526,21 +330,5 @@ mod tests {
                 assert!(error <= f64::from(screen.bound(&rounded)), "{error:e} {:e}", screen.bound(&rounded));
             }
         }
-    }
-
-    #[test]
-    fn what_is_no_number_is_seen() {
-        let (mut states, weight) = (host(random("states", [3, 8], 1.0)), random("weight", [20, 8], 1.0));
-        states[10] = f32::NAN;
-        let states = Tensor::<2>::from_data(TensorData::new(states, [3, 8]), &Device::flex());
-        let bias = Tensor::<1>::zeros([20], &Device::flex());
-        let best = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], 2);
-        assert!(best[1].iter().all(|(id, log_prob)| *id > 0 && log_prob.is_nan()));
-        assert!(best[0].iter().chain(&best[2]).all(|(_, log_prob)| log_prob.is_finite()));
-        let mut broken = host(weight);
-        broken[50] = f32::INFINITY;
-        let broken = Tensor::<2>::from_data(TensorData::new(broken, [20, 8]), &Device::flex());
-        let best = OutputLayer::new(broken, bias).best(states, &[], 2);
-        assert!(best.iter().flatten().all(|(_, log_prob)| log_prob.is_nan()));
     }
 }
