@@ -263,10 +263,9 @@ fn add_bias(row: &mut [f32], bias: &[f32]) -> f32 {
     top
 }
 
-/// Adds the bias to a row; → `ln Σ_v eˣ`, with the row's maximum taken off on the way.
+/// `Σ e^(x − top)`.
 #[inline(always)]
-fn log_partition_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> f32 {
-    let top = add_bias(row, bias);
+fn exponential_sum_body<const FMA: bool>(row: &[f32], top: f32) -> f32 {
     let mut sums = [0.0; 16];
     let chunks = row.chunks_exact(16);
     let mut rest = 0.0;
@@ -278,7 +277,15 @@ fn log_partition_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> f32 {
             sums[j] += exp::<FMA>(x[j] - top);
         }
     }
-    top + (sums.iter().sum::<f32>() + rest).ln()
+    sums.iter().sum::<f32>() + rest
+}
+multiversion!(pub(crate) fn exponential_sum(row: &[f32], top: f32) -> f32 = exponential_sum_body);
+
+/// Adds the bias to a row; → `ln Σ_v eˣ`, with the row's maximum taken off on the way.
+#[inline(always)]
+fn log_partition_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> f32 {
+    let top = add_bias(row, bias);
+    top + exponential_sum_body::<FMA>(row, top).ln()
 }
 multiversion!(pub(crate) fn log_partition(row: &mut [f32], bias: &[f32]) -> f32 = log_partition_body);
 

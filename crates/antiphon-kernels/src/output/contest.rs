@@ -2,7 +2,8 @@
 
 use antiphon_core::TokenId;
 
-use crate::vector::{exp, multiversion};
+use crate::loss::exponential_sum;
+use crate::vector::multiversion;
 
 /// The best of a row that is offered in parts, and the sum under its softmax.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Contest {
             self.sum *= f64::from(self.top - top).exp();
             self.top = top;
         }
-        self.sum += f64::from(exponentials(logits, self.top));
+        self.sum += f64::from(exponential_sum(logits, self.top));
     }
 
     /// From where on a token may be one of the `k` best.
@@ -94,22 +95,6 @@ fn passed_over_body<const FMA: bool>(row: &[f32], bound: f32) -> usize {
     let (stretches, _) = row.as_chunks::<STRETCH>();
     let low = |stretch: &[f32; STRETCH]| stretch.iter().fold(true, |low, &x| low & (x < bound));
     stretches.iter().position(|stretch| !low(stretch)).unwrap_or(stretches.len()) * STRETCH
-}
-
-multiversion! {
-    /// `Σ e^(x − top)`.
-    fn exponentials(row: &[f32], top: f32) -> f32 = exponentials_body
-}
-#[inline(always)]
-fn exponentials_body<const FMA: bool>(row: &[f32], top: f32) -> f32 {
-    let mut sums = [0.0_f32; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for j in 0..16 {
-            sums[j] += exp::<FMA>(chunk[j] - top);
-        }
-    }
-    rest.iter().fold(sums.iter().sum(), |sum, &x| sum + exp::<FMA>(x - top))
 }
 
 #[cfg(test)]

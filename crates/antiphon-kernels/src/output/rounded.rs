@@ -71,27 +71,28 @@ fn round_body<const FMA: bool>(x: &[f32], scale: f32, pairs: &mut [i32]) -> f32 
         let shifted = x * scale + NEAREST;
         (shifted.to_bits(), x - (shifted - NEAREST) * unit)
     };
-    let (both, rest) = x.as_chunks::<2>();
+    let pair = |x: [f32; 2]| {
+        let ((low, a), (high, b)) = (nearest(x[0]), nearest(x[1]));
+        ((low & 0xFFFF | high << 16) as i32, a * a + b * b)
+    };
+    let (whole, single) = x.as_chunks::<2>();
+    let (blocks, rest) = whole.as_chunks::<8>();
+    let (block_pairs, rest_pairs) = pairs.split_at_mut(blocks.len() * 8);
     let mut taken = [0.0_f32; 8];
-    let (fours, last) = both.as_chunks::<8>();
-    let (fours_out, last_out) = pairs.split_at_mut(fours.len() * 8);
-    for (x, pairs) in fours.iter().zip(fours_out.as_chunks_mut::<8>().0) {
+    for (x, pairs) in blocks.iter().zip(block_pairs.as_chunks_mut::<8>().0) {
         for j in 0..8 {
-            let ((low, a), (high, b)) = (nearest(x[j][0]), nearest(x[j][1]));
-            pairs[j] = (low & 0xFFFF | high << 16) as i32;
-            taken[j] += a * a + b * b;
+            let (rounded, error) = pair(x[j]);
+            pairs[j] = rounded;
+            taken[j] += error;
         }
     }
     let mut sum: f32 = taken.iter().sum();
-    for (x, pair) in last.iter().zip(&mut *last_out) {
-        let ((low, a), (high, b)) = (nearest(x[0]), nearest(x[1]));
-        *pair = (low & 0xFFFF | high << 16) as i32;
-        sum += a * a + b * b;
-    }
-    if let (&[x], Some(pair)) = (rest, last_out.last_mut()) {
-        let (low, a) = nearest(x);
-        *pair = (low & 0xFFFF) as i32;
-        sum += a * a;
+    // A last number without a partner has a zero.
+    let rest = rest.iter().copied().chain(single.iter().map(|&x| [x, 0.0]));
+    for (x, to) in rest.zip(rest_pairs) {
+        let (rounded, error) = pair(x);
+        *to = rounded;
+        sum += error;
     }
     sum
 }
