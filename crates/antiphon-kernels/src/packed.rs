@@ -187,6 +187,7 @@ fn heights(m: usize, tiles: usize) -> impl Fn(usize) -> usize {
 }
 
 /// Tile by tile, the first number of each row, then the second, and so on.
+#[inline(always)] // compiled for the instruction set of its caller
 fn gather<T: Number>(lhs: &[T], k: usize, tiles: usize) -> Vec<T> {
     // SAFETY: every number is written below.
     let mut gathered = unsafe { unwritten(lhs.len()) };
