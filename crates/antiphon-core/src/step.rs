@@ -22,7 +22,7 @@ pub trait StepSession {
     /// Feeds each row its last token and writes what `want` asks for into `out`.
     ///
     /// # Errors
-    /// If `last` holds an id outside the vocabulary.
+    /// If `last` or `want` holds an id outside the vocabulary.
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()>;
 
     /// Keeps `rows`, in this order; a row may be repeated or dropped.

@@ -32,7 +32,7 @@ pub mod update;
 mod vector;
 mod weight;
 
-pub use attention::{Over, attend, attention_weights};
+pub use attention::{Over, attend, attend_with_weights};
 pub use dropout::dropout;
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
 pub use linear::linear;

@@ -16,8 +16,12 @@ use crate::product::{Strides, product};
 use crate::weight::multiply_rows;
 
 /// `[B, T, I] · [I, O] → [B, T, O]`, differentiable in both.
+///
+/// # Panics
+/// If the two sizes `I` differ.
 pub fn linear(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
-    let ([b, t, i], [_, o]) = (x.dims(), weight.dims());
+    let ([b, t, i], [rows, o]) = (x.dims(), weight.dims());
+    assert_eq!(i, rows, "a weight for each input");
     if !serves(&x) {
         return x.reshape([b * t, i]).matmul(weight).reshape([b, t, o]);
     }

@@ -47,12 +47,18 @@ pub struct TokenScores {
 /// The cross-entropy in nats, summed over all tokens: `[1]`, differentiable.
 ///
 /// `label_smoothing` is `ε` in `[0, 1)`.
+///
+/// # Panics
+/// If shapes do not fit, there is no token, or a target lies beyond the vocabulary.
 pub fn cross_entropy(projection: Projection, label_smoothing: f32) -> Tensor<1> {
     let (states, weight, bias, targets) = parts(projection);
     Tensor::from_dispatch(<Dispatch as LossOps>::cross_entropy(states, weight, bias, targets, label_smoothing))
 }
 
 /// The log-probability of every target, and whether it was the best token. Not differentiable.
+///
+/// # Panics
+/// As [`cross_entropy`].
 pub fn token_scores(projection: Projection) -> TokenScores {
     let n = projection.targets.len();
     let (states, weight, bias, targets) = parts(projection);
@@ -71,7 +77,9 @@ fn parts(projection: Projection) -> (Primitive, Primitive, Primitive, Arc<[Token
     let Projection { states, weight, bias, targets } = projection;
     let ([n, h], [v, width]) = (states.dims(), weight.dims());
     assert!(n == targets.len() && h == width, "states [{n}, {h}], weight [{v}, {width}], {} targets", targets.len());
-    assert!(n > 0 && targets.iter().all(|&t| (t as usize) < v), "targets lie below {v}");
+    assert!(n > 0, "no tokens");
+    assert!(targets.iter().all(|&t| (t as usize) < v), "targets lie below {v}");
+    assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [v]), "a bias for each of {v} tokens");
     let bias = bias.unwrap_or_else(|| Tensor::zeros([v], &states.device().inner()));
     (states.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), targets.into())
 }
@@ -439,7 +447,9 @@ mod tests {
     #[test]
     fn the_chunked_body_equals_the_portable_body() {
         // The last case takes several chunks; vocabularies that are no multiple of the vector width.
-        for (n, v, h) in [(1, 5, 3), (70, 37, 16), (300, 9000, 8)] {
+        let several = (600, 9000, 8);
+        assert!(several.0 > chunk_rows(several.1));
+        for (n, v, h) in [(1, 5, 3), (70, 37, 16), several] {
             let inputs = [random("s", &[n, h]), random("w", &[v, h]), random("b", &[v])];
             let targets: Arc<[TokenId]> = (0..n).map(|i| ((i * 31 + 2) % v) as TokenId).collect();
             for smoothing in [0.0, 0.1] {

@@ -509,7 +509,8 @@ mod tests {
     use crate::product::product;
     use antiphon_core::random::Key;
 
-    const SIZES: [[usize; 3]; 5] = [[1, 1, 1], [3, 7, 5], [12, 32, 8], [13, 33, 9], [31, 100, 40]];
+    /// Rows, columns, and what is summed; the last ones more than [`PAIRS`].
+    const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 7, 5], [12, 32, 8], [13, 33, 9], [31, 100, 40], [7, 21, 130]];
 
     #[test]
     fn a_packed_product_equals_the_plain_one() {
@@ -531,34 +532,53 @@ mod tests {
                     for (x, y) in given.iter().zip(&expected) {
                         assert!((x - y).abs() < 1e-4, "{m} {n} {k} {add}: {x} is not {y}");
                     }
-                    let walk = if add { portable::walk::<true> } else { portable::walk::<false> };
-                    let mut given = random("c", m * n);
-                    walk_portable(walk, &a, &b, right, [k, n], &mut given);
-                    assert!(given.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4), "{m} {n} {k} {add}");
+                    for (shape, walk) in if add { tiles::<true>() } else { tiles::<false>() } {
+                        let mut given = random("c", m * n);
+                        walk_with(walk, shape, &a, &b, right, [k, n], &mut given);
+                        assert!(
+                            given.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4),
+                            "{m} {n} {k} {shape:?}"
+                        );
+                    }
                 }
             }
         }
     }
 
-    /// The portable tiles, whatever this CPU has.
-    fn walk_portable<T: Number>(
-        walk: fn(Panels<'_, T>, &[T], &mut [f32]),
+    type Walk<T> = fn(Panels<'_, T>, &[T], &mut [f32]);
+
+    /// The tiles that this CPU can run, not its best alone.
+    fn tiles<const ADD: bool>() -> Vec<(Shape, Walk<f32>)> {
+        let mut tiles: Vec<(Shape, Walk<f32>)> = vec![(Shape::PORTABLE, portable::walk::<ADD>)];
+        #[cfg(target_arch = "x86_64")]
+        if !matches!(instruction_set(), InstructionSet::Portable) {
+            // SAFETY: the CPU has these instructions.
+            tiles.push((Shape::AVX2, |panels, lhs, dst| unsafe { avx2::walk::<ADD>(panels, lhs, dst) }));
+        }
+        tiles
+    }
+
+    /// The product by given tiles.
+    fn walk_with<T: Number>(
+        walk: Walk<T>,
+        shape: Shape,
         a: &[T],
         b: &[T],
         strides: Strides,
         [k, n]: [usize; 2],
         dst: &mut [f32],
     ) {
-        let lanes = Shape::PORTABLE.lanes;
-        let columns = n.next_multiple_of(lanes);
-        let at = |p: usize, i: usize, j: usize| match p * lanes + j {
+        let (width, columns) = (shape.width(), n.next_multiple_of(shape.lanes));
+        let at = |i: usize, column: usize| match column {
             column if column < n => b[strides.start + i * strides.row + column * strides.column],
             _ => T::default(),
         };
-        let panel = |p: usize| (0..k).flat_map(move |i| (0..lanes).map(move |j| (p, i, j)));
-        let numbers: Vec<T> = (0..columns / lanes).flat_map(panel).map(|(p, i, j)| at(p, i, j)).collect();
-        let panels = Panels { numbers: &numbers, k, n, shape: Shape::PORTABLE };
-        walk(panels, a, dst);
+        let panel = |first: usize| {
+            let own = first..columns.min(first + width);
+            (0..k).flat_map(move |i| own.clone().map(move |column| (i, column)))
+        };
+        let numbers: Vec<T> = (0..columns).step_by(width).flat_map(panel).map(|(i, column)| at(i, column)).collect();
+        walk(Panels { numbers: &numbers, k, n, shape }, a, dst);
     }
 
     #[test]
@@ -582,7 +602,8 @@ mod tests {
             let mut given = vec![1.0; m * n];
             packed.multiply(&a, &mut given, false);
             assert_eq!(given, expected);
-            walk_portable(portable_pairs::walk::<true>, &a, &b, Strides::transposed(k), [k, n], &mut given);
+            let walk: Walk<i32> = portable_pairs::walk::<true>;
+            walk_with(walk, Shape::PORTABLE, &a, &b, Strides::transposed(k), [k, n], &mut given);
             assert!(given.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {n} {k}");
             for (first, panels) in packed.blocks(50) {
                 let mut block = vec![0.0; m * panels.columns()];

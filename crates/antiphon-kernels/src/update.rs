@@ -98,6 +98,9 @@ impl Rule {
 
 /// Makes one step: the parameter `[n]` after it, with `state` (as many tensors `[n]` as [`Rule::slots`] says) brought up
 /// to date. No tensor may be on an autodiff device.
+///
+/// # Panics
+/// If the tensors are not all as long as the parameter, or not as many as the rule remembers.
 pub fn update(
     parameter: Tensor<1>,
     gradient: Tensor<1>,
@@ -106,6 +109,8 @@ pub fn update(
     step: Step,
 ) -> Tensor<1> {
     assert_eq!(state.len(), rule.slots(), "{rule:?} needs another state");
+    let n = parameter.dims();
+    assert!(gradient.dims() == n && state.iter().all(|slot| slot.dims() == n), "tensors as long as the parameter");
     let (parameter, gradient) = (parameter.into_dispatch(), gradient.into_dispatch());
     let second = state.pop();
     let first = state.pop();

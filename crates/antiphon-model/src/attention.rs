@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Over, attend, attention_weights, linear};
+use antiphon_kernels::{Over, attend, attend_with_weights, linear};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -177,9 +177,9 @@ impl Attention {
         attend(query, prepared.keys.clone(), prepared.memory.clone(), self.energy(), &prepared.over)
     }
 
-    /// Queries `[B, T, A]` → weights `[B, T, S]`, off the graph.
-    pub(crate) fn weights(&self, query: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
-        attention_weights(query, prepared.keys.clone(), self.energy(), &prepared.over)
+    /// The same with the weights `[B, T, S]`, off the graph.
+    pub(crate) fn look_with_weights(&self, query: Tensor<3>, prepared: &Prepared) -> (Tensor<3>, Tensor<3>) {
+        attend_with_weights(query, prepared.keys.clone(), prepared.memory.clone(), self.energy(), &prepared.over)
     }
 
     fn energy(&self) -> Option<Tensor<1>> {

@@ -183,8 +183,12 @@ impl EncoderDecoder {
     /// `dropout`: the key of this step's masks; `None` for none.
     ///
     /// # Errors
-    /// If the source is not text, or an id lies outside the vocabulary.
+    /// If the source is not text, there are not as many targets, or an id lies outside the vocabulary.
     pub fn projection(&self, batch: &Batch, dropout: Option<Key>) -> Result<Projection> {
+        if batch.source.rows() != batch.target.rows() {
+            let (sources, targets) = (batch.source.rows(), batch.target.rows());
+            return Err(Error::new(format!("{targets} targets for {sources} sources")));
+        }
         let encoded = self.encode(&batch.source, dropout)?;
         let prepared = self.decoder.prepare(&encoded);
         let state = self.decoder.start(self.bridge.cross(&encoded.states));

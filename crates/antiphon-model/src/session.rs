@@ -65,6 +65,7 @@ impl StepSession for Session<'_> {
         let SearchModel { model, decoder: weights, output } = self.model;
         let vocabulary = output.vocabulary();
         check_ids(last, vocabulary, "target")?;
+        check_ids(&want.banned, vocabulary, "target")?;
         let (embedding, prepared) = (model.target_embedding(), self.prepared.as_ref());
         let step = model.decoder().step(weights, embedding, last, &mut self.state, prepared, want.attention);
         out.tokens.clear();

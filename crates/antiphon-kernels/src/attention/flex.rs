@@ -5,7 +5,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::{AttentionOps, Body, Inputs, Over, rows};
+use super::{AttentionOps, Body, Inputs, Over, WeightsOps, rows};
 use crate::flex::{dense, dummy, slice, wrap};
 use crate::product::{Strides, product};
 
@@ -19,6 +19,19 @@ impl AttentionOps for Flex {
         additive: bool,
     ) -> FloatTensor<Self> {
         Self::forward(Inputs { query, keys, memory, energy, over, additive }).0
+    }
+}
+
+impl WeightsOps for Flex {
+    fn attend_with_weights(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        memory: FloatTensor<Self>,
+        energy: FloatTensor<Self>,
+        over: Over,
+        additive: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        Self::forward(Inputs { query, keys, memory, energy, over, additive })
     }
 }
 

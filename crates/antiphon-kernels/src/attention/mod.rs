@@ -44,6 +44,9 @@ impl Over {
 /// The contexts `[B, T, M]` of queries `[B, T, A]` over keys `[C, S, A]` and memory `[C, S, M]`, differentiable.
 ///
 /// `energy`: `[A]` for additive scores, `None` for products.
+///
+/// # Panics
+/// If shapes do not fit, or `T` or `S` is 0.
 pub fn attend(
     query: Tensor<3>,
     keys: Tensor<3>,
@@ -51,6 +54,7 @@ pub fn attend(
     energy: Option<Tensor<1>>,
     over: &Over,
 ) -> Tensor<3> {
+    over.check(&query, &keys, &memory, energy.as_ref());
     if !serves(&query) {
         return composed(query, keys, memory, energy, over).0;
     }
@@ -67,10 +71,30 @@ pub fn attend(
     Tensor::from_dispatch(context)
 }
 
-/// The weights `[B, T, S]` behind [`attend`]; zero where the memory is padding. Not differentiable.
-pub fn attention_weights(query: Tensor<3>, keys: Tensor<3>, energy: Option<Tensor<1>>, over: &Over) -> Tensor<3> {
-    let (query, keys) = (query.inner(), keys.inner());
-    scores(query, over.rows_of(keys), energy.map(Tensor::inner), over)
+/// As [`attend`], with the weights `[B, T, S]`, which are zero where the memory is padding. Not differentiable.
+pub fn attend_with_weights(
+    query: Tensor<3>,
+    keys: Tensor<3>,
+    memory: Tensor<3>,
+    energy: Option<Tensor<1>>,
+    over: &Over,
+) -> (Tensor<3>, Tensor<3>) {
+    over.check(&query, &keys, &memory, energy.as_ref());
+    let (query, keys, memory, energy) = (query.inner(), keys.inner(), memory.inner(), energy.map(Tensor::inner));
+    if !serves(&query) {
+        return composed(query, keys, memory, energy, over);
+    }
+    let additive = energy.is_some();
+    let energy = energy.unwrap_or_else(|| Tensor::zeros([1], &query.device()));
+    let (contexts, weights) = <Dispatch as WeightsOps>::attend_with_weights(
+        query.into_dispatch(),
+        keys.into_dispatch(),
+        memory.into_dispatch(),
+        energy.into_dispatch(),
+        over.clone(),
+        additive,
+    );
+    (Tensor::from_dispatch(contexts), Tensor::from_dispatch(weights))
 }
 
 impl Over {
@@ -85,6 +109,19 @@ impl Over {
                 memory.select(0, rows)
             }
         }
+    }
+
+    /// Panics unless the shapes are those that [`attend`] tells of.
+    fn check(&self, query: &Tensor<3>, keys: &Tensor<3>, memory: &Tensor<3>, energy: Option<&Tensor<1>>) {
+        let ([b, t, a], [c, s, m]) = (query.dims(), memory.dims());
+        assert!(t > 0 && s > 0 && m > 0, "query {:?} over memory {:?}", query.dims(), memory.dims());
+        assert_eq!(keys.dims(), [c, s, a], "keys");
+        assert_eq!(self.lengths.len(), c, "lengths");
+        match &self.owners {
+            None => assert_eq!(b, c, "a row of the memory for each query"),
+            Some(owners) => assert!(owners.len() == b && owners.iter().all(|&row| (row as usize) < c), "owners"),
+        }
+        assert!(energy.is_none_or(|energy| energy.dims() == [a]), "energy");
     }
 
     /// `[B, 1, S]`: 0 where a step is real, hugely negative where it is padding.
@@ -138,6 +175,20 @@ pub(crate) trait AttentionOps: Backend {
         over: Over,
         additive: bool,
     ) -> FloatTensor<Self>;
+}
+
+/// As [`AttentionOps`], off the graph.
+#[backend_extension(Flex)]
+pub(crate) trait WeightsOps: Backend {
+    /// → (contexts, weights)
+    fn attend_with_weights(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        memory: FloatTensor<Self>,
+        energy: FloatTensor<Self>,
+        over: Over,
+        additive: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// Tensors of one attention.
@@ -258,9 +309,13 @@ mod tests {
         let (k, m) = (random("k", [2, 3, 8], &device), random("m", [2, 3, 5], &device));
         let q = random("q", [3, 1, 8], &device);
         let over = Over { lengths: vec![3, 2].into(), owners: Some(vec![1, 0, 1].into()) };
-        let (contexts, weights) = composed(q.clone(), k.clone(), m.clone(), None, &over);
-        let fused = attend(q.clone(), k.clone(), m, None, &over);
-        assert!((fused - contexts).abs().max().into_scalar::<f32>() < 1e-6);
-        assert!((attention_weights(q, k, None, &over) - weights).abs().max().into_scalar::<f32>() < 1e-6);
+        for energy in [None, Some(random("v", [8], &device))] {
+            let (contexts, weights) = composed(q.clone(), k.clone(), m.clone(), energy.clone(), &over);
+            let (same, fused) = attend_with_weights(q.clone(), k.clone(), m.clone(), energy.clone(), &over);
+            let alone = attend(q.clone(), k.clone(), m.clone(), energy, &over);
+            for error in [alone - contexts.clone(), same - contexts, fused - weights] {
+                assert!(error.abs().max().into_scalar::<f32>() < 1e-6);
+            }
+        }
     }
 }

@@ -74,8 +74,11 @@ pub fn serves_fed_decoder(x: &Tensor<3>) -> bool {
 }
 
 /// The outputs `r` `[B, T, R]`, differentiable in all tensors, where the operation [is served](serves_fed_decoder).
+///
+/// # Panics
+/// If shapes do not fit, or `T` or `S` is 0.
 pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Tensor<3> {
-    assert!(run.over.owners.is_none(), "every row looks at its own memory");
+    tensors.check(run);
     let device = tensors.x.device().inner();
     let dummies = || (Tensor::zeros([1, 1], &device), Tensor::zeros([1], &device));
     let has_query = tensors.additive.is_some();
@@ -95,6 +98,27 @@ pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Tensor<3> {
         additive: has_query,
     };
     Tensor::from_dispatch(<Dispatch as FeedingOps>::fed_decoder(tensors.x.into_dispatch(), parts, run.clone()))
+}
+
+impl FedDecoder {
+    /// Panics unless the shapes are those that the fields tell of.
+    fn check(&self, run: &Feeding) {
+        let ([b, t, width], [c, s, m]) = (self.x.dims(), self.memory.dims());
+        let (h, [_, _, a], r) = (width / run.cell.gates(), self.keys.dims(), self.readout_bias.dims()[0]);
+        assert!(t > 0 && s > 0 && b == c && run.over.owners.is_none(), "every row looks at its own memory");
+        assert!(run.lengths.len() == b && run.over.lengths.len() == b, "lengths");
+        assert_eq!(self.recurrent.dims(), [h, h * run.cell.gates()], "recurrent weight");
+        assert_eq!(self.bias.dims(), [h * run.cell.biases()], "bias");
+        assert_eq!(self.state.dims(), [b, h * run.cell.states()], "state");
+        assert_eq!(self.feed.dims(), [r, width], "weight of what is fed back");
+        assert_eq!(self.keys.dims(), [b, s, a], "keys");
+        match &self.additive {
+            None => assert_eq!(a, h, "keys as wide as a state"),
+            Some((query, energy)) => assert!(query.dims() == [h, a] && energy.dims() == [a], "additive scores"),
+        }
+        assert_eq!((self.readout_state.dims(), self.readout_context.dims()), ([h, r], [m, r]), "readout");
+        assert!(run.dropout.as_ref().is_none_or(|(_, keys)| keys.len() == t), "a key for each step");
+    }
 }
 
 /// The tensors but for `x` as a backend sees them; `query` and `energy` are dummies unless `additive`.

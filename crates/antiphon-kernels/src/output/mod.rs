@@ -67,15 +67,26 @@ impl OutputLayer {
 
     /// Without the bias.
     fn logits(&self, states: Tensor<2>) -> Vec<f32> {
-        host(self.all.get_or_init(|| Weight::transposed(self.weight.clone())).multiply(states))
+        // Packed outside of the cell: a thread that waits there for others could be given a task that waits for the cell.
+        if self.all.get().is_none() {
+            let _ = self.all.set(Weight::transposed(self.weight.clone()));
+        }
+        host(self.all.get().expect("it was set").multiply(states))
     }
 
     /// The `k` best tokens of each state of `[B, H]` with their log-probabilities, best first; of equal ones the smaller id
-    /// first. A NaN counts as best, so that it is seen.
+    /// first. A NaN counts as best, so that it is seen; a norm that overflows is as good as one.
     ///
-    /// `banned` tokens read minus infinity (the others are not renormalised).
+    /// `banned` tokens read minus infinity (the others are not renormalised). `k` beyond `V` is `V`.
+    ///
+    /// # Panics
+    /// If a banned token lies beyond the vocabulary.
     pub fn best(&self, states: Tensor<2>, banned: &[TokenId], k: usize) -> Vec<Vec<(TokenId, f32)>> {
-        let [rows, width] = states.dims();
+        let ([rows, width], k) = (states.dims(), k.min(self.vocabulary()));
+        assert!(banned.iter().all(|&id| (id as usize) < self.vocabulary()), "banned tokens lie below V");
+        if k == 0 {
+            return vec![Vec::new(); rows];
+        }
         let Some(screen) = &self.screen else {
             let mut logits = self.logits(states);
             let rows = logits.par_chunks_exact_mut(self.vocabulary());
@@ -101,7 +112,8 @@ fn best_of_all(logits: &mut [f32], bias: &[f32], banned: &[TokenId], k: usize) -
 
 /// What is best where there are no numbers.
 fn not_a_number(vocabulary: usize, banned: &[TokenId], k: usize) -> Vec<(TokenId, f32)> {
-    (0..vocabulary as TokenId).filter(|id| !banned.contains(id)).take(k).map(|id| (id, f32::NAN)).collect()
+    let allowed = (0..vocabulary as TokenId).filter(|id| !banned.contains(id)).map(|id| (id, f32::NAN));
+    allowed.chain(banned.iter().map(|&id| (id, f32::NEG_INFINITY))).take(k).collect()
 }
 
 /// The weight in integers of 16 bits, and in full.
@@ -297,6 +309,8 @@ mod tests {
         let bias = Tensor::<1>::zeros([20], &Device::flex());
         let best = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], 2);
         assert!(best[1].iter().all(|(id, log_prob)| *id > 0 && log_prob.is_nan()));
+        let all = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], 30);
+        assert!(all.iter().all(|row| row.len() == 20 && row[19] == (0, f32::NEG_INFINITY)));
         assert!(best[0].iter().chain(&best[2]).all(|(_, log_prob)| log_prob.is_finite()));
         let mut broken = host(weight);
         broken[50] = f32::INFINITY;
@@ -316,18 +330,18 @@ mod tests {
             (0..h).map(|i| if i < 2 { 3.0 } else { 0.0 }).collect(),
             vec![0.0; h],
         ];
-        let n = rows.len();
-        let screen = Screen::new(rows.concat(), [n, h]);
         for state in &rows {
             let mut pairs = vec![0; h.div_ceil(2)];
             let rounded = Rounded::new(state, &mut pairs);
-            let mut sums = vec![0.0; n];
-            screen.rounded.multiply(&pairs, &mut sums, false);
-            for (id, &sum) in sums.iter().enumerate() {
-                let screened = f64::from(sum) * f64::from(rounded.unit) * f64::from(screen.units[id]);
-                let products = state.iter().zip(&rows[id]).map(|(&x, &w)| f64::from(x) * f64::from(w));
-                let error = (screened - products.sum::<f64>()).abs();
-                assert!(error <= f64::from(screen.bound(&rounded)), "{error:e} {:e}", screen.bound(&rounded));
+            for row in &rows {
+                // The largest norm and error of all rows would bound each of them too widely.
+                let (screen, mut sum) = (Screen::new(row.clone(), [1, h]), [0.0]);
+                screen.rounded.multiply(&pairs, &mut sum, false);
+                let screened = f64::from(sum[0]) * f64::from(rounded.unit) * f64::from(screen.units[0]);
+                let products = state.iter().zip(row).map(|(&x, &w)| f64::from(x) * f64::from(w));
+                let (product, bound) = (products.sum::<f64>(), f64::from(screen.bound(&rounded)));
+                assert!((screened - product).abs() <= bound, "{screened:e} {product:e} {bound:e}");
+                assert!(bound <= 1e-2 * f64::from(rounded.norm * screen.norm), "a bound of {bound:e} says nothing");
             }
         }
     }

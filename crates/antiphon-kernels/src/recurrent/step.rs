@@ -30,8 +30,12 @@ impl Shared<'_> {
 
 /// A step of rows that share states, and inputs.
 ///
-/// `x`: `[B, G·H]` projected inputs · `weight`: `[H, G·H]` · `bias`: `[biases·H]` · `states`: `[B, N·H]` · `feed`: a weight
-/// `[A, G·H]` and what is fed back through it, `[U, A]`, shared as the states are → `[B, N·H]`; not differentiable.
+/// `x`: a table `[U, G·H]` of projected inputs · `weight`: `[H, G·H]` · `bias`: `[biases·H]` · `states`: a table `[P, N·H]` ·
+/// `feed`: a weight `[A, G·H]` and what is fed back through it, `[P, A]`, a row for each state → `[B, N·H]`; not
+/// differentiable.
+///
+/// # Panics
+/// If `x` and `states` do not number as many rows, or a number lies beyond its table.
 pub fn recurrent_step(
     cell: Cell,
     x: Shared<'_>,

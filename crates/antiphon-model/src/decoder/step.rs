@@ -124,8 +124,13 @@ impl Decoder {
                 Some(weight) => weight.multiply(flat.clone()).unsqueeze_dim(1),
                 None => hidden,
             };
-            attention = want_attention.then(|| look.weights(query.clone(), prepared).squeeze_dim(1));
-            let context = look.look(query, prepared).squeeze_dim(1);
+            let context = if want_attention {
+                let (context, weights) = look.look_with_weights(query, prepared);
+                attention = Some(weights.squeeze_dim(1));
+                context.squeeze_dim(1)
+            } else {
+                look.look(query, prepared).squeeze_dim(1)
+            };
             outputs = tanh(of_state.multiply(flat) + context + readout.bias.val().unsqueeze());
         }
         let fed = self.feeding.then(|| outputs.clone());
