@@ -59,9 +59,10 @@ fn telling(search: &SearchConfig) -> Result<SearchConfig> {
     let search = search.clone().with_attention(true);
     match &search {
         SearchConfig::Greedy(_) => Ok(search),
-        // Not more than the width: the best answer must stay the one that was given.
+        // Not more than settle a sentence: the best answer must stay the one that was given.
         SearchConfig::Beam(beam) => {
-            let n = beam.n_best.max(N_BEST.min(beam.width));
+            let enough = (beam.patience * f64::from(beam.width)).ceil() as u32;
+            let n = beam.n_best.max(N_BEST.min(beam.width).min(enough));
             search.with_n_best(n)
         }
     }
@@ -223,7 +224,8 @@ mod tests {
     fn telling_more_changes_no_answer() {
         let model = model();
         let sources: Vec<Vec<TokenId>> = (4..11).map(|id| vec![id, 14 - id.min(10), id, 3]).collect();
-        for text in [r#"{"kind": "beam", "width": 4}"#, r#"{"kind": "greedy"}"#] {
+        let beams = [r#"{"kind": "beam", "width": 4}"#, r#"{"kind": "beam", "width": 5, "patience": 0.3}"#];
+        for text in beams.into_iter().chain([r#"{"kind": "greedy"}"#]) {
             let search: SearchConfig = serde_json::from_str(text).unwrap();
             let best = |search: &SearchConfig| {
                 let strategy = search.build().unwrap();
