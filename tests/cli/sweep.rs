@@ -196,6 +196,29 @@ fn a_run_that_fails_costs_its_cell_and_is_tried_again_when_asked() {
 }
 
 #[test]
+fn a_best_cell_that_cannot_be_measured_stays_the_best() {
+    let place = place(&format!("{GRID}\n[data]\nmax_source = 20\n").replace("seeds = [1, 2]", "seeds = [1]"));
+    place.write("data/test.tsv", format!("{}\tA\n", "a".repeat(21)));
+    let chosen = |called: Called| {
+        let err = called.err();
+        let line = err.lines().find(|line| line.starts_with("chosen ")).unwrap_or_else(|| panic!("{err}"));
+        assert!(called.refuses().contains("the chosen cell could not be measured on the test split"));
+        line.to_owned()
+    };
+    let first = chosen(place.call("sweep sweep.toml"));
+    assert_eq!(chosen(place.call("sweep sweep.toml")), first);
+    assert!(!folder(&place).join("best.toml").exists() && tested(&place).is_empty());
+}
+
+#[test]
+fn a_sweep_of_which_nothing_is_left_says_so() {
+    let place = place(&GRID.replace("[1e-2, 1e-3]", "[1e38]").replace("seeds = [1, 2]", "seeds = [1]"));
+    let called = place.call("sweep sweep.toml");
+    assert!(called.err().ends_with("no cell has all its runs; the table says why\n"), "{}", called.err());
+    assert_eq!(called.0.status.code(), Some(1));
+}
+
+#[test]
 fn the_test_split_can_be_left_for_later() {
     let place = Place::new();
     let out = place.call("run tiny.toml --no-test").succeeds();

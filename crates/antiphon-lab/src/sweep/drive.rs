@@ -86,6 +86,11 @@ pub enum Ended {
         /// The job array.
         job: String,
     },
+    /// Other processes are still at work.
+    Elsewhere {
+        /// On so many runs.
+        runs: usize,
+    },
 }
 
 /// What came out.
@@ -124,7 +129,7 @@ impl Sweep<'_> {
     pub fn go(mut self) -> Result<Ended> {
         let _lock = self.folder.lock()?;
         if matches!(self.launcher, Launcher::Slurm { .. })
-            && let Some(job) = job_at_work(&std::path::absolute(self.folder.path()).unwrap_or_default())
+            && let Some(job) = job_at_work(&std::path::absolute(self.folder.path()).unwrap_or_default())?
         {
             return Ok(Ended::Waiting { job });
         }
@@ -137,6 +142,15 @@ impl Sweep<'_> {
         };
         if let Some(ended) = ended {
             return Ok(ended);
+        }
+        // The test split is for the best of all cells: it waits for those that may still win.
+        let states = self.states()?;
+        if self.plan.config.halving.is_none() && states.contains(&State::Open) {
+            return Ok(Ended::Stopped);
+        }
+        let busy = states.iter().filter(|&state| *state == State::Busy).count();
+        if busy > 0 {
+            return Ok(Ended::Elsewhere { runs: busy });
         }
         let outcome = self.outcome()?;
         match self.test(&outcome)? {

@@ -86,7 +86,9 @@ impl Array<'_> {
              run=${{runs[$SLURM_ARRAY_TASK_ID]}}\n\
              folder={folder}\n\
              cd {working} || exit 1\n\
-             {before}rm -f \"$folder/logs/$run.exit\"\n\
+             {before}# A cell is what its file says: `sbatch` hands the variables that change settings on.\n\
+             unset \"${{!ANTIPHON__@}}\"\n\
+             rm -f \"$folder/logs/$run.exit\"\n\
              {program} {first} \"$folder/cells/$run.toml\" {last} >>\"$folder/logs/$run.log\" 2>&1 &\n\
              child=$!\n\
              # Slurm tells this script that time is up; the run then saves itself.\n\
@@ -115,11 +117,18 @@ impl Array<'_> {
 }
 
 /// The job that is still waiting or at work for the sweep in `folder`.
-pub(super) fn job_at_work(folder: &Path) -> Option<String> {
-    let job = std::fs::read_to_string(job_file(folder)).ok()?.trim().to_owned();
-    // An old job is unknown to Slurm, which is an error to it.
-    let listed = call(Command::new("squeue").args(["--noheader", "--jobs", &job])).ok()?;
-    (!listed.trim().is_empty()).then_some(job)
+///
+/// # Errors
+/// If Slurm does not say: the runs of a job that still waits must not be submitted once more.
+pub(super) fn job_at_work(folder: &Path) -> Result<Option<String>> {
+    let Ok(job) = std::fs::read_to_string(job_file(folder)) else { return Ok(None) };
+    let job = job.trim().to_owned();
+    match call(Command::new("squeue").args(["--noheader", "--jobs", &job])) {
+        Ok(listed) => Ok((!listed.trim().is_empty()).then_some(job)),
+        // So it calls a job that is long over.
+        Err(error) if error.to_string().contains("Invalid job id") => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn job_file(folder: &Path) -> PathBuf {

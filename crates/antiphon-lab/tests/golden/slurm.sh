@@ -21,6 +21,8 @@ run=${runs[$SLURM_ARRAY_TASK_ID]}
 folder='/home/a user/runs/sweeps/g2p-sweep-0123abcd'
 cd '/home/a user' || exit 1
 module load gcc
+# A cell is what its file says: `sbatch` hands the variables that change settings on.
+unset "${!ANTIPHON__@}"
 rm -f "$folder/logs/$run.exit"
 '/home/a user/target/debug/antiphon' run "$folder/cells/$run.toml" --no-test --runs-dir 'my runs' >>"$folder/logs/$run.log" 2>&1 &
 child=$!

@@ -65,7 +65,7 @@ enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Done,
-    /// A run is not what its config promises.
+    /// A run is not what its config promises, or a sweep has nothing to rank.
     Unmet,
     Interrupted,
 }

@@ -106,6 +106,10 @@ impl Arguments {
                 }
                 write_atomically(folder.path().join("results.md"), page.as_bytes())?;
                 print(&format!("{page}\n{}", self.next(folder, !outcome.ranking.is_empty())))?;
+                if outcome.ranking.is_empty() {
+                    tell("no cell has all its runs; the table says why");
+                    return Ok(Ending::Unmet);
+                }
                 Ok(Ending::Done)
             }
             Ended::Stopped => {
@@ -120,6 +124,12 @@ impl Arguments {
             }
             Ended::Waiting { job } => {
                 print(&format!("job {job} is still at work: squeue --jobs {job}, scancel {job}\n"))?;
+                Ok(Ending::Done)
+            }
+            Ended::Elsewhere { runs } => {
+                print(&format!(
+                    "{runs} runs are still at work in other processes; the same command goes on when they are done\n"
+                ))?;
                 Ok(Ending::Done)
             }
         }
