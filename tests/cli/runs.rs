@@ -98,8 +98,54 @@ fn training_and_evaluation_can_be_two_commands() {
     assert!(called.err().contains("data/test.tsv: is not the file that the run read"), "{}", called.err());
     called.succeeds();
     assert_eq!(place.read("mine/results.json"), before);
+    place.write("data/test.tsv", crate::place::pairs(640..680));
+    let called = place.call("evaluate mine --threads 2");
+    assert!(called.err().contains("mine: its results are of another number of threads"), "{}", called.err());
+    called.succeeds();
+    assert_eq!(place.read("mine/results.json"), before);
     // A model alone is measured too.
     assert!(place.call("evaluate mine/model.safetensors").succeeds().contains("examples"));
+}
+
+#[test]
+fn a_run_is_found_by_all_the_settings_that_it_was_made_with() {
+    let place = Place::new();
+    let set = "--set search.width=2";
+    place.call(&format!("run tiny.toml -q --set train.epochs=1 {set}")).succeeds();
+    let run = place.only_run();
+    let found = place.call(&format!("evaluate tiny.toml --set train.epochs=1 {set}"));
+    assert_eq!(found.err(), "", "these are its own settings");
+    found.succeeds();
+    // Another width is a change of a run that is not there.
+    let answer = place.call("evaluate tiny.toml --set train.epochs=1 --set search.width=4").refuses();
+    assert!(answer.contains("has not been run with these settings"), "{answer}");
+    assert_eq!(place.only_run(), run);
+}
+
+#[test]
+fn a_run_of_another_commit_is_told_from_this_one() {
+    let place = Place::new();
+    let call = |revision: &str| {
+        let mut command = place.command("run tiny.toml -q --set train.epochs=1");
+        let output = command.env("ANTIPHON_REVISION", revision).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(call("0123456789abcdef"), "");
+    assert_eq!(call("0123456789abcdef"), "");
+    let (told, run) = (call("fedcba9876543210-dirty"), place.only_run());
+    let expected = format!(
+        "warning: {run}: was made by commit 0123456789, and this is commit fedcba9876 with changes; `--again` repeats it\n"
+    );
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_normalization_that_references_lack_is_told() {
+    let place = Place::new();
+    let called = place.call("check tiny.toml --set tokenizer.target.normalization=['lowercase']");
+    assert!(called.err().contains("tokenizer.target.normalization") && called.err().contains("references"));
+    called.succeeds();
 }
 
 #[test]
@@ -143,6 +189,12 @@ fn damaged_results_are_an_error_and_stay() {
     copy.call("run tiny.toml").succeeds();
     copy.write(&place_of, &whole[..whole.len() / 2]);
     let answer = copy.call(&format!("evaluate {run}")).refuses();
-    assert!(answer.contains("results.json"), "{answer}");
+    assert!(answer.contains("results.json") && answer.contains("`run` the config again"), "{answer}");
     assert_eq!(copy.read(&place_of), whole[..whole.len() / 2]);
+    // As it says.
+    let called = copy.call("run tiny.toml");
+    assert!(called.err().contains("results.json: is damaged"), "{}", called.err());
+    called.succeeds();
+    let figures = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap()["test"].take();
+    assert_eq!(figures(&copy.read(&place_of)), figures(&whole));
 }

@@ -119,6 +119,18 @@ impl Manifest {
         }
     }
 
+    /// What to say of a run that another state of the program made, as far as [both are known](REVISION_VARIABLE).
+    pub fn other_revision(&self) -> Option<String> {
+        let (made, own) = (self.revision.as_ref()?, Revision::from_environment()?);
+        (*made != own).then(|| {
+            let named = |revision: &Revision| {
+                let changes = if revision.dirty { " with changes" } else { "" };
+                format!("commit {:.10}{changes}", revision.commit)
+            };
+            format!("was made by {}, and this is {}; `--again` repeats it", named(made), named(&own))
+        })
+    }
+
     /// Another session begins.
     pub fn resume(&mut self) {
         self.ended = None;

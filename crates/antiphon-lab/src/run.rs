@@ -215,7 +215,9 @@ impl Run {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(&path, "read", &e)),
         }
-        let damaged = |e| Error::new(format!("is damaged ({e}); evaluate the run again")).in_file(&path);
+        let damaged = |e| {
+            Error::new(format!("is damaged ({e}); `run` the config again, and all is measured anew")).in_file(&path)
+        };
         serde_json::from_slice(&bytes).map(Some).map_err(damaged)
     }
 
@@ -286,7 +288,7 @@ mod tests {
 
         fs::write(run.results_path(), "{").unwrap();
         let error = run.results().unwrap_err().to_string();
-        assert!(error.contains("results.json: is damaged (") && error.ends_with("evaluate the run again"), "{error}");
+        assert!(error.contains("results.json: is damaged (") && error.ends_with("all is measured anew"), "{error}");
     }
 
     #[test]

@@ -68,15 +68,34 @@ impl Runs {
         Ok(None)
     }
 
+    /// The run of this experiment, or a new one; and whether it is new. Of processes that ask at once, one makes it.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find) and [`create`](Self::create).
+    pub fn find_or_create(&self, identity: &Identity) -> Result<(Run, bool)> {
+        match self.find(identity)? {
+            Some(run) => Ok((run, false)),
+            None => match self.create(identity, false) {
+                Ok(run) => Ok((run, true)),
+                // Another process was faster.
+                Err(error) => self.find(identity)?.map(|run| (run, false)).ok_or(error),
+            },
+        }
+    }
+
     /// A new folder for this experiment: `NAME-DIGEST`, or with `-2`, `-3`, … behind it. What exists is never touched.
     ///
     /// # Errors
     /// If the experiment has a run already and this is not to be done `again`; if the folder cannot be written.
     pub fn create(&self, identity: &Identity, again: bool) -> Result<Run> {
-        if !again && let Some(run) = self.find(identity)? {
-            let message = "this experiment has a run already; repeat it in a new folder with `--again`";
-            return Err(Error::new(message).in_file(run.path()));
-        }
+        let refuse_twin = || match self.find(identity)? {
+            Some(run) if !again => {
+                let message = "this experiment has a run already; repeat it in a new folder with `--again`";
+                Err(Error::new(message).in_file(run.path()))
+            }
+            _ => Ok(()),
+        };
+        refuse_twin()?;
         fs::create_dir_all(&self.root).map_err(|e| Error::io(&self.root, "create the folder of runs", &e))?;
         let first = identity.folder();
         let mut folder = first.clone();
@@ -85,6 +104,8 @@ impl Runs {
                 Some(run) => return Ok(run),
                 None => folder = format!("{first}-{number}"),
             }
+            // It may be another process that was faster.
+            refuse_twin()?;
         }
         unreachable!("there are fewer folders than numbers")
     }
@@ -175,6 +196,19 @@ mod tests {
         let mut files: Vec<_> = fs::read_dir(run.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         files.sort();
         assert_eq!(files, ["checkpoints", "config.toml", "manifest.json"]);
+    }
+
+    #[test]
+    fn of_many_that_begin_one_experiment_at_once_one_makes_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path()), identity("one"));
+        let found: Vec<(Run, bool)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| runs.find_or_create(&one).unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(found.iter().all(|(run, _)| run.name() == one.folder()), "{found:?}");
+        assert_eq!(found.iter().filter(|(_, is_new)| *is_new).count(), 1);
+        assert_eq!(runs.list().unwrap().len(), 1);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::output::print;
 
 /// Measure a run or a model on a split
 ///
-/// With the run's own settings, data, device and references, its results are also written to its folder.
+/// With the run's own settings, data, device, threads and references, its results are also written to its folder.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
@@ -64,8 +64,10 @@ impl Measured {
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let mut console = Console::new(self.quiet);
-        start_threads(self.threads.threads.map(usize::from))?;
         let target = Target::find(&self.what, &self.sets.set, &self.runs.runs())?;
+        let own = target.run.as_ref().map(Run::manifest).transpose()?;
+        let asked = self.threads.threads.map(usize::from);
+        start_threads(asked.or(own.as_ref().map(|manifest| manifest.threads)))?;
         let saved = target.open(self.device.device)?;
         let (split, data_dir) = (self.split.split(), self.data.path());
         let corpus = Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?);
@@ -77,11 +79,17 @@ impl Arguments {
                 console.warn(&format!("{run}: its results are of --device {device} and stay as they are"));
                 None
             }
+            Some(run) if asked.is_some_and(|n| own.as_ref().is_some_and(|own| own.threads != n)) => {
+                let run = run.path().display();
+                console.warn(&format!("{run}: its results are of another number of threads and stay as they are"));
+                None
+            }
             Some(run) if is_of_the_run(&corpus, &data_dir, run, &mut console)? => Some(run),
             _ => None,
         };
         // Before the work: figures that cannot be written would be lost, and so would another process's.
         let _lock = run.map(Run::lock).transpose()?;
+        let mut results = results_of(&saved, &target)?;
         let mut evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?;
         if !self.references.is_empty() {
             evaluator = evaluator.with_references(&self.references)?;
@@ -96,7 +104,6 @@ impl Arguments {
         if let Some(warning) = evaluation.warning() {
             console.warn(&format!("{split}: {warning}"));
         }
-        let mut results = results_of(&saved, &target)?;
         match split {
             Split::Validation => results.validation = Some(evaluation.results),
             _ => results.test = Some(evaluation.results),

@@ -73,6 +73,6 @@ pub(super) fn read_answers(path: &Path) -> Result<Vec<Answered>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.map_err(|e| Error::io(path, "read", &e))?,
     };
-    let damaged = |e| Error::new(format!("is damaged ({e}); evaluate the run again")).in_file(path);
+    let damaged = |e| Error::new(format!("is damaged ({e}); `evaluate` the run again")).in_file(path);
     text.lines().map(|line| serde_json::from_str(line).map_err(damaged)).collect()
 }

@@ -85,6 +85,9 @@ impl Arguments {
         if !self.again
             && let Some(run) = find()?
         {
+            if let Some(warning) = run.manifest()?.other_revision() {
+                tell(&format!("warning: {}: {warning}", run.path().display()));
+            }
             return Ok(Some(run));
         }
         let program = std::env::current_exe().map_err(|e| Error::new(format!("cannot find this program: {e}")))?;

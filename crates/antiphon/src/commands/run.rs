@@ -130,8 +130,15 @@ impl Place {
         let experiment = Experiment::open(loaded, &self.data.path())?;
         let Found { run, is_new } = self.find(&experiment, &mut console)?;
         if !is_new {
+            if let Some(warning) = run.manifest()?.other_revision() {
+                console.warn(&format!("{}: {warning}", run.path().display()));
+            }
+            let results = run.results().unwrap_or_else(|error| {
+                console.warn(&error.to_string());
+                None
+            });
             if run.is_finished()?
-                && let Some(results) = run.results()?
+                && let Some(results) = results
                 && experiment.is_measured(&results, splits)
             {
                 console.note(&format!("{}: finished; --again repeats it in a new folder", run.path().display()));
@@ -220,11 +227,11 @@ impl Place {
                  new run; `--set threads={threads}` goes on with that one"
             ));
         }
-        let run = match &self.run {
-            Some(path) => Runs::create_at(path, identity)?,
-            None => runs.create(identity, self.again)?,
-        };
-        Ok(Found { run, is_new: true })
+        match &self.run {
+            Some(path) => Ok(Found { run: Runs::create_at(path, identity)?, is_new: true }),
+            None if self.again => Ok(Found { run: runs.create(identity, true)?, is_new: true }),
+            None => runs.find_or_create(identity).map(|(run, is_new)| Found { run, is_new }),
+        }
     }
 }
 

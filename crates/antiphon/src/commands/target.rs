@@ -38,7 +38,15 @@ impl Target {
         }
         let below = runs.root().join(what);
         let run = if is_config {
-            run_of(what, &others, runs)?
+            // A run that was made with all of these settings comes before one that was made without some of them.
+            if let Some(run) = run_of(what, sets, runs)? {
+                return Self::of_run(run, Vec::new());
+            }
+            run_of(what, &others, runs)?.ok_or_else(|| {
+                let runs = runs.root().display();
+                let message = format!("has not been run with these settings (no such run in `{runs}`); `run` it first");
+                Error::new(message).in_file(what)
+            })?
         } else if what.is_file() {
             return Ok(Self { path: what.to_path_buf(), run: None, sets: changes });
         } else if what.is_dir() {
@@ -48,12 +56,16 @@ impl Target {
         } else {
             return Err(Error::new("no such run, model or config").in_file(what));
         };
+        Self::of_run(run, changes)
+    }
+
+    fn of_run(run: Run, sets: Vec<String>) -> Result<Self> {
         let path = run.model_path();
         if !path.is_file() {
             let message = "has no model yet: it is not trained to its end; `run` its config once more to go on";
             return Err(Error::new(message).in_file(run.path()));
         }
-        Ok(Self { path, run: Some(run), sets: changes })
+        Ok(Self { path, run: Some(run), sets })
     }
 
     /// Reads the model onto a device and changes its settings.
@@ -73,8 +85,8 @@ fn changes_search(set: &str) -> bool {
 }
 
 /// The latest run with a model whose settings are those of a config. Its data need not be there.
-fn run_of(config: &Path, sets: &[String], runs: &Runs) -> Result<Run> {
-    let Loaded { config: settings, name, .. } = Loaded::read(config, sets)?;
+fn run_of(config: &Path, sets: &[String], runs: &Runs) -> Result<Option<Run>> {
+    let Loaded { config: settings, .. } = Loaded::read(config, sets)?;
     let wanted = to_toml(&settings.decisive())?;
     let same = |run: &Run| std::fs::read_to_string(run.config_path()).is_ok_and(|text| text == wanted);
     let mut found = Vec::new();
@@ -83,13 +95,7 @@ fn run_of(config: &Path, sets: &[String], runs: &Runs) -> Result<Run> {
         found.push((run.model_path().is_file(), run.manifest()?.started, run));
     }
     let latest = found.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    latest.map(|(_, _, run)| run).ok_or_else(|| {
-        let message = format!(
-            "{name} has not been run with these settings (no such run in `{}`); `run` it first",
-            runs.root().display()
-        );
-        Error::new(message).in_file(config)
-    })
+    Ok(latest.map(|(_, _, run)| run))
 }
 
 /// Settings with some of them changed, checked like any config.
