@@ -42,8 +42,7 @@ impl Recipe {
         let folder =
             folder.or_else(|| std::env::var_os("ANTIPHON_DATA_DIR").filter(|v| !v.is_empty()).map(PathBuf::from));
         let folder = folder.unwrap_or_else(|| "data".into());
-        // A config that names none of them is left to the recipe's own judgement.
-        self.files.is_empty() || !self.files.iter().all(|file| folder.join(file).is_file())
+        !self.files.iter().all(|file| folder.join(file).is_file())
     }
 }
 
@@ -156,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_without_files_is_always_asked() {
-        let recipe = Recipe::named_in(&serde_json::json!({ "data": { "recipe": "toy" } })).unwrap();
-        assert!(recipe.is_missing(None));
+    fn a_recipe_that_was_inherited_and_is_not_used_is_not_asked() {
+        let data = serde_json::json!({ "data": { "recipe": "toy", "train": "/corpora/train.tsv" } });
+        assert!(!Recipe::named_in(&data).unwrap().is_missing(None));
     }
 
     #[test]
