@@ -52,7 +52,8 @@ const MAX_LINE: usize = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum CorpusConfig {
-    /// Lines of `source<TAB>target`.
+    /// Lines of `source<TAB>target`. A search answers each source once, and is judged by all its targets; losses count
+    /// every line.
     Pairs(PairsConfig),
     /// Two or more files whose lines belong together.
     Parallel(ParallelConfig),
