@@ -60,6 +60,12 @@ fn a_finished_run_prints_its_result_and_is_repeated_only_when_asked() {
         .find(|n| n.starts_with("tiny") && !run.contains(n) && !n.ends_with("-2"));
     let compared = place.call(&format!("compare {run} {}", other.unwrap())).succeeds();
     assert!(compared.lines().any(|line| line.split_whitespace().eq(["seed", "1", "2"])), "{compared}");
+    // Nobody differs from himself.
+    let alone = place.call(&format!("compare {run} {run}")).succeeds();
+    for figure in ["validation sequence_error_rate: ", "test phone_error_rate: "] {
+        let line = alone.lines().find(|line| line.starts_with(figure)).unwrap_or_else(|| panic!("{alone}"));
+        assert!(line.ends_with(" = 0.0000 (0.0000 to 0.0000), p = 1.0000 and 1.0000"), "{line}");
+    }
 }
 
 #[test]

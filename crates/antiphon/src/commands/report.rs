@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Judged, Result};
 use antiphon_lab::{Results, Run, write_atomically};
 
 use crate::experiment::{Answered, spread};
@@ -75,4 +75,11 @@ pub(super) fn read_answers(path: &Path) -> Result<Vec<Answered>> {
     };
     let damaged = |e| Error::new(format!("is damaged ({e}); `evaluate` the run again")).in_file(path);
     text.lines().map(|line| serde_json::from_str(line).map_err(damaged)).collect()
+}
+
+/// A run's best answers on a split with what counts as right; none if there are none.
+pub(super) fn judged(run: &Run, split: &str) -> Result<Vec<Judged>> {
+    let answers = read_answers(&run.predictions_path(split))?.into_iter();
+    let judged = |a: Answered| Judged { hypothesis: a.best().to_owned(), references: a.references };
+    Ok(answers.map(judged).collect())
 }

@@ -10,7 +10,7 @@ use antiphon_eval::{MetricConfig, Summary};
 use antiphon_lab::sweep::{Outcome, Plan, Ranked, SweepFolder};
 use antiphon_lab::{Run, SplitResults, labels_of_quality};
 
-use super::super::report::read_answers;
+use super::super::report::judged;
 use crate::experiment::ExperimentConfig;
 
 /// How sure the confidence intervals are.
@@ -148,14 +148,7 @@ fn compared(plan: &Plan, first: &Ranked, second: &Ranked) -> Result<String> {
 
 /// The answers of each run on the validation split.
 fn answers(runs: &[Run]) -> Result<Vec<Vec<Judged>>> {
-    let judged = |run: &Run| {
-        let answers = read_answers(&run.predictions_path("validation"))?;
-        Ok(answers
-            .into_iter()
-            .map(|answered| Judged { hypothesis: answered.best().to_owned(), references: answered.references })
-            .collect())
-    };
-    runs.iter().map(judged).collect()
+    runs.iter().map(|run| judged(run, "validation")).collect()
 }
 
 /// A Markdown table whose columns also stand below each other in a terminal.
