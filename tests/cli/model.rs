@@ -85,6 +85,37 @@ fn n_best_answers_are_json_lines_best_first() {
 }
 
 #[test]
+fn an_answer_that_is_scored_is_as_probable_as_the_search_found_it() {
+    let (place, run, _) = finished();
+    let out = place.call_with(&format!("predict {run} --n-best 3"), "abc\ndd\nabcda\n").succeeds();
+    let mut pairs = Vec::new();
+    for line in out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let answers = line["answers"].as_array().unwrap().iter().filter(|answer| answer["finished"] == true);
+        pairs.extend(answers.map(|answer| {
+            let (source, text) = (line["source"].as_str().unwrap(), answer["text"].as_str().unwrap());
+            (format!("{source}\t{text}\n"), answer["log_prob"].as_f64().unwrap())
+        }));
+    }
+    assert!(pairs.len() > 3, "{out}");
+    let input: String = pairs.iter().map(|(line, _)| line.as_str()).collect();
+    let scores = place.call_with(&format!("score {run}"), &input).succeeds();
+    let json = place.call_with(&format!("score {run} --json"), &input).succeeds();
+    assert_eq!(scores.lines().count(), pairs.len());
+    for ((score, json), (line, log_prob)) in scores.lines().zip(json.lines()).zip(&pairs) {
+        assert!((score.parse::<f64>().unwrap() - log_prob).abs() < 1e-4, "{line}{score} {log_prob}");
+        let json: Value = serde_json::from_str(json).unwrap();
+        let tokens = json["tokens"].as_array().unwrap().len();
+        assert_eq!(tokens, line.split('\t').nth(1).unwrap().split_whitespace().count() + 1, "{json}");
+        let sum: f64 = json["log_probs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).sum();
+        assert!((sum - log_prob).abs() < 1e-4 && json["log_prob"].as_f64() == score.parse().ok(), "{json}");
+    }
+    for bad in ["abc\n", "abc\tA\n\n", "\tA\n"] {
+        let answer = place.call_with(&format!("score {run}"), bad).refuses();
+        assert!(answer.starts_with("error: standard input: line "), "{answer}");
+    }
+}
+
+#[test]
 fn lines_that_cannot_be_answered_stop_or_are_counted() {
     let (place, run, _) = finished();
     let long = [b"ab\n".as_slice(), &[b'a'; 1_000_001], b"\nab\n"].concat();

@@ -35,7 +35,7 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 11] = [
+const PASSED_ON: [(&str, &str); 12] = [
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
     ("train", "Train, without search and evaluation"),
@@ -43,6 +43,7 @@ const PASSED_ON: [(&str, &str); 11] = [
     ("reproduce", "Run configs and hold the results against their [expect]"),
     ("evaluate", "Measure a run or a model"),
     ("predict", "Answer lines of a file or of the standard input"),
+    ("score", "Score pairs of a file or of the standard input: how probable the model finds each target"),
     ("runs", "List the runs"),
     ("compare", "Say in what runs differ: settings and results"),
     ("report", "Write the page of a run, or one that compares several"),

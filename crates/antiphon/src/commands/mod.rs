@@ -15,6 +15,7 @@ mod report;
 mod reproduce;
 mod run;
 mod runs;
+mod score;
 mod sweep;
 mod target;
 mod transfer;
@@ -54,6 +55,7 @@ enum Command {
     Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Predict(predict::Arguments),
+    Score(score::Arguments),
     Data(data::Arguments),
     Runs(runs::Arguments),
     Compare(compare::Arguments),
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => arguments.perform(),
         Command::Evaluate(arguments) => arguments.perform(),
         Command::Predict(arguments) => arguments.perform(),
+        Command::Score(arguments) => arguments.perform(),
         Command::Data(arguments) => arguments.perform(),
         Command::Runs(arguments) => arguments.perform(),
         Command::Compare(arguments) => arguments.perform(),

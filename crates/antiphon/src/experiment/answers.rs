@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use antiphon_core::{Result, Special, StepModel, TokenId};
-use antiphon_decode::{Hypothesis, SearchConfig, Strategy, order_by_length, rename_sources, restore, search_all};
+use antiphon_core::{Result, SourceBatch, Special, StepModel, TokenBatch, TokenId};
+use antiphon_decode::{
+    Hypothesis, SearchConfig, Strategy, order_by_length, rename_sources, restore, score, search_all,
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +99,32 @@ impl<'a> Searcher<'a> {
             answers.extend(batch.into_iter().map(|hypotheses| self.texts(hypotheses)));
         }
         Ok(Some(restore(&order, answers)))
+    }
+
+    /// A target as ids, its end symbol included.
+    ///
+    /// # Errors
+    /// If the text cannot be represented.
+    pub fn encode_target(&self, target: &str) -> Result<Vec<TokenId>> {
+        let mut ids = self.tokenizers.target().encode(target)?;
+        ids.push(Special::End.id());
+        Ok(ids)
+    }
+
+    /// The natural logarithm of the probability of each token of each target, given its source.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub fn score(&self, pairs: &[(Vec<TokenId>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
+        let order = order_by_length(&pairs.iter().map(|(_, target)| target.len()).collect::<Vec<_>>());
+        let batch = |places: &[usize]| {
+            let sources: Vec<&[TokenId]> = places.iter().map(|&i| pairs[i].0.as_slice()).collect();
+            let targets: Vec<&[TokenId]> = places.iter().map(|&i| pairs[i].1.as_slice()).collect();
+            score(self.model, &SourceBatch::Tokens(TokenBatch::from_rows(&sources)), &TokenBatch::from_rows(&targets))
+        };
+        let found: Vec<Result<_>> = order.par_chunks(self.rows).map(batch).collect();
+        let scores: Vec<Vec<Vec<f32>>> = found.into_iter().collect::<Result<_>>()?;
+        Ok(restore(&order, scores.concat()))
     }
 
     fn texts(&self, hypotheses: Vec<Hypothesis>) -> Vec<Answer> {
