@@ -19,7 +19,8 @@ use crate::output::print;
 
 /// Measure a run or a model on a split
 ///
-/// With the run's own settings, data, device, threads and references, its results are also written to its folder.
+/// With the run's own settings, data, device, threads and references, its results are also written to its folder. A
+/// run is measured on as many threads as it was trained on, unless --threads says otherwise.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Exit codes: 0 done, 1 an expectation is not met, 2 a mistake in what was given or a failing machine, 130 interrupted. A
-//! command writes its answer to the standard output and everything else to the standard error.
+//! Exit codes: 0 done, 1 an expectation is not met or a sweep has nothing to rank, 2 a mistake in what was given or a failing
+//! machine, 130 interrupted. A command writes its answer to the standard output and everything else to the standard error.
 
 mod check;
 mod compare;
@@ -43,8 +43,8 @@ Start with
   antiphon data cmudict
   antiphon run configs/g2p/quickstart.toml
 
-Exit codes: 0 done, 1 an expectation is not met (reproduce), 2 a mistake in what was given, 130 interrupted (what is done
-is kept: give the command again).";
+Exit codes: 0 done, 1 an expectation is not met (reproduce) or nothing can be ranked (sweep), 2 a mistake in what was given,
+130 interrupted (what is done is kept: give the command again).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
