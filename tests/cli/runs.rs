@@ -149,9 +149,13 @@ fn a_run_of_another_commit_is_told_from_this_one() {
 #[test]
 fn a_normalization_that_references_lack_is_told() {
     let place = Place::new();
-    let called = place.call("check tiny.toml --set tokenizer.target.normalization=['lowercase']");
-    assert!(called.err().contains("tokenizer.target.normalization") && called.err().contains("references"));
+    let called = place.call("run tiny.toml -q --set train.epochs=1 --set tokenizer.target.normalization=['lowercase']");
+    let expected = " sources, the first in line 1, are not written as the target's `normalization` has it";
+    assert!(called.err().contains(expected), "{}", called.err());
     called.succeeds();
+    // Where it changes none of them there is nothing to say.
+    let called = place.call("run tiny.toml -q --set train.epochs=1 --set tokenizer.target.normalization=['nfc']");
+    assert!(!called.err().contains("references"), "{}", called.err());
 }
 
 #[test]

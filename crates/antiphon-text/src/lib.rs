@@ -57,7 +57,7 @@ pub use byte::ByteConfig;
 pub use character::CharacterConfig;
 pub use config::TokenizerConfig;
 pub use file::FileConfig;
-pub use normalization::Normalization;
+pub use normalization::{Normalization, normalize};
 pub use saved::from_json;
 pub use unigram::UnigramConfig;
 pub use word::WordConfig;

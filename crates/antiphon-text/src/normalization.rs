@@ -41,7 +41,7 @@ impl Normalization {
 }
 
 /// `text` after all `steps`, in their order.
-pub(crate) fn normalize<'t>(steps: &[Normalization], text: &'t str) -> Cow<'t, str> {
+pub fn normalize<'t>(steps: &[Normalization], text: &'t str) -> Cow<'t, str> {
     steps.iter().fold(Cow::Borrowed(text), |text, step| match text {
         Cow::Borrowed(text) => step.apply(text),
         Cow::Owned(text) => step.apply(&text).into_owned().into(),

@@ -102,7 +102,7 @@ impl Arguments {
             return Ok(Ending::Interrupted);
         };
         console.clear();
-        if let Some(warning) = evaluation.warning() {
+        for warning in evaluation.warnings() {
             console.warn(&format!("{split}: {warning}"));
         }
         match split {

@@ -282,10 +282,10 @@ impl Session<'_> {
             let found = evaluator.evaluate(&saved.model, self.stop, &mut progress)?;
             self.console.clear();
             let Some(found) = found else { return Ok(None) };
-            if let Some(warning) = found.warning() {
+            for warning in found.warnings() {
                 self.console.warn(&format!("{split}: {warning}"));
             }
-            let Evaluation { results: figures, answers } = found;
+            let Evaluation { results: figures, answers, .. } = found;
             report::write_answers(&self.run.predictions_path(split.name()), &answers)?;
             match split {
                 Split::Validation => results.validation = Some(figures),

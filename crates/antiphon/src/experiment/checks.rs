@@ -174,17 +174,6 @@ impl Sections {
                 found.add("tokenizer.learn_from", "has no effect: none of these tokenizers is learned from text");
             }
         }
-        if let (Some(TokenizersConfig { target, shared, .. }), Some(evaluate)) = (&self.tokenizer, &self.evaluate)
-            && !evaluate.metrics.is_empty()
-        {
-            for (key, tokenizer) in [("target", target), ("shared", shared)] {
-                if tokenizer.as_ref().is_some_and(|tokenizer| !tokenizer.normalization().is_empty()) {
-                    let message = "changes what is answered, and not the references that metrics compare it with: give \
-                                   references that are written this way";
-                    found.add(&format!("tokenizer.{key}.normalization"), message);
-                }
-            }
-        }
         if self.lacks_validation() {
             let keys = ["train.validate.metric", "train.validate.every_epochs", "train.validate.every_steps"];
             for key in keys.into_iter().chain(["evaluate.validation_examples"]).filter(|key| set(key)) {

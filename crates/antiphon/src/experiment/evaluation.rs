@@ -13,6 +13,7 @@ use antiphon_eval::Likelihood;
 use antiphon_kernels::token_scores;
 use antiphon_lab::{Counts, Losses, SplitResults};
 use antiphon_model::EncoderDecoder;
+use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, Searcher};
@@ -95,14 +96,23 @@ pub struct Evaluation {
     pub results: SplitResults,
     /// The answers, in the order of the file; empty without metrics.
     pub answers: Vec<Answered>,
+    /// How many sources have references that the target's normalization changes, and the first one's line.
+    unlike: Option<(usize, usize)>,
 }
 
 impl Evaluation {
-    /// What to say of answers that never came to their end, if there are any.
-    pub fn warning(&self) -> Option<String> {
+    /// What to say of answers that never came to their end, and of references that no answer can be like.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
         let cut = self.answers.iter().filter(|a| a.answers.first().is_some_and(|best| !best.finished)).count();
         let all = self.answers.len();
-        (cut > 0).then(|| format!("{cut} of {all} answers were cut off at `search.max_length`"))
+        let cut = (cut > 0).then(|| format!("{cut} of {all} answers were cut off at `search.max_length`"));
+        let unlike = self.unlike.map(|(count, line)| {
+            format!(
+                "the references of {count} of {all} sources, the first in line {line}, are not written as the target's \
+                 `normalization` has it: answers are, and metrics compare the two as they stand"
+            )
+        });
+        cut.into_iter().chain(unlike)
     }
 }
 
@@ -165,6 +175,15 @@ impl<'a> Evaluator<'a> {
             example.targets = texts.iter().map(|lines| lines[example.line - 1].clone()).collect();
         }
         Ok(self)
+    }
+
+    /// See [`Evaluation`].
+    fn unlike(&self) -> Option<(usize, usize)> {
+        let tokenizers = &self.config.tokenizer;
+        let steps = tokenizers.target.as_ref().or(tokenizers.shared.as_ref())?.normalization();
+        let changed = |example: &&Example| example.targets.iter().any(|target| normalize(steps, target) != *target);
+        let first = self.examples.iter().find(changed)?;
+        Some((self.examples.iter().filter(changed).count(), first.line))
     }
 
     /// How many sources a search answers.
@@ -253,11 +272,11 @@ impl<'a> Evaluator<'a> {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Evaluation>> {
         let Some(likelihood) = self.likelihood(model, stop)? else { return Ok(None) };
-        let (mut answers, mut metrics) = (Vec::new(), BTreeMap::new());
+        let (mut answers, mut metrics, mut unlike) = (Vec::new(), BTreeMap::new(), None);
         if !self.config.evaluate.metrics.is_empty() {
             let Some(found) = self.answers(model, stop, progress)? else { return Ok(None) };
             metrics = self.metrics(&found)?;
-            answers = found;
+            (answers, unlike) = (found, self.unlike());
         }
         let losses = Losses {
             per_token: likelihood.per_token(),
@@ -271,6 +290,6 @@ impl<'a> Evaluator<'a> {
             target_characters: Some(likelihood.characters),
             skipped: (self.dataset.corpus().skipped().total() + self.dataset.skipped().total()) as u64,
         };
-        Ok(Some(Evaluation { results: SplitResults { metrics, losses: Some(losses), counts }, answers }))
+        Ok(Some(Evaluation { results: SplitResults { metrics, losses: Some(losses), counts }, answers, unlike }))
     }
 }
