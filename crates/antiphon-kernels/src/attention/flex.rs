@@ -10,45 +10,31 @@ use crate::flex::{dense, dummy, slice, wrap};
 use crate::product::{Strides, product};
 
 impl AttentionOps for Flex {
-    fn attend(
-        query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        memory: FloatTensor<Self>,
-        energy: FloatTensor<Self>,
-        over: Over,
-        additive: bool,
-    ) -> FloatTensor<Self> {
-        Self::forward(Inputs { query, keys, memory, energy, over, additive }).0
+    fn attend(inputs: Inputs<Self>, over: Over) -> FloatTensor<Self> {
+        Self::forward(inputs, &over).0
     }
 }
 
 impl WeightsOps for Flex {
-    fn attend_with_weights(
-        query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        memory: FloatTensor<Self>,
-        energy: FloatTensor<Self>,
-        over: Over,
-        additive: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        Self::forward(Inputs { query, keys, memory, energy, over, additive })
+    fn attend_with_weights(inputs: Inputs<Self>, over: Over) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        Self::forward(inputs, &over)
     }
 }
 
 impl Body for Flex {
-    fn forward(inputs: Inputs<Self>) -> (FlexTensor, FlexTensor) {
+    fn forward(inputs: Inputs<Self>, over: &Over) -> (FlexTensor, FlexTensor) {
         let inputs = inputs.dense();
-        let look = Look::new(&inputs);
+        let look = Look::new(&inputs, over);
         let (mut contexts, mut weights) = (vec![0.0; look.b * look.t * look.m], vec![0.0; look.b * look.t * look.s]);
         let rows = contexts.par_chunks_exact_mut(look.t * look.m).zip(weights.par_chunks_exact_mut(look.t * look.s));
         rows.enumerate().for_each(|(b, (contexts, weights))| look.forward_row(b, contexts, weights));
         (wrap(contexts, [look.b, look.t, look.m]), wrap(weights, [look.b, look.t, look.s]))
     }
 
-    fn backward(gradient: FlexTensor, inputs: Inputs<Self>, weights: FlexTensor) -> [FlexTensor; 4] {
-        assert!(inputs.over.owners.is_none(), "rows that share a memory are not trained");
+    fn backward(gradient: FlexTensor, inputs: Inputs<Self>, over: &Over, weights: FlexTensor) -> [FlexTensor; 4] {
+        assert!(over.owners.is_none(), "rows that share a memory are not trained");
         let (inputs, gradient) = (inputs.dense(), dense(gradient));
-        let look = Look::new(&inputs);
+        let look = Look::new(&inputs, over);
         let Look { b, t, s, a, m, .. } = look;
         let (mut dq, mut dk, mut dm) = (vec![0.0; b * t * a], vec![0.0; b * s * a], vec![0.0; b * s * m]);
         let mut de = vec![0.0; if inputs.additive { b * a } else { 0 }];
@@ -80,9 +66,9 @@ fn sum_rows(rows: &[f32], a: usize) -> Vec<f32> {
 
 impl Inputs<Flex> {
     fn dense(self) -> Self {
-        let Self { query, keys, memory, energy, over, additive } = self;
+        let Self { query, keys, memory, energy, additive } = self;
         let (query, keys, memory, energy) = (dense(query), dense(keys), dense(memory), dense(energy));
-        Self { query, keys, memory, energy, over, additive }
+        Self { query, keys, memory, energy, additive }
     }
 }
 
@@ -110,14 +96,14 @@ struct Gradient<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn new(inputs: &'a Inputs<Flex>) -> Self {
+    fn new(inputs: &'a Inputs<Flex>, over: &'a Over) -> Self {
         let (query, memory) = (inputs.query.shape(), inputs.memory.shape());
         Self {
             query: slice(&inputs.query),
             keys: slice(&inputs.keys),
             memory: slice(&inputs.memory),
             energy: inputs.additive.then(|| slice(&inputs.energy)),
-            over: &inputs.over,
+            over,
             b: query[0],
             t: query[1],
             s: memory[1],

@@ -16,7 +16,7 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, backend_extension};
 use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
 
 use crate::flex::serves;
@@ -58,17 +58,7 @@ pub fn attend(
     if !serves(&query) {
         return composed(query, keys, memory, energy, over).0;
     }
-    let additive = energy.is_some();
-    let energy = energy.unwrap_or_else(|| Tensor::zeros([1], &query.device().inner()));
-    let context = <Dispatch as AttentionOps>::attend(
-        query.into_dispatch(),
-        keys.into_dispatch(),
-        memory.into_dispatch(),
-        energy.into_dispatch(),
-        over.clone(),
-        additive,
-    );
-    Tensor::from_dispatch(context)
+    Tensor::from_dispatch(<Dispatch as AttentionOps>::attend(inputs(query, keys, memory, energy), over.clone()))
 }
 
 /// As [`attend`], with the weights `[B, T, S]`, which are zero where the memory is padding. Not differentiable.
@@ -84,17 +74,21 @@ pub fn attend_with_weights(
     if !serves(&query) {
         return composed(query, keys, memory, energy, over);
     }
-    let additive = energy.is_some();
-    let energy = energy.unwrap_or_else(|| Tensor::zeros([1], &query.device()));
-    let (contexts, weights) = <Dispatch as WeightsOps>::attend_with_weights(
-        query.into_dispatch(),
-        keys.into_dispatch(),
-        memory.into_dispatch(),
-        energy.into_dispatch(),
-        over.clone(),
-        additive,
-    );
+    let inputs = inputs(query, keys, memory, energy);
+    let (contexts, weights) = <Dispatch as WeightsOps>::attend_with_weights(inputs, over.clone());
     (Tensor::from_dispatch(contexts), Tensor::from_dispatch(weights))
+}
+
+fn inputs(query: Tensor<3>, keys: Tensor<3>, memory: Tensor<3>, energy: Option<Tensor<1>>) -> Inputs<Dispatch> {
+    let additive = energy.is_some();
+    let energy = energy.unwrap_or_else(|| Tensor::zeros([1], &query.device().inner()));
+    Inputs {
+        query: query.into_dispatch(),
+        keys: keys.into_dispatch(),
+        memory: memory.into_dispatch(),
+        energy: energy.into_dispatch(),
+        additive,
+    }
 }
 
 impl Over {
@@ -166,15 +160,8 @@ fn composed(
 /// The operation on plain slices, as Burn's backends see it.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait AttentionOps: Backend {
-    /// → contexts; `energy` is a dummy unless `additive`.
-    fn attend(
-        query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        memory: FloatTensor<Self>,
-        energy: FloatTensor<Self>,
-        over: Over,
-        additive: bool,
-    ) -> FloatTensor<Self>;
+    /// → contexts
+    fn attend(#[extension_type] inputs: Inputs<Self>, over: Over) -> FloatTensor<Self>;
 }
 
 /// As [`AttentionOps`], off the graph.
@@ -182,36 +169,32 @@ pub(crate) trait AttentionOps: Backend {
 pub(crate) trait WeightsOps: Backend {
     /// → (contexts, weights)
     fn attend_with_weights(
-        query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        memory: FloatTensor<Self>,
-        energy: FloatTensor<Self>,
+        #[extension_type] inputs: Inputs<Self>,
         over: Over,
-        additive: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// Tensors of one attention.
-#[derive(Debug, Clone)]
-struct Inputs<B: Backend> {
+#[derive(Debug, Clone, ExtensionType)]
+pub(crate) struct Inputs<B: Backend> {
     query: FloatTensor<B>,
     keys: FloatTensor<B>,
     memory: FloatTensor<B>,
     /// A dummy unless `additive`.
     energy: FloatTensor<B>,
-    over: Over,
     additive: bool,
 }
 
 /// A backend that has the operation.
 trait Body: Backend {
     /// → (contexts, weights `[B, T, S]`)
-    fn forward(inputs: Inputs<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
+    fn forward(inputs: Inputs<Self>, over: &Over) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// `gradient`: of the contexts → of query, keys, memory and energy
     fn backward(
         gradient: FloatTensor<Self>,
         inputs: Inputs<Self>,
+        over: &Over,
         weights: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 4];
 }
@@ -220,12 +203,12 @@ trait Body: Backend {
 struct AttentionNode;
 
 impl<B: Body> Backward<B, 4> for AttentionNode {
-    type State = (Inputs<B>, FloatTensor<B>);
+    type State = (Inputs<B>, Over, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let (inputs, weights) = ops.state;
-        for (parent, gradient) in ops.parents.into_iter().zip(B::backward(gradient, inputs, weights)) {
+        let (inputs, over, weights) = ops.state;
+        for (parent, gradient) in ops.parents.into_iter().zip(B::backward(gradient, inputs, &over, weights)) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, gradient);
             }
@@ -234,23 +217,16 @@ impl<B: Body> Backward<B, 4> for AttentionNode {
 }
 
 impl<B: Body, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
-    fn attend(
-        query: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        memory: FloatTensor<Self>,
-        energy: FloatTensor<Self>,
-        over: Over,
-        additive: bool,
-    ) -> FloatTensor<Self> {
-        let ((query, q), (keys, k)) = (query.into_parts(), keys.into_parts());
-        let ((memory, m), (energy, e)) = (memory.into_parts(), energy.into_parts());
-        let inputs = Inputs { query, keys, memory, energy, over, additive };
+    fn attend(inputs: Inputs<Self>, over: Over) -> FloatTensor<Self> {
+        let ((query, q), (keys, k)) = (inputs.query.into_parts(), inputs.keys.into_parts());
+        let ((memory, m), (energy, e)) = (inputs.memory.into_parts(), inputs.energy.into_parts());
+        let inputs = Inputs { query, keys, memory, energy, additive: inputs.additive };
         match AttentionNode.prepare::<C>([q, k, m, e]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (contexts, weights) = B::forward(inputs.clone());
-                prep.finish((inputs, weights), contexts)
+                let (contexts, weights) = B::forward(inputs.clone(), &over);
+                prep.finish((inputs, over, weights), contexts)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::forward(inputs).0),
+            OpsKind::UnTracked(prep) => prep.finish(B::forward(inputs, &over).0),
         }
     }
 }
