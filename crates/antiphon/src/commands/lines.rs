@@ -1,9 +1,13 @@
 //! Lines of input, as they come in; what is wrong with one is said with its number.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
+
+use antiphon_core::{Error, Result};
 
 /// The longest line, in bytes.
 pub(super) const LONGEST: usize = 1_000_000;
@@ -13,6 +17,33 @@ const AHEAD: usize = 512;
 
 /// How long lines that come at once may be apart.
 const AT_ONCE: Duration = Duration::from_millis(2);
+
+/// Where lines come from.
+#[derive(Debug, clap::Args)]
+pub(super) struct Input {
+    /// Read this file instead of the standard input
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+}
+
+impl Input {
+    /// The file, unless it is the standard input.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.input.as_deref()
+    }
+
+    /// What errors call it.
+    pub(super) fn name(&self) -> &Path {
+        self.file().unwrap_or(Path::new("standard input"))
+    }
+
+    pub(super) fn open(&self) -> Result<Incoming> {
+        Ok(match self.file() {
+            None => Incoming::new(io::stdin()),
+            Some(path) => Incoming::new(File::open(path).map_err(|e| Error::io(path, "read", &e))?),
+        })
+    }
+}
 
 /// A line of input.
 #[derive(Debug, PartialEq)]

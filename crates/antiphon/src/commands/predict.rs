@@ -9,7 +9,7 @@ use antiphon_core::{Error, Result, TokenId};
 use antiphon_decode::rename_sources;
 use serde::Serialize;
 
-use super::lines::{Fault, Incoming, Line};
+use super::lines::{Fault, Input, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
@@ -30,9 +30,8 @@ pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
     #[arg(value_name = "RUN|MODEL|CONFIG")]
     what: PathBuf,
-    /// Read this file instead of the standard input
-    #[arg(long, value_name = "FILE")]
-    input: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// Write this file instead of the standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -78,13 +77,13 @@ impl Arguments {
         let longest = saved.config.data.limits().max_source;
         let json = self.json || self.n_best.is_some_and(|n| n > 1);
 
-        let incoming = self.open_input()?;
+        let incoming = self.input.open()?;
         let mut out = self.open_output()?;
-        let (hurry, batches) = if self.input.is_none() { (true, STREAM) } else { (false, FILE) };
+        let (hurry, batches) = if self.input.file().is_none() { (true, STREAM) } else { (false, FILE) };
         let most = rows * batches * rayon::current_num_threads();
         let (mut skipped, mut first_skipped) = (0_u64, 0);
         loop {
-            let lines = incoming.batch(most, hurry).map_err(|e| Error::io(self.input_name(), "read", &e))?;
+            let lines = incoming.batch(most, hurry).map_err(|e| Error::io(self.input.name(), "read", &e))?;
             if lines.is_empty() {
                 break;
             }
@@ -97,7 +96,7 @@ impl Arguments {
                         let fault = fault.to_string();
                         let remedy = "; --skip-bad passes over such lines";
                         let error = Error::new(fault + remedy).at(format_args!("line {}", line.number));
-                        broken = Some(error.in_file(self.input_name()));
+                        broken = Some(error.in_file(self.input.name()));
                         break;
                     }
                     skipped += 1;
@@ -110,7 +109,7 @@ impl Arguments {
                 // Nobody reads any more.
                 Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
                 Err(Failure::Output(error)) => return Err(Error::io(self.output_name(), "write", &error)),
-                Err(Failure::Model(error)) => return Err(error.in_file(self.input_name())),
+                Err(Failure::Model(error)) => return Err(error.in_file(self.input.name())),
             }
             if let Some(error) = broken {
                 return Err(error);
@@ -123,28 +122,17 @@ impl Arguments {
         Ok(Ending::Done)
     }
 
-    fn input_name(&self) -> &Path {
-        self.input.as_deref().unwrap_or(Path::new("standard input"))
-    }
-
     fn output_name(&self) -> &Path {
         self.output.as_deref().unwrap_or(Path::new("standard output"))
     }
 
-    fn open_input(&self) -> Result<Incoming> {
-        Ok(match &self.input {
-            None => Incoming::new(io::stdin()),
-            Some(path) => Incoming::new(File::open(path).map_err(|e| Error::io(path, "read", &e))?),
-        })
-    }
-
     fn open_output(&self) -> Result<Box<dyn Write>> {
         let Some(path) = &self.output else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
-        let same = |input: &PathBuf| {
+        let same = |input: &Path| {
             let (a, b) = (std::fs::canonicalize(input), std::fs::canonicalize(path));
             a.is_ok_and(|a| b.is_ok_and(|b| a == b))
         };
-        if self.input.as_ref().is_some_and(same) {
+        if self.input.file().is_some_and(same) {
             return Err(Error::new("is the input too; write the answers to another file").in_file(path));
         }
         let file = File::create(path).map_err(|e| Error::io(path, "write", &e))?;

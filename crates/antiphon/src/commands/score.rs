@@ -1,13 +1,12 @@
 //! `antiphon score`: how probable given targets are.
 
-use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use antiphon_core::{Error, Result, TokenId};
 use serde::Serialize;
 
-use super::lines::{Incoming, Line};
+use super::lines::{Input, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Threads};
 use crate::device::start_threads;
@@ -25,9 +24,8 @@ pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
     #[arg(value_name = "RUN|MODEL|CONFIG")]
     what: PathBuf,
-    /// Read this file instead of the standard input
-    #[arg(long, value_name = "FILE")]
-    input: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// Write JSON lines
     #[arg(long)]
     json: bool,
@@ -55,24 +53,21 @@ impl Arguments {
         let saved = Target::find(&self.what, &[], &self.runs.runs())?.open(self.device.device)?;
         let (model, rows) = (saved.model.for_search(), saved.config.evaluate.rows);
         let searcher = Searcher::new(&model, &saved.tokenizers, &saved.config.search, rows)?;
-        let incoming = match &self.input {
-            None => Incoming::new(io::stdin()),
-            Some(path) => Incoming::new(File::open(path).map_err(|e| Error::io(path, "read", &e))?),
-        };
+        let (incoming, name, is_stream) = (self.input.open()?, self.input.name(), self.input.file().is_none());
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = BufWriter::new(io::stdout());
         loop {
-            let lines = incoming.batch(most, self.input.is_none()).map_err(|e| Error::io(self.name(), "read", &e))?;
+            let lines = incoming.batch(most, is_stream).map_err(|e| Error::io(name, "read", &e))?;
             if lines.is_empty() {
                 return Ok(Ending::Done);
             }
-            let texts = lines.into_iter().map(pair).collect::<Result<Vec<_>>>().map_err(|e| e.in_file(self.name()))?;
+            let texts = lines.into_iter().map(pair).collect::<Result<Vec<_>>>().map_err(|e| e.in_file(name))?;
             let encode = |(number, source, target): &(u64, String, String)| {
                 let ids = || Ok((searcher.encode(source)?, searcher.encode_target(target)?));
-                ids().map_err(|e: Error| e.at(format_args!("line {number}")).in_file(self.name()))
+                ids().map_err(|e: Error| e.at(format_args!("line {number}")).in_file(name))
             };
             let pairs = texts.iter().map(encode).collect::<Result<Vec<_>>>()?;
-            let scores = searcher.score(&pairs).map_err(|e| e.in_file(self.name()))?;
+            let scores = searcher.score(&pairs).map_err(|e| e.in_file(name))?;
             for (((_, source, target), (_, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
                 let log_prob: f64 = log_probs.iter().map(|&x| f64::from(x)).sum();
                 let token = |&id: &TokenId| saved.tokenizers.target().token(id).unwrap_or_default();
@@ -95,10 +90,6 @@ impl Arguments {
                 flushed => flushed.map_err(|e| Error::io("standard output", "write", &e))?,
             }
         }
-    }
-
-    fn name(&self) -> &Path {
-        self.input.as_deref().unwrap_or(Path::new("standard input"))
     }
 }
 
