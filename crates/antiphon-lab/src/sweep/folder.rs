@@ -156,16 +156,16 @@ impl SweepFolder {
     pub fn state(&self, run: &PlannedRun, runs: &Runs, meaning: &dyn Meaning) -> Result<State> {
         let identity = meaning.identify(&self.settings(run))?;
         if let Some(found) = runs.find(&identity)? {
-            let finished = found.is_finished()?;
-            if !finished && found.lock().is_err() {
-                return Ok(State::Busy);
-            }
-            // Whatever became of it since: a test split that could not be measured must not cost the best cell its place.
-            if found.results()?.is_some_and(|results| results.validation.is_some()) {
+            let measured = found.results()?.is_some_and(|results| results.validation.is_some());
+            if measured && found.is_finished()? {
                 return Ok(State::Finished(found));
             }
-            if finished && found.lock().is_err() {
+            if found.lock().is_err() {
                 return Ok(State::Busy);
+            }
+            // A test split that could not be measured must not cost the best cell its place.
+            if measured {
+                return Ok(State::Finished(found));
             }
         }
         Ok(match self.exit_code(run) {
