@@ -73,13 +73,10 @@ impl Runs {
     /// # Errors
     /// As [`find`](Self::find) and [`create`](Self::create).
     pub fn find_or_create(&self, identity: &Identity) -> Result<(Run, bool)> {
-        match self.find(identity)? {
-            Some(run) => Ok((run, false)),
-            None => match self.create(identity, false) {
-                Ok(run) => Ok((run, true)),
-                // Another process was faster.
-                Err(error) => self.find(identity)?.map(|run| (run, false)).ok_or(error),
-            },
+        match self.create(identity, false) {
+            Ok(run) => Ok((run, true)),
+            // Somebody was faster, this moment or long ago.
+            Err(error) => self.find(identity)?.map(|run| (run, false)).ok_or(error),
         }
     }
 
@@ -88,12 +85,12 @@ impl Runs {
     /// # Errors
     /// If the experiment has a run already and this is not to be done `again`; if the folder cannot be written.
     pub fn create(&self, identity: &Identity, again: bool) -> Result<Run> {
-        let refuse_twin = || match self.find(identity)? {
-            Some(run) if !again => {
+        let refuse_twin = || match if again { None } else { self.find(identity)? } {
+            None => Ok(()),
+            Some(run) => {
                 let message = "this experiment has a run already; repeat it in a new folder with `--again`";
                 Err(Error::new(message).in_file(run.path()))
             }
-            _ => Ok(()),
         };
         refuse_twin()?;
         fs::create_dir_all(&self.root).map_err(|e| Error::io(&self.root, "create the folder of runs", &e))?;
@@ -260,6 +257,7 @@ mod tests {
         assert_eq!(runs.find(&one).unwrap(), Some(run.clone()));
         fs::write(run.manifest_path(), "{").unwrap();
         assert!(runs.find(&one).unwrap_err().to_string().contains("manifest.json: is damaged"));
+        assert_eq!(runs.create(&one, true).unwrap().name(), format!("{}-2", one.folder()), "nor is it to a repetition");
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Sweep<'_> {
         if busy > 0 {
             return Ok(Ended::Elsewhere { runs: busy });
         }
-        let outcome = self.outcome()?;
+        let outcome = self.outcome(&states)?;
         match self.test(&outcome)? {
             Some(ended) => Ok(ended),
             None => Ok(Ended::Done(outcome)),
@@ -280,8 +280,7 @@ impl Sweep<'_> {
     }
 
     /// Ranks the cells by the means of their figures.
-    fn outcome(&self) -> Result<Outcome> {
-        let states = self.states()?;
+    fn outcome(&self, states: &[State]) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for cell in 0..self.plan.cells.len() {
             let mut ranked = Ranked { cell, runs: Vec::new(), figures: Vec::new() };
