@@ -80,7 +80,7 @@ impl Arguments {
                 console.warn(&format!("{run}: its results are of --device {device} and stay as they are"));
                 None
             }
-            Some(run) if asked.is_some_and(|n| own.as_ref().is_some_and(|own| own.threads != n)) => {
+            Some(run) if own.as_ref().zip(asked).is_some_and(|(own, asked)| own.threads != asked) => {
                 let run = run.path().display();
                 console.warn(&format!("{run}: its results are of another number of threads and stay as they are"));
                 None

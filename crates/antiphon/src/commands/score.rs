@@ -1,6 +1,6 @@
 //! `antiphon score`: how probable given targets are.
 
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
 use antiphon_core::{Error, Result, TokenId};
@@ -55,7 +55,7 @@ impl Arguments {
         let searcher = Searcher::new(&model, &saved.tokenizers, &saved.config.search, rows)?;
         let (incoming, name, is_stream) = (self.input.open()?, self.input.name(), self.input.file().is_none());
         let most = rows * TOGETHER * rayon::current_num_threads();
-        let mut out = BufWriter::new(io::stdout());
+        let mut out = io::stdout();
         loop {
             let lines = incoming.batch(most, is_stream).map_err(|e| Error::io(name, "read", &e))?;
             if lines.is_empty() {
@@ -68,10 +68,11 @@ impl Arguments {
             };
             let pairs = texts.iter().map(encode).collect::<Result<Vec<_>>>()?;
             let scores = searcher.score(&pairs).map_err(|e| e.in_file(name))?;
+            let mut text = String::new();
             for (((_, source, target), (_, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
                 let log_prob: f64 = log_probs.iter().map(|&x| f64::from(x)).sum();
                 let token = |&id: &TokenId| saved.tokenizers.target().token(id).unwrap_or_default();
-                let text = match self.json {
+                text += &match self.json {
                     false => log_prob.to_string(),
                     true => {
                         let tokens = ids.iter().map(token).collect();
@@ -79,15 +80,12 @@ impl Arguments {
                             .map_err(|e| Error::new(e.to_string()))?
                     }
                 };
-                match writeln!(out, "{text}") {
-                    // Nobody reads any more.
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
-                    written => written.map_err(|e| Error::io("standard output", "write", &e))?,
-                }
+                text.push('\n');
             }
-            match out.flush() {
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // Nobody reads any more.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
-                flushed => flushed.map_err(|e| Error::io("standard output", "write", &e))?,
+                written => written.map_err(|e| Error::io("standard output", "write", &e))?,
             }
         }
     }
