@@ -10,6 +10,7 @@ mod interruption;
 mod mistakes;
 mod model;
 mod place;
+mod readers;
 mod report;
 mod reproduce;
 #[cfg(unix)]

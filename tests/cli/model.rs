@@ -1,6 +1,6 @@
 //! Answers of a trained model.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use serde_json::Value;
 
@@ -71,7 +71,7 @@ fn a_line_is_answered_before_the_next_one_comes() {
 #[test]
 fn n_best_answers_are_json_lines_best_first() {
     let (place, run, _) = finished();
-    let words = format!("predict {run} --n-best 3 --set search.width=6");
+    let words = format!("predict {run} --n-best 3 --json --set search.width=6");
     let out = place.call_with(&words, "abc\ndd\n").succeeds();
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.iter().map(|l| l["source"].as_str().unwrap()).collect::<Vec<_>>(), ["abc", "dd"]);
@@ -82,12 +82,146 @@ fn n_best_answers_are_json_lines_best_first() {
         assert!(answers.iter().all(|a| a["text"].is_string() && a["finished"].is_boolean()), "{line}");
         assert!(answers.iter().all(|a| a["log_prob"].as_f64().unwrap() <= 0.0), "{line}");
     }
+    // The same as text: the number of the source's line, probability, its logarithm, answer.
+    let words = format!("predict {run} --n-best 3 --scores --set search.width=6");
+    let out = place.call_with(&words, "abc\ndd\n").succeeds();
+    let answers = lines.iter().flat_map(|line| line["answers"].as_array().unwrap());
+    assert_eq!(out.lines().count(), 6);
+    for (i, (line, answer)) in out.lines().zip(answers).enumerate() {
+        let [number, probability, log_prob, text] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        assert_eq!(number, if i < 3 { "1" } else { "2" });
+        assert_eq!((text, log_prob.parse().ok()), (answer["text"].as_str().unwrap(), answer["log_prob"].as_f64()));
+        assert!((probability.parse::<f64>().unwrap().ln() - answer["log_prob"].as_f64().unwrap()).abs() < 1e-9);
+    }
+    let best = place.call_with(&format!("predict {run} --scores"), "abc\n").succeeds();
+    assert_eq!(best.split('\t').count(), 3, "{best}");
+}
+
+#[test]
+fn what_the_model_does_not_know_is_told_counted_and_marked() {
+    let (place, run, _) = finished();
+    let json = |words: &str, input: &str| -> Vec<Value> {
+        let out = place.call_with(&format!("{words} --json"), input).succeeds();
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let [known, strange] = &json(&format!("predict {run}"), "ab\na1b<unk>\n")[..] else { panic!("two lines") };
+    assert_eq!((&known["unknown"], &strange["unknown"]), (&Value::Null, &serde_json::json!([1, 3, 4, 5, 6, 7])));
+    let scored = &json(&format!("score {run}"), "1ab\tA <unk> </s>\n")[0];
+    assert_eq!((&scored["unknown_source"], &scored["unknown"]), (&serde_json::json!([0]), &serde_json::json!([1, 2])));
+    assert_eq!(scored["tokens"], serde_json::json!(["A", "<unk>", "<unk>", "</s>"]));
+
+    let called = place.call_with(&format!("predict {run} --mark-unknown"), "ab\na1b\n");
+    let warning = "warning: 1 of 5 source tokens (20.0 %) are unknown to the tokenizer";
+    assert!(called.err().starts_with(warning), "{}", called.err());
+    let out = called.succeeds();
+    let columns: Vec<_> = out.lines().map(|line| line.split('\t').nth(1)).collect();
+    assert_eq!(columns, [None, Some("a<unk>b")], "{out}");
+    assert_eq!(place.call_with(&format!("predict {run}"), "ab\n").err(), "");
+
+    // A test file in capitals.
+    let scratch = Place::new();
+    scratch.write("capitals.tsv", String::from_utf8(place.read("data/test.tsv")).unwrap().to_uppercase());
+    let called = place.call(&format!("evaluate {run} --input {}", scratch.path("capitals.tsv").display()));
+    let err = called.err();
+    let out = called.succeeds();
+    assert!(err.contains("source tokens (") && !err.contains("target tokens ("), "{err}");
+    let figure = |name: &str| {
+        let line = out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {out}"));
+        line.split_whitespace().last().unwrap().parse::<f64>().unwrap()
+    };
+    // The end symbols are known.
+    assert_eq!(
+        figure("unknown_source_tokens"),
+        figure("source_tokens") - figure("target_tokens") + figure("unknown_source_tokens")
+    );
+    assert!(figure("unknown_source_tokens") > 0.0 && figure("unknown_target_tokens") == 0.0, "{out}");
+}
+
+#[test]
+fn any_file_can_be_a_test() {
+    let (place, run, _) = finished();
+    let figures = |text: &str| -> Vec<String> {
+        let plain = text.lines().filter(|line| !line.starts_with("time ")).map(|line| line.split_whitespace());
+        plain.map(|words| words.collect::<Vec<_>>().join(" ").replacen("input", "test", 1)).collect()
+    };
+    let scratch = Place::new();
+    let test = place.read("data/test.tsv");
+    scratch.write("new.tsv", &test);
+    let input = scratch.path("new.tsv").display().to_string();
+    let results = place.read(&format!("{run}/results.json"));
+    let own = place.call(&format!("evaluate {run}")).succeeds();
+    let found = place.call(&format!("evaluate {run}/model.safetensors --input {input}")).succeeds();
+    assert_eq!(figures(&found), figures(&own));
+    // Judged by its own targets, it is judged as ever, though sources repeat.
+    let targets: String = String::from_utf8(test)
+        .unwrap()
+        .lines()
+        .map(|line| line.split('\t').nth(1).unwrap().to_owned() + "\n")
+        .collect();
+    scratch.write("targets.txt", targets);
+    let targets = scratch.path("targets.txt").display().to_string();
+    let found = place.call(&format!("evaluate {run} --input {input} --references {targets}")).succeeds();
+    assert_eq!(figures(&found), figures(&own));
+    assert_eq!(place.read(&format!("{run}/results.json")), results);
+
+    let answer = place.call(&format!("evaluate {run} --input none.tsv")).refuses();
+    assert_eq!(answer, "error: none.tsv: --input: no such file");
+    let answer = place.call(&format!("evaluate {run} --input {input} --split test"));
+    assert_eq!(answer.0.status.code(), Some(2));
+}
+
+#[test]
+fn what_text_would_do_to_a_terminal_is_shown_instead() {
+    let (place, run, _) = finished();
+    let scratch = Place::new();
+    scratch.write("new.tsv", "ab\t\u{1b}[2JA\n");
+    let out = place.call(&format!("evaluate {run} --input {}", scratch.path("new.tsv").display())).succeeds();
+    assert!(out.contains(r"[\u{1b}[2JA]") && !out.contains('\u{1b}'), "{out}");
+    let called = place.call(&format!("predict {run} --set a\u{1b}[2J=1"));
+    assert!(called.refuses().contains(r"\u{1b}[2J") && !called.err().contains('\u{1b}'), "{}", called.err());
+}
+
+/// A person at a terminal, which `script` (util-linux) plays.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_person_is_prompted_and_may_err() {
+    let (place, run, _) = finished();
+    let program = env!("CARGO_BIN_EXE_antiphon");
+    let mut script = std::process::Command::new("script");
+    script.current_dir(place.path("")).args(["-qec", &format!("{program} predict {run}"), "/dev/null"]);
+    let pipes = || std::process::Stdio::piped();
+    let mut child = script.stdin(pipes()).stdout(pipes()).spawn().expect("script, of util-linux");
+    let mut input = child.stdin.take().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut until = |wanted: &str| {
+        let mut text = String::new();
+        while !text.ends_with(wanted) {
+            let byte = said.by_ref().bytes().next().unwrap_or_else(|| panic!("the end before {wanted:?}: {text}"));
+            text.push(char::from(byte.unwrap()));
+        }
+        text
+    };
+    let answer = place.call_with(&format!("predict {run}"), "abc\n").succeeds();
+    until("> ");
+    for (line, expected) in [
+        ("abc", answer.trim_end()),
+        ("", ""),
+        ("a\tb", "line 3: a tab, and a source has none"),
+        ("123", "warning: 3 of 3 source tokens"),
+        ("abc", answer.trim_end()),
+    ] {
+        writeln!(input, "{line}").unwrap();
+        let text = until("> ");
+        assert!(text.contains(expected), "{line:?}: {text:?}");
+    }
+    input.write_all(b"\x04").unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
 fn an_answer_that_is_scored_is_as_probable_as_the_search_found_it() {
     let (place, run, _) = finished();
-    let out = place.call_with(&format!("predict {run} --n-best 3"), "abc\ndd\nabcda\n").succeeds();
+    let out = place.call_with(&format!("predict {run} --n-best 3 --json"), "abc\ndd\nabcda\n").succeeds();
     let mut pairs = Vec::new();
     for line in out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         let answers = line["answers"].as_array().unwrap().iter().filter(|answer| answer["finished"] == true);
@@ -120,10 +254,13 @@ fn lines_that_cannot_be_answered_stop_or_are_counted() {
     let (place, run, _) = finished();
     let long = [b"ab\n".as_slice(), &[b'a'; 1_000_001], b"\nab\n"].concat();
     let inputs: [(&[u8], &str); 4] = [
-        (b"ab\n\nab\n", "line 2: is empty"),
+        (b"ab\n\nab\n", "line 2: the source is empty"),
         (b"ab\na\xFF\nab\n", "line 2: byte 2 is not UTF-8"),
-        (&long, "line 2: is longer than 1000000 bytes"),
-        (&[b"ab\n".as_slice(), &[b'a'; 2000], b"\nab"].concat(), "line 2: has 2000 tokens, more than the 1024"),
+        (&long, "line 2: 1000001 bytes, more than data.max_line = 1000000"),
+        (
+            &[b"ab\n".as_slice(), &[b'a'; 2000], b"\nab"].concat(),
+            "line 2: the source has 2000 tokens, more than data.max_source = 1024",
+        ),
     ];
     for (input, expected) in inputs {
         let called = place.call_with(&format!("predict {run}"), input);
@@ -186,6 +323,6 @@ fn other_references_judge_and_nothing_is_written() {
         answer.contains("short.txt: 1 lines, but `data/test.tsv` has 40: give a reference for every line"),
         "{answer}"
     );
-    assert!(evaluate(&["none.txt"]).refuses().contains("none.txt: cannot read: "));
+    assert!(evaluate(&["none.txt"]).refuses().contains("none.txt: cannot open: "));
     assert_eq!(place.read(&format!("{run}/results.json")), results);
 }

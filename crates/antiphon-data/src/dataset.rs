@@ -6,7 +6,8 @@ use std::sync::Arc;
 use antiphon_core::{Batch, Error, Result, SourceBatch, Special, TokenBatch, TokenId, Tokenizer};
 use rayon::prelude::*;
 
-use crate::corpus::{Corpus, Example, Gaps, LISTED, Limits, Remedy, Skipped, listed};
+use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
+use crate::lines::{Fault, LISTED, Skipped, listed};
 
 /// How many ids an example has, each side with its end symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +26,18 @@ pub struct Dataset {
     lengths: Vec<Lengths>,
     gaps: Gaps,
     skipped: Skipped,
+    unknown: Unknown,
+}
+
+/// What the tokenizers do not know of a split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unknown {
+    /// Unknown tokens of the sources.
+    pub source: u64,
+    /// Unknown tokens of the targets.
+    pub target: u64,
+    /// The first line, counted from 1, with one.
+    pub first_line: Option<usize>,
 }
 
 /// How many examples are encoded before their lengths are collected.
@@ -50,26 +63,34 @@ impl Dataset {
             (false, true) => return mismatch("a text corpus has no sources: use `kind = \"pairs\"` or `\"parallel\"`"),
             _ => {}
         }
-        let mut dataset =
-            Dataset { corpus, source, target, lengths: Vec::new(), gaps: Gaps::default(), skipped: Skipped::default() };
+        let mut dataset = Dataset {
+            corpus,
+            source,
+            target,
+            lengths: Vec::new(),
+            gaps: Gaps::default(),
+            skipped: Skipped::default(),
+            unknown: Unknown::default(),
+        };
         let (mut too_long, mut messages, mut left_out) = (0, Vec::new(), Vec::new());
         for start in (0..dataset.corpus.len()).step_by(BLOCK) {
             let end = dataset.corpus.len().min(start + BLOCK);
-            let block: Vec<Result<(Lengths, usize)>> =
+            let block: Vec<Result<(Lengths, Unknown, usize)>> =
                 (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
             for (i, measured) in (start..).zip(block) {
-                let (lengths, line) = measured?;
-                let Some(excess) = Excess::of(lengths, limits) else {
+                let (lengths, unknown, line) = measured?;
+                let Err(excess) = lengths.check(limits) else {
                     dataset.lengths.push(lengths);
+                    dataset.unknown.add(unknown);
                     continue;
                 };
                 too_long += 1;
                 match limits.too_long {
                     Remedy::Skip => {
-                        dataset.skipped.add(&excess.reason(), line);
+                        dataset.skipped.add(&excess.label(), line);
                         left_out.push(i as u64);
                     }
-                    Remedy::Error if messages.len() < LISTED => messages.push((line as u64 - 1, excess.to_string())),
+                    Remedy::Error if messages.len() < LISTED => messages.push((line as u64 - 1, remedied(&excess))),
                     Remedy::Error => {}
                 }
             }
@@ -115,6 +136,11 @@ impl Dataset {
         &self.skipped
     }
 
+    /// What the tokenizers do not know of the examples.
+    pub fn unknown(&self) -> Unknown {
+        self.unknown
+    }
+
     /// Where the text comes from.
     pub fn corpus(&self) -> &Arc<Corpus> {
         &self.corpus
@@ -142,10 +168,13 @@ impl Dataset {
         Ok(Batch { source, target: TokenBatch::from_rows(&targets), examples })
     }
 
-    fn measure(&self, example: &Example) -> Result<(Lengths, usize)> {
-        let count = |row: &Vec<TokenId>| u32::try_from(row.len()).unwrap_or(u32::MAX);
-        let source = self.encode_source(example)?.as_ref().map_or(0, count);
-        Ok((Lengths { source, target: count(&self.encode_target(example)?) }, example.line))
+    fn measure(&self, example: &Example) -> Result<(Lengths, Unknown, usize)> {
+        let count = |row: &[TokenId]| u32::try_from(row.len()).unwrap_or(u32::MAX);
+        let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
+        let (source, target) = (self.encode_source(example)?.unwrap_or_default(), self.encode_target(example)?);
+        let mut unknown = Unknown { source: strangers(&source), target: strangers(&target), first_line: None };
+        unknown.first_line = (unknown.source + unknown.target > 0).then_some(example.line);
+        Ok((Lengths { source: count(&source), target: count(&target) }, unknown, example.line))
     }
 
     fn encode_source(&self, example: &Example) -> Result<Option<Vec<TokenId>>> {
@@ -172,35 +201,31 @@ impl fmt::Debug for Dataset {
     }
 }
 
-/// An example over a limit.
-struct Excess {
-    side: &'static str,
-    tokens: u32,
-    limit: usize,
-}
-
-impl Excess {
-    fn of(lengths: Lengths, limits: &Limits) -> Option<Self> {
-        [("source", lengths.source, limits.max_source), ("target", lengths.target, limits.max_target)]
-            .into_iter()
-            .map(|(side, length, limit)| Excess { side, tokens: length.saturating_sub(1), limit })
-            .find(|e| e.tokens as usize > e.limit)
-    }
-
-    /// As it is counted in a report.
-    fn reason(&self) -> String {
-        format!("with a {} over data.max_{} = {}", self.side, self.side, self.limit)
+impl Unknown {
+    /// Takes in what is unknown of the next example.
+    fn add(&mut self, other: Self) {
+        self.source += other.source;
+        self.target += other.target;
+        self.first_line = self.first_line.or(other.first_line);
     }
 }
 
-impl fmt::Display for Excess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { side, tokens, limit } = self;
-        write!(
-            f,
-            "the {side} has {tokens} tokens, more than data.max_{side} = {limit}: shorten it, raise data.max_{side}, or set \
-             data.too_long = \"skip\""
-        )
+impl Lengths {
+    /// Whether an example is within the limits.
+    fn check(self, limits: &Limits) -> Result<(), Fault> {
+        let tokens = |length: u32| length.saturating_sub(1) as usize;
+        Fault::check_tokens("source", tokens(self.source), limits.max_source)?;
+        Fault::check_tokens("target", tokens(self.target), limits.max_target)
+    }
+}
+
+/// What is wrong, with what the config can do about it.
+fn remedied(excess: &Fault) -> String {
+    match excess {
+        Fault::TooManyTokens { side, .. } => {
+            format!("{excess}, raise data.max_{side}, or set data.too_long = \"skip\"")
+        }
+        other => other.to_string(),
     }
 }
 

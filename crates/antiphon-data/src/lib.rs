@@ -5,7 +5,7 @@
 //!            lines     lengths    order    one thread ahead
 //! ```
 //!
-//! A [`Corpus`] is one split on disk: an index of byte offsets, never the text itself. A [`Dataset`] knows how long
+//! All text is read by one [`LineReader`](lines::LineReader). A [`Corpus`] is one split on disk: an index of byte offsets, never the text itself. A [`Dataset`] knows how long
 //! each example is in tokens and encodes a batch when it is asked for one. [`plan()`] decides which examples stand
 //! together: a pure function of lengths, settings and a random key. [`Prefetch`] prepares batches one step ahead of the
 //! model. A [`recipe`] turns what somebody published into the files that a corpus reads.
@@ -17,12 +17,14 @@
 pub mod corpus;
 pub mod dataset;
 mod digest;
+pub mod lines;
 pub mod plan;
 pub mod prefetch;
 pub mod recipe;
 
-pub use corpus::{Corpus, CorpusConfig, Example, Grouped, Skipped, Split};
-pub use dataset::{Dataset, Lengths};
+pub use corpus::{Corpus, CorpusConfig, Example, Grouped, References, Split};
+pub use dataset::{Dataset, Lengths, Unknown};
+pub use lines::{Fault, LineReader, Skipped};
 pub use plan::{BatchConfig, plan, plan_in_order};
 pub use prefetch::Prefetch;
 

@@ -8,9 +8,18 @@
 //! Ended candidates therefore never starve the beam. A candidate may end only from the first `width` places of the
 //! step: an end symbol that a living beam would have passed over is passed over (and a beam of 1 is greedy).
 //!
-//! *Settled.* Finished hypotheses compete with live ones by score. A sentence is settled when the best live beginning
-//! cannot reach the worst of the `n_best` finished ones any more ([`LengthPenalty::best_attainable`]), at the length
-//! limit, or when `patience · width` hypotheses have finished.
+//! *Settled.* Finished hypotheses compete with live ones by score. A sentence is settled when nothing lives, at the length
+//! limit, when the best live beginning cannot reach the worst of the `n_best` finished ones any more
+//! ([`LengthPenalty::best_attainable`]), or when both `patience · width` hypotheses have finished and no live beginning is
+//! more probable than the most probable of them.
+//!
+//! *Why the second half of the last rule.* In a peaked model a long target is nearly certain, and the ends of improbable
+//! beginnings beside it finish early; counted alone they would settle the sentence before that target can end. With it, this
+//! holds for every width, `patience`, `n_best` and penalty: if greedy search's answer ends within the limits and has a
+//! probability above ½, the best hypothesis scores no less. For at each step every other candidate excludes that answer, so that
+//! its probability is below ½ and the answer's beginning ranks first. What has finished is then less probable than this
+//! beginning, and patience never settles the sentence; the bound on what is attainable is sound; so the answer is
+//! found, unless better ones settle the sentence. Without any penalty, and with `n_best` 1, no rule changes the answer.
 
 use std::cmp::Ordering;
 
@@ -35,9 +44,9 @@ pub struct BeamConfig {
     pub n_best: u32,
     /// How length enters the score.
     pub length_penalty: LengthPenalty,
-    /// A sentence is settled once `patience · width` hypotheses (and `n_best` at least) have finished, even if live
-    /// ones might still win. With 1, which is usual, a beam of width 1 is greedy; a large number means never
-    /// (Kasai et al. 2022).
+    /// A sentence is settled once `patience · width` hypotheses (and `n_best` at least) have finished and no live one is
+    /// more probable than the most probable of these, even if a live one might still win by its score. With 1, which is
+    /// usual, a beam of width 1 is greedy; a large number means never (Kasai et al. 2022, but for the second condition).
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub patience: f64,
     /// The longest target allowed. Hypotheses that it cuts off are handed back only if none has finished.
@@ -76,7 +85,7 @@ pub(crate) struct Beam {
 struct Settings {
     width: usize,
     n_best: usize,
-    /// How many finished hypotheses settle a sentence.
+    /// How many finished hypotheses may settle a sentence.
     enough: usize,
     penalty: LengthPenalty,
 }
@@ -107,6 +116,7 @@ impl Strategy for Beam {
             live: vec![Live { node: ROOT, log_prob: 0.0, row: 0 }],
             ended: Vec::new(),
             endings: 0,
+            most_probable: f64::NEG_INFINITY,
             trail: Trail::default(),
         };
         let sentences = (0..sources.rows()).map(sentence).collect();
@@ -141,7 +151,18 @@ struct Sentence {
     ended: Vec<Ended>,
     /// How many have finished.
     endings: usize,
+    /// The log-probability of the most probable of all that have finished.
+    most_probable: f64,
     trail: Trail,
+}
+
+/// Why a sentence is settled.
+#[derive(Clone, Copy, PartialEq)]
+enum Settled {
+    /// Going on cannot change the answer, or the length limit forbids it.
+    Decided,
+    /// Enough hypotheses have finished.
+    OutOfPatience,
 }
 
 /// A beginning that is followed. `row` is the session's row that it grew from.
@@ -192,8 +213,8 @@ impl Search for BeamSearch<'_> {
             let rows = sentence.live.len();
             sentence.grow(settings, stepper, first, scratch);
             first += rows;
-            if sentence.is_settled(settings, stepper.steps()) {
-                finished.push(sentence.close(settings, stepper.steps(), &scratch.parents));
+            if let Some(settled) = sentence.is_settled(settings, stepper.steps()) {
+                finished.push(sentence.close(settings, stepper.steps(), &scratch.parents, settled));
                 return false;
             }
             for live in &sentence.live {
@@ -253,6 +274,7 @@ impl Sentence {
     /// Takes in a hypothesis of `length` tokens that has just ended, if it is among the best. Of equals the earlier wins.
     fn end(&mut self, settings: &Settings, log_prob: f64, length: usize, parent: u32, weights: u32) {
         self.endings += 1;
+        self.most_probable = self.most_probable.max(log_prob);
         let score = settings.penalty.score(log_prob, length);
         let place = self.ended.partition_point(|other| other.score >= score);
         if place < settings.n_best {
@@ -262,18 +284,20 @@ impl Sentence {
         }
     }
 
-    /// Whether going on cannot, or may not, change the answer; `length` is that of the live beginnings.
-    fn is_settled(&self, settings: &Settings, length: usize) -> bool {
-        let Some(best) = self.live.first() else { return true };
-        let unbeatable = || {
-            let attainable = settings.penalty.best_attainable(best.log_prob, self.max_length);
-            self.ended.get(settings.n_best - 1).is_some_and(|worst| attainable <= worst.score)
-        };
-        length >= self.max_length || self.endings >= settings.enough || unbeatable()
+    /// Why going on cannot, or may not, change the answer, if that is so; `length` is that of the live beginnings.
+    fn is_settled(&self, settings: &Settings, length: usize) -> Option<Settled> {
+        let Some(best) = self.live.first() else { return Some(Settled::Decided) };
+        let attainable = settings.penalty.best_attainable(best.log_prob, self.max_length);
+        let unbeatable = self.ended.get(settings.n_best - 1).is_some_and(|worst| attainable <= worst.score);
+        if unbeatable || length >= self.max_length {
+            return Some(Settled::Decided);
+        }
+        let enough = self.endings >= settings.enough && best.log_prob <= self.most_probable;
+        enough.then_some(Settled::OutOfPatience)
     }
 
     /// The answer: what has finished, or else what lives, or else what lived last.
-    fn close(&mut self, settings: &Settings, length: usize, parents: &[Live]) -> Finished {
+    fn close(&mut self, settings: &Settings, length: usize, parents: &[Live], settled: Settled) -> Finished {
         let hypothesis = |node: u32, log_prob: f64, score: f64, finished: bool| {
             let (mut tokens, attention) = self.trail.spell(node);
             if finished {
@@ -282,14 +306,16 @@ impl Sentence {
             Hypothesis { tokens, log_prob, score, finished, attention }
         };
         let (open, length) = if self.live.is_empty() { (parents, length - 1) } else { (&self.live[..], length) };
-        let hypotheses = if self.ended.is_empty() {
+        let hypotheses: Vec<Hypothesis> = if self.ended.is_empty() {
             let score = |log_prob| settings.penalty.score(log_prob, length);
             let best = open.iter().take(settings.n_best);
             best.map(|live| hypothesis(live.node, live.log_prob, score(live.log_prob), false)).collect()
         } else {
             self.ended.iter().map(|e| hypothesis(e.node, e.log_prob, e.score, true)).collect()
         };
-        Finished { row: self.row, hypotheses }
+        let ahead = |live: &Live| settings.penalty.score(live.log_prob, length) > hypotheses[0].score;
+        let outscored = settled == Settled::OutOfPatience && self.live.first().is_some_and(ahead);
+        Finished { row: self.row, hypotheses, outscored }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use antiphon_core::{Error, Result, SourceBatch, StepModel, TokenBatch, TokenId};
 
-use crate::search::{Finished, Hypothesis, Strategy};
+use crate::search::{Finished, Strategy};
 use crate::stepper::name_sources;
 
 /// The places of `lengths` from the longest to the shortest; of equals the earlier first.
@@ -27,8 +27,8 @@ pub fn restore<T>(order: &[usize], items: Vec<T>) -> Vec<T> {
     places.into_iter().map(|item| item.expect("an order names each place once")).collect()
 }
 
-/// Searches `sources`, rows of ids closed by the end symbol, in batches of at most `rows`: the hypotheses of each
-/// source, best first, in the order of `sources`. `progress` is told how many sources have been answered so far.
+/// Searches `sources`, rows of ids closed by the end symbol, in batches of at most `rows`: what was found for each source, in
+/// the order of `sources`, [`Finished::row`] being the place there. `progress` is told how many sources have been answered so far.
 ///
 /// # Errors
 /// If `rows` is 0, and those of [`Strategy::run`], which then name the place in `sources`.
@@ -38,28 +38,25 @@ pub fn search_all(
     sources: &[Vec<TokenId>],
     rows: usize,
     progress: &mut dyn FnMut(usize),
-) -> Result<Vec<Vec<Hypothesis>>> {
+) -> Result<Vec<Finished>> {
     if rows == 0 {
         return Err(Error::new("sentences cannot be searched in batches of 0; use at least 1"));
     }
     let order = order_by_length(&sources.iter().map(Vec::len).collect::<Vec<_>>());
-    let (mut answers, mut answered) = (vec![Vec::new(); sources.len()], 0);
+    let mut answers: Vec<Finished> = Vec::with_capacity(sources.len());
     for places in order.chunks(rows) {
         let ids: Vec<&[TokenId]> = places.iter().map(|&i| sources[i].as_slice()).collect();
         let batch = SourceBatch::Tokens(TokenBatch::from_rows(&ids));
         let mut search = strategy.begin(model, &batch)?;
         while !search.is_done() {
             let finished = search.advance().map_err(|error| name_sources(error, places))?;
-            let news = finished.len();
-            for Finished { row, hypotheses } in finished {
-                answers[places[row]] = hypotheses;
-            }
-            if news > 0 {
-                answered += news;
-                progress(answered);
+            if !finished.is_empty() {
+                answers.extend(finished.into_iter().map(|found| Finished { row: places[found.row], ..found }));
+                progress(answers.len());
             }
         }
     }
+    answers.sort_unstable_by_key(|found| found.row);
     Ok(answers)
 }
 

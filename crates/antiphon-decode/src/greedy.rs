@@ -122,6 +122,7 @@ impl Open {
                 finished: ended,
                 attention: std::mem::take(&mut self.attention),
             }],
+            outscored: false,
         })
     }
 }

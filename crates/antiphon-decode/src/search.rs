@@ -18,7 +18,7 @@ pub trait Strategy: Send + Sync {
         let mut answers = vec![Vec::new(); sources.rows()];
         let mut search = self.begin(model, sources)?;
         while !search.is_done() {
-            for Finished { row, hypotheses } in search.advance()? {
+            for Finished { row, hypotheses, .. } in search.advance()? {
                 answers[row] = hypotheses;
             }
         }
@@ -43,10 +43,13 @@ pub trait Search {
 /// A source that has been answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Its row in the batch of sources.
+    /// Its row in the batch of sources, or its place among all of them.
     pub row: usize,
     /// At least one, best first.
     pub hypotheses: Vec<Hypothesis>,
+    /// Whether the search ran out of patience while a live hypothesis' present score was above the answer's: going on might
+    /// have found a better one.
+    pub outscored: bool,
 }
 
 /// One answer of a search.

@@ -90,6 +90,98 @@ fn a_beam_of_one_is_greedy() {
     }
 }
 
+/// If the greedy answer ends and has a probability above a half, no beam may answer with anything worse.
+#[test]
+fn an_answer_more_probable_than_all_others_together_is_never_missed() {
+    let (mut peaked, mut held) = (0, 0);
+    for seed in 0..2_000 {
+        let key = Key::from_seed(seed).named("law");
+        let draw = |place, from: u64, below: u64| from + key.below(place, below - from);
+        let limits = Limits { max_length: 14, min_length: draw(0, 0, 3) as usize, forbid_unknown: draw(1, 0, 2) == 1 };
+        let toy = Toy::peaked(seed, draw(2, 5, 9) as usize, 13, [0.9, 0.97, 0.995][seed as usize % 3]);
+        let answers = run(&greedy(&limits), &toy, &sources());
+        for penalty in penalties() {
+            let width = [1, 2, 3, 5, 10, 50][draw(3, 0, 6) as usize];
+            let (n_best, patience) = (draw(4, 1, 5) as u32, [0.2, 1.0, 2.0][draw(5, 0, 3) as usize]);
+            let found = run(&beam(width, n_best, patience, &penalty, &limits), &toy, &sources());
+            for (row, greedy) in answers.iter().enumerate() {
+                let greedy = &greedy[0];
+                if !greedy.finished || greedy.log_prob <= 0.5_f64.ln() {
+                    continue;
+                }
+                peaked += 1;
+                let least = penalty.score(greedy.log_prob, greedy.tokens.len() + 1);
+                let best = &found[row][0];
+                assert!(
+                    best.score >= least,
+                    "{seed} {width} {n_best} {patience} {penalty:?} {limits:?}: {best:?} {greedy:?}"
+                );
+                held += usize::from(best.tokens == greedy.tokens);
+            }
+        }
+    }
+    // A penalty may prefer another one.
+    assert!(peaked > 5_000 && held > peaked / 2, "{held} of {peaked}");
+}
+
+#[test]
+fn without_a_penalty_patience_costs_no_answer() {
+    let [none, ..] = penalties();
+    for toy in toys(100).chain((0..200).map(|seed| Toy::peaked(seed, 7, 9, 0.8))) {
+        for limits in limits() {
+            for width in [1, 2, 5, 20] {
+                let best = |patience: f64| {
+                    let found = run(&beam(width, 1, patience, &none, &limits), &toy, &sources());
+                    found.into_iter().map(|mut hypotheses| hypotheses.swap_remove(0)).collect::<Vec<_>>()
+                };
+                assert_eq!(best(0.1), best(1e9), "{width} {limits:?}");
+            }
+        }
+    }
+}
+
+/// The copy task of a report: the ends of improbable beginnings must not settle a sentence whose right answer still lives.
+#[test]
+fn a_wide_beam_copies_as_well_as_a_narrow_one() {
+    let copy = |source: &[TokenId], prefix: &[TokenId]| {
+        let right = source.get(prefix.len()).copied().unwrap_or(END);
+        let off = !source.starts_with(prefix);
+        let (peak, right) = if off { (0.9_f64, END) } else { (0.999, right) };
+        (0..6).map(|v| (if v == right { peak } else { (1.0 - peak) / 5.0 }).ln() as f32).collect()
+    };
+    let toy = Toy::new(6, copy);
+    let rows: Vec<Vec<TokenId>> =
+        (4..15).map(|n| (0..n).map(|i| 4 + (i * i / 3 + n) % 2).chain([END]).collect()).collect();
+    for penalty in penalties() {
+        for width in 1..=50 {
+            let limits = Limits { max_length: 60, min_length: 0, forbid_unknown: false };
+            for (found, source) in run(&beam(width, 1, 1.0, &penalty, &limits), &toy, &rows).iter().zip(&rows) {
+                assert_eq!(closed(&found[0]), *source, "{width} {penalty:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_search_says_when_it_ran_out_of_patience_too_early() {
+    // `</s>` has 0.5 and `5 </s>` 0.05: two have ended after two steps. `4 4 4 </s>` has 0.45, and the best mean by far.
+    let toy = Toy::table(6, |prefix| match prefix {
+        [] => vec![(END, 0.5), (4, 0.45), (5, 0.05)],
+        [4] | [4, 4] => vec![(4, 1.0)],
+        _ => vec![(END, 1.0)],
+    });
+    let limits = Limits { max_length: 10, min_length: 0, forbid_unknown: false };
+    let [none, average, ..] = penalties();
+    let check = |penalty: &LengthPenalty, patience, answer: &[TokenId], outscored| {
+        let strategy = beam(2, 1, patience, penalty, &limits).build().unwrap();
+        let found = search_all(&*strategy, &toy, &[vec![END]], 1, &mut |_| {}).unwrap();
+        assert_eq!((found[0].hypotheses[0].tokens.as_slice(), found[0].outscored), (answer, outscored));
+    };
+    check(&none, 1.0, &[], false);
+    check(&average, 1.0, &[], true); // -0.693 / 1 has ended, -0.799 / 2 lives
+    check(&average, 1e9, &[4, 4, 4], false); // -0.799 / 4
+}
+
 #[test]
 fn a_beam_as_wide_as_the_space_is_exhaustive() {
     let mut compared = 0;
@@ -205,6 +297,8 @@ fn a_corpus_is_answered_in_its_order_whatever_the_batch() {
     for size in [1, 2, 7, 23, 100] {
         let mut told = vec![0];
         let answers = search_all(&*strategy, &toy, &rows, size, &mut |n| told.push(n)).unwrap();
+        assert!(answers.iter().map(|found| found.row).eq(0..rows.len()));
+        let answers: Vec<_> = answers.into_iter().map(|found| found.hypotheses).collect();
         assert_eq!(answers, whole);
         assert!(told.is_sorted_by(|a, b| a < b) && told.last() == Some(&23), "{told:?}");
     }

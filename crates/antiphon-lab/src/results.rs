@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::aligned;
 
+/// The label of [`Counts::outscored`], as a percentage of the sources.
+const OUTSCORED: &str = "outscored";
+
 /// A run's figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,12 +60,24 @@ pub struct Losses {
 pub struct Counts {
     /// Sources answered.
     pub examples: u64,
+    /// Source tokens, end symbols included, where they were counted.
+    #[serde(default)]
+    pub source_tokens: Option<u64>,
+    /// Source tokens that the tokenizer does not know, where they were counted.
+    #[serde(default)]
+    pub unknown_source: Option<u64>,
     /// Target tokens, end symbols included.
     pub target_tokens: u64,
+    /// Target tokens that the tokenizer does not know, where they were counted.
+    #[serde(default)]
+    pub unknown_target: Option<u64>,
     /// Characters of the target texts and one more for the end of each, where they were counted.
     pub target_characters: Option<u64>,
     /// Examples left out because the config allows it.
     pub skipped: u64,
+    /// Sources whose search ran out of patience while something better might still have come, where they were counted.
+    #[serde(default)]
+    pub outscored: Option<u64>,
 }
 
 /// The size of a model.
@@ -84,7 +99,12 @@ impl Results {
 
     /// The figures for a terminal: a line for each, a column for each split, then sizes, times and signatures.
     pub fn table(&self) -> String {
-        let (names, splits): (Vec<&str>, Vec<&SplitResults>) = self.splits().unzip();
+        self.table_of(&self.splits().map(|(name, _)| name).collect::<Vec<_>>())
+    }
+
+    /// The same, with other names for the splits that were measured.
+    pub fn table_of(&self, names: &[&str]) -> String {
+        let splits: Vec<&SplitResults> = self.splits().map(|(_, split)| split).collect();
         let line = |head: &str, cells: Vec<String>| [vec![head.to_string()], cells].concat();
         let mut rows = vec![line("", names.iter().map(|name| name.to_string()).collect())];
         for label in labels(&splits) {
@@ -138,11 +158,21 @@ impl SplitResults {
     }
 
     fn counts(&self) -> Vec<(&'static str, u64)> {
-        let Counts { examples, target_tokens, target_characters, skipped } = self.counts;
-        let mut counts = vec![("examples", examples), ("target_tokens", target_tokens)];
+        let Counts { examples, target_tokens, target_characters, skipped, .. } = self.counts;
+        let Counts { source_tokens, unknown_source, unknown_target, .. } = self.counts;
+        let mut counts = vec![("examples", examples)];
+        counts.extend(source_tokens.map(|n| ("source_tokens", n)));
+        counts.extend(unknown_source.map(|n| ("unknown_source_tokens", n)));
+        counts.push(("target_tokens", target_tokens));
+        counts.extend(unknown_target.map(|n| ("unknown_target_tokens", n)));
         counts.extend(target_characters.map(|n| ("target_characters", n)));
         counts.push(("skipped", skipped));
         counts
+    }
+
+    /// Of how many percent of the sources the search ran out of patience too early, perhaps.
+    fn outscored(&self) -> Option<f64> {
+        Some(100.0 * self.counts.outscored? as f64 / self.counts.examples.max(1) as f64)
     }
 
     /// The figure under a label, as it is printed everywhere.
@@ -151,7 +181,8 @@ impl SplitResults {
         let loss =
             || self.losses().into_iter().find(|l| l.0 == label).map(|(_, v, decimals)| format!("{v:.decimals$}"));
         let count = || self.counts().into_iter().find(|c| c.0 == label).map(|(_, n)| n.to_string());
-        metric.or_else(loss).or_else(count)
+        let share = || self.outscored().filter(|_| label == OUTSCORED).map(|share| format!("{share:.2}"));
+        metric.or_else(loss).or_else(count).or_else(share)
     }
 }
 
@@ -159,6 +190,7 @@ impl SplitResults {
 pub(crate) fn labels(splits: &[&SplitResults]) -> Vec<String> {
     let mut labels = labels_of_quality(splits);
     append_new(&mut labels, splits.iter().flat_map(|s| s.counts()).map(|count| count.0));
+    append_new(&mut labels, splits.iter().filter_map(|s| s.outscored()).map(|_| OUTSCORED));
     labels
 }
 
@@ -196,17 +228,21 @@ mod tests {
 
     #[test]
     fn a_table_has_a_line_for_each_figure_and_a_column_for_each_split() {
-        let expected = "                     validation    test
-bleu                      76.50   75.50
-sequence_error_rate       23.50   24.50
-loss_per_token           0.2500  0.2500
-loss_per_character       0.1250  0.1250
-perplexity                1.284   1.284
-token_accuracy            93.50   93.50
-examples                   1000    1000
-target_tokens              8000    8000
-target_characters         16000   16000
-skipped                       1       1
+        let expected = "                       validation    test
+bleu                        76.50   75.50
+sequence_error_rate         23.50   24.50
+loss_per_token             0.2500  0.2500
+loss_per_character         0.1250  0.1250
+perplexity                  1.284   1.284
+token_accuracy              93.50   93.50
+examples                     1000    1000
+source_tokens                9000    9000
+unknown_source_tokens          12      12
+target_tokens                8000    8000
+unknown_target_tokens           0       0
+target_characters           16000   16000
+skipped                         1       1
+outscored                    0.30    0.30
 
 model  1234567 parameters, 4.7 MiB, 5000 updates
 time   5.5 core-minutes, 2.9 minutes on the clock
@@ -219,7 +255,7 @@ bleu is nrefs:1|case:lc|tok:none
     fn a_split_that_was_not_measured_has_no_column() {
         let mut one = results(24.5);
         one.test = None;
-        assert!(one.table().starts_with("                     validation\nbleu                      76.50\n"));
+        assert!(one.table().starts_with("                       validation\nbleu                        76.50\n"));
         one.validation = None;
         assert!(one.table().starts_with("model  "), "{}", one.table());
     }

@@ -37,7 +37,16 @@ pub(crate) fn results(wrong: f64) -> Results {
                 perplexity: 0.25_f64.exp(),
                 token_accuracy: 93.5,
             }),
-            counts: Counts { examples: 1000, target_tokens: 8000, target_characters: Some(16_000), skipped: 1 },
+            counts: Counts {
+                examples: 1000,
+                source_tokens: Some(9000),
+                unknown_source: Some(12),
+                target_tokens: 8000,
+                unknown_target: Some(0),
+                target_characters: Some(16_000),
+                skipped: 1,
+                outscored: Some(3),
+            },
         }
     };
     Results {

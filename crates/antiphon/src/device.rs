@@ -77,9 +77,16 @@ fn name_of(_: &Device) -> Option<String> {
     None
 }
 
-/// How many threads compute: as many as asked for, or as the machine has cores for us.
+/// How many threads compute: as many as asked for, or as the machine has [cores](core_count) for us.
 pub(crate) fn thread_count(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    asked.unwrap_or_else(core_count)
+}
+
+/// How many cores there are for us: physical ones, since two threads of one core share the units that multiply; fewer where
+/// the system allows this process fewer threads.
+pub(crate) fn core_count() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    num_cpus::get_physical().clamp(1, allowed)
 }
 
 /// Starts the threads that compute, once for the whole process. Starting as many a second time does nothing.

@@ -262,6 +262,11 @@ impl CorpusConfig {
         }
     }
 
+    /// The longest line, in bytes.
+    pub fn max_line(&self) -> usize {
+        self.line_rules().max_line
+    }
+
     pub(crate) fn line_rules(&self) -> LineRules {
         match *self {
             Self::Pairs(PairsConfig { max_line, on_bad_line, .. })

@@ -4,35 +4,42 @@ use std::collections::HashMap;
 
 use antiphon_core::Result;
 
-use super::{Corpus, Example};
+use super::{Corpus, Example, References};
 
 /// Each source once, in the order in which they first appear, with all its references.
 ///
-/// Lines of `source<TAB>target` with the same source are grouped, wherever they stand; a reference that is repeated
-/// counts once. The lines of parallel files and of texts are kept apart even where they are equal: their references
+/// Lines of `source<TAB>target` with the same source are grouped, wherever they stand and whatever normalization makes
+/// equal; the source is written as in the first. A reference that is repeated counts once. The lines of parallel files and of texts are kept apart even where they are equal: their references
 /// are the files.
 #[derive(Debug)]
 pub struct Grouped<'a> {
     corpus: &'a Corpus,
     /// The examples of each source; empty where every example is a group of its own.
     groups: Option<Vec<Vec<u32>>>,
+    /// What counts as right instead of the corpus's own targets.
+    references: Option<References>,
 }
 
 impl<'a> Grouped<'a> {
-    pub(super) fn new(corpus: &'a Corpus, by_source: bool) -> Result<Self> {
-        if !by_source {
-            return Ok(Self { corpus, groups: None });
-        }
+    pub(super) fn new(corpus: &'a Corpus, normalized: Option<&dyn Fn(&str) -> String>) -> Result<Self> {
+        let Some(normalized) = normalized else { return Ok(Self { corpus, groups: None, references: None }) };
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::new();
         for (i, example) in corpus.iter().enumerate() {
-            let group = *known.entry(example?.source.unwrap_or_default()).or_insert(groups.len());
+            let source = normalized(&example?.source.unwrap_or_default());
+            let group = *known.entry(source).or_insert(groups.len());
             if group == groups.len() {
                 groups.push(Vec::with_capacity(1));
             }
             groups[group].push(i as u32);
         }
-        Ok(Self { corpus, groups: Some(groups) })
+        Ok(Self { corpus, groups: Some(groups), references: None })
+    }
+
+    /// The same sources, judged by these instead of the corpus's own targets.
+    #[must_use]
+    pub fn judged_by(self, references: References) -> Self {
+        Self { references: Some(references), ..self }
     }
 
     /// How many sources.
@@ -50,20 +57,36 @@ impl<'a> Grouped<'a> {
     /// # Errors
     /// As [`Corpus::get`].
     pub fn get(&self, i: usize) -> Result<Example> {
-        let Some(groups) = &self.groups else { return self.corpus.get(i) };
-        let mut example = self.corpus.get(groups[i][0] as usize)?;
+        let Some(groups) = &self.groups else { return self.example(i) };
+        let mut example = self.example(groups[i][0] as usize)?;
+        for target in std::mem::take(&mut example.targets) {
+            add(&mut example.targets, target);
+        }
         for &other in &groups[i][1..] {
-            for target in self.corpus.get(other as usize)?.targets {
-                if !example.targets.contains(&target) {
-                    example.targets.push(target);
-                }
+            for target in self.example(other as usize)?.targets {
+                add(&mut example.targets, target);
             }
         }
         Ok(example)
     }
 
+    /// An example of the corpus, with what counts as right.
+    fn example(&self, i: usize) -> Result<Example> {
+        let example = self.corpus.get(i)?;
+        Ok(match &self.references {
+            Some(references) => Example { targets: references.of(example.line)?, ..example },
+            None => example,
+        })
+    }
+
     /// All sources, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<Example>> + '_ {
         (0..self.len()).map(|i| self.get(i))
+    }
+}
+
+fn add(references: &mut Vec<String>, reference: String) {
+    if !references.contains(&reference) {
+        references.push(reference);
     }
 }

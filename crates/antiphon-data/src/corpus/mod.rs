@@ -1,10 +1,9 @@
 //! Corpora: one split of one corpus, on disk.
 
 mod config;
-mod fault;
 mod gaps;
 mod grouped;
-mod lines;
+mod references;
 #[cfg(test)]
 mod tests;
 
@@ -15,14 +14,12 @@ use antiphon_core::{Error, Result};
 pub use config::{
     CorpusConfig, Limits, PairsConfig, ParallelConfig, ParallelFiles, Remedy, Split, Targets, TextConfig,
 };
-pub use fault::{Skipped, SkippedFor};
 pub use grouped::Grouped;
+pub use references::References;
 
-pub(crate) use fault::{LISTED, listed};
 pub(crate) use gaps::Gaps;
 
-use fault::{Fault, fault_error};
-use lines::LineFile;
+use crate::lines::{Fault, LISTED, LineFile, Skipped, fault_error, looks_like_header};
 
 /// One example, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +41,8 @@ pub struct Corpus {
     /// The lines left out.
     gaps: Gaps,
     skipped: Skipped,
+    /// The file whose first line names its columns, as it seems.
+    header: Option<PathBuf>,
 }
 
 /// What the lines of the files mean.
@@ -57,7 +56,7 @@ enum Layout {
 impl Corpus {
     /// Reads the files of a split once: checks every line, finds where the lines start and digests the files.
     ///
-    /// Line ends may be LF or CRLF, and a byte order mark is passed over. Gzip files are unpacked into a temporary file.
+    /// Lines are read as [`LineReader`](crate::LineReader) reads them. Gzip files are unpacked into a temporary file.
     ///
     /// # Errors
     /// If the config names no such split, a file is missing, empty or damaged, parallel files differ in length, a line
@@ -66,7 +65,7 @@ impl Corpus {
         let (layout, files) = config.files(split)?;
         let rules = config.line_rules();
         // The first fault of a line counts, whichever file has it.
-        let mut bad = std::collections::BTreeMap::new();
+        let (mut bad, mut header) = (std::collections::BTreeMap::new(), None);
         let mut opened: Vec<LineFile> = Vec::with_capacity(files.len());
         for (k, (key, file)) in files.iter().enumerate() {
             let path = data_dir.join(file);
@@ -76,6 +75,9 @@ impl Corpus {
             let mut faults = Vec::new();
             let mut count = 0;
             opened.push(LineFile::open(&path, rules.max_line, |line, text| {
+                if line == 0 && text.as_ref().is_ok_and(|text| looks_like_header(text)) {
+                    header.get_or_insert_with(|| path.clone());
+                }
                 if let Err(fault) = text.and_then(|text| layout.check(k, text)) {
                     count += 1;
                     // Where a fault is an error, only those that are listed are kept.
@@ -85,7 +87,7 @@ impl Corpus {
                 }
             })?);
             if rules.on_bad_line == Remedy::Error && count > 0 {
-                return Err(fault_error(&path, &faults, count));
+                return Err(fault_error(&path, &faults, count, ", or set data.on_bad_line = \"skip\""));
             }
             for (line, fault) in faults {
                 bad.entry(line).or_insert(fault);
@@ -103,7 +105,7 @@ impl Corpus {
         }
         let mut skipped = Skipped::default();
         for (line, fault) in &bad {
-            skipped.add(fault.label(), *line as usize + 1);
+            skipped.add(&fault.label(), *line as usize + 1);
         }
         if u32::try_from(first.len()).is_err() {
             let message = format!("{} lines, more than {}: split the file", first.len(), u32::MAX);
@@ -112,7 +114,7 @@ impl Corpus {
         if bad.len() == first.len() {
             return Err(Error::new(format!("no line can be used; {skipped}")).in_file(first.path()));
         }
-        Ok(Corpus { layout, files: opened, gaps: Gaps::new(bad.into_keys()), skipped })
+        Ok(Corpus { layout, files: opened, gaps: Gaps::new(bad.into_keys()), skipped, header })
     }
 
     /// How many examples.
@@ -155,12 +157,13 @@ impl Corpus {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// For evaluation: each distinct source once, with all that counts as right.
+    /// For evaluation: each distinct source once, with all that counts as right. `normalized` is a source as the model sees
+    /// it: sources that are equal then are one.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub fn grouped(&self) -> Result<Grouped<'_>> {
-        Grouped::new(self, self.layout == Layout::Pairs)
+    pub fn grouped(&self, normalized: impl Fn(&str) -> String) -> Result<Grouped<'_>> {
+        Grouped::new(self, (self.layout == Layout::Pairs).then_some(&normalized))
     }
 
     /// Whether examples have a source.
@@ -171,6 +174,12 @@ impl Corpus {
     /// The lines that were left out, by reason.
     pub fn skipped(&self) -> &Skipped {
         &self.skipped
+    }
+
+    /// What to say if a first line seems to name columns: it is read like any other.
+    pub fn header_warning(&self) -> Option<String> {
+        let file = self.header.as_ref()?.display();
+        Some(format!("{file}: line 1: looks like a header, and is read as an example: remove it if it is none"))
     }
 
     /// The first file: the one that errors about an example name.
@@ -208,7 +217,10 @@ impl Layout {
 }
 
 /// Source and target of a line with exactly one tab.
-pub(crate) fn split_pair(line: &str) -> Result<(&str, &str), Fault> {
+///
+/// # Errors
+/// If it has another number of tabs, or a side is empty.
+pub fn split_pair(line: &str) -> Result<(&str, &str), Fault> {
     let (source, target) = line.split_once('\t').ok_or(Fault::NoTab)?;
     match target.matches('\t').count() {
         0 if source.trim().is_empty() => Err(Fault::EmptySource),
@@ -222,6 +234,18 @@ pub(crate) fn split_pair(line: &str) -> Result<(&str, &str), Fault> {
 type Named<'a> = Vec<(String, &'a PathBuf)>;
 
 impl CorpusConfig {
+    /// Whether a line could be the source of an example, by the rules for the lines of this corpus.
+    ///
+    /// # Errors
+    /// If it could not.
+    pub fn check_source(&self, line: &str) -> Result<(), Fault> {
+        match (self, line.matches('\t').count()) {
+            _ if line.trim().is_empty() => Err(Fault::EmptySource),
+            (Self::Pairs(_), tabs @ 1..) => Err(Fault::TabsInSource(tabs)),
+            _ => Ok(()),
+        }
+    }
+
     fn files(&self, split: Split) -> Result<(Layout, Named<'_>)> {
         let key = format!("data.{split}");
         let none = || Error::new(format!("not set: name the file of the {split} split")).at(&key);

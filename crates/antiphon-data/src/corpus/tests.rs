@@ -197,7 +197,7 @@ fn references_in_several_files_serve_evaluation() {
     let expected = [example("x", &["1", "3"], 1), example("x", &["2", "4"], 2)];
     assert_eq!(all(&corpus), expected);
     // Lines of parallel files stay apart, equal or not.
-    assert_eq!(corpus.grouped().unwrap().iter().collect::<Result<Vec<_>>>().unwrap(), expected);
+    assert_eq!(corpus.grouped(str::to_owned).unwrap().iter().collect::<Result<Vec<_>>>().unwrap(), expected);
     assert_eq!(
         refused(&config, Split::Train, files),
         "data.train.target: several references serve evaluation only: name the one file to learn from"
@@ -211,12 +211,72 @@ fn references_in_several_files_serve_evaluation() {
 #[test]
 fn sources_are_grouped_in_first_seen_order() {
     let (_folder, corpus) = open(&pairs(""), &[("a.tsv", b"b\t1\na\t2\nb\t3\nc\t4\na\t2\nb\t5\n")]);
-    let groups = corpus.grouped().unwrap();
+    let groups = corpus.grouped(str::to_owned).unwrap();
     assert_eq!(groups.len(), 3);
     assert_eq!(
         groups.iter().collect::<Result<Vec<_>>>().unwrap(),
         [example("b", &["1", "3", "5"], 1), example("a", &["2"], 2), example("c", &["4"], 4)]
     );
+}
+
+#[test]
+fn sources_that_normalization_makes_equal_are_one() {
+    let (_folder, corpus) = open(&pairs(""), &[("a.tsv", b"Ab\t1\nc\t2\naB\t3\nAb\t1\n")]);
+    let groups = corpus.grouped(str::to_lowercase).unwrap();
+    assert_eq!(
+        groups.iter().collect::<Result<Vec<_>>>().unwrap(),
+        [example("Ab", &["1", "3"], 1), example("c", &["2"], 2)]
+    );
+}
+
+#[test]
+fn references_are_grouped_as_the_corpus_is() {
+    let (folder, corpus) = open(&pairs(""), &[("a.tsv", b"b\t1\na\t2\nb\t3\nc\t4\n")]);
+    let references = |texts: &[&[u8]]| {
+        let path = |(i, text): (usize, &&[u8])| {
+            let path = folder.path().join(format!("r{i}"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let files: Vec<_> = texts.iter().enumerate().map(path).collect();
+        References::open(&files, &pairs(""), &corpus)
+    };
+    let grouped = |texts: &[&[u8]]| {
+        let groups = corpus.grouped(str::to_owned).unwrap().judged_by(references(texts).unwrap());
+        groups.iter().collect::<Result<Vec<_>>>().unwrap()
+    };
+    // A corpus judged by its own targets is judged as ever.
+    let own = corpus.grouped(str::to_owned).unwrap().iter().collect::<Result<Vec<_>>>().unwrap();
+    assert_eq!(grouped(&[b"\xEF\xBB\xBF1\r\n2\n3\n4"]), own);
+    assert_eq!(
+        grouped(&[b"p\nq\nr\ns\n", b"p\nt\nu\nv\n"]),
+        [example("b", &["p", "r", "u"], 1), example("a", &["q", "t"], 2), example("c", &["s", "v"], 4)]
+    );
+    let refused = |text: &[u8]| {
+        let error = references(&[text]).unwrap_err().to_string();
+        error.replace(folder.path().to_str().unwrap(), "D")
+    };
+    assert_eq!(refused(b"1\n2\n"), "D/r0: 2 lines, but `D/a.tsv` has 4: give a reference for every line, in its order");
+    assert_eq!(refused(b"1\n\n3\n4\n"), "D/r0: line 2: the target is empty: fill it in or remove the line");
+    assert!(refused(b"1\n2\n\xFF\n4\n").starts_with("D/r0: line 3: byte 1 is not UTF-8"));
+}
+
+#[test]
+fn a_header_is_told() {
+    let told = |text: &[u8]| open(&pairs(""), &[("a.tsv", text)]).1.header_warning().is_some();
+    assert!(told(b"Source\tTarget\na\tb\n") && told(b"\xEF\xBB\xBFword\tipa\r\n"));
+    assert!(!told(b"word\tW ER D\na\tb\n") && !told(b"a\tb\nsource\ttarget\n"));
+}
+
+#[test]
+fn a_source_alone_obeys_the_rules_of_its_corpus() {
+    let parallel = config(PARALLEL);
+    assert_eq!(pairs("").check_source("a b"), Ok(()));
+    assert_eq!(pairs("").check_source("a\tb\tc"), Err(Fault::TabsInSource(2)));
+    assert_eq!(parallel.check_source("a\tb"), Ok(()));
+    for config in [pairs(""), parallel] {
+        assert_eq!(config.check_source(" \t"), Err(Fault::EmptySource));
+    }
 }
 
 #[test]

@@ -211,9 +211,14 @@ impl Recipe {
 
 /// Adds the files of a list, and hands back its bytes.
 fn add_listed(config: &mut RecipeConfig, list: &Path) -> Result<Vec<u8>> {
-    let text = std::fs::read_to_string(list).map_err(|e| Error::io(list, "read", &e))?;
-    let problems = config.add_listed(&text);
-    if problems.is_empty() { Ok(text.into_bytes()) } else { Err(Error::many(list, problems)) }
+    let bytes = std::fs::read(list).map_err(|e| Error::io(list, "read", &e))?;
+    let problems = config.add_listed(text_of(&bytes).map_err(|e| e.in_file(list))?);
+    if problems.is_empty() { Ok(bytes) } else { Err(Error::many(list, problems)) }
+}
+
+/// The text of a file.
+fn text_of(bytes: &[u8]) -> Result<&str> {
+    crate::lines::text(bytes).map_err(|(line, fault)| Error::new(fault.to_string()).at(format_args!("line {line}")))
 }
 
 /// Who hears what happens.
@@ -272,8 +277,7 @@ impl Inputs<'_> {
     }
 
     fn text(&self, name: &str) -> Result<&str> {
-        std::str::from_utf8(self.bytes(name))
-            .map_err(|e| self.error(name, format!("not UTF-8 at byte {}", e.valid_up_to() + 1)))
+        text_of(self.bytes(name)).map_err(|e| e.in_file(self.root.join(name)))
     }
 
     fn error(&self, name: &str, message: String) -> Error {

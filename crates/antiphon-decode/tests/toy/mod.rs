@@ -61,6 +61,29 @@ impl Toy {
     }
 }
 
+impl Toy {
+    /// A model that has learned one target for each source, of at most `longest` tokens, and gives each of its tokens a
+    /// probability of at least `least`. Off that path it likes to end at once, as trained models do.
+    pub(crate) fn peaked(seed: u64, vocabulary: usize, longest: u64, least: f64) -> Self {
+        Self::new(vocabulary, move |source, prefix| {
+            let key = source.iter().fold(Key::from_seed(seed), |key, &id| key.numbered(u64::from(id)));
+            let letters = vocabulary as u64 - 4;
+            let length = key.named("length").below(0, longest) as usize;
+            let target: Vec<TokenId> =
+                (0..length).map(|t| 4 + key.named("target").below(t as u64, letters) as TokenId).collect();
+            let on_path = target.starts_with(prefix);
+            let here = prefix.iter().fold(key.named("prefix"), |key, &id| key.numbered(u64::from(id)));
+            let best = if on_path { target.get(prefix.len()).copied().unwrap_or(END) } else { END };
+            let peak = if on_path { least + (1.0 - least) * here.uniform(0) } else { 0.3 + 0.699 * here.uniform(0) };
+            let mut others: Vec<f64> = (0..vocabulary).map(|v| (4.0 * here.normal(v as u64)).exp()).collect();
+            others[best as usize] = 0.0;
+            let total: f64 = others.iter().sum();
+            let probability = |v: usize| if v == best as usize { peak } else { (1.0 - peak) * others[v] / total };
+            (0..vocabulary).map(|v| probability(v).ln() as f32).collect()
+        })
+    }
+}
+
 struct ToySession<'m> {
     toy: &'m Toy,
     width: usize,
@@ -208,7 +231,7 @@ pub(crate) fn exhaustive(toy: &Toy, source: &[TokenId], limits: &Limits, penalty
 }
 
 /// A beam written the slow and obvious way: it copies prefixes, looks at every token, and never stops before the
-/// length limit unless `enough` have ended.
+/// length limit unless `enough` have ended, one of them no less probable than anything that lives.
 pub(crate) fn naive_beam(
     toy: &Toy,
     source: &[TokenId],
@@ -229,7 +252,8 @@ pub(crate) fn naive_beam(
         } else {
             break;
         }
-        if ended.len() >= enough {
+        let most = |paths: &[Path]| paths.iter().map(|(_, p)| *p).fold(f64::NEG_INFINITY, f64::max);
+        if ended.len() >= enough && most(&live) <= most(&ended) {
             break;
         }
     }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::Result;
-use antiphon_data::{Corpus, Split};
+use antiphon_core::{Error, Result};
+use antiphon_data::corpus::{ParallelFiles, Targets};
+use antiphon_data::{Corpus, CorpusConfig, Split};
 use antiphon_lab::{Results, Run};
 use clap::ValueEnum;
 
@@ -17,7 +18,7 @@ use crate::device::start_threads;
 use crate::experiment::{Evaluator, SavedModel, named};
 use crate::output::print;
 
-/// Measure a run or a model on a split
+/// Measure a run or a model on a split, or on any file
 ///
 /// With the run's own settings, data, device, threads and references, its results are also written to its folder. A
 /// run is measured on as many threads as it was trained on, unless --threads says otherwise.
@@ -29,7 +30,12 @@ pub(super) struct Arguments {
     /// What it is measured on
     #[arg(long, value_enum, default_value = "test")]
     split: Measured,
-    /// Judge by this file instead of the corpus's targets, line by line; give several for several references
+    /// Measure it on this file instead, in the format of the model's corpus: of a `parallel` one these are the sources, and
+    /// --references has the targets
+    #[arg(long, value_name = "FILE", conflicts_with = "split")]
+    input: Option<PathBuf>,
+    /// Judge by this file instead of the corpus's targets, line by line, beside those of lines with an equal source; give several
+    /// for several references
     #[arg(long, value_name = "FILE")]
     references: Vec<PathBuf>,
     #[command(flatten)]
@@ -69,10 +75,19 @@ impl Arguments {
         let own = target.run.as_ref().map(Run::manifest).transpose()?;
         let asked = self.threads.threads.map(usize::from);
         start_threads(asked.or(own.as_ref().map(|manifest| manifest.threads)))?;
-        let saved = target.open(self.device.device)?;
-        let (split, data_dir) = (self.split.split(), self.data.path());
+        let mut saved = target.open(self.device.device)?;
+        let (split, mut data_dir, mut references) = (self.split.split(), self.data.path(), self.references.clone());
+        if let Some(input) = &self.input {
+            // As it is given, not below the data folder.
+            data_dir = PathBuf::new();
+            test_on(&mut saved.config.data, input, &mut references)?;
+        }
         let corpus = Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?);
-        let run = target.run.as_ref().filter(|_| target.sets.is_empty() && self.references.is_empty());
+        if let Some(warning) = corpus.header_warning() {
+            console.warn(&warning);
+        }
+        let own_judge = self.references.is_empty() && self.input.is_none();
+        let run = target.run.as_ref().filter(|_| target.sets.is_empty() && own_judge);
         let trained_on = saved.config.device;
         let run = match run {
             Some(run) if trained_on != self.device.device => {
@@ -92,10 +107,11 @@ impl Arguments {
         let _lock = run.map(Run::lock).transpose()?;
         let mut results = results_of(&saved, &target)?;
         let mut evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?;
-        if !self.references.is_empty() {
-            evaluator = evaluator.with_references(&self.references)?;
+        if !references.is_empty() {
+            evaluator = evaluator.with_references(&references)?;
         }
-        let (doing, all) = (format!("{split}: sentences answered"), evaluator.sources() as u64);
+        let name = self.input.as_ref().map_or_else(|| split.to_string(), |input| input.display().to_string());
+        let (doing, all) = (format!("{name}: sentences answered"), evaluator.sources() as u64);
         let mut progress = |done: usize| console.progress(&doing, done as u64, all);
         let never = AtomicBool::new(false);
         let Some(evaluation) = evaluator.evaluate(&saved.model, &never, &mut progress)? else {
@@ -103,7 +119,7 @@ impl Arguments {
         };
         console.clear();
         for warning in evaluation.warnings() {
-            console.warn(&format!("{split}: {warning}"));
+            console.warn(&format!("{name}: {warning}"));
         }
         match split {
             Split::Validation => results.validation = Some(evaluation.results),
@@ -118,13 +134,31 @@ impl Arguments {
             Split::Validation => Results { test: None, ..results },
             _ => Results { validation: None, ..results },
         };
-        print(&format!(
-            "{}\n{}",
-            shown.table(),
-            report::some_answers(&evaluation.answers, saved.config.evaluate.show)
-        ))?;
+        let table = if self.input.is_some() { shown.table_of(&["input"]) } else { shown.table() };
+        print(&format!("{table}\n{}", report::some_answers(&evaluation.answers, saved.config.evaluate.show)))?;
         Ok(Ending::Done)
     }
+}
+
+/// Puts a file in the place of the test split. The files that are named as references of a `parallel` corpus become its targets.
+fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>) -> Result<()> {
+    if !input.is_file() {
+        return Err(Error::new("no such file").in_file(input).at("--input"));
+    }
+    match data {
+        CorpusConfig::Pairs(pairs) => pairs.test = Some(input.into()),
+        CorpusConfig::Text(text) => text.test = Some(input.into()),
+        CorpusConfig::Parallel(parallel) => {
+            if references.is_empty() {
+                let message =
+                    "has the sources alone, as the model's corpus has; name the file of the targets too: --references";
+                return Err(Error::new(message).in_file(input));
+            }
+            let target = Targets::Many(std::mem::take(references));
+            parallel.test = Some(ParallelFiles { source: input.into(), target });
+        }
+    }
+    Ok(())
 }
 
 /// The results so far of the run, or none of a model alone.

@@ -1,16 +1,14 @@
 //! Lines of input, as they come in; what is wrong with one is said with its number.
 
-use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use antiphon_core::{Error, Result};
-
-/// The longest line, in bytes.
-pub(super) const LONGEST: usize = 1_000_000;
+use antiphon_data::lines::{looks_like_header, unpacked};
+use antiphon_data::{CorpusConfig, Fault, LineReader};
 
 /// How many lines are read ahead.
 const AHEAD: usize = 512;
@@ -37,10 +35,17 @@ impl Input {
         self.file().unwrap_or(Path::new("standard input"))
     }
 
-    pub(super) fn open(&self) -> Result<Incoming> {
+    /// Whether a person types the lines.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.file().is_none() && io::stdin().is_terminal()
+    }
+
+    /// Begins to read, by the rules for the lines of a model's corpus.
+    pub(super) fn open(&self, config: &CorpusConfig) -> Result<Incoming> {
+        let longest = config.max_line();
         Ok(match self.file() {
-            None => Incoming::new(io::stdin()),
-            Some(path) => Incoming::new(File::open(path).map_err(|e| Error::io(path, "read", &e))?),
+            None => Incoming::new(io::stdin(), longest),
+            Some(path) => Incoming::new(File::open(path).map_err(|e| Error::io(path, "read", &e))?, longest),
         })
     }
 }
@@ -54,95 +59,17 @@ pub(super) struct Line {
     pub(super) text: Result<String, Fault>,
 }
 
-/// What is wrong with a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
-    Empty,
-    NotUtf8 {
-        /// The first bad byte, counted from 1.
-        byte: usize,
-    },
-    TooLong,
-    TooManyTokens {
-        tokens: usize,
-        limit: usize,
-    },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Empty => f.write_str("is empty: there is nothing to answer"),
-            Fault::NotUtf8 { byte } => {
-                write!(f, "byte {byte} is not UTF-8: convert the input, for example with `iconv -t UTF-8`")
-            }
-            Fault::TooLong => write!(f, "is longer than {LONGEST} bytes: split it"),
-            Fault::TooManyTokens { tokens, limit } => {
-                write!(f, "has {tokens} tokens, more than the {limit} of the model's `data.max_source`: split it")
-            }
-        }
-    }
-}
-
-/// Reads lines of at most `longest` bytes without ever holding more.
-struct Lines<R> {
-    input: BufReader<R>,
-    number: u64,
-    longest: usize,
-}
-
-impl<R: Read> Iterator for Lines<R> {
-    type Item = io::Result<Line>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut bytes = Vec::new();
-        // Room for a line end of two bytes.
-        let room = self.longest as u64 + 2;
-        match self.input.by_ref().take(room).read_until(b'\n', &mut bytes) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) => return Some(Err(error)),
-        }
-        self.number += 1;
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-            if bytes.last() == Some(&b'\r') {
-                bytes.pop();
-            }
-        } else if bytes.len() as u64 == room
-            && let Err(error) = self.input.skip_until(b'\n')
-        {
-            return Some(Err(error));
-        }
-        if self.number == 1 && bytes.starts_with(b"\xEF\xBB\xBF") {
-            bytes.drain(..3);
-        }
-        let text = if bytes.len() > self.longest {
-            Err(Fault::TooLong)
-        } else {
-            match String::from_utf8(bytes) {
-                Err(error) => Err(Fault::NotUtf8 { byte: error.utf8_error().valid_up_to() + 1 }),
-                Ok(text) if text.trim().is_empty() => Err(Fault::Empty),
-                Ok(text) => Ok(text),
-            }
-        };
-        Some(Ok(Line { number: self.number, text }))
-    }
-}
-
 /// Lines read on a thread of their own.
 pub(super) struct Incoming(Receiver<io::Result<Line>>);
 
 impl Incoming {
-    pub(super) fn new(input: impl Read + Send + 'static) -> Self {
+    /// Reads lines of at most `longest` bytes.
+    pub(super) fn new(input: impl Read + Send + 'static, longest: usize) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
         std::thread::spawn(move || {
-            let lines = Lines { input: BufReader::new(input), number: 0, longest: LONGEST };
-            for line in lines {
-                let failed = line.is_err();
-                if sender.send(line).is_err() || failed {
-                    return;
-                }
+            if let Err(error) = send(input, longest, &sender) {
+                // If nobody listens any more, nobody minds.
+                let _ = sender.send(Err(error));
             }
         });
         Self(receiver)
@@ -167,33 +94,33 @@ impl Incoming {
     }
 }
 
+/// Sends the lines of `input` until it ends or nobody listens.
+fn send(input: impl Read + Send + 'static, longest: usize, to: &SyncSender<io::Result<Line>>) -> io::Result<()> {
+    let mut lines = LineReader::new(unpacked(input)?, longest);
+    while let Some(line) = lines.next()? {
+        let line = Line { number: line.number, text: line.text.map(str::to_owned) };
+        if to.send(Ok(line)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What to say if the first of some lines seems to name columns: it is read like any other.
+pub(super) fn header_warning(lines: &[Line]) -> Option<&'static str> {
+    let [Line { number: 1, text: Ok(first) }, _, ..] = lines else { return None };
+    looks_like_header(first).then_some("line 1 looks like a header, and is read like any other line")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(bytes: &[u8]) -> Vec<Result<String, Fault>> {
-        let lines = Lines { input: BufReader::with_capacity(3, bytes), number: 0, longest: 8 };
-        lines.map(|line| line.unwrap().text).collect()
-    }
-
-    #[test]
-    fn lines_end_in_any_way_and_faults_do_not_shift_them() {
-        let text = |t: &str| Ok(t.to_owned());
-        assert_eq!(read(b"\xEF\xBB\xBFab\r\n\ncd"), [text("ab"), Err(Fault::Empty), text("cd")]);
-        assert_eq!(read(b"a\xFFb\n12345678\r\nx"), [Err(Fault::NotUtf8 { byte: 2 }), text("12345678"), text("x")]);
-        for long in ["123456789", "1234567890", "12345678901234567890"] {
-            let input = format!("{long}\nx\n");
-            assert_eq!(read(input.as_bytes()), [Err(Fault::TooLong), text("x")], "{long}");
-            assert_eq!(read(long.as_bytes()), [Err(Fault::TooLong)], "{long}");
-        }
-        assert_eq!(read(b""), []);
-    }
 
     #[test]
     fn batches_hold_all_lines_in_order() {
         let text: String = (0..1000).map(|i| format!("{i}\n")).collect();
         for hurry in [false, true] {
-            let incoming = Incoming::new(io::Cursor::new(text.clone().into_bytes()));
+            let incoming = Incoming::new(io::Cursor::new(text.clone().into_bytes()), 100);
             let mut numbers = Vec::new();
             loop {
                 let batch = incoming.batch(64, hurry).unwrap();
@@ -204,6 +131,25 @@ mod tests {
                 numbers.extend(batch.into_iter().map(|line| line.number));
             }
             assert!(numbers.into_iter().eq(1..=1000));
+        }
+    }
+
+    #[test]
+    fn a_header_is_told_where_lines_follow() {
+        let lines = |texts: &[&str]| {
+            let line = |(number, text): (u64, &&str)| Line { number, text: Ok(text.to_string()) };
+            (1..).zip(texts).map(line).collect::<Vec<_>>()
+        };
+        for (texts, header) in [
+            (&["source\ttarget", "a\tb"][..], true),
+            (&["Word\tPhonemes", "a\tb"], true),
+            (&["#source", "a"], true),
+            (&["source"], false),
+            (&["word", "a"], false),
+            (&["word\tW ER D", "a\tb"], false),
+            (&["a\tb", "source\ttarget"], false),
+        ] {
+            assert_eq!(header_warning(&lines(texts)).is_some(), header, "{texts:?}");
         }
     }
 }

@@ -120,7 +120,7 @@ fn assignment(text: &str) -> Result<String, String> {
 /// How many threads compute.
 #[derive(Debug, Args)]
 struct Threads {
-    /// How many threads compute [default: as many as there are cores]
+    /// How many threads compute [default: as many as there are physical cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
 }

@@ -1,20 +1,21 @@
 //! `antiphon predict`: answer lines, in their order, as they come.
 
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use antiphon_core::{Error, Result, TokenId};
+use antiphon_data::Fault;
 use antiphon_decode::rename_sources;
 use serde::Serialize;
 
-use super::lines::{Fault, Input, Line};
+use super::lines::{Input, Line, header_warning};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Answer, Searcher};
-use crate::output::tell;
+use crate::experiment::{Answer, SavedModel, Searcher, unknown};
+use crate::output::{printable, tell};
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
 /// its lines well by length.
@@ -23,8 +24,10 @@ const FILE: usize = 16;
 
 /// Answer lines of a file or of the standard input
 ///
-/// One answer a line, in the order of the input; a stream is answered as it comes. With --json (or --n-best above 1)
-/// each line is {"source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first.
+/// One answer a line, in the order of the input; a stream is answered as it comes, and at a terminal a prompt asks for it.
+/// With --n-best each answer is a line, and begins with the number of its source's line and a tab. With --json each source
+/// gives a line {"source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first; `unknown` beside
+/// a source or an answer lists the tokens, counted from 0, that are the unknown symbol.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
@@ -35,9 +38,15 @@ pub(super) struct Arguments {
     /// Write this file instead of the standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How many answers are given to each line, as JSON if more than one
+    /// How many answers are given to each line, if the search finds as many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     n_best: Option<u32>,
+    /// Write each answer's probability and its natural logarithm before it, with a tab behind each
+    #[arg(long, conflicts_with = "json")]
+    scores: bool,
+    /// Write the source as the model sees it behind an answer, after a tab, where it has a token that the model does not know
+    #[arg(long, conflicts_with = "json")]
+    mark_unknown: bool,
     /// Write JSON lines
     #[arg(long)]
     json: bool,
@@ -58,6 +67,8 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Answered<'a> {
     source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<usize>,
     answers: &'a [Answer],
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<String>,
@@ -74,52 +85,58 @@ impl Arguments {
         let rows = saved.config.evaluate.rows;
         let model = saved.model.for_search();
         let searcher = Searcher::new(&model, &saved.tokenizers, &search, rows)?;
-        let longest = saved.config.data.limits().max_source;
-        let json = self.json || self.n_best.is_some_and(|n| n > 1);
-
-        let incoming = self.input.open()?;
+        let incoming = self.input.open(&saved.config.data)?;
         let mut out = self.open_output()?;
         let (hurry, batches) = if self.input.file().is_none() { (true, STREAM) } else { (false, FILE) };
         let most = rows * batches * rayon::current_num_threads();
-        let (mut skipped, mut first_skipped) = (0_u64, 0);
+        let mut session = Session {
+            saved: &saved,
+            searcher: &searcher,
+            form: self.form(),
+            talks: self.input.is_terminal(),
+            skips: self.skip_bad,
+            tally: Tally::default(),
+        };
         loop {
-            let lines = incoming.batch(most, hurry).map_err(|e| Error::io(self.input.name(), "read", &e))?;
+            session.prompt();
+            let mut lines = incoming.batch(most, hurry).map_err(|e| Error::io(self.input.name(), "read", &e))?;
             if lines.is_empty() {
                 break;
             }
-            let mut answering = Answering { searcher: &searcher, longest, lines: Vec::new() };
-            let mut broken = None;
-            for line in lines {
-                let line = answering.prepare(line)?;
-                if let Err(fault) = &line.ids {
-                    if !self.skip_bad {
-                        let fault = fault.to_string();
-                        let remedy = "; --skip-bad passes over such lines";
-                        let error = Error::new(fault + remedy).at(format_args!("line {}", line.number));
-                        broken = Some(error.in_file(self.input.name()));
-                        break;
-                    }
-                    skipped += 1;
-                    first_skipped = if skipped == 1 { line.number } else { first_skipped };
-                }
-                answering.lines.push(line);
+            if let Some(warning) = header_warning(&lines) {
+                tell(&format!("warning: {}: {warning}", self.input.name().display()));
             }
-            match answering.write(&mut out, json) {
+            if session.talks {
+                // Somebody has just pressed the key.
+                lines.retain(|line| line.text.as_ref().map_or(true, |text| !text.trim().is_empty()));
+            }
+            let prepared: Vec<Prepared> = lines.into_iter().map(|line| session.prepare(line)).collect::<Result<_>>()?;
+            let good = match session.first_bad(&prepared) {
+                Some(bad) => &prepared[..bad],
+                None => &prepared,
+            };
+            match session.write(good, &mut out) {
                 Ok(()) => {}
                 // Nobody reads any more.
                 Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
                 Err(Failure::Output(error)) => return Err(Error::io(self.output_name(), "write", &error)),
                 Err(Failure::Model(error)) => return Err(error.in_file(self.input.name())),
             }
-            if let Some(error) = broken {
-                return Err(error);
+            if let Some(Prepared { number, ids: Err(fault), .. }) = prepared.get(good.len()) {
+                let message = format!("{fault}; --skip-bad passes over such lines");
+                return Err(Error::new(message).at(format_args!("line {number}")).in_file(self.input.name()));
             }
         }
-        if skipped > 0 {
-            let lines = if skipped == 1 { "line was" } else { "lines were" };
-            tell(&format!("warning: {skipped} {lines} not answered, the first is line {first_skipped}"));
-        }
+        session.finish();
         Ok(Ending::Done)
+    }
+
+    fn form(&self) -> Form {
+        if self.json {
+            return Form::Json;
+        }
+        let to_person = self.output.is_none() && io::stdout().is_terminal();
+        Form::Text { numbers: self.n_best.is_some(), scores: self.scores, seen: self.mark_unknown, to_person }
     }
 
     fn output_name(&self) -> &Path {
@@ -140,6 +157,22 @@ impl Arguments {
     }
 }
 
+/// How answers are written.
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    Text {
+        /// The number of the source's line first, and a line for every answer.
+        numbers: bool,
+        /// Probabilities before the answer.
+        scores: bool,
+        /// Behind it, the source as the model sees it.
+        seen: bool,
+        /// Whether a terminal shows it.
+        to_person: bool,
+    },
+}
+
 /// A line that is to be answered.
 struct Prepared {
     number: u64,
@@ -147,11 +180,25 @@ struct Prepared {
     ids: Result<Vec<TokenId>, Fault>,
 }
 
-/// Lines that are answered together.
-struct Answering<'a> {
+/// What there is to say at the end.
+#[derive(Default)]
+struct Tally {
+    tokens: u64,
+    unknown: u64,
+    skipped: u64,
+    first_skipped: u64,
+}
+
+/// Lines that are answered one batch after the other.
+struct Session<'a> {
+    saved: &'a SavedModel,
     searcher: &'a Searcher<'a>,
-    longest: usize,
-    lines: Vec<Prepared>,
+    form: Form,
+    /// Whether somebody types the lines, and is answered one by one.
+    talks: bool,
+    /// Whether bad lines are passed over.
+    skips: bool,
+    tally: Tally,
 }
 
 enum Failure {
@@ -159,41 +206,122 @@ enum Failure {
     Output(io::Error),
 }
 
-impl Answering<'_> {
-    fn prepare(&self, line: Line) -> Result<Prepared> {
+impl Session<'_> {
+    /// Asks for a line, if there is somebody to ask.
+    fn prompt(&self) {
+        if self.talks {
+            let mut err = io::stderr().lock();
+            let _ = write!(err, "> ").and_then(|()| err.flush());
+        }
+    }
+
+    /// Holds a line against the rules by which the model's own corpus was read.
+    fn prepare(&mut self, line: Line) -> Result<Prepared> {
         let Line { number, text } = line;
-        let (text, ids) = match text {
+        let checked = text.and_then(|text| match self.saved.config.data.check_source(&text) {
+            Ok(()) => Ok(text),
+            Err(fault) => Err(fault),
+        });
+        let (text, ids) = match checked {
             Err(fault) => (None, Err(fault)),
             Ok(text) => {
                 let ids = self.searcher.encode(&text).map_err(|e| e.at(format_args!("line {number}")))?;
-                let tokens = ids.len() - 1;
-                let fault = Fault::TooManyTokens { tokens, limit: self.longest };
-                (Some(text), if tokens > self.longest { Err(fault) } else { Ok(ids) })
+                let longest = self.saved.config.data.limits().max_source;
+                let within = Fault::check_tokens("source", ids.len() - 1, longest);
+                (Some(text), within.map(|()| ids))
             }
         };
+        match &ids {
+            Ok(ids) => {
+                let (tokens, unknown) = (ids.len() as u64 - 1, unknown::positions(ids).len() as u64);
+                self.tally.tokens += tokens;
+                self.tally.unknown += unknown;
+                if self.talks {
+                    self.tell_unknown(unknown, tokens);
+                }
+            }
+            Err(fault) if self.talks => tell(&format!("line {number}: {fault}")),
+            Err(_) => {
+                self.tally.skipped += 1;
+                if self.tally.skipped == 1 {
+                    self.tally.first_skipped = number;
+                }
+            }
+        }
         Ok(Prepared { number, text, ids })
     }
 
-    fn write(&self, out: &mut dyn Write, json: bool) -> Result<(), Failure> {
-        let good = || self.lines.iter().filter_map(|line| Some((line.number, line.ids.as_ref().ok()?)));
+    /// The first line that ends it all.
+    fn first_bad(&self, lines: &[Prepared]) -> Option<usize> {
+        if self.skips || self.talks { None } else { lines.iter().position(|line| line.ids.is_err()) }
+    }
+
+    fn write(&self, lines: &[Prepared], out: &mut dyn Write) -> Result<(), Failure> {
+        let good = || lines.iter().filter_map(|line| Some((line.number, line.ids.as_ref().ok()?)));
         let sources: Vec<Vec<TokenId>> = good().map(|(_, ids)| ids.clone()).collect();
         let line = |i: usize| good().nth(i).map_or_else(String::new, |(number, _)| format!("line {number}"));
         let never = AtomicBool::new(false);
         let answers = self.searcher.answer(&sources, &never, &mut |_| {});
         let answers = answers.map_err(|error| Failure::Model(rename_sources(error, line)))?;
         let mut answers = answers.unwrap_or_default().into_iter();
-        for line in &self.lines {
-            let found = if line.ids.is_ok() { answers.next().unwrap_or_default() } else { Vec::new() };
-            let text = if json {
-                let skipped = line.ids.as_ref().err().map(Fault::to_string);
-                let answered = Answered { source: line.text.as_deref(), answers: &found, skipped };
-                serde_json::to_string(&answered).map_err(|e| Failure::Output(e.into()))?
-            } else {
-                // A line for a line, whatever the model says.
-                found.first().map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "))
-            };
-            writeln!(out, "{text}").map_err(Failure::Output)?;
+        for line in lines {
+            let found =
+                line.ids.as_ref().ok().and_then(|_| answers.next()).map_or_else(Vec::new, |found| found.answers);
+            self.write_line(line, &found, out).map_err(Failure::Output)?;
         }
         out.flush().map_err(Failure::Output)
+    }
+
+    fn write_line(&self, line: &Prepared, found: &[Answer], out: &mut dyn Write) -> io::Result<()> {
+        let Form::Text { numbers, scores, seen, to_person } = self.form else {
+            let skipped = line.ids.as_ref().err().map(Fault::to_string);
+            let unknown = line.ids.as_ref().map_or_else(|_| Vec::new(), |ids| unknown::positions(ids));
+            let answered = Answered { source: line.text.as_deref(), unknown, answers: found, skipped };
+            return writeln!(out, "{}", serde_json::to_string(&answered)?);
+        };
+        // A line for a line, also where there is no answer; of the n best a line each.
+        let count = if numbers { found.len() } else { 1 };
+        for rank in 0..count {
+            let answer = found.get(rank);
+            let mut text = if numbers { format!("{}\t", line.number) } else { String::new() };
+            if let Some(Answer { log_prob, .. }) = answer.filter(|_| scores) {
+                text += &format!("{}\t{log_prob}\t", log_prob.exp());
+            }
+            // Whatever the model says, it stays one line.
+            text += &answer.map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
+            if let Ok(ids) = &line.ids
+                && seen
+                && !unknown::positions(ids).is_empty()
+            {
+                text += &format!("\t{}", self.searcher.seen(ids));
+            }
+            if self.talks && answer.is_none() {
+                continue;
+            }
+            let text = if to_person { printable(&text) } else { text.as_str().into() };
+            writeln!(out, "{text}")?;
+        }
+        Ok(())
+    }
+
+    /// What there is to say of all lines.
+    fn finish(&self) {
+        let Tally { tokens, unknown, skipped, first_skipped } = self.tally;
+        if self.talks {
+            // Behind the last prompt.
+            tell("");
+            return;
+        }
+        if skipped > 0 {
+            let lines = if skipped == 1 { "line was" } else { "lines were" };
+            tell(&format!("warning: {skipped} {lines} not answered, the first is line {first_skipped}"));
+        }
+        self.tell_unknown(unknown, tokens);
+    }
+
+    fn tell_unknown(&self, unknown: u64, tokens: u64) {
+        if let Some(warning) = unknown::warning("source", unknown, tokens) {
+            tell(&format!("warning: {warning}"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use antiphon_core::{Error, Judged, Result};
 use antiphon_lab::{Results, Run, write_atomically};
 
 use crate::experiment::{Answered, spread};
-use crate::output::{program, shell};
+use crate::output::{printable, program, shell};
 
 /// The figures, some answers, and what to do next.
 pub(super) fn finished(run: &Run, results: &Results, show: usize) -> Result<String> {
@@ -34,7 +34,7 @@ pub(super) fn some_answers(answers: &[Answered], show: usize) -> String {
     let line = |answered: &Answered| {
         let right = answered.references.join(" | ");
         let (mark, right) = if answered.is_correct() { ("+", String::new()) } else { ("-", format!("  [{right}]")) };
-        format!("{mark} {} -> {}{right}\n", answered.source, answered.best())
+        printable(&format!("{mark} {} -> {}{right}", answered.source, answered.best())).into_owned() + "\n"
     };
     let lines: Vec<String> = spread(answers, show).map(line).collect();
     if lines.is_empty() {

@@ -128,6 +128,7 @@ impl Place {
         start_threads(loaded.config.threads)?;
         let adapter = start_device(loaded.config.device)?;
         let experiment = Experiment::open(loaded, &self.data.path())?;
+        experiment.corpora.warnings().for_each(|warning| console.warn(&warning));
         let Found { run, is_new } = self.find(&experiment, &mut console)?;
         if !is_new {
             if let Some(warning) = run.manifest()?.other_revision() {

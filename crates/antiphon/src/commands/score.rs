@@ -4,13 +4,16 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
 use antiphon_core::{Error, Result, TokenId};
+use antiphon_data::corpus::split_pair;
+use antiphon_data::{CorpusConfig, Fault};
 use serde::Serialize;
 
-use super::lines::{Input, Line};
+use super::lines::{Input, Line, header_warning};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Threads};
 use crate::device::start_threads;
-use crate::experiment::Searcher;
+use crate::experiment::{Searcher, unknown};
+use crate::output::tell;
 
 /// How many batches a thread are scored together.
 const TOGETHER: usize = 16;
@@ -18,7 +21,9 @@ const TOGETHER: usize = 16;
 /// Score pairs of a file or of the standard input: how probable the model finds each target
 ///
 /// A line of `source<TAB>target` gives a line: the natural logarithm of the target's probability, its end included. With
-/// --json each is {"source": …, "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token.
+/// --json each is {"source": …, "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
+/// symbol last; `unknown_source` and `unknown` list the tokens of source and target, counted from 0, that are the unknown
+/// symbol.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
@@ -41,7 +46,11 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Scored<'a> {
     source: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_source: Vec<usize>,
     target: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<usize>,
     log_prob: f64,
     tokens: Vec<String>,
     log_probs: &'a [f32],
@@ -53,7 +62,8 @@ impl Arguments {
         let saved = Target::find(&self.what, &[], &self.runs.runs())?.open(self.device.device)?;
         let (model, rows) = (saved.model.for_search(), saved.config.evaluate.rows);
         let searcher = Searcher::new(&model, &saved.tokenizers, &saved.config.search, rows)?;
-        let (incoming, name, is_stream) = (self.input.open()?, self.input.name(), self.input.file().is_none());
+        let (incoming, name, is_stream) =
+            (self.input.open(&saved.config.data)?, self.input.name(), self.input.file().is_none());
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = io::stdout();
         loop {
@@ -61,23 +71,33 @@ impl Arguments {
             if lines.is_empty() {
                 return Ok(Ending::Done);
             }
-            let texts = lines.into_iter().map(pair).collect::<Result<Vec<_>>>().map_err(|e| e.in_file(name))?;
-            let encode = |(number, source, target): &(u64, String, String)| {
-                let ids = || Ok((searcher.encode(source)?, searcher.encode_target(target)?));
-                ids().map_err(|e: Error| e.at(format_args!("line {number}")).in_file(name))
+            if let Some(warning) = header_warning(&lines) {
+                tell(&format!("warning: {}: {warning}", name.display()));
+            }
+            let read = |line: Line| {
+                let number = line.number;
+                let read = || {
+                    let (source, target) = pair(line, &saved.config.data)?;
+                    let ids = (searcher.encode(&source)?, searcher.encode_target(&target)?);
+                    check_lengths(&ids, &saved.config.data)?;
+                    Ok(((source, target), ids))
+                };
+                read().map_err(|e: Error| e.at(format_args!("line {number}")).in_file(name))
             };
-            let pairs = texts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+            let read = lines.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+            let (texts, pairs): (Vec<_>, Vec<_>) = read.into_iter().unzip();
             let scores = searcher.score(&pairs).map_err(|e| e.in_file(name))?;
             let mut text = String::new();
-            for (((_, source, target), (_, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
+            for (((source, target), (from, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
                 let log_prob: f64 = log_probs.iter().map(|&x| f64::from(x)).sum();
                 let token = |&id: &TokenId| saved.tokenizers.target().token(id).unwrap_or_default();
                 text += &match self.json {
                     false => log_prob.to_string(),
                     true => {
                         let tokens = ids.iter().map(token).collect();
-                        serde_json::to_string(&Scored { source, target, log_prob, tokens, log_probs })
-                            .map_err(|e| Error::new(e.to_string()))?
+                        let (unknown_source, unknown) = (unknown::positions(from), unknown::positions(ids));
+                        let scored = Scored { source, unknown_source, target, unknown, log_prob, tokens, log_probs };
+                        serde_json::to_string(&scored).map_err(|e| Error::new(e.to_string()))?
                     }
                 };
                 text.push('\n');
@@ -91,12 +111,23 @@ impl Arguments {
     }
 }
 
-/// A line's number, source and target.
-fn pair(Line { number, text }: Line) -> Result<(u64, String, String)> {
-    let fault = |message: String| Error::new(message).at(format_args!("line {number}"));
-    let text = text.map_err(|error| fault(error.to_string()))?;
-    match text.split_once('\t') {
-        Some((source, target)) if !source.trim().is_empty() => Ok((number, source.into(), target.into())),
-        _ => Err(fault("write `source<TAB>target`".into())),
-    }
+/// Source and target of a line, by the rules for the lines of a model's corpus.
+fn pair(line: Line, config: &CorpusConfig) -> Result<(String, String)> {
+    let read = || {
+        let text = line.text?;
+        let (source, target) = split_pair(&text)?;
+        config.check_source(source)?;
+        Ok((source.into(), target.into()))
+    };
+    read().map_err(|fault: Fault| Error::new(fault.to_string()))
+}
+
+/// Refuses a pair, as ids with their end symbols, that is beyond the limits of a model's corpus.
+fn check_lengths((source, target): &(Vec<TokenId>, Vec<TokenId>), config: &CorpusConfig) -> Result<()> {
+    let limits = config.limits();
+    let check = || {
+        Fault::check_tokens("source", source.len() - 1, limits.max_source)?;
+        Fault::check_tokens("target", target.len() - 1, limits.max_target)
+    };
+    check().map_err(|fault| Error::new(fault.to_string()))
 }

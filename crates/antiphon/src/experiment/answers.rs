@@ -5,12 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use antiphon_core::{Result, SourceBatch, Special, StepModel, TokenBatch, TokenId};
 use antiphon_decode::{
-    Hypothesis, SearchConfig, Strategy, order_by_length, rename_sources, restore, score, search_all,
+    Finished, Hypothesis, SearchConfig, Strategy, order_by_length, rename_sources, restore, score, search_all,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Tokenizers;
+use super::{Tokenizers, unknown};
 
 /// One answer to a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,9 +23,21 @@ pub struct Answer {
     pub log_prob: f64,
     /// Whether it came to its end; if not, the length limit cut it off.
     pub finished: bool,
+    /// Which of its tokens, counted from 0, are the unknown symbol: a text that merely looks like it is not among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<usize>,
     /// The attention weights of each token over the source, if `search.return_attention` asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<Vec<f32>>,
+}
+
+/// What was found for one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answers {
+    /// The answers, best first.
+    pub answers: Vec<Answer>,
+    /// Whether the search ran out of patience while something better might still have come: [`Finished::outscored`].
+    pub outscored: bool,
 }
 
 /// A model with its tokenizers and a search strategy.
@@ -75,7 +87,7 @@ impl<'a> Searcher<'a> {
         sources: &[Vec<TokenId>],
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
-    ) -> Result<Option<Vec<Vec<Answer>>>> {
+    ) -> Result<Option<Vec<Answers>>> {
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
         let order = order_by_length(&sources.iter().map(Vec::len).collect::<Vec<_>>());
         let progress = Mutex::new((0, progress));
@@ -96,7 +108,7 @@ impl<'a> Searcher<'a> {
         let mut answers = Vec::with_capacity(sources.len());
         for batch in found {
             let Some(batch) = batch? else { return Ok(None) };
-            answers.extend(batch.into_iter().map(|hypotheses| self.texts(hypotheses)));
+            answers.extend(batch.into_iter().map(|found| self.texts(found)));
         }
         Ok(Some(restore(&order, answers)))
     }
@@ -127,14 +139,20 @@ impl<'a> Searcher<'a> {
         Ok(restore(&order, scores.concat()))
     }
 
-    fn texts(&self, hypotheses: Vec<Hypothesis>) -> Vec<Answer> {
+    /// A source as the model sees it: what its tokenizer does not know is the unknown symbol.
+    pub fn seen(&self, source: &[TokenId]) -> String {
+        self.tokenizers.source().map_or_else(String::new, |tokenizer| tokenizer.decode(source))
+    }
+
+    fn texts(&self, found: Finished) -> Answers {
         let text = |h: Hypothesis| Answer {
             text: self.tokenizers.target().decode(&h.tokens),
             score: h.score,
             log_prob: h.log_prob,
             finished: h.finished,
+            unknown: unknown::positions(&h.tokens),
             attention: h.attention,
         };
-        hypotheses.into_iter().map(text).collect()
+        Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored }
     }
 }

@@ -49,6 +49,12 @@ impl Corpora {
         }
     }
 
+    /// What to say of files that seem to begin with a header.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        let all = [Some(&self.train), self.validation.as_ref(), self.test.as_ref()];
+        all.into_iter().flatten().filter_map(|corpus| corpus.header_warning())
+    }
+
     /// Every file, as the config names it, with its SHA-256.
     pub(super) fn digests(&self, data_dir: &Path) -> BTreeMap<String, String> {
         let splits = [Split::Train, Split::Validation, Split::Test].into_iter().filter_map(|split| self.get(split));

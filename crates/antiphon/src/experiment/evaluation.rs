@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Error, Judged, Result, Score};
-use antiphon_data::{Corpus, Dataset, Example, Prefetch, plan_in_order};
+use antiphon_core::{Judged, Result, Score};
+use antiphon_data::{Corpus, Dataset, Example, Prefetch, References, plan_in_order};
 use antiphon_decode::rename_sources;
 use antiphon_eval::Likelihood;
 use antiphon_kernels::token_scores;
@@ -16,9 +16,9 @@ use antiphon_model::EncoderDecoder;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Answer, Searcher};
+use super::answers::{Answer, Answers, Searcher};
 use super::data::{AHEAD, dataset};
-use super::{ExperimentConfig, Tokenizers};
+use super::{ExperimentConfig, Tokenizers, unknown};
 
 /// A figure of the likelihood.
 type Figure = fn(&Likelihood) -> f64;
@@ -66,10 +66,16 @@ pub struct Answered {
     pub line: usize,
     /// The source.
     pub source: String,
+    /// Which of the source's tokens, counted from 0, the tokenizer does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<usize>,
     /// What counts as right.
     pub references: Vec<String>,
     /// Best first.
     pub answers: Vec<Answer>,
+    /// Whether the search ran out of patience while something better might still have come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outscored: bool,
 }
 
 impl Answered {
@@ -101,7 +107,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// What to say of answers that never came to their end, and of references that no answer can be like.
+    /// What to say of answers that never came to their end, of references that no answer can be like, and of text that the
+    /// tokenizers do not know.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let cut = self.answers.iter().filter(|a| a.answers.first().is_some_and(|best| !best.finished)).count();
         let all = self.answers.len();
@@ -112,7 +119,10 @@ impl Evaluation {
                  `normalization` has it: answers are, and metrics compare the two as they stand"
             )
         });
-        cut.into_iter().chain(unlike)
+        let Counts { source_tokens, unknown_source, target_tokens, unknown_target, .. } = self.results.counts;
+        let of_source = unknown::warning("source", unknown_source.unwrap_or(0), source_tokens.unwrap_or(0));
+        let of_target = unknown::warning("target", unknown_target.unwrap_or(0), target_tokens);
+        cut.into_iter().chain(unlike).chain(of_source).chain(of_target)
     }
 }
 
@@ -123,12 +133,25 @@ impl<'a> Evaluator<'a> {
     /// If the corpus cannot be read or cut.
     pub fn new(config: &'a ExperimentConfig, tokenizers: &'a Tokenizers, corpus: &Arc<Corpus>) -> Result<Self> {
         let dataset = dataset(corpus, tokenizers, &config.data)?;
+        let mut evaluator = Self { config, tokenizers, dataset, examples: Vec::new() };
+        evaluator.examples = evaluator.grouped(None)?;
+        Ok(evaluator)
+    }
+
+    /// Each distinct source with what counts as right: the corpus's targets, or other references.
+    fn grouped(&self, references: Option<References>) -> Result<Vec<Example>> {
+        let tokenizers = &self.config.tokenizer;
+        let steps = tokenizers.source.as_ref().or(tokenizers.shared.as_ref()).map_or(&[][..], |t| t.normalization());
+        let mut groups = self.dataset.corpus().grouped(|source| normalize(steps, source).into_owned())?;
+        if let Some(references) = references {
+            groups = groups.judged_by(references);
+        }
         let mut examples = Vec::new();
         // Only where something was too long can something have to be left out.
-        let longest = (!dataset.skipped().is_empty()).then(|| config.data.limits().max_source);
-        for example in corpus.grouped()?.iter() {
+        let longest = (!self.dataset.skipped().is_empty()).then(|| self.config.data.limits().max_source);
+        for example in groups.iter() {
             let example = example?;
-            let fits = match (longest, &example.source, tokenizers.source()) {
+            let fits = match (longest, &example.source, self.tokenizers.source()) {
                 (Some(longest), Some(source), Some(tokenizer)) => tokenizer.encode(source)?.len() <= longest,
                 _ => true,
             };
@@ -136,7 +159,7 @@ impl<'a> Evaluator<'a> {
                 examples.push(example);
             }
         }
-        Ok(Self { config, tokenizers, dataset, examples })
+        Ok(examples)
     }
 
     /// Keeps `count` sources, drawn by the seed; the likelihood is still that of all examples.
@@ -152,28 +175,14 @@ impl<'a> Evaluator<'a> {
         self
     }
 
-    /// Judges by other references: line `n` of each file counts as right for line `n` of the split. The likelihood stays that
-    /// of the corpus.
+    /// Judges by other references: line `n` of each file counts as right for the source in line `n` of the split, beside
+    /// those of the lines with an equal source. The likelihood stays that of the corpus.
     ///
     /// # Errors
-    /// If a file cannot be read, or has not as many lines as the split.
+    /// If a file cannot be read, has a bad line, or has not as many lines as the split.
     pub fn with_references(mut self, files: &[PathBuf]) -> Result<Self> {
-        let corpus = self.dataset.corpus();
-        let texts = files.iter().map(|file| {
-            let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "read", &e))?;
-            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-            if lines.len() == corpus.lines() {
-                return Ok(lines);
-            }
-            let (found, wanted, of) = (lines.len(), corpus.lines(), corpus.path().display());
-            let message =
-                format!("{found} lines, but `{of}` has {wanted}: give a reference for every line, in its order");
-            Err(Error::new(message).in_file(file))
-        });
-        let texts = texts.collect::<Result<Vec<_>>>()?;
-        for example in &mut self.examples {
-            example.targets = texts.iter().map(|lines| lines[example.line - 1].clone()).collect();
-        }
+        let references = References::open(files, &self.config.data, self.dataset.corpus())?;
+        self.examples = self.grouped(Some(references))?;
         Ok(self)
     }
 
@@ -240,11 +249,14 @@ impl<'a> Evaluator<'a> {
         let answers = searcher.answer(&sources, stop, progress);
         let answers = answers.map_err(|error| lines(error).in_file(self.dataset.corpus().path()))?;
         let Some(answers) = answers else { return Ok(None) };
-        let answered = self.examples.iter().zip(answers).map(|(example, answers)| Answered {
+        let answered = self.examples.iter().zip(sources.iter().zip(answers));
+        let answered = answered.map(|(example, (ids, Answers { answers, outscored }))| Answered {
             line: example.line,
             source: source(example),
+            unknown: unknown::positions(ids),
             references: example.targets.clone(),
             answers,
+            outscored,
         });
         Ok(Some(answered.collect()))
     }
@@ -272,10 +284,11 @@ impl<'a> Evaluator<'a> {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Evaluation>> {
         let Some(likelihood) = self.likelihood(model, stop)? else { return Ok(None) };
-        let (mut answers, mut metrics, mut unlike) = (Vec::new(), BTreeMap::new(), None);
+        let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
         if !self.config.evaluate.metrics.is_empty() {
             let Some(found) = self.answers(model, stop, progress)? else { return Ok(None) };
             metrics = self.metrics(&found)?;
+            outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
         }
         let losses = Losses {
@@ -284,8 +297,14 @@ impl<'a> Evaluator<'a> {
             perplexity: likelihood.perplexity(),
             token_accuracy: likelihood.token_accuracy(),
         };
+        let strangers = self.dataset.unknown();
+        let has_source = self.tokenizers.source().is_some();
         let counts = Counts {
             examples: self.examples.len() as u64,
+            source_tokens: has_source.then(|| self.dataset.source_tokens()),
+            unknown_source: has_source.then_some(strangers.source),
+            unknown_target: Some(strangers.target),
+            outscored,
             target_tokens: likelihood.tokens,
             target_characters: Some(likelihood.characters),
             skipped: (self.dataset.corpus().skipped().total() + self.dataset.skipped().total()) as u64,

@@ -1,7 +1,7 @@
 //! What the page of a run shows beside its figures: examples with their attention, and errors.
 
 use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
-use antiphon_decode::{Hypothesis, SearchConfig, search_all};
+use antiphon_decode::{Finished, Hypothesis, SearchConfig, search_all};
 use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
 use antiphon_eval::{Edit, MetricConfig, Unit, align};
 use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair};
@@ -45,11 +45,11 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let found = search_all(strategy.as_ref(), &model, &sources, config.evaluate.rows, &mut |_| {})?;
     let target = tokenizers.target().as_ref();
     let source = tokenizers.source().map_or(target, AsRef::as_ref);
-    let example = |((answered, ids), hypotheses): ((&&Answered, Vec<TokenId>), Vec<Hypothesis>)| Example {
+    let example = |((answered, ids), found): ((&&Answered, Vec<TokenId>), Finished)| Example {
         source: answered.source.clone(),
         source_tokens: written(source, &ids),
         references: answered.references.clone(),
-        candidates: hypotheses.into_iter().map(|h| candidate(h, &answered.references, target)).collect(),
+        candidates: found.hypotheses.into_iter().map(|h| candidate(h, &answered.references, target)).collect(),
     };
     Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
 }
@@ -202,8 +202,8 @@ mod tests {
         let strategy = telling(&search).unwrap().build().unwrap();
         let found = search_all(strategy.as_ref(), &model.for_search(), &sources, 2, &mut |_| {}).unwrap();
         let mut compared = 0;
-        for (source, hypotheses) in sources.iter().zip(&found) {
-            for hypothesis in hypotheses {
+        for (source, found) in sources.iter().zip(&found) {
+            for hypothesis in &found.hypotheses {
                 let mut tokens = hypothesis.tokens.clone();
                 tokens.extend(hypothesis.finished.then_some(Special::End.id()));
                 let (log_prob, attention) = led(&model, source, &tokens);
@@ -230,7 +230,7 @@ mod tests {
             let best = |search: &SearchConfig| {
                 let strategy = search.build().unwrap();
                 let found = search_all(strategy.as_ref(), &model.for_search(), &sources, 8, &mut |_| {}).unwrap();
-                found.into_iter().map(|mut h| h.swap_remove(0).tokens).collect::<Vec<_>>()
+                found.into_iter().map(|mut found| found.hypotheses.swap_remove(0).tokens).collect::<Vec<_>>()
             };
             assert_eq!(best(&search), best(&telling(&search).unwrap()), "{text}");
         }
@@ -241,12 +241,15 @@ mod tests {
         let answer = |line, text: &str, references: &[&str]| Answered {
             line,
             source: format!("s{line}"),
+            unknown: Vec::new(),
             references: references.iter().map(ToString::to_string).collect(),
+            outscored: false,
             answers: vec![super::super::Answer {
                 text: text.into(),
                 score: 0.0,
                 log_prob: 0.0,
                 finished: true,
+                unknown: Vec::new(),
                 attention: Vec::new(),
             }],
         };

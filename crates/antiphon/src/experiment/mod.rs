@@ -23,6 +23,7 @@ mod meaning;
 mod saved;
 mod tokenizers;
 mod training;
+pub(crate) mod unknown;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ use antiphon_train::{TrainConfig, planned_steps};
 
 use crate::device::thread_count;
 
-pub use answers::{Answer, Searcher};
+pub use answers::{Answer, Answers, Searcher};
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, TokenizersConfig};
 pub use data::Corpora;
 pub(crate) use data::named;

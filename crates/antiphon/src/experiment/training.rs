@@ -11,7 +11,7 @@ use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Vali
 use super::data::{TrainingBatches, dataset};
 use super::evaluation::{Evaluator, figures_of_validation, values};
 use super::saved::{SavedModel, TokenizersFile};
-use super::{Experiment, ExperimentConfig, Tokenizers};
+use super::{Experiment, ExperimentConfig, Tokenizers, unknown};
 use crate::console::{Console, RunObserver};
 use crate::device::device;
 
@@ -58,6 +58,12 @@ impl Experiment {
             vocabularies.source,
             vocabularies.target,
         ));
+        let strangers = training.unknown();
+        let (sources, targets) = (training.source_tokens(), training.target_tokens());
+        let of_source = unknown::warning("source", strangers.source, sources);
+        for warning in of_source.into_iter().chain(unknown::warning("target", strangers.target, targets)) {
+            console.warn(&format!("train: {warning}"));
+        }
         let batches = TrainingBatches::new(training, config.batch.clone(), config.seed);
         let validation = self.corpora.validation.as_ref().map(|corpus| Evaluator::new(config, &tokenizers, corpus));
         let validation = validation.transpose()?.map(|v| v.with_examples(config.evaluate.validation_examples));

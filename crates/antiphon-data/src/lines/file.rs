@@ -5,18 +5,13 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Result};
-use flate2::read::MultiGzDecoder;
 
-use super::fault::Fault;
+use super::{BLOCK, Fault, GZIP, Gunzip, LineReader};
 use crate::digest::Hashing;
-
-/// What files are read by.
-const BLOCK: usize = 1 << 18;
-const BYTE_ORDER_MARK: &[u8] = &[0xEF, 0xBB, 0xBF];
 
 #[derive(Debug)]
 pub(crate) struct LineFile {
@@ -40,20 +35,21 @@ impl LineFile {
         let reading = |e: io::Error| Error::io(path, "read", &e);
         let mut file = File::open(path).map_err(|e| Error::io(path, "open", &e))?;
         let mut magic = Vec::new();
-        (&mut file).take(2).read_to_end(&mut magic).map_err(reading)?;
+        (&mut file).take(GZIP.len() as u64).read_to_end(&mut magic).map_err(reading)?;
         file.rewind().map_err(reading)?;
 
         let (text, starts, sha256);
-        if magic == [0x1F, 0x8B] {
+        if magic == GZIP {
             let (mut unpacked, digest) = unpack(path, file)?;
             unpacked.rewind().map_err(reading)?;
-            starts =
-                scan(&mut BufReader::with_capacity(BLOCK, &mut unpacked), max_line, &mut visit).map_err(reading)?;
+            let mut lines = LineReader::new(BufReader::with_capacity(BLOCK, &mut unpacked), max_line);
+            starts = scan(&mut lines, &mut visit).map_err(reading)?;
             (text, sha256) = (unpacked, digest);
         } else {
-            let mut reader = BufReader::with_capacity(BLOCK, Hashing::new(&mut file));
-            starts = scan(&mut reader, max_line, &mut visit).map_err(reading)?;
-            sha256 = reader.into_inner().finish();
+            let reader = BufReader::with_capacity(BLOCK, Hashing::new(&mut file));
+            let mut lines = LineReader::new(reader, max_line);
+            starts = scan(&mut lines, &mut visit).map_err(reading)?;
+            sha256 = lines.into_inner().into_inner().finish();
             text = file;
         }
         if starts.len() < 2 {
@@ -99,76 +95,19 @@ impl LineFile {
     }
 }
 
-/// Finds the starts of the lines. Never holds more than one line of at most `limit` bytes.
+/// Where the lines start, and where the last one ends; nothing if there is none.
 fn scan(
-    reader: &mut impl BufRead,
-    limit: usize,
+    lines: &mut LineReader<impl io::BufRead>,
     visit: &mut impl FnMut(u64, Result<&str, Fault>),
 ) -> io::Result<Vec<u64>> {
-    let mut line = Line::default();
-    let mut starts = Vec::new();
-    let mut position = 0_u64;
-    if reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
-        position = BYTE_ORDER_MARK.len() as u64;
-        reader.consume(BYTE_ORDER_MARK.len());
+    let (mut starts, mut end) = (Vec::new(), None);
+    while let Some(line) = lines.next()? {
+        starts.push(line.start);
+        end = Some(line.end);
+        visit(line.number - 1, line.text);
     }
-    loop {
-        let block = reader.fill_buf()?;
-        if block.is_empty() {
-            if line.seen > 0 {
-                starts.push(position - line.seen);
-                line.finish(starts.len() as u64 - 1, limit, visit);
-            }
-            if !starts.is_empty() {
-                starts.push(position);
-            }
-            return Ok(starts);
-        }
-        let end = block.iter().position(|&b| b == b'\n');
-        let part = &block[..end.unwrap_or(block.len())];
-        line.extend(part, limit);
-        position += part.len() as u64;
-        let taken = part.len() + usize::from(end.is_some());
-        reader.consume(taken);
-        if end.is_some() {
-            starts.push(position - line.seen);
-            line.finish(starts.len() as u64 - 1, limit, visit);
-            position += 1;
-        }
-    }
-}
-
-/// The line that is being read.
-#[derive(Default)]
-struct Line {
-    /// Its first bytes, at most the limit and a carriage return.
-    held: Vec<u8>,
-    /// All its bytes so far, without the line feed.
-    seen: u64,
-    /// Whether the last byte seen is a carriage return.
-    returned: bool,
-}
-
-impl Line {
-    fn extend(&mut self, part: &[u8], limit: usize) {
-        let Some(&last) = part.last() else { return };
-        let room = limit.saturating_add(1).saturating_sub(self.held.len());
-        self.held.extend_from_slice(&part[..part.len().min(room)]);
-        self.seen += part.len() as u64;
-        self.returned = last == b'\r';
-    }
-
-    fn finish(&mut self, index: u64, limit: usize, visit: &mut impl FnMut(u64, Result<&str, Fault>)) {
-        let bytes = self.seen - u64::from(self.returned);
-        if bytes > limit as u64 {
-            visit(index, Err(Fault::TooLong { bytes, limit }));
-        } else {
-            let text = std::str::from_utf8(&self.held[..bytes as usize]);
-            visit(index, text.map_err(|e| Fault::NotUtf8(e.valid_up_to() + 1)));
-        }
-        self.held.clear();
-        (self.seen, self.returned) = (0, false);
-    }
+    starts.extend(end);
+    Ok(starts)
 }
 
 /// Unpacks gzip into a temporary file that has no name and vanishes with its handle. Also the packed file's digest.
@@ -178,13 +117,11 @@ fn unpack(path: &Path, packed: File) -> Result<(File, String)> {
         let message = format!("cannot unpack into `{}`: {e}; set TMPDIR to a folder with room", folder.display());
         Error::new(message).in_file(path)
     };
-    let mut reader = MultiGzDecoder::new(BufReader::with_capacity(BLOCK, Hashing::new(packed)));
+    let mut reader = Gunzip::new(BufReader::with_capacity(BLOCK, Hashing::new(packed)));
     let mut unpacked = tempfile::tempfile_in(&folder).map_err(|e| writing(&e))?;
     let mut block = vec![0; BLOCK];
     loop {
-        let n = reader.read(&mut block).map_err(|e| {
-            Error::new(format!("cannot unpack: {e}; the gzip file is damaged or cut off, fetch it again")).in_file(path)
-        })?;
+        let n = reader.read(&mut block).map_err(|e| Error::io(path, "unpack", &e))?;
         if n == 0 {
             return Ok((unpacked, reader.into_inner().into_inner().finish()));
         }

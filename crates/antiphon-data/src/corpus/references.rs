@@ -1,0 +1,51 @@
+//! What counts as right, by the line, from files beside a corpus.
+
+use std::path::PathBuf;
+
+use antiphon_core::{Error, Result};
+
+use super::{Corpus, CorpusConfig};
+use crate::lines::{Fault, LISTED, LineFile, fault_error};
+
+/// Files of references: line `n` of each counts as right for line `n` of a corpus.
+#[derive(Debug)]
+pub struct References(Vec<LineFile>);
+
+impl References {
+    /// Reads and checks the files, by the rules for the lines of `config`; `corpus` is what they belong to.
+    ///
+    /// # Errors
+    /// If a file cannot be read, has not as many lines as the corpus, or has a line that is no text.
+    pub fn open(files: &[PathBuf], config: &CorpusConfig, corpus: &Corpus) -> Result<Self> {
+        let open = |path: &PathBuf| {
+            let (mut faults, mut count) = (Vec::new(), 0);
+            let file = LineFile::open(path, config.line_rules().max_line, |line, text| {
+                let fault = match text {
+                    Ok(text) if text.trim().is_empty() => Fault::EmptyTarget,
+                    Ok(_) => return,
+                    Err(fault) => fault,
+                };
+                count += 1;
+                if count <= LISTED {
+                    faults.push((line, fault));
+                }
+            })?;
+            if count > 0 {
+                return Err(fault_error(path, &faults, count, ""));
+            }
+            if file.len() != corpus.lines() {
+                let (found, wanted, of) = (file.len(), corpus.lines(), corpus.path().display());
+                let message =
+                    format!("{found} lines, but `{of}` has {wanted}: give a reference for every line, in its order");
+                return Err(Error::new(message).in_file(path));
+            }
+            Ok(file)
+        };
+        files.iter().map(open).collect::<Result<_>>().map(Self)
+    }
+
+    /// Those for a line, counted from 1.
+    pub(super) fn of(&self, line: usize) -> Result<Vec<String>> {
+        self.0.iter().map(|file| file.read(line - 1)).collect()
+    }
+}

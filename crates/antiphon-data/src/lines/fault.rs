@@ -1,0 +1,220 @@
+//! What can be wrong with a line, and the report of what was left out.
+
+use std::fmt;
+use std::path::Path;
+
+use antiphon_core::{Error, Problem};
+use serde::{Deserialize, Serialize};
+
+/// How many faults one error lists.
+pub(crate) const LISTED: usize = 10;
+
+/// What is wrong with a line, wherever it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// A pair without a tab.
+    NoTab,
+    /// A pair with so many tabs.
+    Tabs(usize),
+    /// A lone source with so many tabs, where a pair has one.
+    TabsInSource(usize),
+    /// No source, or white space alone.
+    EmptySource,
+    /// No target, or white space alone.
+    EmptyTarget,
+    /// No text, or white space alone.
+    EmptyLine,
+    /// The first byte, counted from 1, that is not UTF-8.
+    NotUtf8(usize),
+    /// What the file is instead of text in UTF-8.
+    Foreign(&'static str),
+    /// More bytes than `data.max_line`.
+    TooLong {
+        /// How many it has.
+        bytes: u64,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// More tokens than `data.max_source` or `data.max_target`.
+    TooManyTokens {
+        /// `source` or `target`.
+        side: &'static str,
+        /// How many it has, its end symbol not counted.
+        tokens: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+}
+
+impl Fault {
+    /// As it is counted in a report: "3 lines ...".
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Fault::NoTab => "without a tab".into(),
+            Fault::Tabs(_) => "with more than one tab".into(),
+            Fault::TabsInSource(_) => "with a tab in the source".into(),
+            Fault::EmptySource => "with an empty source".into(),
+            Fault::EmptyTarget => "with an empty target".into(),
+            Fault::EmptyLine => "empty".into(),
+            Fault::NotUtf8(_) | Fault::Foreign(_) => "not UTF-8".into(),
+            Fault::TooLong { .. } => "longer than data.max_line".into(),
+            Fault::TooManyTokens { side, limit, .. } => format!("with a {side} over data.max_{side} = {limit}"),
+        }
+    }
+
+    /// What is wrong with bytes of which the one at `byte`, counted from 1, is not UTF-8.
+    pub(crate) fn of_bytes(bytes: &[u8], byte: usize) -> Self {
+        const FOREIGN: [(&[u8], &str); 4] =
+            [(b"\xFF\xFE", "UTF-16"), (b"\xFE\xFF", "UTF-16"), (b"\x28\xB5\x2F\xFD", "zstd"), (b"\xFD7zXZ\0", "xz")];
+        let known = FOREIGN.iter().find(|(magic, _)| bytes.starts_with(magic));
+        known.map_or(Fault::NotUtf8(byte), |(_, name)| Fault::Foreign(name))
+    }
+
+    /// Whether a source or target of so many tokens, its end symbol not counted, is within a limit.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_tokens(side: &'static str, tokens: usize, limit: usize) -> Result<(), Self> {
+        if tokens > limit { Err(Fault::TooManyTokens { side, tokens, limit }) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::NoTab => f.write_str("no tab: write `source<TAB>target`"),
+            Fault::TabsInSource(n) => {
+                let tabs = if *n == 1 { "a tab".into() } else { format!("{n} tabs") };
+                write!(f, "{tabs}, and a source has none: give sources alone, as `cut -f 1` leaves them")
+            }
+            Fault::Tabs(n) => write!(f, "{n} tabs, where one parts source from target: remove the others"),
+            Fault::EmptySource => f.write_str("the source is empty: fill it in or remove the line"),
+            Fault::EmptyTarget => f.write_str("the target is empty: fill it in or remove the line"),
+            Fault::EmptyLine => f.write_str("empty: fill it in or remove it"),
+            Fault::NotUtf8(byte) => {
+                write!(f, "byte {byte} is not UTF-8: convert the file, for example with `iconv -t UTF-8`")
+            }
+            Fault::Foreign(coding) if coding.starts_with("UTF") => {
+                write!(f, "{coding}, not UTF-8: convert the file with `iconv -f {coding} -t UTF-8`")
+            }
+            Fault::Foreign(packer) => write!(f, "packed by {packer}: unpack the file (gzip alone is read as it is)"),
+            Fault::TooLong { bytes, limit } => {
+                write!(f, "{bytes} bytes, more than data.max_line = {limit}: split it or raise data.max_line")
+            }
+            Fault::TooManyTokens { side, tokens, limit } => {
+                write!(f, "the {side} has {tokens} tokens, more than data.max_{side} = {limit}: shorten it")
+            }
+        }
+    }
+}
+
+/// Whether the first line of a file, cut at its tabs, names columns instead of being an example.
+pub fn looks_like_header(line: &str) -> bool {
+    const COLUMNS: [&str; 34] = [
+        "answer",
+        "de",
+        "deu",
+        "en",
+        "eng",
+        "english",
+        "form",
+        "fr",
+        "fra",
+        "french",
+        "german",
+        "grapheme",
+        "graphemes",
+        "hypothesis",
+        "input",
+        "ipa",
+        "label",
+        "lemma",
+        "output",
+        "phoneme",
+        "phonemes",
+        "phones",
+        "pronunciation",
+        "question",
+        "reference",
+        "source",
+        "spelling",
+        "src",
+        "target",
+        "text",
+        "tgt",
+        "transcription",
+        "translation",
+        "word",
+    ];
+    // A lone word may well be a source: only those that nobody asks about.
+    const ALONE: [&str; 4] = ["source", "src", "target", "tgt"];
+    let columns: Vec<String> = line.split('\t').map(|cell| cell.trim_matches(['#', '"', ' ']).to_lowercase()).collect();
+    let known: &[&str] = if columns.len() == 1 { &ALONE } else { &COLUMNS };
+    columns.iter().all(|column| known.contains(&column.as_str()))
+}
+
+/// The error that lists the first faults of a file. `faults`: line index from 0, and what is wrong there; `or` is another
+/// remedy for all of them.
+pub(crate) fn fault_error(file: &Path, faults: &[(u64, Fault)], total: usize, or: &str) -> Error {
+    listed(file, faults.iter().map(|(line, fault)| (*line, format!("{fault}{or}"))), total)
+}
+
+/// An error with at most [`LISTED`] of `total` problems; the last one says how many are not listed.
+pub(crate) fn listed(file: &Path, faults: impl Iterator<Item = (u64, String)>, total: usize) -> Error {
+    let mut problems: Vec<Problem> =
+        faults.take(LISTED).map(|(line, message)| Problem { place: format!("line {}", line + 1), message }).collect();
+    if let Some(last) = problems.last_mut().filter(|_| total > LISTED) {
+        last.message += &format!(" (and {} more such lines)", total - LISTED);
+    }
+    Error::many(file, problems)
+}
+
+/// What was left out because the config asks for it, by reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Skipped {
+    /// In the order in which the reasons were first met.
+    pub reasons: Vec<SkippedFor>,
+}
+
+/// How often something was left out for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedFor {
+    /// The reason, as in "3 lines without a tab".
+    pub reason: String,
+    /// How many lines.
+    pub count: usize,
+    /// The first of them, counted from 1.
+    pub first_line: usize,
+}
+
+impl Skipped {
+    /// Counts one more line; `line` is counted from 1.
+    pub(crate) fn add(&mut self, reason: &str, line: usize) {
+        match self.reasons.iter_mut().find(|r| r.reason == reason) {
+            Some(known) => known.count += 1,
+            None => self.reasons.push(SkippedFor { reason: reason.into(), count: 1, first_line: line }),
+        }
+    }
+
+    /// All lines that were left out.
+    pub fn total(&self) -> usize {
+        self.reasons.iter().map(|r| r.count).sum()
+    }
+
+    /// Whether nothing was left out.
+    pub fn is_empty(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.total();
+        write!(f, "{total} line{} skipped", if total == 1 { "" } else { "s" })?;
+        for (i, SkippedFor { reason, count, first_line }) in self.reasons.iter().enumerate() {
+            let lead = if i == 0 { ": " } else { ", " };
+            write!(f, "{lead}{count} {reason} (first: line {first_line})")?;
+        }
+        Ok(())
+    }
+}

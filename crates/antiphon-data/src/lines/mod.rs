@@ -1,0 +1,262 @@
+//! Lines of text: the one way in which files and streams are read.
+//!
+//! Lines end with LF or CRLF, the last one with nothing if need be. A byte order mark at the beginning is passed over,
+//! gzip is unpacked, and text is UTF-8. A line that breaks a rule keeps its number and says what is wrong with it.
+
+mod fault;
+mod file;
+
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+pub use fault::{Fault, Skipped, SkippedFor, looks_like_header};
+pub(crate) use fault::{LISTED, fault_error, listed};
+pub(crate) use file::LineFile;
+
+/// What files are read by.
+const BLOCK: usize = 1 << 18;
+const BYTE_ORDER_MARK: &[u8] = &[0xEF, 0xBB, 0xBF];
+const GZIP: [u8; 2] = [0x1F, 0x8B];
+
+/// The lines of a reader, one after the other. Never holds more than one line of at most `longest` bytes.
+pub struct LineReader<R> {
+    reader: R,
+    longest: usize,
+    /// How many lines have come.
+    count: u64,
+    /// How many bytes have been read.
+    position: u64,
+    line: Held,
+}
+
+/// A line.
+#[derive(Debug, PartialEq)]
+pub struct Line<'a> {
+    /// Counted from 1.
+    pub number: u64,
+    /// The byte with which it starts.
+    pub start: u64,
+    /// The byte behind its line end.
+    pub end: u64,
+    /// The text without its line end, or what is wrong with it.
+    pub text: Result<&'a str, Fault>,
+}
+
+impl<R: BufRead> LineReader<R> {
+    /// Reads lines of at most `longest` bytes, line ends not counted.
+    pub fn new(reader: R, longest: usize) -> Self {
+        Self { reader, longest, count: 0, position: 0, line: Held::default() }
+    }
+
+    /// The next line; `None` at the end.
+    ///
+    /// # Errors
+    /// If the reader fails.
+    #[expect(clippy::should_implement_trait, reason = "a line borrows from its reader")]
+    pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+        self.line.clear();
+        let start = self.position;
+        loop {
+            let block = self.reader.fill_buf()?;
+            if block.is_empty() {
+                break;
+            }
+            let end = block.iter().position(|&b| b == b'\n');
+            self.line.extend(&block[..end.unwrap_or(block.len())], self.longest);
+            let taken = end.map_or(block.len(), |end| end + 1);
+            self.position += taken as u64;
+            self.reader.consume(taken);
+            if end.is_some() {
+                self.line.ended = true;
+                break;
+            }
+        }
+        let mark = if self.count == 0 { self.line.mark() } else { 0 };
+        if !self.line.ended && self.line.seen == mark as u64 {
+            return Ok(None);
+        }
+        self.count += 1;
+        let text = self.line.text(mark, self.longest);
+        Ok(Some(Line { number: self.count, start: start + mark as u64, end: self.position, text }))
+    }
+
+    /// What was read from.
+    pub(crate) fn into_inner(self) -> R {
+        self.reader
+    }
+}
+
+/// The line that is being read.
+#[derive(Default)]
+struct Held {
+    /// Its first bytes: at most the longest line, a byte order mark and a carriage return.
+    bytes: Vec<u8>,
+    /// How many it has, without the line feed.
+    seen: u64,
+    /// Whether the last byte seen is a carriage return.
+    returned: bool,
+    /// Whether its line feed has come.
+    ended: bool,
+}
+
+impl Held {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        (self.seen, self.returned, self.ended) = (0, false, false);
+    }
+
+    fn extend(&mut self, part: &[u8], longest: usize) {
+        let Some(&last) = part.last() else { return };
+        let most = longest.saturating_add(BYTE_ORDER_MARK.len() + 1);
+        let room = most.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&part[..part.len().min(room)]);
+        self.seen += part.len() as u64;
+        self.returned = last == b'\r';
+    }
+
+    /// How many bytes its byte order mark takes.
+    fn mark(&self) -> usize {
+        if self.bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 }
+    }
+
+    fn text(&self, mark: usize, longest: usize) -> Result<&str, Fault> {
+        let length = self.seen - mark as u64 - u64::from(self.returned);
+        if length > longest as u64 {
+            return Err(Fault::TooLong { bytes: length, limit: longest });
+        }
+        let bytes = &self.bytes[mark..mark + length as usize];
+        std::str::from_utf8(bytes).map_err(|e| Fault::of_bytes(bytes, e.valid_up_to() + 1))
+    }
+}
+
+/// A whole file as text, without its byte order mark; or the line, counted from 1, that is wrong and why.
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, (usize, Fault)> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|e| {
+        let good = &bytes[..e.valid_up_to()];
+        let start = good.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+        let number = good.iter().filter(|&&b| b == b'\n').count() + 1;
+        (number, Fault::of_bytes(&bytes[start..], good.len() - start + 1))
+    })
+}
+
+/// What a reader gives, unpacked if it begins as gzip does. Waits for no more than it needs to tell.
+///
+/// # Errors
+/// If the reader fails.
+pub fn unpacked<R: Read + Send + 'static>(mut reader: R) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut magic = Vec::with_capacity(GZIP.len());
+    while magic.len() < GZIP.len() && GZIP.starts_with(&magic) {
+        if reader.by_ref().take(1).read_to_end(&mut magic)? == 0 {
+            break;
+        }
+    }
+    let is_gzip = magic == GZIP;
+    let whole = BufReader::with_capacity(BLOCK, Cursor::new(magic).chain(reader));
+    Ok(if is_gzip { Box::new(BufReader::with_capacity(BLOCK, Gunzip::new(whole))) } else { Box::new(whole) })
+}
+
+/// Unpacks gzip of one member or several, and says so where it cannot.
+pub(crate) struct Gunzip<R>(MultiGzDecoder<R>);
+
+impl<R: BufRead> Gunzip<R> {
+    pub(crate) fn new(packed: R) -> Self {
+        Self(MultiGzDecoder::new(packed))
+    }
+
+    pub(crate) fn into_inner(self) -> R {
+        self.0.into_inner()
+    }
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            kind => io::Error::new(kind, format!("{e}; the gzip file is damaged or cut off, fetch it again")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines of these bytes, at most 8 bytes long, from a reader that gives `block` bytes at a time.
+    fn read(bytes: &[u8], block: usize) -> Vec<Result<String, Fault>> {
+        let mut lines = LineReader::new(BufReader::with_capacity(block, bytes), 8);
+        let (mut found, mut end) = (Vec::new(), 0);
+        while let Some(line) = lines.next().unwrap() {
+            assert_eq!(line.number, found.len() as u64 + 1);
+            assert!(line.start == end || (line.number == 1 && line.start == 3), "{line:?}");
+            end = line.end;
+            found.push(line.text.map(str::to_owned));
+        }
+        assert!(end == bytes.len() as u64 || bytes == BYTE_ORDER_MARK, "every byte is some line's");
+        found
+    }
+
+    fn check(bytes: &[u8], expected: &[Result<&str, Fault>]) {
+        let expected: Vec<_> = expected.iter().map(|line| line.clone().map(str::to_owned)).collect();
+        for block in [1, 2, 3, 4, 64] {
+            assert_eq!(read(bytes, block), expected, "{bytes:?} by {block}");
+        }
+    }
+
+    #[test]
+    fn lines_end_in_any_way_and_faults_do_not_shift_them() {
+        check(b"", &[]);
+        check(BYTE_ORDER_MARK, &[]);
+        check(b"\xEF\xBB\xBF\n", &[Ok("")]);
+        check(b"\n", &[Ok("")]);
+        check(b"\xEF\xBB\xBFab\r\n\ncd", &[Ok("ab"), Ok(""), Ok("cd")]);
+        check(b"ab\r\ncd\r", &[Ok("ab"), Ok("cd")]);
+        check(b"a\rb\n\rc\n", &[Ok("a\rb"), Ok("\rc")]);
+        check(b"a\xFFb\n12345678\r\nx", &[Err(Fault::NotUtf8(2)), Ok("12345678"), Ok("x")]);
+        check(b"a\n\xEF\xBB\xBFb\n", &[Ok("a"), Ok("\u{FEFF}b")]);
+        for long in ["123456789", "1234567890", "1234567890123456789012345"] {
+            let fault = Fault::TooLong { bytes: long.len() as u64, limit: 8 };
+            check(format!("{long}\nx\n").as_bytes(), &[Err(fault.clone()), Ok("x")]);
+            check(format!("{long}\r\n\u{E9}").as_bytes(), &[Err(fault.clone()), Ok("\u{E9}")]);
+            check(format!("\u{FEFF}{long}").as_bytes(), &[Err(fault)]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_at_all_is_named() {
+        check(b"\xFF\xFEa\0", &[Err(Fault::Foreign("UTF-16"))]);
+        check(b"\xFE\xFF\0a", &[Err(Fault::Foreign("UTF-16"))]);
+        check(b"\x28\xB5\x2F\xFD\x01", &[Err(Fault::Foreign("zstd"))]);
+        check(b"\xFD7zXZ\0\xFF", &[Err(Fault::Foreign("xz"))]);
+    }
+
+    #[test]
+    fn a_whole_text_is_read_like_its_lines() {
+        assert_eq!(text(b"\xEF\xBB\xBFa\nb"), Ok("a\nb"));
+        assert_eq!(text(b"a\nb\xFF\n"), Err((2, Fault::NotUtf8(2))));
+        assert_eq!(text(b"\xFF\xFEa\0"), Err((1, Fault::Foreign("UTF-16"))));
+    }
+
+    #[test]
+    fn a_stream_is_unpacked_where_it_is_packed() {
+        use std::io::Write as _;
+        let pack = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let text = |bytes: Vec<u8>| {
+            let mut text = String::new();
+            unpacked(Cursor::new(bytes)).unwrap().read_to_string(&mut text).map(|_| text)
+        };
+        for plain in ["", "a", "\u{1F}", "ab\nc\n"] {
+            assert_eq!(text(plain.into()).unwrap(), plain);
+            assert_eq!(text(pack(plain.as_bytes())).unwrap(), plain);
+        }
+        assert_eq!(text([pack(b"one\n"), pack(b"two")].concat()).unwrap(), "one\ntwo");
+        let mut cut = pack(b"some text");
+        cut.truncate(cut.len() - 6);
+        assert!(text(cut).unwrap_err().to_string().ends_with("the gzip file is damaged or cut off, fetch it again"));
+    }
+}
