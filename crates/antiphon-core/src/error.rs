@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::printable;
+
 /// The result of everything that can fail because of what a user gave.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -84,14 +86,18 @@ impl Error {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.place, self.message) }
+        // What it quotes may be anybody's.
+        if !self.place.is_empty() {
+            write!(f, "{}: ", printable(&self.place))?;
+        }
+        f.write_str(&printable(&self.message))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{}: ", file.display())?;
+            write!(f, "{}: ", printable(&file.display().to_string()))?;
         }
         match self.problems.as_slice() {
             [one] => write!(f, "{one}"),

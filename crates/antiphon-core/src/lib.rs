@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod error;
 pub mod metric;
+pub mod printable;
 pub mod random;
 pub mod step;
 pub mod token;
@@ -17,5 +18,6 @@ pub mod token;
 pub use batch::{Batch, SourceBatch, TokenBatch};
 pub use error::{Error, Problem, Result};
 pub use metric::{Judged, Metric, Score};
+pub use printable::printable;
 pub use step::{Selection, StepModel, StepOutput, StepSession, Want};
 pub use token::{Special, TokenId, Tokenizer};

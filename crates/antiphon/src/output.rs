@@ -1,10 +1,9 @@
 //! Writing to the terminal without panicking when nobody reads.
 
-use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Result, printable};
 
 /// Writes to the standard output, to a terminal as [`printable`] has it. A reader that has left (`| head`) is no error: what
 /// follows is for nobody.
@@ -20,26 +19,6 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// A line on the standard error, as [`printable`] has it. If even that is closed there is nobody to tell.
 pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));
-}
-
-/// A text that does nothing to a terminal but appear: control characters other than line feed and tab, and those that turn the
-/// direction of writing, are written as `\u{1b}`.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| {
-        (c.is_control() && !"\n\t".contains(c)) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(acts) {
-        return text.into();
-    }
-    let shown = |mut shown: String, c: char| {
-        if acts(c) {
-            shown.extend(c.escape_unicode())
-        } else {
-            shown.push(c)
-        }
-        shown
-    };
-    text.chars().fold(String::new(), shown).into()
 }
 
 /// Lines of cells as aligned columns, two spaces apart.
@@ -77,13 +56,6 @@ mod tests {
         let row = |cells: &[&str]| cells.iter().map(|c| c.to_string()).collect();
         assert_eq!(columns(&[row(&["a", "bb", "c"]), row(&["é1", "b"])]), "a   bb  c\né1  b\n");
         assert_eq!(columns(&[]), "");
-    }
-
-    #[test]
-    fn no_text_acts_upon_a_terminal() {
-        assert_eq!(printable("a\tb\né\u{301} שלום"), "a\tb\né\u{301} שלום");
-        assert_eq!(printable("\u{1b}[31mred\r\u{9b}0m\u{7f}"), r"\u{1b}[31mred\u{d}\u{9b}0m\u{7f}");
-        assert_eq!(printable("a\u{202e}b"), r"a\u{202e}b");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::{Error, Result, TokenId};
+use antiphon_core::{Error, Result, TokenId, printable};
 use antiphon_data::Fault;
 use antiphon_decode::rename_sources;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::{Answer, SavedModel, Searcher, unknown};
-use crate::output::{printable, tell};
+use crate::output::tell;
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
 /// its lines well by length.

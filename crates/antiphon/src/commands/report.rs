@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use antiphon_core::{Error, Judged, Result};
+use antiphon_core::{Error, Judged, Result, printable};
 use antiphon_lab::{Results, Run, write_atomically};
 
 use crate::experiment::{Answered, spread};
-use crate::output::{printable, program, shell};
+use crate::output::{program, shell};
 
 /// The figures, some answers, and what to do next.
 pub(super) fn finished(run: &Run, results: &Results, show: usize) -> Result<String> {
