@@ -9,6 +9,7 @@ mod full_disk;
 mod interruption;
 mod mistakes;
 mod model;
+mod older;
 mod place;
 mod readers;
 mod report;

@@ -131,6 +131,14 @@ impl Manifest {
         })
     }
 
+    /// Whether the run is of this experiment but for the number of threads, which the last bits of the figures depend on, or the
+    /// version of the program.
+    pub fn is_sibling(&self, identity: &Identity) -> bool {
+        let own = (self.threads, &self.version);
+        let there = || Identity { threads: self.threads, version: self.version.clone(), ..identity.clone() };
+        own != (identity.threads, &identity.version) && there().digest() == self.digest
+    }
+
     /// Another session begins.
     pub fn resume(&mut self) {
         self.ended = None;

@@ -50,22 +50,16 @@ impl Runs {
         Ok(None)
     }
 
-    /// A run of this experiment but for its number of threads, which the last bits of the figures depend on; of several
-    /// the last.
+    /// A run that is [a sibling](Manifest::is_sibling) of this experiment's; of several the last, those of its own version
+    /// first.
     ///
     /// # Errors
     /// If the folder of runs cannot be read.
     pub fn sibling(&self, identity: &Identity) -> Result<Option<(Run, Manifest)>> {
-        for run in self.list()?.into_iter().rev() {
-            // A damaged run, or one of a newer version, is nobody's sibling.
-            let Ok(manifest) = run.manifest() else { continue };
-            let threads = manifest.threads;
-            let there = Identity { threads, ..identity.clone() };
-            if threads != identity.threads && there.digest() == manifest.digest {
-                return Ok(Some((run, manifest)));
-            }
-        }
-        Ok(None)
+        // A damaged run, or one of a newer layout, is nobody's sibling.
+        let all = self.list()?.into_iter().filter_map(|run| run.manifest().ok().map(|manifest| (run, manifest)));
+        let siblings = all.filter(|(_, manifest)| manifest.is_sibling(identity));
+        Ok(siblings.max_by_key(|(_, manifest)| manifest.version == identity.version))
     }
 
     /// The run of this experiment, or a new one; and whether it is new. Of processes that ask at once, one makes it.
@@ -241,6 +235,10 @@ mod tests {
         let (found, manifest) = runs.sibling(&on(5)).unwrap().unwrap();
         assert_eq!((found, manifest.threads), (run, 7));
         assert_eq!(runs.sibling(&on(7)).unwrap(), None, "that is the run itself");
+        let newer = Identity { version: "9.9.9".into(), ..on(7) };
+        assert_eq!(runs.sibling(&newer).unwrap().unwrap().1.version, one.version);
+        runs.create(&Identity { threads: 3, ..newer.clone() }, false).unwrap();
+        assert_eq!(runs.sibling(&newer).unwrap().unwrap().1.threads, 3, "its own version comes first");
         let mut other = on(5);
         other.config["seed"] = 18.into();
         assert_eq!(runs.sibling(&other).unwrap(), None);

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use antiphon_core::Result;
+use antiphon_core::{Error, Result};
 use antiphon_data::Split;
-use antiphon_lab::{Manifest, Results, Run, Runs, Status, Stopwatch};
+use antiphon_lab::{Identity, Manifest, Results, Run, Runs, Status, Stopwatch};
 use antiphon_train::Pause;
 
 use super::page::write_page;
@@ -209,7 +209,7 @@ impl Place {
         let (identity, runs) = (&experiment.identity, self.runs.runs());
         let old = match &self.run {
             _ if self.again => None,
-            Some(path) => same_experiment(path, &identity.digest()),
+            Some(path) => same_experiment(path, identity)?,
             None => runs.find(identity)?,
         };
         if let Some(run) = old {
@@ -219,14 +219,19 @@ impl Place {
         let checked = experiment.check_length();
         console.clear();
         checked.map_err(|error| error.in_file(&self.config))?;
-        if !self.again
-            && let Some((sibling, Manifest { threads, .. })) = runs.sibling(identity)?
-        {
-            let (sibling, own) = (sibling.path().display(), identity.threads);
-            console.warn(&format!(
-                "{sibling} is this experiment with `threads = {threads}`, not {own}, which may change the last bits: this is a \
-                 new run; `--set threads={threads}` goes on with that one"
-            ));
+        let sibling = if self.again { None } else { runs.sibling(identity)? };
+        if let Some((sibling, Manifest { threads, version, .. })) = sibling {
+            let path = sibling.path().display();
+            console.warn(&if version == identity.version {
+                let own = identity.threads;
+                format!(
+                    "{path} is this experiment with `threads = {threads}`, not {own}, which may change the last bits: this is a \
+                     new run; `--set threads={threads}` goes on with that one"
+                )
+            } else {
+                refuse_unfinished(&sibling, &version)?;
+                format!("{path} is this experiment by version {version}, whose figures may differ: this is a new run")
+            });
         }
         match &self.run {
             Some(path) => Ok(Found { run: Runs::create_at(path, identity)?, is_new: true }),
@@ -237,9 +242,27 @@ impl Place {
 }
 
 /// The run in a folder that the user named, if it is one of this experiment.
-fn same_experiment(path: &Path, digest: &str) -> Option<Run> {
-    let run = Run::open(path).ok()?;
-    (run.manifest().ok()?.digest == digest).then_some(run)
+fn same_experiment(path: &Path, identity: &Identity) -> Result<Option<Run>> {
+    let Some((run, manifest)) = Run::open(path).ok().and_then(|run| Some((run.clone(), run.manifest().ok()?))) else {
+        return Ok(None);
+    };
+    if manifest.is_sibling(identity) && manifest.version != identity.version {
+        refuse_unfinished(&run, &manifest.version)?;
+    }
+    Ok((manifest.digest == identity.digest()).then_some(run))
+}
+
+/// Refuses to begin an experiment anew beside a run that another version has begun: nobody wants that unasked.
+fn refuse_unfinished(run: &Run, version: &str) -> Result<()> {
+    if run.is_finished()? {
+        return Ok(());
+    }
+    let own = env!("CARGO_PKG_VERSION");
+    let message = format!(
+        "was begun by version {version} and is not finished; version {own} does not go on with it, since its figures may differ: \
+         finish it with {version}, or begin anew in a folder of its own with `--again`"
+    );
+    Err(Error::new(message).in_file(run.path()))
 }
 
 fn trained(run: &Path) -> String {
