@@ -179,7 +179,7 @@ impl Corpus {
     /// What to say if a first line seems to name columns: it is read like any other.
     pub fn header_warning(&self) -> Option<String> {
         let file = self.header.as_ref()?.display();
-        Some(format!("{file}: line 1: looks like a header, and is read as an example: remove it if it is none"))
+        Some(format!("{file}: line 1: looks like a header, and is read as an example: remove the line if it is one"))
     }
 
     /// The first file: the one that errors about an example name.
