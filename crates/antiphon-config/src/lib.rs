@@ -42,6 +42,7 @@ mod assign;
 mod check;
 mod dotted;
 mod files;
+mod keys;
 mod layer;
 mod origin;
 mod reference;
@@ -50,6 +51,7 @@ mod tree;
 mod wording;
 mod write;
 
+pub use keys::{keys, keys_called, nearest_key};
 pub use origin::Origin;
 pub use reference::reference;
 pub use tree::Tree;

@@ -182,6 +182,26 @@ pub fn newest_checkpoint(folder: &Path, observer: &mut dyn Observer) -> Result<O
     Ok(None)
 }
 
+/// The step of the checkpoint in a folder that validation finds best so far, or of the newest if none is: of those that can be
+/// read; with whether it is the best. `None` if there are none. Nothing is touched: the run may be at work.
+///
+/// # Errors
+/// If a checkpoint was written by a newer version, or the folder cannot be read.
+pub fn chosen_checkpoint(folder: &Path) -> Result<Option<(u64, bool)>> {
+    let read = |step: u64| match Checkpoint::try_read(&checkpoint_path(folder, step)) {
+        Ok(checkpoint) => Ok(Some(checkpoint)),
+        Err(Failure::Damaged(_)) => Ok(None),
+        Err(failure) => Err(failure.into_error(&checkpoint_path(folder, step))),
+    };
+    for &step in steps_in(folder)?.iter().rev() {
+        let Some(newest) = read(step)? else { continue };
+        let Some(Best { step: best, .. }) = newest.state.best else { return Ok(Some((step, false))) };
+        let is_there = best == step || checkpoint_path(folder, best).is_file() && read(best)?.is_some();
+        return Ok(Some(if is_there { (best, true) } else { (step, false) }));
+    }
+    Ok(None)
+}
+
 /// Deletes checkpoints up to `step`, except the newest `keep` of them and the best, and what interrupted writes left.
 ///
 /// # Errors
@@ -234,6 +254,28 @@ mod tests {
         assert_eq!(newest_checkpoint(&folder, &mut ()).unwrap(), Some(checkpoint(12)));
         prune(&folder, 11, 1, None).unwrap();
         assert_eq!(steps_in(&folder).unwrap(), [11, 12]);
+    }
+
+    #[test]
+    fn the_best_is_chosen_or_else_the_newest_and_nothing_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(chosen_checkpoint(&folder.path().join("none")).unwrap(), None);
+        for step in [1, 2, 3] {
+            checkpoint(step).write(folder.path()).unwrap();
+        }
+        let path = |step| checkpoint_path(folder.path(), step);
+        assert_eq!(
+            chosen_checkpoint(folder.path()).unwrap(),
+            Some((1, true)),
+            "that is what all of them call the best"
+        );
+        fs::write(path(1), b"cut").unwrap();
+        assert_eq!(chosen_checkpoint(folder.path()).unwrap(), Some((3, false)));
+        fs::write(path(3), b"cut").unwrap();
+        assert_eq!(chosen_checkpoint(folder.path()).unwrap(), Some((2, false)));
+        fs::write(path(2), b"cut").unwrap();
+        assert_eq!(chosen_checkpoint(folder.path()).unwrap(), None);
+        assert_eq!(names_in(folder.path()).unwrap().len(), 3);
     }
 
     #[test]

@@ -162,6 +162,40 @@ impl TrainConfig {
     }
 }
 
+impl TrainConfig {
+    /// What is valid but has no effect; places are keys below `[train]`.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut found = Found::default();
+        if self.stop.patience == 0 && self.stop.min_delta != 0.0 {
+            found.demand(false, "stop.min_delta", || "has no effect: `train.stop.patience` is 0".into());
+        }
+        if let Some(times) = self.validations() {
+            let waits = self.stop.patience > 0 && self.stop.patience >= times;
+            found.demand(!waits, "stop.patience", || {
+                format!("has no effect: the run is validated {times} times, and ends before it can have waited so long")
+            });
+            let idle = matches!(&self.schedule, ScheduleConfig::Plateau(plateau) if plateau.patience >= times);
+            found.demand(!idle, "schedule.patience", || {
+                format!("has no effect: the run is validated {times} times, and ends before it can have waited so long")
+            });
+        }
+        if self.schedule.never_steps(self.epochs, self.steps) {
+            found.demand(false, "schedule", || "has no effect: the rate is never lowered before the run ends".into());
+        }
+        found.0
+    }
+
+    /// How often a run is validated at most; `None` if that depends on the corpus.
+    fn validations(&self) -> Option<u64> {
+        let ValidateConfig { every_epochs, every_steps, .. } = self.validate;
+        match (self.epochs, self.steps) {
+            (Some(epochs), _) if every_steps == 0 && every_epochs > 0 => Some(epochs.div_ceil(every_epochs)),
+            (_, Some(steps)) if every_epochs == 0 && every_steps > 0 => Some(steps.div_ceil(every_steps)),
+            _ => None,
+        }
+    }
+}
+
 /// Problems as they are found.
 #[derive(Debug, Default)]
 pub(crate) struct Found(Vec<Problem>);

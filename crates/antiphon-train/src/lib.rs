@@ -25,7 +25,7 @@ mod schedule;
 mod training;
 mod weights;
 
-pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, newest_checkpoint};
+pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, chosen_checkpoint, newest_checkpoint};
 pub use config::{CheckpointConfig, LossConfig, StopConfig, TrainConfig, ValidateConfig};
 pub use gradients::parameters_without_gradient;
 pub use model_file::{ModelFile, write_model};

@@ -249,6 +249,14 @@ impl ScheduleConfig {
         })
     }
 
+    /// Whether this is a schedule by steps that takes none before a run of this length ends.
+    pub(crate) fn never_steps(&self, epochs: Option<u64>, steps: Option<u64>) -> bool {
+        let Self::Step(StepConfig { every_epochs, every_steps, start, factor }) = self else { return false };
+        let (every, length) = if *every_epochs > 0 { (*every_epochs, epochs) } else { (*every_steps, steps) };
+        let first = if *start == 0 { every } else { *start };
+        *factor == 1.0 || length.is_some_and(|length| first >= length)
+    }
+
     /// The least that the rate is lowered to.
     pub(crate) fn floor(&self) -> f64 {
         match self {
