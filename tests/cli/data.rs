@@ -35,8 +35,23 @@ fn a_recipe_is_found_upward_and_its_data_can_be_trained_on() {
     assert!(manifest.contains("\"words/train.tsv\"") && !manifest.contains(&shown(&place.path(""))), "{manifest}");
 }
 
+/// Serves a text once; → its address.
+#[cfg(unix)]
+pub(crate) fn served(text: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/words.tsv", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let length = text.len();
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{text}");
+    });
+    url
+}
+
 /// A recipe whose one file is fetched from this address.
-fn downloaded(url: &str, text: &str) -> String {
+pub(crate) fn downloaded(url: &str, text: &str) -> String {
     let place = Place::new();
     place.write("whole.tsv", text);
     let sha256 = antiphon_lab::sha256_file(place.path("whole.tsv")).unwrap();

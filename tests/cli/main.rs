@@ -11,11 +11,14 @@ mod mistakes;
 mod model;
 mod older;
 mod place;
+mod provenance;
 mod readers;
 mod report;
 mod reproduce;
 #[cfg(unix)]
 mod resume;
 mod runs;
+#[cfg(unix)]
+mod suggestions;
 mod sweep;
 mod wgpu;

@@ -44,7 +44,8 @@ fn a_missing_corpus_names_what_prepares_it() {
     let place = Place::new();
     let answer = place.call("run tiny.toml --set data.train=cmudict/train.tsv --set data.recipe=cmudict").refuses();
     assert!(answer.starts_with("error: data/cmudict/train.tsv: no such file"), "{answer}");
-    assert!(answer.contains("--data-dir") && answer.ends_with("`cargo xtask data cmudict`"), "{answer}");
+    assert!(answer.contains("; set --data-dir or ANTIPHON_DATA_DIR, or prepare it with "), "{answer}");
+    assert!(answer.ends_with(&format!("`{} data cmudict`", env!("CARGO_BIN_EXE_antiphon"))), "{answer}");
 }
 
 #[test]
@@ -98,8 +99,34 @@ fn a_warm_up_longer_than_the_run_is_found_before_there_is_a_run() {
     assert!(place.call(&format!("check {short} {batches}")).refuses().contains("the run has only 2: "));
     std::fs::remove_dir_all(place.path("data")).unwrap();
     let called = place.call(&format!("check {short}"));
-    assert!(called.err().contains("is not known: data/train.tsv: no such file"), "{}", called.err());
+    let missing = "warning: tiny.toml: data.train (line 6): no such file `data/train.tsv`; set --data-dir or ";
+    assert!(
+        called.err().contains(missing) && called.err().contains("is not known without its data"),
+        "{}",
+        called.err()
+    );
     called.succeeds();
+}
+
+#[test]
+fn a_check_names_the_files_that_are_missing() {
+    let place = Place::new();
+    assert_eq!(place.call("check tiny.toml").err(), "");
+    let words = "check tiny.toml --set data.validation=none.tsv --set data.test=../data --set tokenizer.source={kind='file',path='t.json'}";
+    let err = place.call(words).err();
+    let expected = [
+        "data.validation (--set): no such file `data/none.tsv`; set --data-dir or ANTIPHON_DATA_DIR",
+        "data.test (--set): not a file `data/../data`; set --data-dir or ANTIPHON_DATA_DIR",
+        "tokenizer.source.path (--set): no such file `data/t.json`; name another file",
+    ];
+    let expected: Vec<String> = expected.iter().map(|line| format!("warning: tiny.toml: {line}")).collect();
+    assert_eq!(err.lines().collect::<Vec<_>>(), expected);
+    place.call(words).succeeds();
+    // Whoever names the folder means these files.
+    let answer = place.call(&format!("{words} --data-dir data")).refuses();
+    assert!(answer.starts_with("error: tiny.toml: 3 problems\n  data.validation (--set): no such file"), "{answer}");
+    let err = place.call("check tiny.toml --set data.test=train.tsv --data-dir data").err();
+    assert!(err.contains("data.test (--set): is the file of `data.train` too: "), "{err}");
 }
 
 #[test]
@@ -171,6 +198,10 @@ fn settings_of_a_trained_model_stay() {
     let (place, run, _) = finished();
     let answer = place.call(&format!("predict {run} --set train.epochs=9")).refuses();
     assert!(answer.contains("`train.epochs=9` cannot be changed"), "{answer}");
+    for slip in ["seach.width=2", "width=2"] {
+        let answer = place.call(&format!("predict {run} --set {slip}")).refuses();
+        assert!(answer.contains("no such setting: ") && answer.ends_with("did you mean `search.width`?"), "{answer}");
+    }
     let answer = place.call(&format!("evaluate {run} --set search.width=0")).refuses();
     assert!(answer.contains("search.width (--set): must be at least 1"), "{answer}");
     let answer = place.call(&format!("predict {run} --set search.kind=greedy --n-best 2")).refuses();

@@ -107,6 +107,17 @@ impl Place {
         command
     }
 
+    /// A shell in this folder, with the environment of nobody in particular.
+    #[cfg(unix)]
+    pub(crate) fn shell(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.current_dir(self.folder.path());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ANTIPHON")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
     /// Calls the program and waits.
     pub(crate) fn call(&self, words: &str) -> Called {
         Called(self.command(words).stdin(Stdio::null()).output().expect("the program starts"))

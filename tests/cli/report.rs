@@ -13,6 +13,55 @@ fn text(place: &Place, name: &str) -> String {
 }
 
 #[test]
+fn a_run_that_is_paused_is_shown_and_used_as_of_its_best_checkpoint() {
+    let place = Place::new();
+    place.call("train tiny.toml -q --pause-after-epochs 1").succeeds();
+    let run = place.only_run();
+    let said = format!(
+        "warning: {run}: is not trained to its end; it is taken as of its best checkpoint so far, after step 19\n"
+    );
+    let called = place.call_with(&format!("predict {run}"), "abc\n");
+    assert_eq!(called.err(), said);
+    let answer = called.succeeds();
+    let called = place.call_with(&format!("score {run}"), format!("abc\t{answer}"));
+    assert_eq!((called.err(), called.succeeds().lines().count()), (said.clone(), 1));
+    let called = place.call(&format!("evaluate {run} --split validation --quiet"));
+    assert_eq!(called.err(), said);
+    assert!(called.succeeds().contains("19 updates"));
+    assert!(!place.path(&format!("{run}/results.json")).exists(), "these are not the run's results");
+    place.call(&format!("report {run}")).succeeds();
+    let page = text(&place, &format!("{run}/report.html"));
+    assert!(page.contains(" answers by its best checkpoint so far, after step 19."), "{page}");
+    // Without the data there is a page all the same.
+    let called = place.call(&format!("report {run} --data-dir nowhere"));
+    assert!(called.err().contains("there are no answers to show yet: nowhere/validation.tsv"), "{}", called.err());
+    called.succeeds();
+
+    // It goes on as if nobody had asked; its end is told everywhere.
+    let end = "after step 38, epoch 2: all epochs are done; the model is that of step ";
+    let err = place.call("train tiny.toml").err();
+    assert!(err.contains(&format!("\nend      {end}")), "{err}");
+    let manifest: serde_json::Value = serde_json::from_slice(&place.read(&format!("{run}/manifest.json"))).unwrap();
+    let training = &manifest["training"];
+    assert_eq!((&training["reason"], &training["step"], &training["epoch"]), (&"epochs".into(), &38.into(), &2.into()));
+    assert!(training["best"]["metric"] == "loss" && training["best"]["value"].is_number(), "{training}");
+    assert!(text(&place, &format!("{run}/report.html")).contains(&format!("Training ended {end}")));
+    assert!(place.call("runs").succeeds().contains(" trained  all epochs "));
+    assert_eq!(place.call_with(&format!("predict {run}"), "abc\n").err(), "");
+}
+
+#[test]
+fn a_run_that_stops_early_says_so() {
+    let place = Place::new();
+    // A gain that nothing can reach, after the first validation.
+    let sets = "--set train.epochs=9 --set train.stop.patience=2 --set train.stop.min_delta=100.0";
+    let err = place.call(&format!("train tiny.toml {sets}")).err();
+    let end = "end      after step 57, epoch 3: stopped early, because validation had not improved for too long; the model is ";
+    assert!(err.contains(end), "{err}");
+    assert!(place.call("runs").succeeds().contains(" stopped early "));
+}
+
+#[test]
 fn a_run_leaves_a_page_with_curves_attention_answers_and_errors() {
     let (place, run, out) = finished();
     let name = format!("{run}/report.html");

@@ -112,6 +112,83 @@ fn everything_wrong_is_told_before_anything_runs() {
 }
 
 #[test]
+fn equal_cells_and_settings_without_effect_are_told_before_anything_runs() {
+    let rates = "\"train.optimizer.learning_rate\" = [1e-2, 1e-3]";
+    let place = place(&GRID.replace(rates, "\"train.l2\" = [0, 0.0]"));
+    let answer = place.call("sweep sweep.toml").refuses();
+    assert!(answer.contains("(line 13): `0.0` is the same setting as `0`: remove one of the two"), "{answer}");
+    // In two ways the same, as only the meaning of the settings tells.
+    place.write("sweep.toml", GRID.replace("[1e-2, 1e-3]", "[1e-2]\n\"evaluate.show\" = [1, 2]"));
+    let answer = place.call("sweep sweep.toml").refuses();
+    assert!(answer.contains("(line 14): `2` gives the same settings as `1`: remove one of the two"), "{answer}");
+
+    let idle = "\"model.encoder.layers\" = [1, 2]\n\"model.encoder.dropout\" = [0.0, 0.2, 0.4]";
+    place.write("sweep.toml", GRID.replace(rates, idle));
+    let called = place.call("sweep sweep.toml --dry-run");
+    for expected in [
+        "model.encoder.dropout (line 14): has no effect with a single layer (in 4 of 12 cells, the first is ",
+        "sweep.over.\"model.encoder.dropout\" (line 14): 8 of 24 runs only repeat others, because \
+         `model.encoder.dropout` has no effect there: the first is cell 5 (",
+    ] {
+        assert!(called.err().contains(expected), "{}", called.err());
+        assert!(place.call("check sweep.toml").err().contains(expected));
+    }
+    assert_eq!(called.succeeds().lines().filter(|line| line.ends_with("to run")).count(), 24);
+    // As it says.
+    let when = "[sweep.when]\n\"model.encoder.dropout\" = { \"model.encoder.layers\" = [2] }\n";
+    place.write("sweep.toml", GRID.replace(rates, idle) + when);
+    let called = place.call("sweep sweep.toml --dry-run");
+    assert_eq!(called.err(), "");
+    assert!(called.succeeds().contains("8 cells, 16 runs; "));
+    // Equal by what stays as it is: one cell.
+    let sizes =
+        "size = [{ \"model.encoder.hidden\" = 8 }, { \"model.encoder.hidden\" = 8, \"model.encoder.layers\" = 1 }]";
+    place.write("sweep.toml", GRID.replace(rates, sizes));
+    let called = place.call("sweep sweep.toml --dry-run");
+    assert!(
+        called.err().contains(" model.encoder.layers=1: these are the settings of model.encoder.hidden=8 "),
+        "{}",
+        called.err()
+    );
+    assert!(called.succeeds().contains("2 cells, 4 runs; "));
+}
+
+#[test]
+fn settings_that_move_together_are_one_axis() {
+    let size = "size = [\n  { label = \"small\", \"model.encoder.hidden\" = 8, \"model.decoder.hidden\" = 8 },\n  \
+                { label = \"large\", \"model.encoder.hidden\" = 16, \"model.decoder.hidden\" = 12 },\n]";
+    let place = place(
+        &GRID
+            .replace("\"train.optimizer.learning_rate\" = [1e-2, 1e-3]", size)
+            .replace("[1, 2]", "[1]")
+            .replace("[\"gru\", \"rnn\"]", "[\"gru\"]"),
+    );
+    let out = place.call("sweep sweep.toml --dry-run").succeeds();
+    assert!(out.contains("1-seed-1  size=small model.encoder.kind=gru") && out.contains("2 cells, 2 runs"), "{out}");
+    assert!(out.contains("\nsize=small: model.decoder.hidden=8 model.encoder.hidden=8\n"), "{out}");
+    let out = place.call("sweep sweep.toml -q").succeeds();
+    let large = "size=large: model.decoder.hidden=12 model.encoder.hidden=16";
+    assert!(out.contains(&format!("\n- {large}\n")) && out.contains("Chosen: cell "), "{out}");
+    let best = std::fs::read_to_string(folder(&place).join("best.toml")).unwrap();
+    assert!(best.contains("size=") && best.contains("\n# size="), "{best}");
+    let widths = |run: &PathBuf| {
+        let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+        config.lines().filter(|line| line.starts_with("hidden = ")).map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    let mut all: Vec<String> = runs(&place).iter().map(widths).collect();
+    all.sort();
+    assert_eq!(all, ["hidden = 12 hidden = 16", "hidden = 8 hidden = 8"]);
+    place.write(
+        "sweep.toml",
+        std::fs::read_to_string(place.path("sweep.toml"))
+            .unwrap()
+            .replace("decoder.hidden\" = 12", "decoder.hiden\" = 12"),
+    );
+    let answer = place.call("sweep sweep.toml").refuses();
+    assert!(answer.contains("model.decoder.hiden (line 13): no such key; did you mean `hidden`?"), "{answer}");
+}
+
+#[test]
 fn a_sweep_chooses_by_validation_and_tests_the_chosen_cell_alone() {
     let place = place(GRID);
     let called = place.call("sweep sweep.toml --jobs 2");

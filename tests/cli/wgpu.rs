@@ -1,5 +1,7 @@
 //! The device `wgpu`: as far as a build without it goes, and beside the CPU.
 
+#[cfg(not(feature = "wgpu"))]
+use crate::place::Called;
 use crate::place::Place;
 
 #[cfg(not(feature = "wgpu"))]
@@ -9,7 +11,14 @@ fn a_build_without_it_names_the_remedy() {
     for words in ["run tiny.toml --device wgpu", "run tiny.toml --set device=wgpu"] {
         let answer = place.call(words).refuses();
         assert!(answer.starts_with("error: device: `wgpu` is not in this build"), "{answer}");
-        assert!(answer.contains("`cargo xtask run --features wgpu CONFIG`"), "{answer}");
+        let program = env!("CARGO_BIN_EXE_antiphon");
+        assert!(
+            answer.ends_with(&format!("`cargo build --package antiphon --features wgpu && {program} {words}`")),
+            "{answer}"
+        );
+        let mut command = place.command(words);
+        let answer = Called(command.env("ANTIPHON_CALLED_AS", "cargo xtask").output().unwrap()).refuses();
+        assert!(answer.ends_with(&format!("`cargo xtask --features wgpu {words}`")), "{answer}");
     }
     assert!(!place.path("runs").exists());
     let (place, run, _) = crate::place::finished();

@@ -32,6 +32,11 @@ pub(crate) struct Features {
 }
 
 impl Features {
+    /// Wants more, separated by commas.
+    pub(crate) fn add(&mut self, names: &str) {
+        self.names.extend(names.split(',').map(str::to_owned));
+    }
+
     /// The words that tell cargo.
     pub(crate) fn words(&self) -> Vec<String> {
         if self.names.is_empty() { Vec::new() } else { vec!["--features".into(), self.names.join(",")] }

@@ -12,7 +12,6 @@ mod data;
 mod growth;
 mod program;
 mod results;
-mod run;
 mod stop;
 mod test;
 
@@ -27,7 +26,6 @@ use crate::stop::{Outcome, Stop};
 /// What this program does itself.
 #[derive(Debug, Subcommand)]
 enum Task {
-    Run(run::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
     Ci(ci::Arguments),
@@ -35,7 +33,8 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 12] = [
+const PASSED_ON: [(&str, &str); 13] = [
+    ("run", "Run an experiment: prepare its data, train, search, evaluate: run CONFIG [--set KEY=VALUE] [--again]"),
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
     ("train", "Train, without search and evaluation"),
@@ -49,6 +48,9 @@ const PASSED_ON: [(&str, &str); 12] = [
     ("report", "Write the page of a run, or one that compares several"),
     ("reference", "Print the page of all settings"),
 ];
+
+/// Those that begin with preparing the data of the configs among their words.
+const PREPARES: [&str; 4] = ["run", "train", "sweep", "reproduce"];
 
 const AFTER_HELP: &str = "\
 Start with
@@ -72,26 +74,48 @@ fn command_line() -> Command {
 }
 
 fn perform(matches: &ArgMatches) -> Outcome {
-    let features = Features::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+    let mut features = Features::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
     if let Some((name, passed)) = matches.subcommand()
         && PASSED_ON.iter().any(|(known, _)| *known == name)
     {
-        let words = passed.get_many::<OsString>("words").unwrap_or_default().cloned();
-        let words: Vec<OsString> = std::iter::once(name.into()).chain(words).collect();
+        let words = words(name, passed, &mut features);
         // Before the build: a config that cannot be read should not cost minutes.
-        let needs =
-            if ["sweep", "reproduce"].contains(&name) { data::Needs::of(&words)? } else { data::Needs::default() };
+        let needs = if PREPARES.contains(&name) { data::Needs::of(&words)? } else { data::Needs::default() };
         let program = program::Program::build(&features)?;
         needs.prepare(&program)?;
         return program.become_it(words);
     }
     match Task::from_arg_matches(matches).unwrap_or_else(|e| e.exit()) {
-        Task::Run(arguments) => run::run(&arguments, &features),
         Task::Test(arguments) => test::test(&arguments, &features),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Ci(arguments) => ci::ci(&arguments, &features),
         Task::Results(arguments) => results::results(&arguments),
     }
+}
+
+/// The words of a command that is passed on. `--features` is cargo's wherever it stands, and a `--` before the program's own
+/// options is not needed.
+fn words(name: &str, passed: &ArgMatches, features: &mut Features) -> Vec<OsString> {
+    let mut words = vec![OsString::from(name)];
+    let mut all = passed.get_many::<OsString>("words").unwrap_or_default();
+    let mut ended = false;
+    while let Some(word) = all.next() {
+        match word.to_string_lossy().split_once('=') {
+            _ if ended => words.push(word.clone()),
+            _ if word == "--" => {
+                ended = true;
+                if name != "run" {
+                    words.push(word.clone());
+                }
+            }
+            _ if word == "--features" => {
+                all.next().into_iter().for_each(|names| features.add(&names.to_string_lossy()))
+            }
+            Some(("--features", names)) => features.add(names),
+            _ => words.push(word.clone()),
+        }
+    }
+    words
 }
 
 fn main() -> ExitCode {
@@ -117,6 +141,15 @@ mod tests {
         command_line().try_get_matches_from(["cargo xtask"].into_iter().chain(line.split_whitespace()))
     }
 
+    /// The words that go to the program, and those that go to cargo.
+    fn passed(line: &str) -> (Vec<String>, Vec<String>) {
+        let matches = parse(line).unwrap();
+        let mut features = Features::from_arg_matches(&matches).unwrap();
+        let (name, passed) = matches.subcommand().unwrap();
+        let words = words(name, passed, &mut features);
+        (words.into_iter().map(|word| word.into_string().unwrap()).collect(), features.words())
+    }
+
     fn task(line: &str) -> Task {
         Task::from_arg_matches(&parse(line).unwrap()).unwrap()
     }
@@ -127,38 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn a_run_takes_settings_and_hands_the_rest_on() {
-        let line = "run a.toml --set seed=3 --again --set model.encoder.kind=gru --data-dir /d -- --threads 1";
-        let Task::Run(run) = task(line) else { panic!("not a run") };
-        assert_eq!(
-            run.words(),
-            [
-                "run",
-                "a.toml",
-                "--set",
-                "seed=3",
-                "--set",
-                "model.encoder.kind=gru",
-                "--again",
-                "--data-dir",
-                "/d",
-                "--threads",
-                "1"
-            ]
-        );
+    fn a_run_needs_no_dashes_before_the_programs_options() {
+        let plain = "run a.toml --set seed=3 --again --data-dir /d --threads 1";
+        for line in [plain, "run a.toml --set seed=3 --again --data-dir /d -- --threads 1"] {
+            assert_eq!(passed(line).0.join(" "), plain);
+        }
+        // Elsewhere they say that no options follow.
+        assert_eq!(passed("predict m -- --odd").0, ["predict", "m", "--", "--odd"]);
     }
 
     #[test]
     fn mistakes_in_the_command_line_end_with_code_2() {
-        for line in [
-            "run",
-            "run a.toml --set seed",
-            "run a.toml --set =3",
-            "run a.toml b.toml",
-            "tset",
-            "test --fast",
-            "results --nope",
-        ] {
+        for line in ["tset", "test --fast", "results --nope"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         let unknown = parse("evalute x").unwrap_err().to_string();
@@ -168,7 +181,7 @@ mod tests {
     #[test]
     fn help_names_every_task() {
         let help = parse("--help").unwrap_err().to_string();
-        for name in ["run", "test", "bench", "ci", "results"].into_iter().chain(PASSED_ON.map(|(name, _)| name)) {
+        for name in ["test", "bench", "ci", "results"].into_iter().chain(PASSED_ON.map(|(name, _)| name)) {
             assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "{name}\n{help}");
         }
         assert!(help.contains("configs/g2p/quickstart.toml"));
@@ -183,31 +196,31 @@ mod tests {
             "check --set a=b c.toml",
             "evaluate",
         ] {
-            let matches = parse(line).unwrap();
-            let (name, passed) = matches.subcommand().unwrap();
-            let words: Vec<_> = passed.get_many::<OsString>("words").unwrap_or_default().collect();
-            let expected: Vec<_> = line.split_whitespace().collect();
-            assert_eq!(name, expected[0]);
-            assert_eq!(words, expected[1..], "{line}");
+            assert_eq!(passed(line).0.join(" "), line);
         }
     }
 
     #[test]
-    fn features_go_to_cargo_from_anywhere_before_the_programs_own_words() {
-        let of = |line: &str| Features::from_arg_matches(&parse(line).unwrap()).unwrap().words();
+    fn features_go_to_cargo_from_anywhere_before_two_dashes() {
+        let of = |line: &str| match parse(line).unwrap().subcommand_name() {
+            Some("test") => Features::from_arg_matches(&parse(line).unwrap()).unwrap().words(),
+            _ => passed(line).1,
+        };
         assert_eq!(of("run a.toml"), Vec::<String>::new());
+        assert_eq!(of("predict m -- --features wgpu"), Vec::<String>::new());
         for line in [
             "--features wgpu,dashboard predict m",
             "predict --features wgpu,dashboard m --device wgpu",
             "run --features wgpu --features dashboard a.toml -- --dashboard",
             "run a.toml --features wgpu,dashboard",
+            "predict m --features=wgpu,dashboard --device wgpu",
             "test --slow --features wgpu,dashboard",
         ] {
             assert_eq!(of(line), ["--features", "wgpu,dashboard"], "{line}");
         }
-        let matches = parse("predict --features wgpu m --device wgpu").unwrap();
-        let words: Vec<_> = matches.subcommand().unwrap().1.get_many::<OsString>("words").unwrap().collect();
-        assert_eq!(words, ["m", "--device", "wgpu"]);
+        for line in ["predict --features wgpu m --device wgpu", "predict m --features wgpu --device wgpu"] {
+            assert_eq!(passed(line).0, ["predict", "m", "--device", "wgpu"]);
+        }
     }
 
     #[test]

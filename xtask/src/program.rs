@@ -1,11 +1,11 @@
 //! The `antiphon` program, built and called.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use antiphon_core::Error;
-use antiphon_lab::REVISION_VARIABLE;
+use antiphon_lab::CALLED_AS;
 
 use crate::cargo::{self, Features};
 use crate::stop::{Outcome, Stop};
@@ -14,13 +14,16 @@ use crate::stop::{Outcome, Stop};
 #[derive(Debug)]
 pub(crate) struct Program {
     path: PathBuf,
+    /// What a user types to call it.
+    typed: String,
 }
 
 impl Program {
     /// Builds it, if anything changed.
     pub(crate) fn build(features: &Features) -> Outcome<Self> {
         let path = cargo::build(features)?.program;
-        Ok(Self { path: path.ok_or_else(|| Stop::Failed("cargo built no program called antiphon".into()))? })
+        let path = path.ok_or_else(|| Stop::Failed("cargo built no program called antiphon".into()))?;
+        Ok(Self { path, typed: typed(features) })
     }
 
     /// Calls it and waits. Its failure is ours.
@@ -43,9 +46,7 @@ impl Program {
     fn command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(&self.path);
         command.args(words);
-        if let Some(revision) = revision(&cargo::root()) {
-            command.env(REVISION_VARIABLE, revision);
-        }
+        command.env(CALLED_AS, &self.typed);
         command
     }
 
@@ -54,52 +55,32 @@ impl Program {
     }
 }
 
-/// The commit of the sources, with `-dirty` behind it if files have changed since; `None` outside of a repository.
-fn revision(root: &Path) -> Option<String> {
-    let git = |words: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(root).args(words).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changes.is_empty() { commit } else { format!("{commit}-dirty") })
+/// What a user types to call the program in this build.
+fn typed(features: &Features) -> String {
+    ["cargo xtask".to_owned()].into_iter().chain(features.words()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use antiphon_lab::Revision;
 
     #[test]
-    fn a_revision_is_read_where_there_is_a_repository() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(revision(folder.path()), None);
-
-        let git = |words: &[&str]| {
-            let who = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"];
-            let output = Command::new("git").arg("-C").arg(folder.path()).args(who).args(words).output();
-            output.is_ok_and(|o| o.status.success())
-        };
-        if !git(&["init"]) {
-            return; // No git here: nothing to read.
-        }
-        std::fs::write(folder.path().join("file"), "one").unwrap();
-        assert!(git(&["add", "file"]) && git(&["commit", "-m", "one"]));
-        let clean = revision(folder.path()).unwrap();
-        assert!(Revision::parse(&clean).is_some_and(|r| !r.dirty), "{clean}");
-        std::fs::write(folder.path().join("file"), "two").unwrap();
-        assert_eq!(revision(folder.path()).unwrap(), format!("{clean}-dirty"));
+    fn the_program_knows_what_the_user_typed() {
+        let mut features = Features::default();
+        assert_eq!(typed(&features), "cargo xtask");
+        features.add("wgpu,dashboard");
+        assert_eq!(typed(&features), "cargo xtask --features wgpu,dashboard");
     }
 
     #[cfg(unix)]
     #[test]
     fn the_exit_code_of_the_program_is_passed_on() {
-        let shell = Program { path: "/bin/sh".into() };
+        let shell = Program { path: "/bin/sh".into(), typed: String::new() };
         let call = |script: &str| shell.call(&["-c".into(), script.into()]);
         assert_eq!(call("exit 0"), Ok(()));
         assert_eq!(call("exit 3"), Err(Stop::Quietly(3)));
         assert_eq!(call("kill -TERM $$"), Err(Stop::Quietly(143)));
-        let missing = Program { path: "/nowhere/antiphon".into() }.call(&[]);
+        let missing = Program { path: "/nowhere/antiphon".into(), typed: String::new() }.call(&[]);
         assert!(
             matches!(missing, Err(Stop::Mistake(e)) if e.to_string().starts_with("/nowhere/antiphon: cannot start"))
         );

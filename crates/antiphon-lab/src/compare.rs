@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::Result;
 
+use crate::manifest::Manifest;
 use crate::results::{SplitResults, labels};
 use crate::run::Run;
 use crate::table::aligned;
@@ -39,17 +40,9 @@ impl Settings {
     pub(crate) fn of(runs: &[Run]) -> Result<Self> {
         let mut all = Vec::new();
         for run in runs {
-            let (config, manifest) = (run.config()?, run.manifest()?);
-            let mut flat = BTreeMap::new();
-            flatten("", &toml::Value::Table(config), &mut flat);
-            let more =
-                [("version", manifest.version), ("device", manifest.device), ("threads", manifest.threads.to_string())];
-            flat.extend(more.map(|(key, value)| (format!("({key})"), value)));
-            let data = manifest.data.into_iter();
-            flat.extend(data.map(|(file, hash)| (format!("(data) {file}"), hash.chars().take(8).collect())));
-            all.push(flat);
+            all.push(settings_of(run, &run.manifest()?)?);
         }
-        Ok(Self { differing: differences(&all), all })
+        Ok(Self { differing: differences(&all.iter().collect::<Vec<_>>()), all })
     }
 
     /// The keys that are not set to the same value everywhere.
@@ -61,6 +54,18 @@ impl Settings {
     pub(crate) fn rows(&self) -> impl Iterator<Item = Vec<Option<String>>> {
         self.all.iter().map(|flat| self.differing.iter().map(|key| flat.get(key).cloned()).collect())
     }
+}
+
+/// The settings of a run with what else its figures depend on: dotted keys, and `(device)`, `(data) FILE` and the like.
+pub(crate) fn settings_of(run: &Run, manifest: &Manifest) -> Result<BTreeMap<String, String>> {
+    let mut flat = BTreeMap::new();
+    flatten("", &toml::Value::Table(run.config()?), &mut flat);
+    let threads = manifest.threads.to_string();
+    let more = [("version", &manifest.version), ("device", &manifest.device), ("threads", &threads)];
+    flat.extend(more.map(|(key, value)| (format!("({key})"), value.clone())));
+    let short = |hash: &String| hash.chars().take(8).collect();
+    flat.extend(manifest.data.iter().map(|(file, hash)| (format!("(data) {file}"), short(hash))));
+    Ok(flat)
 }
 
 fn line(head: &str, cells: impl Iterator<Item = String>) -> Vec<String> {
@@ -81,8 +86,8 @@ fn flatten(key: &str, value: &toml::Value, flat: &mut BTreeMap<String, String>) 
 }
 
 /// The keys that are not set to the same value everywhere.
-fn differences(configs: &[BTreeMap<String, String>]) -> Vec<String> {
-    let keys: BTreeSet<&String> = configs.iter().flat_map(BTreeMap::keys).collect();
+pub(crate) fn differences(configs: &[&BTreeMap<String, String>]) -> Vec<String> {
+    let keys: BTreeSet<&String> = configs.iter().flat_map(|config| config.keys()).collect();
     let differs = |key: &String| configs.windows(2).any(|pair| pair[0].get(key) != pair[1].get(key));
     keys.into_iter().filter(|key| differs(key)).cloned().collect()
 }

@@ -10,6 +10,8 @@ use antiphon_core::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::manifest::Revision;
+
 /// An experiment: everything that its figures depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
@@ -25,14 +27,16 @@ pub struct Identity {
     pub device: String,
     /// How many threads compute.
     pub threads: usize,
+    /// The commit that the program was built from, where known; not part of the [digest](Self::digest).
+    pub revision: Option<Revision>,
 }
 
 impl Identity {
     /// SHA-256, in hexadecimal, of the experiment as canonical JSON: no spaces, keys in the order of their bytes.
     ///
-    /// The same config, data, version, device and threads give the same digest, whatever the name.
+    /// The same config, data, version, device and threads give the same digest, whatever the name and the commit.
     pub fn digest(&self) -> String {
-        let Self { name: _, config, data, version, device, threads } = self;
+        let Self { name: _, config, data, version, device, threads, revision: _ } = self;
         let whole = serde_json::json!({
             "config": config, "data": data, "version": version, "device": device, "threads": threads,
         });
@@ -120,6 +124,7 @@ mod tests {
             serde_json::from_str(r#"{"model":{"hidden":8,"kind":"lstm"},"seed":17,"tokenizer":{"kind":"character"}}"#);
         assert_eq!(one.digest(), Identity { config: config.unwrap(), ..one.clone() }.digest());
         assert_eq!(one.digest(), Identity { name: "two".into(), ..one.clone() }.digest());
+        assert_eq!(one.digest(), Identity { revision: Revision::parse("0123456"), ..one.clone() }.digest());
     }
 
     #[test]

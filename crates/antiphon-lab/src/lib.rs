@@ -27,6 +27,7 @@ mod compare;
 mod disk;
 mod expect;
 mod identity;
+mod listing;
 mod lock;
 mod machine;
 mod manifest;
@@ -40,15 +41,17 @@ pub mod sweep;
 mod table;
 #[cfg(test)]
 mod testing;
+mod words;
 
 pub use clock::{Spent, Stopwatch, rfc3339};
 pub use compare::compare;
 pub use disk::write_atomically;
 pub use expect::{ExpectConfig, ExpectedFigure, ExpectedSplit, ExpectedTime, Verdict, verdict_table};
 pub use identity::{Identity, sha256_file};
+pub use listing::{Filter, Listing};
 pub use lock::RunLock;
 pub use machine::cpu_features;
-pub use manifest::{Manifest, REVISION_VARIABLE, Revision, Status};
+pub use manifest::{BestValidation, EndReason, Manifest, Revision, Status, TrainingEnd};
 pub use metrics_log::MetricsLog;
 pub use page::results_page;
 pub use report::{
@@ -57,3 +60,4 @@ pub use report::{
 pub use results::{Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
 pub use run::Run;
 pub use runs::Runs;
+pub use words::{CALLED_AS, shell};

@@ -1,6 +1,7 @@
 //! What ran, where, when, and how it ended: `manifest.json`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -11,11 +12,8 @@ use crate::clock::{Spent, rfc3339};
 use crate::identity::Identity;
 use crate::machine::cpu_features;
 
-/// The environment variable by which whoever builds the program from a repository tells it the [`Revision`].
-pub const REVISION_VARIABLE: &str = "ANTIPHON_REVISION";
-
 /// The layout of run folders that this version writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A run's record of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +51,76 @@ pub struct Manifest {
     pub wall_seconds: f64,
     /// How it stands.
     pub status: Status,
+    /// How its training came to its end, once it has. Runs of format 1 do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainingEnd>,
+}
+
+/// How a training came to its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingEnd {
+    /// Why.
+    pub reason: EndReason,
+    /// The steps that were done.
+    pub step: u64,
+    /// The epochs that were done.
+    pub epoch: u64,
+    /// The validation by which the model was chosen, if there was one.
+    pub best: Option<BestValidation>,
+}
+
+/// Why a training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// All steps were done.
+    Steps,
+    /// All epochs were done.
+    Epochs,
+    /// Validation had not improved for too long.
+    Patience,
+}
+
+/// The validation by which a model was chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BestValidation {
+    /// The steps that were done then.
+    pub step: u64,
+    /// By which figure.
+    pub metric: String,
+    /// The figure.
+    pub value: f64,
+}
+
+impl EndReason {
+    /// In a word or two.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EndReason::Steps => "all steps",
+            EndReason::Epochs => "all epochs",
+            EndReason::Patience => "stopped early",
+        }
+    }
+}
+
+impl fmt::Display for TrainingEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, step, epoch, best } = self;
+        write!(f, "after step {step}, epoch {epoch}: ")?;
+        match reason {
+            EndReason::Steps => write!(f, "all steps are done")?,
+            EndReason::Epochs => write!(f, "all epochs are done")?,
+            EndReason::Patience => write!(f, "stopped early, because validation had not improved for too long")?,
+        }
+        match best {
+            Some(BestValidation { step, metric, value }) => {
+                write!(f, "; the model is that of step {step}, {metric} {value:.4}")
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// How a run stands.
@@ -89,11 +157,6 @@ impl Revision {
         let hash = (7..=64).contains(&commit.len()) && commit.bytes().all(|b| b.is_ascii_hexdigit());
         hash.then(|| Self { commit: commit.to_string(), dirty })
     }
-
-    /// What [`REVISION_VARIABLE`] says.
-    pub fn from_environment() -> Option<Self> {
-        Self::parse(&std::env::var(REVISION_VARIABLE).ok()?)
-    }
 }
 
 impl Manifest {
@@ -104,7 +167,7 @@ impl Manifest {
             name: identity.name.clone(),
             digest: identity.digest(),
             version: identity.version.clone(),
-            revision: Revision::from_environment(),
+            revision: identity.revision.clone(),
             data: identity.data.clone(),
             device: identity.device.clone(),
             cpu_features: cpu_features(),
@@ -116,18 +179,19 @@ impl Manifest {
             cpu_seconds: 0.0,
             wall_seconds: 0.0,
             status: Status::Running,
+            training: None,
         }
     }
 
-    /// What to say of a run that another state of the program made, as far as [both are known](REVISION_VARIABLE).
-    pub fn other_revision(&self) -> Option<String> {
-        let (made, own) = (self.revision.as_ref()?, Revision::from_environment()?);
-        (*made != own).then(|| {
+    /// What to say of a run that another state of the program made than that of `own`, as far as both are known.
+    pub fn other_revision(&self, own: Option<&Revision>) -> Option<String> {
+        let (made, own) = (self.revision.as_ref()?, own?);
+        (made != own).then(|| {
             let named = |revision: &Revision| {
                 let changes = if revision.dirty { " with changes" } else { "" };
                 format!("commit {:.10}{changes}", revision.commit)
             };
-            format!("was made by {}, and this is {}; `--again` repeats it", named(made), named(&own))
+            format!("was made by {}, and this is {}; `--again` repeats it", named(made), named(own))
         })
     }
 
@@ -204,6 +268,8 @@ mod tests {
         manifest.revision = Revision::parse("0123456789abcdef-dirty");
         manifest.spend(Spent { cpu_seconds: Some(3.5), wall_seconds: 2.0 });
         manifest.end(Status::Failed { message: "the loss is not a number".into() });
+        let best = Some(BestValidation { step: 7, metric: "loss".into(), value: 0.25 });
+        manifest.training = Some(TrainingEnd { reason: EndReason::Patience, step: 9, epoch: 3, best });
         let bytes = serde_json::to_vec(&manifest).unwrap();
         assert_eq!(Manifest::parse(&bytes, Path::new("m")).unwrap(), manifest);
         assert_eq!(manifest.seed, Some(17));
@@ -226,15 +292,35 @@ mod tests {
     #[test]
     fn a_newer_format_and_a_damaged_file_are_told_apart() {
         let parse = |text: &str| Manifest::parse(text.as_bytes(), Path::new("manifest.json")).unwrap_err().to_string();
-        let newer = parse(r#"{"format": 2, "version": "3.0.0", "what": {}}"#);
+        let newer = parse(r#"{"format": 3, "version": "3.0.0", "what": {}}"#);
         assert_eq!(
             newer,
-            "manifest.json: has format 2, written by version 3.0.0, and this program reads up to 1: use that version \
+            "manifest.json: has format 3, written by version 3.0.0, and this program reads up to 2: use that version \
              or a newer one"
         );
         for damaged in [r#"{"format": 1"#, "", r#"{"format": 1}"#, "[]"] {
             assert!(parse(damaged).starts_with("manifest.json: is damaged ("), "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_manifest_of_the_first_format_is_read() {
+        let mut manifest = Manifest::begin(&identity("one"));
+        manifest.format = 1;
+        let text = serde_json::to_string(&manifest).unwrap();
+        assert!(!text.contains("training"), "{text}");
+        assert_eq!(Manifest::parse(text.as_bytes(), Path::new("m")).unwrap(), manifest);
+    }
+
+    #[test]
+    fn the_end_of_a_training_is_a_line() {
+        let best = Some(BestValidation { step: 200, metric: "loss".into(), value: 0.25 });
+        let end = TrainingEnd { reason: EndReason::Patience, step: 380, epoch: 20, best };
+        let expected = "after step 380, epoch 20: stopped early, because validation had not improved for too long; \
+                        the model is that of step 200, loss 0.2500";
+        assert_eq!(end.to_string(), expected);
+        let end = TrainingEnd { reason: EndReason::Steps, best: None, ..end };
+        assert_eq!(end.to_string(), "after step 380, epoch 20: all steps are done");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod experiment;
 mod feature;
 mod interrupt;
 mod output;
+mod revision;
 
 pub use device::DeviceConfig;
 pub use experiment::{Experiment, ExperimentConfig, Loaded, SavedModel};

@@ -1,9 +1,11 @@
 //! Writing to the terminal without panicking when nobody reads.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Result, printable};
+use antiphon_lab::CALLED_AS;
 
 /// Writes to the standard output, to a terminal as [`printable`] has it. A reader that has left (`| head`) is no error: what
 /// follows is for nobody.
@@ -33,18 +35,43 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// This program as the user can type it from here.
+/// This program as the user can type it from here, for a shell: as it was called, or what was called in its place.
 pub(crate) fn program() -> String {
-    let name = std::env::args_os().next().map_or_else(|| "antiphon".into(), std::path::PathBuf::from);
-    let here = std::env::current_dir().unwrap_or_default();
-    name.strip_prefix(&here).unwrap_or(&name).display().to_string()
+    match std::env::var(CALLED_AS) {
+        Ok(words) if !words.is_empty() => words,
+        _ => shell(&typed(
+            &std::env::args_os().next().map_or_else(|| "antiphon".into(), PathBuf::from),
+            &std::env::current_dir().unwrap_or_default(),
+        )),
+    }
+}
+
+/// A program's name as it can be typed in the folder `here`.
+fn typed(name: &Path, here: &Path) -> PathBuf {
+    match name.strip_prefix(here) {
+        // A bare name would be looked for elsewhere.
+        Ok(below) if below.components().count() == 1 => Path::new(".").join(below),
+        Ok(below) => below.to_path_buf(),
+        Err(_) => name.to_path_buf(),
+    }
+}
+
+/// A command of this program, ready to be given to a shell from here.
+pub(crate) fn command(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+    let quoted = |word: &OsStr| antiphon_lab::shell(&word.to_string_lossy());
+    words.into_iter().fold(program(), |line, word| line + " " + &quoted(word.as_ref()))
 }
 
 /// A path as a shell reads it.
 pub(crate) fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+=@%,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    antiphon_lab::shell(&path.display().to_string())
+}
+
+/// A command that hands a line of text on.
+pub(crate) fn echo(text: &str) -> String {
+    // What `echo` makes of these depends on the shell.
+    let odd = text.starts_with('-') || text.contains('\\');
+    format!("{} {}", if odd { r"printf '%s\n'" } else { "echo" }, antiphon_lab::shell(text))
 }
 
 #[cfg(test)]
@@ -59,8 +86,21 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn a_program_is_named_as_it_can_be_typed() {
+        let typed = |name: &str| typed(Path::new(name), Path::new("/home/x")).display().to_string();
+        assert_eq!(typed("antiphon"), "antiphon");
+        assert_eq!(typed("target/debug/antiphon"), "target/debug/antiphon");
+        assert_eq!(typed("/home/x/target/debug/antiphon"), "target/debug/antiphon");
+        assert_eq!(typed("/home/x/antiphon"), "./antiphon");
+        assert_eq!(typed("/usr/bin/antiphon"), "/usr/bin/antiphon");
+    }
+
+    #[test]
     fn paths_are_quoted_where_a_shell_would_split_them() {
         assert_eq!(shell(Path::new("runs/a-1.b")), "runs/a-1.b");
         assert_eq!(shell(Path::new("my runs/a'b")), r"'my runs/a'\''b'");
+        assert_eq!(echo("it's"), r"echo 'it'\''s'");
+        assert_eq!(echo("-n"), r"printf '%s\n' -n");
     }
 }

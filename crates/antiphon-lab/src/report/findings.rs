@@ -5,6 +5,8 @@
 pub struct Findings {
     /// The split that they are of.
     pub split: String,
+    /// What else is to be known of them.
+    pub note: Option<String>,
     /// Some sources with what was answered.
     pub examples: Vec<Example>,
     /// What went wrong.

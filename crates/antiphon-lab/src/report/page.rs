@@ -47,6 +47,9 @@ fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> String {
         curves.updates()
     );
     let mut html = format!("<p><span class=\"state {class}\">{state}</span> <span class=\"soft\">{times}</span></p>\n");
+    if let Some(end) = &manifest.training {
+        html += &paragraph(&format!("Training ended {end}."));
+    }
     if let Status::Failed { message } = &manifest.status {
         html += &paragraph(message);
     }
@@ -75,6 +78,7 @@ fn figures(results: &Results) -> String {
 }
 
 fn shown_examples(findings: &Findings) -> String {
+    let note = findings.note.as_deref().map_or_else(String::new, paragraph);
     let cards = examples::examples(&findings.examples);
     if cards.is_empty() {
         return cards;
@@ -92,7 +96,7 @@ fn shown_examples(findings: &Findings) -> String {
          penalty).{map}",
         findings.split
     );
-    paragraph(&intro) + &cards
+    note + &paragraph(&intro) + &cards
 }
 
 /// What the manifest knows.

@@ -87,6 +87,7 @@ fn hostile_findings() -> Findings {
     let aligned = Aligned { line: 3, source: text(), pairs: vec![(Some(text()), None), (None, Some(text()))] };
     let confusion = |reference, hypothesis| Confusion { reference, hypothesis, count: 2 };
     Findings {
+        note: Some(HOSTILE.into()),
         split: "validation".into(),
         examples: vec![example],
         errors: Some(Errors {

@@ -1,12 +1,12 @@
 //! The cells of a sweep: its combinations of settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::random::Key;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::config::{Axis, Condition, Distribution, RandomConfig, SweepConfig, SweepStrategy, equal};
+use super::config::{Axis, Condition, Distribution, LABEL, RandomConfig, SweepConfig, SweepStrategy, equal};
 
 /// One combination of settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,17 +15,58 @@ pub struct Cell {
     pub number: usize,
     /// What it sets, by dotted key.
     pub settings: BTreeMap<String, Value>,
+    /// The labels of settings that move together, by the name of their axis.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The settings for which a label stands.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) labelled: BTreeSet<String>,
 }
 
 impl Cell {
-    /// What it sets, for people: `model.encoder.hidden=64 search.width=5`.
+    /// What it sets, for people: `model.encoder.hidden=64 search.width=5`; a label stands for its settings: `size=small`.
     pub fn label(&self) -> String {
-        if self.settings.is_empty() {
-            return "the config as it is".into();
-        }
-        let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        self.settings.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect::<Vec<_>>().join(" ")
+        let labels = self.labels.iter().map(|(axis, label)| format!("{axis}={label}"));
+        let settings = self.settings.iter().filter(|(key, _)| !self.labelled.contains(*key)).map(assignment);
+        let all: Vec<String> = labels.chain(settings).collect();
+        if all.is_empty() { "the config as it is".into() } else { all.join(" ") }
     }
+
+    /// What each label stands for: `size=small` and `model.decoder.hidden=128 model.encoder.hidden=64`.
+    fn legend(&self, config: &SweepConfig) -> impl Iterator<Item = (String, String)> {
+        self.labels.iter().map(|(axis, label)| {
+            let keys = config.over.get(axis).map(|values| values.keys(axis)).unwrap_or_default();
+            let of_axis = self.settings.iter().filter(|(key, _)| keys.contains(key.as_str())).map(assignment);
+            (format!("{axis}={label}"), of_axis.collect::<Vec<_>>().join(" "))
+        })
+    }
+
+    /// A cell of what was chosen on each axis.
+    fn new(number: usize, config: &SweepConfig, chosen: BTreeMap<String, Value>) -> Self {
+        let mut cell = Self { number, settings: BTreeMap::new(), labels: BTreeMap::new(), labelled: BTreeSet::new() };
+        for (axis, value) in chosen {
+            match value {
+                Value::Object(mut table) if config.over[&axis].is_group() => {
+                    if let Some(Value::String(label)) = table.remove(LABEL) {
+                        cell.labels.insert(axis, label);
+                        cell.labelled.extend(table.keys().cloned());
+                    }
+                    cell.settings.extend(table);
+                }
+                value => drop(cell.settings.insert(axis, value)),
+            }
+        }
+        cell
+    }
+}
+
+fn assignment((key, value): (&String, &Value)) -> String {
+    format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+/// What the labels of some cells stand for, each once.
+pub(super) fn legend(config: &SweepConfig, cells: &[Cell]) -> BTreeMap<String, String> {
+    cells.iter().flat_map(|cell| cell.legend(config)).collect()
 }
 
 /// The cells of a sweep without [problems](SweepConfig::problems), all different. In a grid the last key, in
@@ -36,13 +77,14 @@ pub fn cells(config: &SweepConfig) -> Vec<Cell> {
         SweepStrategy::Random(random) => (0..random.draws).map(|number| draw(config, random, number as u64)).collect(),
     };
     let mut cells: Vec<Cell> = Vec::new();
-    for mut settings in combinations {
-        while let Some(idle) = idle(config, &settings) {
-            settings.remove(&idle);
+    for mut chosen in combinations {
+        while let Some(idle) = idle(config, &chosen) {
+            chosen.remove(&idle);
         }
-        let skipped = config.skip.iter().any(|condition| holds(condition, &settings));
-        if !skipped && !cells.iter().any(|cell| cell.settings == settings) {
-            cells.push(Cell { number: cells.len() + 1, settings });
+        let cell = Cell::new(cells.len() + 1, config, chosen.clone());
+        let skipped = config.skip.iter().any(|condition| holds(condition, &chosen));
+        if !skipped && !cells.iter().any(|other| other.settings == cell.settings) {
+            cells.push(cell);
         }
     }
     cells
@@ -97,8 +139,12 @@ fn idle(config: &SweepConfig, settings: &BTreeMap<String, Value>) -> Option<Stri
 }
 
 fn holds(condition: &Condition, settings: &BTreeMap<String, Value>) -> bool {
-    let one_of = |key, values: &[Value]| settings.get(key).is_some_and(|own| values.iter().any(|v| equal(v, own)));
-    condition.iter().all(|(key, values)| one_of(key, values))
+    // Of settings that move together, an axis has its label, and each of its settings a value.
+    let inside = |key: &str| settings.values().find_map(|entry| entry.get(key));
+    let own = |key: &String| settings.get(key).map_or_else(|| inside(key), |own| own.get(LABEL).or(Some(own)));
+    let one_of =
+        |(key, values): (&String, &Vec<Value>)| own(key).is_some_and(|own| values.iter().any(|v| equal(v, own)));
+    condition.iter().all(one_of)
 }
 
 #[cfg(test)]
@@ -151,6 +197,23 @@ mod tests {
         let over = json!({ "a": [1, 2], "b": [1, 2, 3] });
         let skip = json!([{ "a": [1], "b": [2, 3] }, { "b": [1], "a": [2.0] }]);
         assert_eq!(labels(json!({ "over": over, "skip": skip })), ["a=1 b=1", "a=2 b=2", "a=2 b=3"]);
+    }
+
+    #[test]
+    fn settings_that_move_together_are_one_axis() {
+        let over = json!({
+            "size": [{ "label": "small", "e.h": 1, "d.h": 2 }, { "e.h": 3, "d.h": 4 }], "f": [5, 6], "g": [7, 8],
+        });
+        let when = json!({ "f": { "size": ["small"] }, "g": { "d.h": [4] } });
+        let all = of(json!({ "over": over, "when": when }));
+        let labels: Vec<String> = all.iter().map(Cell::label).collect();
+        assert_eq!(labels, ["size=small f=5", "d.h=4 e.h=3 g=7", "d.h=4 e.h=3 g=8", "size=small f=6"]);
+        assert_eq!(
+            all[0].settings,
+            BTreeMap::from([("d.h", 2), ("e.h", 1), ("f", 5)].map(|(k, v)| (k.into(), v.into())))
+        );
+        let config: SweepConfig = serde_json::from_value(json!({ "over": over })).unwrap();
+        assert_eq!(legend(&config, &all), BTreeMap::from([("size=small".into(), "d.h=2 e.h=1".into())]));
     }
 
     fn random(draws: u64, seed: u64, over: Value) -> Vec<Cell> {

@@ -1,6 +1,6 @@
 //! `[sweep]`: what is varied, how cells are drawn, and by which figure they are compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::Problem;
 use schemars::JsonSchema;
@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::slurm::SlurmConfig;
 
+/// What an entry of settings that move together is called.
+pub(super) const LABEL: &str = "label";
 /// More cells than this are a slip of the pen.
 const MOST_CELLS: usize = 10_000;
 /// The settings that a sweep makes itself, or that no figure depends on.
@@ -25,7 +27,9 @@ const NOT_VARIED: [(&str, &str); 5] = [
 #[serde(default, deny_unknown_fields)]
 pub struct SweepConfig {
     /// What is varied: a setting's dotted key, in quotes, and its values: a list, or for `strategy.kind = "random"` also
-    /// a distribution. `"model.encoder.hidden" = [64, 128]`.
+    /// a distribution. `"model.encoder.hidden" = [64, 128]`. Settings that move together stand under a name of your own, in
+    /// tables of dotted keys: `size = [{ label = "small", "model.encoder.hidden" = 64, "model.decoder.hidden" = 128 }, …]`;
+    /// the `label`, which tables then show, may be left out.
     pub over: BTreeMap<String, Axis>,
     /// Keys of `over` that are varied only where other keys of `over` have one of the listed values:
     /// `"search.width" = { "search.kind" = ["beam"] }`. Elsewhere they stay as the config has them.
@@ -167,6 +171,7 @@ impl SweepConfig {
     /// Everything that contradicts itself; places are keys below `[sweep]`.
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Found(Vec::new());
+        let keys: Vec<(&str, &str)> = self.keys().collect();
         if self.over.is_empty() && self.seeds.len() < 2 {
             found.add("over", "varies nothing: name a key and its values, or several `seeds`");
         }
@@ -187,9 +192,14 @@ impl SweepConfig {
             found.add(&format!("seeds.{twice}"), "stands in the list already: remove one");
         }
         if let Some(halving) = &self.halving
-            && self.over.contains_key(halving.budget.key())
+            && let Some((axis, key)) = keys.iter().find(|(_, key)| *key == halving.budget.key())
         {
-            found.add(&entry("over", halving.budget.key()), "is the budget of `sweep.halving`, which varies it");
+            found.add(&entry("over", axis), &format!("`{key}` is the budget of `sweep.halving`, which varies it"));
+        }
+        for (i, (axis, key)) in keys.iter().enumerate() {
+            if let Some((other, _)) = keys[..i].iter().find(|(other, known)| known == key && other != axis) {
+                found.add(&entry("over", axis), &format!("`{key}` is varied by `{other}` too: name it once"));
+            }
         }
         if matches!(self.strategy, SweepStrategy::Grid(_)) {
             let lists = self.over.values().map(|axis| if let Axis::List(list) = axis { list.len() } else { 1 });
@@ -206,9 +216,15 @@ impl SweepConfig {
 
     fn axis_problems(&self, key: &str, axis: &Axis, found: &mut Found) {
         let place = entry("over", key);
-        let first = key.split('.').next().unwrap_or_default().trim();
-        if let Some((_, why)) = NOT_VARIED.iter().find(|(name, _)| *name == first) {
-            found.add(&place, &format!("cannot be varied: {why}"));
+        for key in axis.keys(key) {
+            let first = key.split('.').next().unwrap_or_default().trim();
+            if let Some((_, why)) = NOT_VARIED.iter().find(|(name, _)| *name == first) {
+                let which = if axis.is_group() { format!("`{key}` ") } else { String::new() };
+                found.add(&place, &format!("{which}cannot be varied: {why}"));
+            }
+        }
+        if axis.is_group() {
+            self.group_problems(&place, axis.values().unwrap_or_default(), found);
         }
         match axis {
             Axis::Drawn(_) if matches!(self.strategy, SweepStrategy::Grid(_)) => {
@@ -218,8 +234,15 @@ impl SweepConfig {
                 if values.is_empty() {
                     found.add(&place, "is empty: name at least one value");
                 }
-                if let Some(twice) = repeated(values) {
-                    found.add(&format!("{place}.{twice}"), "stands in the list already: remove one");
+                let twice = |i: &usize| values[..*i].iter().any(|other| equal(other, &values[*i]));
+                if let Some(twice) = (1..values.len()).find(twice) {
+                    let first = values[..twice].iter().find(|other| equal(other, &values[twice]));
+                    let (first, second) = (written(first.unwrap_or(&Value::Null)), written(&values[twice]));
+                    let message = match first == second {
+                        true => format!("{second} stands in the list already: remove one"),
+                        false => format!("{second} is the same setting as {first}: remove one of the two"),
+                    };
+                    found.add(&format!("{place}.{twice}"), &message);
                 }
             }
             &Axis::Drawn(Distribution::Uniform { low, high }) if !(low < high && (high - low).is_finite()) => {
@@ -235,21 +258,67 @@ impl SweepConfig {
         }
     }
 
+    /// What is wrong with settings that move together.
+    fn group_problems(&self, place: &str, entries: &[Value], found: &mut Found) {
+        let mut labels = Vec::new();
+        for (i, entry) in entries.iter().enumerate() {
+            let place = format!("{place}.{i}");
+            let Value::Object(table) = entry else {
+                found
+                    .add(&place, &format!("must be a table of dotted keys, as the others are, got {}", written(entry)));
+                continue;
+            };
+            match table.get(LABEL) {
+                None => {}
+                Some(Value::String(label)) if labels.contains(label) => {
+                    found.add(&format!("{place}.{LABEL}"), &format!("`{label}` is the label of another entry"));
+                }
+                Some(Value::String(label)) if label.is_empty() || label.chars().any(char::is_control) => {
+                    found.add(&format!("{place}.{LABEL}"), "must be a word or two, on one line");
+                }
+                Some(Value::String(label)) => labels.push(label.clone()),
+                Some(other) => {
+                    found.add(&format!("{place}.{LABEL}"), &format!("must be a string, got {}", written(other)));
+                }
+            }
+        }
+    }
+
+    /// All settings that are varied, each with the name of its axis.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.over.iter().flat_map(|(name, axis)| axis.keys(name).into_iter().map(move |key| (name.as_str(), key)))
+    }
+
+    /// The values that a condition may name for a key: those of an axis (of settings that move together, the labels), or those that
+    /// a setting has in the entries of its axis. `None` for ranges; an error if nothing varies the key.
+    fn values_of(&self, key: &str) -> Result<Option<Vec<Value>>, ()> {
+        if let Some(axis) = self.over.get(key) {
+            let values = axis.values();
+            return Ok(values.map(|values| match axis.is_group() {
+                true => values.iter().filter_map(|entry| entry.get(LABEL)).cloned().collect(),
+                false => values.to_vec(),
+            }));
+        }
+        let groups = self.over.values().filter(|axis| axis.is_group()).filter_map(Axis::values).flatten();
+        let values: Vec<Value> = groups.filter_map(|entry| entry.get(key)).cloned().collect();
+        if values.is_empty() { Err(()) } else { Ok(Some(values)) }
+    }
+
     fn condition_problems(&self, place: &str, condition: &Condition, found: &mut Found) {
         if condition.is_empty() {
             found.add(place, "names no key: it would hold for every cell");
         }
         for (key, values) in condition {
             let place = format!("{place}.{}", quoted(key));
-            match self.over.get(key) {
-                None => found.add(&place, &self.not_varied(key)),
-                Some(Axis::List(list) | Axis::Drawn(Distribution::Choice { values: list })) => {
+            match self.values_of(key) {
+                Err(()) => found.add(&place, &self.not_varied(key)),
+                Ok(Some(list)) => {
                     let never = |value: &&Value| !list.iter().any(|other| equal(value, other));
                     if let Some(value) = values.iter().find(never) {
                         found.add(&place, &format!("{value} is not one of its values in `over`"));
                     }
                 }
-                Some(_) => found.add(&place, "is drawn from a range: a condition needs a key with a list of values"),
+                Ok(None) => found.add(&place, "is drawn from a range: a condition needs a key with a list of values"),
             }
             if values.is_empty() {
                 found.add(&place, "is empty: name at least one value");
@@ -263,12 +332,47 @@ impl SweepConfig {
     }
 }
 
-/// Whether two values are the same setting: `1` and `1.0` are.
+impl Axis {
+    /// The values that are listed; `None` for a range.
+    pub(super) fn values(&self) -> Option<&[Value]> {
+        match self {
+            Axis::List(values) | Axis::Drawn(Distribution::Choice { values }) => Some(values),
+            Axis::Drawn(_) => None,
+        }
+    }
+
+    /// Whether each entry sets several keys: a table of dotted keys is one, since no table of settings has such keys.
+    pub(super) fn is_group(&self) -> bool {
+        let dotted = |entry: &Value| entry.as_object().is_some_and(|table| table.keys().any(|key| key.contains('.')));
+        self.values().is_some_and(|values| values.iter().any(dotted))
+    }
+
+    /// The settings that it varies; `name` is its own.
+    pub(super) fn keys<'a>(&'a self, name: &'a str) -> BTreeSet<&'a str> {
+        if !self.is_group() {
+            return BTreeSet::from([name]);
+        }
+        let entries = self.values().unwrap_or_default().iter().filter_map(Value::as_object);
+        entries.flat_map(|table| table.keys()).map(String::as_str).filter(|key| *key != LABEL).collect()
+    }
+}
+
+/// Whether two values are the same setting: `1` and `1.0` are, in lists and tables too.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
-    match (a.as_f64(), b.as_f64()) {
-        (Some(a), Some(b)) => a == b,
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            let same = |(key, a): (&String, &Value)| b.get(key).is_some_and(|b| equal(a, b));
+            a.len() == b.len() && a.iter().all(same)
+        }
         _ => a == b,
     }
+}
+
+/// A value, for people.
+pub(super) fn written(value: &Value) -> String {
+    format!("`{value}`")
 }
 
 /// Where something stands for the second time.
@@ -314,6 +418,30 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_move_together_are_told_from_tables_of_settings() {
+        let sizes = json!([{ "label": "small", "a.b": 1, "a.c": 2 }, { "a.b": 3 }]);
+        let when = json!({ "d": { "size": ["small"] }, "e": { "a.b": [3.0] } });
+        assert_eq!(places(json!({ "over": { "size": sizes, "d": [1, 2], "e": [1, 2] }, "when": when })), [""; 0]);
+        let config = json!({ "over": { "size": sizes, "x": [{ "kind": "y" }, { "kind": "z" }] } });
+        let config: SweepConfig = serde_json::from_value(config).unwrap();
+        let keys: Vec<(&str, &str)> = config.keys().collect();
+        assert_eq!(keys, [("size", "a.b"), ("size", "a.c"), ("x", "x")]);
+    }
+
+    #[test]
+    fn equal_values_are_named() {
+        let message = |values: Value| {
+            let config: SweepConfig = serde_json::from_value(json!({ "over": { "a": values } })).unwrap();
+            config.problems().into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+        };
+        assert_eq!(message(json!([0, 0.0])), ["`0.0` is the same setting as `0`: remove one of the two"]);
+        assert_eq!(message(json!(["x", "x"])), [r#"`"x"` stands in the list already: remove one"#]);
+        assert_eq!(message(json!([[1], [1.0]])).len(), 1);
+        assert_eq!(message(json!([{ "kind": "x", "y": 2 }, { "y": 2.0, "kind": "x" }])).len(), 1);
+        assert_eq!(message(json!([9_007_199_254_740_993_i64, 9_007_199_254_740_992_i64, "1", 1, true])), [""; 0]);
+    }
+
+    #[test]
     fn every_contradiction_has_its_place() {
         for (config, expected) in [
             (json!({}), vec!["over"]),
@@ -331,6 +459,10 @@ mod tests {
                 vec![r#"when."b""#, r#"when."b"."a""#, "skip.0", r#"skip.1."c""#],
             ),
             (json!({ "over": { "a": [1, 2] }, "seeds": [3, 3] }), vec!["seeds.1"]),
+            (
+                json!({ "over": { "a.b": [1, 2], "s": [{ "a.b": 1, "seed": 3, "label": 4 }, { "c.d": 1, "label": "x" }, 7] } }),
+                vec![r#"over."s""#, r#"over."s".0.label"#, r#"over."s".2"#, r#"over."s""#],
+            ),
             (
                 json!({ "over": { "train.epochs": [1, 2] }, "halving": { "budget": "train.epochs", "least": 1 } }),
                 vec![r#"over."train.epochs""#],

@@ -1,16 +1,16 @@
 //! From a sweep file to runs that can begin: every cell is checked before the first one starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use antiphon_config::{Origin, Tree};
 use antiphon_core::{Error, Problem, Result};
 use serde_json::Value;
 
-use super::cells::{Cell, cells};
-use super::config::{Budget, HalvingConfig, SweepConfig, quoted};
+use super::cells::{Cell, cells, legend};
+use super::config::{Budget, HalvingConfig, SweepConfig, quoted, written};
 use super::halving::Halving;
-use crate::identity::Identity;
+use crate::identity::{Identity, digest_of};
 
 /// Who knows what the settings mean.
 pub trait Meaning {
@@ -34,6 +34,10 @@ pub struct Checked {
     pub name: String,
     /// Its settings, as a config of its own: a JSON object.
     pub settings: Value,
+    /// All that its figures depend on, defaults filled in: configs with equal ones are the same experiment.
+    pub decisive: Value,
+    /// The same with whatever has no effect at its default: configs with equal ones give the same figures.
+    pub effective: Value,
     /// Whether it has a validation split.
     pub has_validation: bool,
     /// Whether it has a test split.
@@ -134,7 +138,8 @@ impl Plan {
         let mut base = tree.clone();
         base.take("expect");
         let Some(section) = base.take("sweep") else {
-            let message = "has no `[sweep]`: add one that names keys and values, or `run` the config";
+            let message =
+                "has no `[sweep]`: add one that names keys and values, or give it to `run`, as a single experiment";
             return Err(Error::new(message).in_file(tree.file()));
         };
         let config = match section.read::<SweepConfig>() {
@@ -146,12 +151,13 @@ impl Plan {
                 return Err(Error::many(tree.file(), problems));
             }
         };
-        let cells = cells(&config);
+        let mut cells = cells(&config);
         if cells.is_empty() {
             let problem = section.problem("skip", "leaves out every cell: remove an entry");
             return Err(Error::many(tree.file(), vec![problem]));
         }
-        let (runs, checked) = check_cells(tree, &base, &config, &cells, meaning)?;
+        let (mut runs, mut checked) = check_cells(tree, &base, &config, &cells, meaning)?;
+        let merged = merge(&section, &mut cells, &mut runs, &mut checked)?;
         let first = &checked[0];
         let metric = config.metric.clone().unwrap_or_else(|| first.compared_by.clone());
         let mut plan = Self {
@@ -160,7 +166,7 @@ impl Plan {
             lower_is_better: first.figures.get(&metric).is_none_or(|figure| figure.lower_is_better),
             has_test: first.has_test,
             rungs: Vec::new(),
-            warnings: Vec::new(),
+            warnings: merged,
             config,
             cells,
             runs,
@@ -171,7 +177,8 @@ impl Plan {
         if !problems.is_empty() {
             return Err(Error::many(tree.file(), problems));
         }
-        plan.warnings = plan.find_warnings(&section, &checked);
+        let warnings = plan.find_warnings(&section, &checked);
+        plan.warnings.extend(warnings);
         Ok(plan)
     }
 
@@ -224,19 +231,59 @@ impl Plan {
     }
 
     fn find_warnings(&self, section: &Tree, checked: &[Checked]) -> Vec<Problem> {
-        let mut warnings: Vec<Problem> = Vec::new();
-        for warning in checked.iter().flat_map(|c| &c.warnings) {
-            if !warnings.contains(warning) {
-                warnings.push(warning.clone());
-            }
+        let mut found = Shared::default();
+        for (run, checked) in self.runs.iter().zip(checked) {
+            checked.warnings.iter().for_each(|warning| found.add(&self.cells[run.cell], warning.clone()));
         }
+        let mut warnings = found.problems(&self.cells);
+        warnings.extend(self.doubled(section, checked));
         let tokens = ["loss", "perplexity", "token_accuracy"].contains(&self.metric.as_str());
-        if tokens && self.config.over.keys().any(|key| key.starts_with("tokenizer.") || key.starts_with("data.")) {
+        if tokens && self.config.keys().any(|(_, key)| key.starts_with("tokenizer.") || key.starts_with("data.")) {
             let message =
                 format!("`{}` says nothing between different tokenizers: use `loss_per_character`", self.metric);
             warnings.push(section.problem("metric", message));
         }
         warnings
+    }
+
+    /// The runs that only repeat others, because what sets their cells apart has no effect there: a warning for each set of
+    /// such keys.
+    fn doubled(&self, section: &Tree, checked: &[Checked]) -> Vec<Problem> {
+        let seeds = self.runs.len() / self.cells.len();
+        let mut first: BTreeMap<String, usize> = BTreeMap::new();
+        let mut doubled: BTreeMap<Vec<String>, Vec<(usize, usize)>> = BTreeMap::new();
+        for cell in 0..self.cells.len() {
+            // Of each cell the first run.
+            let same = *first.entry(digest_of(&checked[cell * seeds].effective)).or_insert(cell);
+            if same == cell {
+                continue;
+            }
+            let (one, other) = (&self.cells[same].settings, &self.cells[cell].settings);
+            let keys = one.keys().chain(other.keys()).filter(|key| one.get(*key) != other.get(*key));
+            let keys: BTreeSet<String> = keys.cloned().collect();
+            doubled.entry(keys.into_iter().collect()).or_default().push((cell, same));
+        }
+        let warning = |(keys, pairs): (Vec<String>, Vec<(usize, usize)>)| {
+            let names = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+            let (cell, same) = (&self.cells[pairs[0].0], &self.cells[pairs[0].1]);
+            let message = format!(
+                "{} of {} runs only repeat others, because {names} has no effect there: the first is cell {} ({}), which \
+                 gives what cell {} gives; `[sweep.when]` says where a key is varied",
+                pairs.len() * seeds,
+                self.runs.len(),
+                cell.number,
+                cell.label(),
+                same.number,
+            );
+            let axis = self.config.keys().find(|(_, key)| keys.iter().any(|own| own == key)).map(|(axis, _)| axis);
+            section.problem(&axis.map_or("over".into(), |axis| format!("over.{}", quoted(axis))), message)
+        };
+        doubled.into_iter().map(warning).collect()
+    }
+
+    /// What the labels of cells stand for: `size=small` and the settings.
+    pub fn legend(&self) -> BTreeMap<String, String> {
+        legend(&self.config, &self.cells)
     }
 
     /// The places in [`runs`](Self::runs) of a cell's runs.
@@ -254,23 +301,25 @@ fn check_cells(
     meaning: &dyn Meaning,
 ) -> Result<(Vec<PlannedRun>, Vec<Checked>)> {
     let origin = |key: &str| whole.origin(key).unwrap_or(Origin::Set);
+    let axes: BTreeMap<&str, &str> = config.keys().map(|(axis, key)| (key, axis)).collect();
     let seeds = match config.seeds.as_slice() {
         [] => vec![None],
         seeds => seeds.iter().copied().map(Some).collect(),
     };
     let width = cells.len().to_string().len();
-    let (mut runs, mut all, mut wrong) = (Vec::new(), Vec::new(), Wrong::default());
+    let (mut runs, mut all, mut wrong) = (Vec::new(), Vec::new(), Shared::default());
     for (place, cell) in cells.iter().enumerate() {
         for seed in &seeds {
             let mut tree = base.clone();
             let seed_value = seed.map(Value::from);
-            let settings = cell.settings.iter().map(|(key, value)| (key.as_str(), value, key_origin(key, &origin)));
+            let settings =
+                cell.settings.iter().map(|(key, value)| (key.as_str(), value, key_origin(axes[key.as_str()], &origin)));
             let seed_setting = seed_value.iter().map(|value| ("seed", value, origin("sweep.seeds")));
             let found = tree.assign(settings.chain(seed_setting)).and_then(|()| meaning.check(&tree));
             let checked = match found {
                 Ok(checked) => checked,
                 Err(error) => {
-                    wrong.add(cell, error);
+                    error.problems.into_iter().for_each(|problem| wrong.add(cell, problem));
                     continue;
                 }
             };
@@ -280,29 +329,85 @@ fn check_cells(
             all.push(checked);
         }
     }
-    if wrong.0.is_empty() { Ok((runs, all)) } else { Err(wrong.error(whole.file(), cells)) }
+    if wrong.0.is_empty() { Ok((runs, all)) } else { Err(Error::many(whole.file(), wrong.problems(cells))) }
 }
 
-fn key_origin(key: &str, origin: &dyn Fn(&str) -> Origin) -> Origin {
-    origin(&format!("sweep.over.{}", quoted(key)))
+fn key_origin(axis: &str, origin: &dyn Fn(&str) -> Origin) -> Origin {
+    origin(&format!("sweep.over.{}", quoted(axis)))
 }
 
-/// Problems, each with the cells that have it.
-#[derive(Default)]
-struct Wrong(Vec<(Problem, Vec<usize>)>);
-
-impl Wrong {
-    fn add(&mut self, cell: &Cell, error: Error) {
-        for problem in error.problems {
-            match self.0.iter_mut().find(|(known, _)| *known == problem) {
-                Some((_, cells)) if cells.last() == Some(&cell.number) => {}
-                Some((_, cells)) => cells.push(cell.number),
-                None => self.0.push((problem, vec![cell.number])),
+/// Leaves out the cells that are the same experiment as one before; gives what to say of them.
+///
+/// # Errors
+/// If an axis names one value in two ways.
+fn merge(
+    section: &Tree,
+    cells: &mut Vec<Cell>,
+    runs: &mut Vec<PlannedRun>,
+    checked: &mut Vec<Checked>,
+) -> Result<Vec<Problem>> {
+    let seeds = runs.len() / cells.len();
+    let (mut kept, mut warnings, mut problems): (Vec<usize>, Vec<Problem>, Vec<Problem>) = Default::default();
+    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    for cell in 0..cells.len() {
+        let same = *first.entry(digest_of(&checked[cell * seeds].decisive)).or_insert(cell);
+        if same == cell {
+            kept.push(cell);
+            continue;
+        }
+        let (one, other) = (&cells[same], &cells[cell]);
+        let differing = other.settings.iter().filter(|(key, value)| one.settings.get(*key) != Some(value));
+        match (differing.collect::<Vec<_>>().as_slice(), one.settings.len() == other.settings.len()) {
+            ([(key, value)], true) => {
+                let (first, second) = (written(&one.settings[*key]), written(value));
+                let message = format!("{second} gives the same settings as {first}: remove one of the two");
+                let problem = section.problem(&format!("over.{}", quoted(key)), message);
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+            _ => {
+                let (own, other) = (other.label(), one.label());
+                let message = format!("{own}: these are the settings of {other}, and they are run once");
+                warnings.push(section.problem("over", message));
             }
         }
     }
+    if !problems.is_empty() {
+        return Err(Error::many(section.file(), problems));
+    }
+    if kept.len() == cells.len() {
+        return Ok(warnings);
+    }
+    let width = kept.len().to_string().len();
+    let place: BTreeMap<usize, usize> = kept.iter().enumerate().map(|(new, &old)| (old, new)).collect();
+    let mut all = std::mem::take(checked).into_iter();
+    runs.retain_mut(|run| {
+        let found = all.next();
+        let Some(&new) = place.get(&run.cell) else { return false };
+        checked.extend(found);
+        (run.cell, run.name) = (new, format!("{:0width$}-seed-{}", new + 1, run.seed));
+        true
+    });
+    let mut old = std::mem::take(cells).into_iter().enumerate();
+    cells.extend(old.by_ref().filter_map(|(i, cell)| Some(Cell { number: place.get(&i)? + 1, ..cell })));
+    Ok(warnings)
+}
 
-    fn error(self, file: &Path, cells: &[Cell]) -> Error {
+/// Problems that several cells share, each with the cells that have it.
+#[derive(Default)]
+struct Shared(Vec<(Problem, Vec<usize>)>);
+
+impl Shared {
+    fn add(&mut self, cell: &Cell, problem: Problem) {
+        match self.0.iter_mut().find(|(known, _)| *known == problem) {
+            Some((_, cells)) if cells.last() == Some(&cell.number) => {}
+            Some((_, cells)) => cells.push(cell.number),
+            None => self.0.push((problem, vec![cell.number])),
+        }
+    }
+
+    fn problems(self, cells: &[Cell]) -> Vec<Problem> {
         let say = |(problem, numbers): (Problem, Vec<usize>)| {
             if numbers.len() == cells.len() {
                 return problem;
@@ -314,6 +419,6 @@ impl Wrong {
             };
             Problem { message, ..problem }
         };
-        Error::many(file, self.0.into_iter().map(say).collect())
+        self.0.into_iter().map(say).collect()
     }
 }

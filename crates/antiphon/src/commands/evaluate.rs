@@ -15,7 +15,7 @@ use super::target::Target;
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Evaluator, SavedModel, named};
+use crate::experiment::{Corpora, Evaluator, SavedModel, named};
 use crate::output::print;
 
 /// Measure a run or a model on a split, or on any file
@@ -71,7 +71,7 @@ impl Measured {
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let mut console = Console::new(self.quiet);
-        let target = Target::find(&self.what, &self.sets.set, &self.runs.runs())?;
+        let target = Target::find_with(&self.what, &self.sets.set, &self.runs.runs(), &self.data.words())?;
         let own = target.run.as_ref().map(Run::manifest).transpose()?;
         let asked = self.threads.threads.map(usize::from);
         start_threads(asked.or(own.as_ref().map(|manifest| manifest.threads)))?;
@@ -82,7 +82,10 @@ impl Arguments {
             data_dir = PathBuf::new();
             test_on(&mut saved.config.data, input, &mut references)?;
         }
-        let corpus = Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?);
+        let corpus = match &self.input {
+            Some(_) => Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?),
+            None => Corpora::open_split(&saved.config.data, split, &data_dir)?,
+        };
         if let Some(warning) = corpus.header_warning() {
             console.warn(&warning);
         }

@@ -7,6 +7,7 @@ mod check;
 mod compare;
 mod data;
 mod evaluate;
+mod hints;
 mod lines;
 mod page;
 mod predict;
@@ -20,6 +21,7 @@ mod sweep;
 mod target;
 mod transfer;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,19 +34,25 @@ use crate::{interrupt, output};
 
 /// Recurrent encoder-decoder language models: one config is one experiment
 #[derive(Debug, Parser)]
-#[command(name = "antiphon", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+#[command(name = "antiphon", version, arg_required_else_help = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
 
-const AFTER_HELP: &str = "\
+fn after_help() -> String {
+    format!(
+        "\
 Start with
-  antiphon data cmudict
-  antiphon run configs/g2p/quickstart.toml
+  {}
+  {}
 
 Exit codes: 0 done, 1 an expectation is not met (reproduce) or nothing can be ranked (sweep), 2 a mistake in what was given,
-130 interrupted (what is done is kept: give the command again).";
+130 interrupted (what is done is kept: give the command again).",
+        output::command(["data", "cmudict"]),
+        output::command(["run", "configs/g2p/quickstart.toml"]),
+    )
+}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -74,8 +82,11 @@ enum Ending {
 
 /// Performs what the process was called for.
 pub fn main() -> ExitCode {
-    let command_line = CommandLine::command().get_matches();
-    let CommandLine { command } = CommandLine::from_arg_matches(&command_line).unwrap_or_else(|e| e.exit());
+    let parser = CommandLine::command().after_help(after_help());
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let matches = parser.clone().try_get_matches_from(&words);
+    let matches = matches.unwrap_or_else(|error| hints::improved(error, &parser, &words).exit());
+    let CommandLine { command } = CommandLine::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let ending = match command {
         Command::Run(arguments) => arguments.perform(),
         Command::Train(arguments) => arguments.perform(),
@@ -142,17 +153,27 @@ struct DataFolder {
 }
 
 impl DataFolder {
+    const DEFAULT: &str = "data";
+
     fn path(&self) -> PathBuf {
         let variable = || std::env::var_os("ANTIPHON_DATA_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
-        self.data_dir.clone().or_else(variable).unwrap_or_else(|| "data".into())
+        self.data_dir.clone().or_else(variable).unwrap_or_else(|| Self::DEFAULT.into())
+    }
+
+    /// The words that name this folder in another command; none where it is found without.
+    fn words(&self) -> Vec<OsString> {
+        option("--data-dir", &self.path(), Self::DEFAULT)
     }
 }
+
+/// The folder of runs, unless another is named.
+const RUNS: &str = "runs";
 
 /// The folder of runs.
 #[derive(Debug, Args)]
 struct RunsFolder {
     /// The folder of runs
-    #[arg(long, value_name = "DIR", default_value = "runs")]
+    #[arg(long, value_name = "DIR", default_value = RUNS)]
     runs_dir: PathBuf,
 }
 
@@ -161,11 +182,26 @@ impl RunsFolder {
         Runs::new(&self.runs_dir)
     }
 
+    /// The words that name this folder in another command; none where it is found without.
+    fn words(&self) -> Vec<OsString> {
+        runs_option(&self.runs())
+    }
+
     /// The run in a folder, or of a name below the folder of runs.
     fn open(&self, name: &Path) -> Result<Run> {
         let below = self.runs_dir.join(name);
         Run::open(if !name.exists() && below.is_dir() { &below } else { name })
     }
+}
+
+/// The words that name a folder of runs, unless it is the default.
+fn runs_option(runs: &Runs) -> Vec<OsString> {
+    option("--runs-dir", runs.root(), RUNS)
+}
+
+/// An option and its folder, unless this is the default.
+fn option(name: &str, folder: &Path, default: &str) -> Vec<OsString> {
+    if folder == Path::new(default) { Vec::new() } else { vec![name.into(), folder.into()] }
 }
 
 #[cfg(test)]

@@ -1,21 +1,28 @@
 //! `antiphon report`: a page for a browser, of one run or of several.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use antiphon_config::Tree;
 use antiphon_core::{Error, Result};
+use antiphon_data::Split;
 use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page, write_atomically};
 
 use super::report::read_answers;
-use super::{Ending, RunsFolder};
+use super::target::Stand;
+use super::{DataFolder, Ending, RunsFolder};
 use crate::device::{DeviceConfig, device, start_threads};
-use crate::experiment::{Loaded, SavedModel, figures_of_validation, findings};
-use crate::output::{print, shell};
+use crate::experiment::{Corpora, Evaluator, Loaded, SavedModel, figures_of_validation, findings};
+use crate::output::{print, shell, tell};
+
+/// How many sources the checkpoint of a run answers for its page.
+const SO_FAR: usize = 200;
 
 /// Write the page of a run, or one page that compares several
 ///
 /// A run writes its page itself when it ends, as `report.html` in its folder; this writes it anew, also for a run that is
-/// still going or was interrupted, with what is there.
+/// still going or was interrupted, with what is there: then its best checkpoint so far answers some sources of the validation
+/// split.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The folders of the runs, or their names below --runs-dir
@@ -28,6 +35,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "METRIC")]
     by: Option<String>,
     #[command(flatten)]
+    data: DataFolder,
+    #[command(flatten)]
     folder: RunsFolder,
 }
 
@@ -37,7 +46,8 @@ impl Arguments {
         let (page, default) = match &runs[..] {
             [run] => {
                 start_threads(None)?;
-                (report_page(run, &found_in(run)?)?, run.report_path())
+                let found = if run.model_path().is_file() { found_in(run)? } else { self.found_so_far(run) };
+                (report_page(run, &found)?, run.report_path())
             }
             _ => {
                 let chosen = self.chosen(&runs[0])?;
@@ -48,6 +58,14 @@ impl Arguments {
         write_atomically(&output, page.as_bytes())?;
         print(&format!("{}\n", shell(&output)))?;
         Ok(Ending::Done)
+    }
+
+    /// What a run that is still to be trained to its end can show already; its page does not depend on it.
+    fn found_so_far(&self, run: &Run) -> Findings {
+        found_so_far(run, &self.data.path()).unwrap_or_else(|error| {
+            tell(&format!("warning: {}: there are no answers to show yet: {error}", run.path().display()));
+            Findings::default()
+        })
     }
 
     fn chosen(&self, first: &Run) -> Result<Chosen> {
@@ -81,4 +99,18 @@ fn found_in(run: &Run) -> Result<Findings> {
         }
     }
     Ok(Findings::default())
+}
+
+/// Of a run without a model: what its checkpoint answers to some sources of the validation split; none without either.
+fn found_so_far(run: &Run, data_dir: &Path) -> Result<Findings> {
+    let Some(Stand { path, what }) = Stand::of(run)? else { return Ok(Findings::default()) };
+    let saved = SavedModel::of_checkpoint(run, &path, &device(DeviceConfig::default())?)?;
+    if !saved.config.data.has(Split::Validation) || saved.config.evaluate.metrics.is_empty() {
+        return Ok(Findings::default());
+    }
+    let corpus = Corpora::open_split(&saved.config.data, Split::Validation, data_dir)?;
+    let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?.with_examples(SO_FAR);
+    let answers = evaluator.answers(&saved.model, &AtomicBool::new(false), &mut |_| {})?.unwrap_or_default();
+    let note = format!("The run is not trained to its end: these are {} answers by {what}.", answers.len());
+    Ok(Findings { note: Some(note), ..findings(Split::Validation.name(), &answers, &saved)? })
 }

@@ -1,15 +1,17 @@
 //! What a person is told about a run that is finished.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use antiphon_core::{Error, Judged, Result, printable};
-use antiphon_lab::{Results, Run, write_atomically};
+use antiphon_lab::{Results, Run, Runs, write_atomically};
 
+use crate::device::DeviceConfig;
 use crate::experiment::{Answered, spread};
-use crate::output::{program, shell};
+use crate::output::{command, echo, shell};
 
-/// The figures, some answers, and what to do next.
-pub(super) fn finished(run: &Run, results: &Results, show: usize) -> Result<String> {
+/// The figures, some answers, and what to do next. `runs` are those that it may be held against.
+pub(super) fn finished(run: &Run, results: &Results, show: usize, runs: &Runs) -> Result<String> {
     let mut text = format!("\n{}{}\n", results.table(), meanings(results));
     // The answers of the last split that was measured: test, if there is one.
     let answers = match results.splits().last() {
@@ -17,16 +19,48 @@ pub(super) fn finished(run: &Run, results: &Results, show: usize) -> Result<Stri
         None => Vec::new(),
     };
     text += &some_answers(&answers, show);
-    let (program, folder) = (program(), shell(run.path()));
-    let example = answers.first().map_or("TEXT", |answered| answered.source.as_str());
     let page = run.report_path();
     let page = if page.is_file() { format!("its page   {}\n", shell(&page)) } else { String::new() };
-    text += &format!(
-        "the run    {folder}\n{page}next       echo {} | {program} predict {folder}\n           {program} compare {folder} \
-         ANOTHER_RUN\n",
-        shell(Path::new(example)),
-    );
-    Ok(text)
+    text += &format!("the run    {}\n{page}", shell(run.path()));
+    let example = answers.first().map_or("TEXT", |answered| answered.source.as_str());
+    let mut commands = vec![predict(run, example)?];
+    if let Some(other) = other(run, runs)? {
+        commands.push(command(["compare".as_ref(), other.path(), run.path()]));
+    }
+    Ok(text + &next(&commands))
+}
+
+/// What to do next: a command a line, each ready for the shell.
+pub(super) fn next(commands: &[String]) -> String {
+    let line = |(i, command): (usize, &String)| format!("{:11}{command}\n", if i == 0 { "next" } else { "" });
+    commands.iter().enumerate().map(line).collect()
+}
+
+/// The command that answers a line by a run's model, where it was trained.
+pub(super) fn predict(run: &Run, text: &str) -> Result<String> {
+    let mut words: Vec<OsString> = vec!["predict".into(), run.path().into()];
+    words.extend(on_its_device(run)?);
+    Ok(format!("{} | {}", echo(text), command(words)))
+}
+
+/// The option that lets a run's model compute where it was trained; none for the default.
+pub(super) fn on_its_device(run: &Run) -> Result<Vec<OsString>> {
+    let device = run.manifest()?.device;
+    Ok(if device == DeviceConfig::default().name() { Vec::new() } else { vec!["--device".into(), device.into()] })
+}
+
+/// The run to hold this one against: the last other one that is finished, one of the same name before others.
+fn other(run: &Run, runs: &Runs) -> Result<Option<Run>> {
+    let name = run.manifest()?.name;
+    let mut found = Vec::new();
+    for other in runs.list()?.into_iter().filter(|other| other.name() != run.name()) {
+        // A damaged run is no obstacle.
+        if let (Ok(manifest), Ok(true), Ok(Some(_))) = (other.manifest(), other.is_finished(), other.results()) {
+            found.push((manifest.name == name, manifest.started, other));
+        }
+    }
+    let last = found.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    Ok(last.map(|(_, _, other)| other))
 }
 
 /// `show` answers from all over the split, the correct ones marked.

@@ -85,7 +85,7 @@ impl Arguments {
         if !self.again
             && let Some(run) = find()?
         {
-            if let Some(warning) = run.manifest()?.other_revision() {
+            if let Some(warning) = run.manifest()?.other_revision(experiment.identity.revision.as_ref()) {
                 tell(&format!("warning: {}: {warning}", run.path().display()));
             }
             return Ok(Some(run));

@@ -1,5 +1,6 @@
 //! `antiphon run` and `antiphon train`: an experiment in its folder.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use crate::dashboard::Dashboard;
 use crate::device::{DeviceConfig, device, start_device, start_threads};
 use crate::experiment::{Evaluation, Evaluator, Experiment, Loaded, SavedModel, Trained};
 use crate::interrupt::stop_flag;
-use crate::output::{print, program, shell, tell};
+use crate::output::{command, print, shell, tell};
 
 /// Run an experiment: train, search, evaluate
 ///
@@ -120,7 +121,11 @@ impl Place {
             console.warn(&format!("{}: {warning}", self.config.display()));
         }
         if loaded.config.sweep.is_some() {
-            console.warn(&format!("{}: `[sweep]` is left aside; `sweep` runs its cells", self.config.display()));
+            let mut words: Vec<OsString> = vec!["sweep".into(), self.config.clone().into()];
+            words.extend(self.sets.set.iter().flat_map(|set| ["--set".into(), set.into()]));
+            words.extend(self.data.words().into_iter().chain(self.runs.words()));
+            let (file, cells) = (self.config.display(), command(words));
+            console.warn(&format!("{file}: `[sweep]` is left aside; its cells are run by `{cells}`"));
         }
         if self.dashboard {
             Dashboard::check()?;
@@ -131,7 +136,7 @@ impl Place {
         experiment.corpora.warnings().for_each(|warning| console.warn(&warning));
         let Found { run, is_new } = self.find(&experiment, &mut console)?;
         if !is_new {
-            if let Some(warning) = run.manifest()?.other_revision() {
+            if let Some(warning) = run.manifest()?.other_revision(experiment.identity.revision.as_ref()) {
                 console.warn(&format!("{}: {warning}", run.path().display()));
             }
             let results = run.results().unwrap_or_else(|error| {
@@ -143,7 +148,7 @@ impl Place {
                 && experiment.is_measured(&results, splits)
             {
                 console.note(&format!("{}: finished; --again repeats it in a new folder", run.path().display()));
-                print(&report::finished(&run, &results, experiment.config.evaluate.show)?)?;
+                print(&report::finished(&run, &results, experiment.config.evaluate.show, &self.runs.runs())?)?;
                 return Ok(Ending::Done);
             }
             if !evaluates && run.manifest()?.status == Status::Finished && run.model_path().is_file() {
@@ -196,12 +201,32 @@ impl Place {
             Ok(Some(results)) => {
                 recorded?;
                 print(&match results {
-                    Some(results) => report::finished(&run, &results, experiment.config.evaluate.show)?,
-                    None => trained(run.path()),
+                    Some(results) => {
+                        report::finished(&run, &results, experiment.config.evaluate.show, &self.runs.runs())?
+                    }
+                    None => self.trained(&run, &experiment)?,
                 })?;
                 Ok(Ending::Done)
             }
         }
+    }
+
+    /// What to do next with a run that is trained and not measured.
+    fn trained(&self, run: &Run, experiment: &Experiment) -> Result<String> {
+        let mut commands = Vec::new();
+        let measured =
+            [Split::Test, Split::Validation].into_iter().find(|&split| experiment.corpora.get(split).is_some());
+        if let Some(split) = measured {
+            let mut words: Vec<OsString> = vec!["evaluate".into(), run.path().into()];
+            if split != Split::Test {
+                words.extend(["--split".into(), split.name().into()]);
+            }
+            words.extend(report::on_its_device(run)?);
+            words.extend(self.data.words());
+            commands.push(command(words));
+        }
+        commands.push(report::predict(run, "TEXT")?);
+        Ok(format!("the run    {}\n{}", shell(run.path()), report::next(&commands)))
     }
 
     /// The run of this experiment, or a new one.
@@ -226,7 +251,7 @@ impl Place {
                 let own = identity.threads;
                 format!(
                     "{path} is this experiment with `threads = {threads}`, not {own}, which may change the last bits: this is a \
-                     new run; `--set threads={threads}` goes on with that one"
+                     new run; `--threads {threads}` goes on with that one"
                 )
             } else {
                 refuse_unfinished(&sibling, &version)?;
@@ -263,11 +288,6 @@ fn refuse_unfinished(run: &Run, version: &str) -> Result<()> {
          finish it with {version}, or begin anew in a folder of its own with `--again`"
     );
     Err(Error::new(message).in_file(run.path()))
-}
-
-fn trained(run: &Path) -> String {
-    let (program, run) = (program(), shell(run));
-    format!("the run    {run}\nnext       {program} evaluate {run}\n           {program} predict {run}\n")
 }
 
 /// Work in a run's folder.

@@ -1,48 +1,69 @@
 //! `antiphon runs`: all runs and how they stand.
 
-use antiphon_core::Result;
-use antiphon_lab::{Manifest, Results, Run};
+use antiphon_config::{keys_called, nearest_key};
+use antiphon_core::{Error, Result};
+use antiphon_lab::{Filter, Listing};
 
 use super::{Ending, RunsFolder};
-use crate::output::{columns, print};
+use crate::experiment::ExperimentConfig;
+use crate::output::{columns, print, tell};
 
-/// List the runs
+/// List the runs: how each stands, its figures, and the settings in which they differ
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// List only runs of which this holds: a setting (its dotted key, or the end of it), `name`, `status`, `seed`, `version`,
+    /// `device` or `threads`; `*` stands for any characters. Of several for one key any will do
+    #[arg(long = "where", value_name = "KEY=VALUE", value_parser = Filter::parse)]
+    filters: Vec<Filter>,
+    /// Order them by a setting, a figure (`bleu`, `test.bleu`), `started` or `minutes`, the smallest first
+    #[arg(long, value_name = "KEY")]
+    sort: Option<String>,
+    /// Write a JSON document with all settings, records and figures
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     folder: RunsFolder,
 }
 
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        let runs = self.folder.runs().list()?;
-        if runs.is_empty() {
-            print(&format!("{}: no runs\n", self.folder.runs_dir.display()))?;
+        let mut listing = Listing::read(self.folder.runs().list()?);
+        let there_are = !listing.is_empty();
+        listing.filter(&self.filters).map_err(meant)?;
+        if let Some(key) = &self.sort {
+            listing.sort(key).map_err(meant)?;
+        }
+        if self.json {
+            print(&format!("{:#}\n", listing.json()?))?;
             return Ok(Ending::Done);
         }
-        let head = ["run", "state", "seed", "started", "minutes", "figures"].map(String::from).to_vec();
-        let rows: Vec<Vec<String>> = std::iter::once(head).chain(runs.iter().map(row)).collect();
+        if listing.is_empty() {
+            let none = if there_are { "no such runs" } else { "no runs" };
+            print(&format!("{}: {none}\n", self.folder.runs_dir.display()))?;
+            return Ok(Ending::Done);
+        }
+        let (rows, too_many) = listing.table();
         print(&columns(&rows))?;
+        if let Some(count) = too_many {
+            tell(&format!(
+                "they differ in {count} settings, too many for columns: --where narrows them down, --json has all"
+            ));
+        }
         Ok(Ending::Done)
     }
 }
 
-fn row(run: &Run) -> Vec<String> {
-    let manifest = match run.manifest() {
-        Ok(manifest) => manifest,
-        Err(error) => return vec![run.name(), format!("unreadable: {error}")],
-    };
-    let state = run.state(&manifest).to_owned();
-    let Manifest { seed, started, wall_seconds, .. } = manifest;
-    let results = run.results().ok().flatten();
-    let seed = seed.map_or(String::new(), |seed| seed.to_string());
-    let figures = results.as_ref().map_or(String::new(), figures);
-    vec![run.name(), state, seed, started, format!("{:.1}", wall_seconds / 60.0), figures]
-}
-
-/// The metrics of the test split, or of the validation split where there is no other.
-fn figures(results: &Results) -> String {
-    let Some((name, split)) = results.splits().last() else { return String::new() };
-    let metrics = split.metrics.iter().map(|(label, score)| format!("{label} {:.2}", score.value));
-    format!("{name}: {}", metrics.collect::<Vec<_>>().join(", "))
+/// An error about a key that no run has, with the setting that may be meant.
+fn meant(mut error: Error) -> Error {
+    for problem in &mut error.problems {
+        let Some(key) = problem.message.split('`').nth(1) else { continue };
+        let mut meant: Vec<String> = nearest_key::<ExperimentConfig>(key).into_iter().collect();
+        if meant.is_empty() {
+            meant = keys_called::<ExperimentConfig>(key);
+        }
+        if let [meant] = &meant[..] {
+            problem.message += &format!("; did you mean `{meant}`?");
+        }
+    }
+    error
 }

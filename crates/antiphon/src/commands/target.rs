@@ -1,14 +1,18 @@
 //! The model that a command is about: in a run, in a file, or of a config.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use antiphon_config::{Tree, to_toml};
+use antiphon_config::{Tree, keys, keys_called, nearest_key, to_toml};
 use antiphon_core::{Error, Result};
-use antiphon_lab::{Run, Runs};
+use antiphon_lab::{Manifest, Run, Runs};
+use antiphon_train::{checkpoint_path, chosen_checkpoint};
 
+use super::runs_option;
 use crate::device::{DeviceConfig, device};
 use crate::experiment::{ExperimentConfig, Loaded, SavedModel};
+use crate::output::{command, tell};
 
 /// The sections of which settings can be changed when the model is trained.
 const CHANGEABLE: [&str; 2] = ["search", "evaluate"];
@@ -18,23 +22,28 @@ const CHANGEABLE: [&str; 2] = ["search", "evaluate"];
 pub(super) struct Target {
     /// Its file.
     pub(super) path: PathBuf,
-    /// The run that it belongs to.
+    /// The run whose model it is; none of a run that is still to be trained to its end.
     pub(super) run: Option<Run>,
+    /// The run of a checkpoint.
+    unfinished: Option<Run>,
     /// What is to be changed of its settings.
     pub(super) sets: Vec<String>,
 }
 
 impl Target {
     /// Finds the model of `what`: a run's folder (or its name below the folder of runs), a model file, or a config
-    /// whose experiment has been run. Assignments outside of `[search]` and `[evaluate]` belong to the config.
+    /// whose experiment has been run. A run that is not trained to its end answers by a checkpoint, which is said.
+    /// Assignments outside of `[search]` and `[evaluate]` belong to the config.
     pub(super) fn find(what: &Path, sets: &[String], runs: &Runs) -> Result<Self> {
-        let (changes, others): (Vec<String>, Vec<String>) = sets.iter().cloned().partition(|set| changes_search(set));
+        Self::find_with(what, sets, runs, &[])
+    }
+
+    /// As [`find`](Self::find); `data` are the words that name the folder of data sets to another command.
+    pub(super) fn find_with(what: &Path, sets: &[String], runs: &Runs, data: &[OsString]) -> Result<Self> {
+        let (changes, others): (Vec<String>, Vec<String>) = sets.iter().cloned().partition(|set| is_changeable(set));
         let is_config = what.extension().is_some_and(|e| e == "toml") && !what.is_dir();
         if !is_config && let Some(other) = others.first() {
-            let message = format!(
-                "`{other}` cannot be changed for a model that is trained; settings of `search` and `evaluate` can"
-            );
-            return Err(Error::new(message).at("--set"));
+            return Err(Error::new(refusal(other)).at("--set"));
         }
         let below = runs.root().join(what);
         let run = if is_config {
@@ -43,12 +52,15 @@ impl Target {
                 return Self::of_run(run, Vec::new());
             }
             run_of(what, &others, runs)?.ok_or_else(|| {
-                let runs = runs.root().display();
-                let message = format!("has not been run with these settings (no such run in `{runs}`); `run` it first");
+                let mut words: Vec<OsString> = vec!["run".into(), what.into()];
+                words.extend(sets.iter().flat_map(|set| ["--set".into(), set.into()]));
+                words.extend(data.iter().cloned().chain(runs_option(runs)));
+                let (runs, run) = (runs.root().display(), command(words));
+                let message = format!("has not been run with these settings (no such run in `{runs}`); do so: `{run}`");
                 Error::new(message).in_file(what)
             })?
         } else if what.is_file() {
-            return Ok(Self { path: what.to_path_buf(), run: None, sets: changes });
+            return Ok(Self { path: what.to_path_buf(), run: None, unfinished: None, sets: changes });
         } else if what.is_dir() {
             Run::open(what)?
         } else if below.is_dir() {
@@ -61,16 +73,29 @@ impl Target {
 
     fn of_run(run: Run, sets: Vec<String>) -> Result<Self> {
         let path = run.model_path();
-        if !path.is_file() {
-            let message = "has no model yet: it is not trained to its end; `run` its config once more to go on";
-            return Err(Error::new(message).in_file(run.path()));
+        if path.is_file() {
+            return Ok(Self { path, run: Some(run), unfinished: None, sets });
         }
-        Ok(Self { path, run: Some(run), sets })
+        let Some(Stand { path, what }) = Stand::of(&run)? else {
+            let manifest = run.manifest()?;
+            let remedy = match (run.state(&manifest), again(&manifest)) {
+                ("running", _) => "it is at work: wait for its first checkpoint".into(),
+                (_, Some(command)) => format!("it is not trained to its end; go on with `{command}`"),
+                (_, None) => "it is not trained to its end; run its config once more to go on".into(),
+            };
+            return Err(Error::new(format!("has no model yet, and no checkpoint: {remedy}")).in_file(run.path()));
+        };
+        tell(&format!("warning: {}: is not trained to its end; it is taken as of {what}", run.path().display()));
+        Ok(Self { path, run: None, unfinished: Some(run), sets })
     }
 
     /// Reads the model onto a device and changes its settings.
     pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModel> {
-        let mut saved = SavedModel::read(&self.path, &device(on).map_err(|error| error.at("--device"))?)?;
+        let on = device(on).map_err(|error| error.at("--device"))?;
+        let mut saved = match &self.unfinished {
+            Some(run) => SavedModel::of_checkpoint(run, &self.path, &on)?,
+            None => SavedModel::read(&self.path, &on)?,
+        };
         if !self.sets.is_empty() {
             saved.config =
                 changed(&saved.config, &self.sets).map_err(|e| Error { file: Some(self.path.clone()), ..e })?;
@@ -79,9 +104,72 @@ impl Target {
     }
 }
 
-fn changes_search(set: &str) -> bool {
-    let key = set.split_once('=').map_or(set, |(key, _)| key);
-    CHANGEABLE.contains(&key.split('.').next().unwrap_or_default().trim())
+/// The checkpoint that stands for a run without a model.
+pub(super) struct Stand {
+    /// Its file.
+    pub(super) path: PathBuf,
+    /// Which it is, for people.
+    pub(super) what: String,
+}
+
+impl Stand {
+    /// The best by validation, or else the newest; `None` if there is none. The run may be at work.
+    pub(super) fn of(run: &Run) -> Result<Option<Self>> {
+        let folder = run.checkpoints_path();
+        Ok(chosen_checkpoint(&folder)?.map(|(step, is_best)| {
+            let which = if is_best { "best checkpoint so far" } else { "newest checkpoint" };
+            Self { path: checkpoint_path(&folder, step), what: format!("its {which}, after step {step}") }
+        }))
+    }
+}
+
+/// The command that made a run, for the shell, such that it goes on with it to its end.
+fn again(manifest: &Manifest) -> Option<String> {
+    let (name, rest) = manifest.command.get(1..)?.split_first()?;
+    if name != "run" && name != "train" {
+        return None;
+    }
+    let mut words = vec![name];
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        match word.split_once('=').map_or(word.as_str(), |(option, _)| option) {
+            "--again" => {}
+            "--pause-after-steps" | "--pause-after-epochs" if word.contains('=') => {}
+            "--pause-after-steps" | "--pause-after-epochs" => drop(rest.next()),
+            _ => words.push(word),
+        }
+    }
+    Some(command(words))
+}
+
+/// Whether a setting, or an assignment of one, is one that a trained model can be given.
+pub(super) fn is_changeable(set: &str) -> bool {
+    CHANGEABLE.contains(&section(set))
+}
+
+/// The first part of an assignment's dotted key.
+fn section(set: &str) -> &str {
+    key(set).split('.').next().unwrap_or_default().trim()
+}
+
+fn key(set: &str) -> &str {
+    set.split_once('=').map_or(set, |(key, _)| key)
+}
+
+/// Why an assignment outside of the changeable sections is refused: it is a slip, or comes too late.
+fn refusal(set: &str) -> String {
+    if keys::<ExperimentConfig>().iter().any(|known| known == section(set)) {
+        return format!(
+            "`{set}` cannot be changed for a model that is trained; settings of `search` and `evaluate` can"
+        );
+    }
+    let mut meant: Vec<String> = nearest_key::<ExperimentConfig>(key(set)).into_iter().collect();
+    if meant.is_empty() && !key(set).contains('.') {
+        meant = keys_called::<ExperimentConfig>(key(set)).into_iter().filter(|key| is_changeable(key)).collect();
+    }
+    let meant = meant.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or ");
+    let meant = if meant.is_empty() { String::new() } else { format!("; did you mean {meant}?") };
+    format!("no such setting: `{}`{meant}", key(set))
 }
 
 /// The latest run with a model whose settings are those of a config. Its data need not be there.

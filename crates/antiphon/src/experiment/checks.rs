@@ -8,7 +8,7 @@ use antiphon_data::{CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
-use antiphon_model::{DecoderConfig, ModelConfig};
+use antiphon_model::{AttentionConfig, DecoderConfig, ModelConfig};
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -161,29 +161,25 @@ impl Sections {
         }
     }
 
-    /// What was set and has no effect.
-    pub(super) fn warnings(&self, tree: &Tree) -> Vec<Problem> {
-        let mut found = Found { tree, problems: Vec::new() };
-        let set = |key: &str| tree.origin(key).is_some();
+    /// What was set and has no effect, or hardly the one that was meant.
+    pub(super) fn warnings(&self, tree: &Tree) -> Warnings {
+        let mut found = FoundIdle { found: Found { tree, problems: Vec::new() }, idle: Vec::new() };
         if let Some(model) = &self.model {
             found.below("model", model.warnings());
         }
         if let Some(TokenizersConfig { source, target, shared, .. }) = &self.tokenizer {
             let learns = [source, target, shared].into_iter().flatten().any(|t| t.needs_texts());
-            if !learns && set("tokenizer.learn_from") {
-                found.add("tokenizer.learn_from", "has no effect: none of these tokenizers is learned from text");
+            if !learns {
+                found.if_set(&["tokenizer.learn_from"], "none of these tokenizers is learned from text");
             }
         }
         if self.lacks_validation() {
             let keys = ["train.validate.metric", "train.validate.every_epochs", "train.validate.every_steps"];
-            for key in keys.into_iter().chain(["evaluate.validation_examples"]).filter(|key| set(key)) {
-                found.add(key, "has no effect: there is no validation split");
-            }
+            found.if_set(&keys, "there is no validation split");
+            found.if_set(&["evaluate.validation_examples"], "there is no validation split");
         }
         if let Some(train) = &self.train {
-            if train.stop.patience == 0 && train.stop.min_delta != 0.0 {
-                found.add("train.stop.min_delta", "has no effect: `train.stop.patience` is 0");
-            }
+            found.below("train", train.warnings());
             if let ScheduleConfig::Noam(noam) = &train.schedule {
                 let rate = train.optimizer.learning_rate();
                 // The equation's peak, at the end of the warm-up.
@@ -193,29 +189,78 @@ impl Sections {
                         "under `noam` this is a factor, near 1 as a rule; {rate} lets the rate rise to {peak:.1e} and no \
                          higher: raise it, or take `inverse_sqrt`, whose highest rate it is"
                     );
-                    found.add("train.optimizer.learning_rate", message);
+                    found.found.add("train.optimizer.learning_rate", message);
                 }
             }
             if let (ScheduleConfig::Noam(noam), Some(model)) = (&train.schedule, &self.model) {
-                let (DecoderConfig::Rnn(decoder) | DecoderConfig::Lstm(decoder) | DecoderConfig::Gru(decoder)) =
-                    &model.decoder;
-                if noam.width != decoder.hidden as u64 {
-                    let (width, hidden) = (noam.width, decoder.hidden);
+                let (hidden, _) = decoder(model);
+                if noam.width != hidden as u64 {
+                    let width = noam.width;
                     let message =
                         format!("the learning rate is scaled by a width of {width}, and the decoder is {hidden} wide");
-                    found.add("train.schedule.width", message);
+                    found.found.add("train.schedule.width", message);
                 }
             }
         }
+        self.search_warnings(&mut found);
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
         {
             let keys = ["evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
-            for key in keys.into_iter().filter(|key| set(key)) {
-                found.add(key, "has no effect: without metrics there is no search");
-            }
+            found.if_set(&keys, "without metrics there is no search");
         }
-        found.problems
+        Warnings { warnings: found.found.problems, idle: found.idle }
+    }
+
+    fn search_warnings(&self, found: &mut FoundIdle<'_>) {
+        let Some(search) = &self.search else { return };
+        if let SearchConfig::Beam(beam) = search
+            && (beam.width, beam.n_best) == (1, 1)
+            && beam.patience <= 1.0
+        {
+            found.if_set(&["search.length_penalty"], "a beam of 1 has one answer, and none to hold it against");
+        }
+        if self.model.as_ref().is_some_and(|model| !decoder(model).1) {
+            found.if_set(&["search.return_attention"], "the decoder has no attention");
+        }
+    }
+}
+
+/// How wide a model's decoder is, and whether it has attention.
+fn decoder(model: &ModelConfig) -> (usize, bool) {
+    let (DecoderConfig::Rnn(decoder) | DecoderConfig::Lstm(decoder) | DecoderConfig::Gru(decoder)) = &model.decoder;
+    (decoder.hidden, !matches!(decoder.attention, AttentionConfig::None(_)))
+}
+
+/// What is worth a warning.
+pub(super) struct Warnings {
+    /// The warnings.
+    pub(super) warnings: Vec<Problem>,
+    /// The dotted keys, or tables, without effect.
+    pub(super) idle: Vec<String>,
+}
+
+/// Settings without effect as they are found.
+struct FoundIdle<'t> {
+    found: Found<'t>,
+    idle: Vec<String>,
+}
+
+impl FoundIdle<'_> {
+    /// Those of these settings that were made.
+    fn if_set(&mut self, keys: &[&str], why: &str) {
+        for key in keys {
+            if self.found.tree.origin(key).is_some() {
+                self.found.add(key, format!("has no effect: {why}"));
+            }
+            self.idle.push((*key).to_owned());
+        }
+    }
+
+    /// What a section says of its settings.
+    fn below(&mut self, section: &str, problems: Vec<Problem>) {
+        self.idle.extend(problems.iter().map(|problem| format!("{section}.{}", problem.place)));
+        self.found.below(section, problems);
     }
 }
 
@@ -309,7 +354,32 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_said() {
-        assert_eq!(places(&["train.stop.min_delta=0.1"]), ["warning train.stop.min_delta"]);
+        for (set, expected) in [
+            ("train.stop.min_delta=0.1", "train.stop.min_delta"),
+            ("model.encoder={kind='gru',dropout=0.1}", "model.encoder.dropout"),
+            ("model.encoder={kind='gru',initial={forget_bias=2.0}}", "model.encoder.initial.forget_bias"),
+            ("search={width=1,length_penalty={kind='gnmt'}}", "search.length_penalty"),
+            ("train.stop.patience=1", "train.stop.patience"),
+            ("train.schedule={kind='plateau'}", "train.schedule.patience"),
+            ("train.schedule={kind='step',every_epochs=1}", "train.schedule"),
+            ("train={steps=5,schedule={kind='step',every_steps=2,start=5}}", "train.schedule"),
+            ("train={steps=5,schedule={kind='step',every_steps=2,factor=1.0}}", "train.schedule"),
+        ] {
+            assert_eq!(places(&[set]), [format!("warning {expected}")], "{set}");
+        }
+        let silent = "model={decoder={kind='gru',attention={kind='none'}}}";
+        assert_eq!(places(&[silent, "search.return_attention=true"]), ["warning search.return_attention"]);
+        for set in [
+            "model.encoder={kind='gru',layers=2,dropout=0.1}",
+            "search={width=1,patience=2.0,length_penalty={kind='gnmt'}}",
+            "train={epochs=3,stop={patience=2}}",
+            "train={epochs=3,schedule={kind='plateau',patience=2}}",
+            "train={epochs=2,schedule={kind='step',every_epochs=1}}",
+            "train={steps=6,schedule={kind='step',every_steps=2,start=5}}",
+            "train={epochs=1,validate={every_steps=9},stop={patience=2}}",
+        ] {
+            assert_eq!(places(&[set]), [""; 0], "{set}");
+        }
         let noam = "train.schedule={kind='noam',width=7}";
         assert_eq!(
             places(&[noam, "train.optimizer={kind='adam',learning_rate=1.0}"]),

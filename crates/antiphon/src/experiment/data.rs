@@ -1,15 +1,18 @@
 //! The corpus of an experiment, and its batches.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Result};
+use antiphon_core::{Batch, Error, Result};
 use antiphon_data::{BatchConfig, Corpus, CorpusConfig, Dataset, Prefetch, Split, plan};
 use antiphon_train::Batches;
+use serde_json::Value;
 
 use super::Tokenizers;
+use crate::output::command;
 
 /// How many batches are prepared ahead of the model.
 pub(super) const AHEAD: usize = 4;
@@ -31,6 +34,7 @@ impl Corpora {
     /// # Errors
     /// If a file is missing or broken: names file, line and remedy.
     pub fn open(config: &CorpusConfig, data_dir: &Path) -> Result<Self> {
+        files_are_there(config, None, data_dir)?;
         let open = |split| Corpus::open(config, split, data_dir).map(Arc::new);
         let open_if_named = |split| config.has(split).then(|| open(split)).transpose();
         Ok(Self {
@@ -38,6 +42,15 @@ impl Corpora {
             validation: open_if_named(Split::Validation)?,
             test: open_if_named(Split::Test)?,
         })
+    }
+
+    /// Reads and checks the files of one split.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and if the config does not name the split.
+    pub(crate) fn open_split(config: &CorpusConfig, split: Split, data_dir: &Path) -> Result<Arc<Corpus>> {
+        files_are_there(config, Some(split), data_dir)?;
+        Corpus::open(config, split, data_dir).map(Arc::new)
     }
 
     /// A split, if the config names one.
@@ -60,6 +73,61 @@ impl Corpora {
         let splits = [Split::Train, Split::Validation, Split::Test].into_iter().filter_map(|split| self.get(split));
         splits.flat_map(|corpus| corpus.files()).map(|(file, sha256)| (named(file, data_dir), sha256.into())).collect()
     }
+}
+
+/// The files of a corpus, or of one split: the setting that names each, and where it lies.
+pub(crate) fn files(config: &CorpusConfig, split: Option<Split>, data_dir: &Path) -> Vec<(String, PathBuf)> {
+    let config = serde_json::to_value(config).expect("a config is JSON");
+    let mut files = Vec::new();
+    for name in [Split::Train, Split::Validation, Split::Test].into_iter().filter(|&one| split.is_none_or(|s| s == one))
+    {
+        collect(&config[name.name()], format!("data.{name}"), data_dir, &mut files);
+    }
+    files
+}
+
+/// A text, or all texts of a list or a table.
+fn collect(value: &Value, key: String, data_dir: &Path, files: &mut Vec<(String, PathBuf)>) {
+    match value {
+        Value::String(file) => files.push((key, data_dir.join(file))),
+        Value::Array(all) => all.iter().for_each(|one| collect(one, key.clone(), data_dir, files)),
+        Value::Object(table) => table.iter().for_each(|(name, v)| collect(v, format!("{key}.{name}"), data_dir, files)),
+        _ => {}
+    }
+}
+
+/// What is wrong with a file that is to be read, before it is read.
+pub(crate) fn fault(path: &Path) -> Option<&'static str> {
+    match (path.is_file(), path.exists()) {
+        (true, _) => None,
+        (false, true) => Some("not a file"),
+        (false, false) => Some("no such file"),
+    }
+}
+
+/// What helps where files of a corpus are missing.
+pub(crate) fn remedy(config: &CorpusConfig, data_dir: &Path) -> String {
+    let mut remedy = "set --data-dir or ANTIPHON_DATA_DIR".to_owned();
+    if let Some(recipe) = config.recipe() {
+        let mut words: Vec<OsString> = vec!["data".into(), recipe.into()];
+        if data_dir != Path::new("data") {
+            words.extend(["--data-dir".into(), data_dir.into()]);
+        }
+        remedy += &format!(", or prepare it with `{}`", command(words));
+    }
+    remedy
+}
+
+/// That all files of a corpus, or of one split, are there; whether they can be used is seen when they are read.
+fn files_are_there(config: &CorpusConfig, split: Option<Split>, data_dir: &Path) -> Result<()> {
+    let missing = files(config, split, data_dir).into_iter().filter_map(|(key, path)| Some((key, fault(&path)?, path)));
+    let missing: Vec<_> = missing.collect();
+    let [(key, fault, path), others @ ..] = missing.as_slice() else { return Ok(()) };
+    let others: Vec<&str> = others.iter().map(|(key, ..)| key.as_str()).collect();
+    let others = if others.is_empty() { String::new() } else { format!(", and so are those of {}", others.join(", ")) };
+    let (data, remedy) = (data_dir.display(), remedy(config, data_dir));
+    let message = format!("{fault}: {key} names it below the data folder `{data}`{others}; {remedy}");
+    Err(Error::new(message).in_file(path))
 }
 
 /// A file as the config names it: below the data folder, with `/`; elsewhere as it is.

@@ -24,6 +24,7 @@ pub(crate) fn findings(split: &str, answered: &[Answered], saved: &SavedModel) -
     let chosen: Vec<&Answered> = spread(answered, saved.config.evaluate.show).collect();
     Ok(Findings {
         split: split.into(),
+        note: None,
         examples: examples(&chosen, saved)?,
         errors: errors(answered, Piece::by(&saved.config))?,
     })

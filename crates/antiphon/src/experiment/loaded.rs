@@ -4,8 +4,9 @@ use std::path::Path;
 
 use antiphon_config::Tree;
 use antiphon_core::{Error, Problem, Result};
+use serde_json::Value;
 
-use super::checks::Sections;
+use super::checks::{Sections, Warnings};
 use super::config::ExperimentConfig;
 
 /// A config that was read and has no problems.
@@ -15,8 +16,10 @@ pub struct Loaded {
     pub config: ExperimentConfig,
     /// What its run is called.
     pub name: String,
-    /// Settings that are valid but have no effect.
+    /// Settings that are valid but have no effect, or hardly the one that was meant.
     pub warnings: Vec<Problem>,
+    /// The dotted keys of those without effect.
+    idle: Vec<String>,
 }
 
 impl Loaded {
@@ -40,12 +43,31 @@ impl Loaded {
         match whole {
             Ok(config) if problems.is_empty() => {
                 let name = config.name.clone().unwrap_or_else(|| name_of(tree.file()));
-                let mut warnings = sections.warnings(tree);
+                let Warnings { mut warnings, idle } = sections.warnings(tree);
                 warnings.extend(overruled(tree));
-                Ok(Self { config, name, warnings })
+                Ok(Self { config, name, warnings, idle })
             }
             _ => Err(Error::many(tree.file(), problems)),
         }
+    }
+}
+
+impl Loaded {
+    /// The settings that decide a run's figures, and of these only what has an effect: all else is at its default.
+    pub(crate) fn effective(&self) -> Value {
+        let mut config = self.config.decisive();
+        // How often a run saves itself decides nothing.
+        for key in self.idle.iter().map(String::as_str).chain(["train.checkpoint"]) {
+            let (table, last) = key.rsplit_once('.').unwrap_or(("", key));
+            let pointer: String =
+                table.split('.').filter(|part| !part.is_empty()).map(|part| format!("/{part}")).collect();
+            if let Some(table) = config.pointer_mut(&pointer).and_then(Value::as_object_mut) {
+                table.remove(last);
+            }
+        }
+        // A key without a default stays as it is.
+        let defaults = serde_json::from_value::<ExperimentConfig>(config);
+        defaults.map_or_else(|_| self.config.decisive(), |config| config.decisive())
     }
 }
 

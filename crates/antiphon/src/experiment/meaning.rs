@@ -45,7 +45,9 @@ impl Interpreter {
 
 impl Meaning for Interpreter {
     fn check(&self, tree: &Tree) -> Result<Checked> {
-        let Loaded { config, name, warnings } = Loaded::from_tree(tree)?;
+        let loaded = Loaded::from_tree(tree)?;
+        let (decisive, effective) = (loaded.config.decisive(), loaded.effective());
+        let Loaded { config, name, warnings, .. } = loaded;
         let mut settings = tree.seen_by::<ExperimentConfig>().value().clone();
         settings["name"] = name.as_str().into();
         let train = &config.train;
@@ -53,6 +55,8 @@ impl Meaning for Interpreter {
         Ok(Checked {
             name,
             settings,
+            decisive,
+            effective,
             has_validation: config.data.has(Split::Validation),
             has_test: config.data.has(Split::Test),
             figures: figures(&config.evaluate),

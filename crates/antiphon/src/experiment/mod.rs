@@ -35,11 +35,12 @@ use antiphon_lab::{Identity, Results};
 use antiphon_train::{TrainConfig, planned_steps};
 
 use crate::device::thread_count;
+use crate::revision::revision;
 
 pub use answers::{Answer, Answers, Searcher};
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, TokenizersConfig};
 pub use data::Corpora;
-pub(crate) use data::named;
+pub(crate) use data::{fault, files, named, remedy};
 pub(crate) use evaluation::figures_of_validation;
 pub use evaluation::{Answered, Evaluation, Evaluator};
 pub(crate) use findings::{findings, spread};
@@ -115,6 +116,7 @@ fn identity(config: &ExperimentConfig, name: String, data: BTreeMap<String, Stri
         version: env!("CARGO_PKG_VERSION").into(),
         device: config.device.name().into(),
         threads: thread_count(config.threads),
+        revision: revision(),
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use antiphon_config::Tree;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
-use antiphon_lab::ModelSize;
+use antiphon_lab::{ModelSize, Run};
 use antiphon_model::EncoderDecoder;
-use antiphon_train::{ModelFile, write_model};
+use antiphon_train::{Checkpoint, ModelFile, load_weights, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::tokenizers::SavedTokenizers;
-use super::{ExperimentConfig, Tokenizers};
+use super::{ExperimentConfig, Loaded, Tokenizers};
 
 /// The newest layout of the metadata that this version reads, and the one that it writes.
 const FORMAT: u32 = 1;
@@ -97,6 +98,21 @@ impl SavedModel {
         Ok(Self { name, config, steps, model: file.load(model)?, tokenizers })
     }
 
+    /// The model of a run's checkpoint.
+    ///
+    /// # Errors
+    /// If one of the run's files is missing or damaged, or is of another version.
+    pub(crate) fn of_checkpoint(run: &Run, path: &Path, device: &Device) -> Result<Self> {
+        // The environment belongs to configs that are still to be run.
+        let config = Loaded::from_tree(&Tree::load_with(&run.config_path(), &[], [])?)?.config;
+        let lacking = || Error::new("has a checkpoint, but no tokenizers: they are gone; repeat it with `--again`");
+        let tokenizers = TokenizersFile::of(run).read()?.ok_or_else(|| lacking().in_file(run.path()))?;
+        let Checkpoint { state, model: weights, .. } = Checkpoint::read(path)?;
+        let model = config.model.outline(tokenizers.vocabularies(), Key::from_seed(0), device)?;
+        let model = load_weights(model, weights).map_err(|error| error.in_file(path))?;
+        Ok(Self { name: run.manifest()?.name, config, steps: state.step, tokenizers, model })
+    }
+
     /// How large it is; `path` is its file.
     ///
     /// # Errors
@@ -111,7 +127,7 @@ impl SavedModel {
 pub(super) struct TokenizersFile(PathBuf);
 
 impl TokenizersFile {
-    pub(super) fn of(run: &antiphon_lab::Run) -> Self {
+    pub(super) fn of(run: &Run) -> Self {
         Self(run.path().join("tokenizers.json"))
     }
 

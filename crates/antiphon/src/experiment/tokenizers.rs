@@ -139,6 +139,16 @@ impl fmt::Debug for Tokenizers {
 }
 
 impl TokenizersConfig {
+    /// The tokenizer files that the config names: the setting, and where each lies.
+    pub(crate) fn files(&self, data_dir: &Path) -> Vec<(String, PathBuf)> {
+        let sides = [("source", &self.source), ("target", &self.target), ("shared", &self.shared)];
+        let file = |(side, tokenizer): (&str, &Option<TokenizerConfig>)| match tokenizer {
+            Some(TokenizerConfig::File(file)) => Some((format!("tokenizer.{side}.path"), data_dir.join(&file.path))),
+            _ => None,
+        };
+        sides.into_iter().filter_map(file).collect()
+    }
+
     /// The tokenizer files that the config names, with their SHA-256.
     pub(super) fn digests(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
         let mut digests = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Result};
-use antiphon_lab::{Run, Stopwatch};
+use antiphon_lab::{BestValidation, EndReason, Run, Stopwatch, TrainingEnd};
 use antiphon_model::EncoderDecoder;
 use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
@@ -18,7 +18,7 @@ use crate::device::device;
 /// How training ended.
 #[derive(Debug)]
 pub enum Trained {
-    /// It is complete: the best model by validation, or the last one without.
+    /// It is complete: the best model by validation, or the last one without; the manifest says why it ended.
     Complete(Box<SavedModel>),
     /// It was interrupted, or paused, after so many steps; the run's folder has a checkpoint.
     Stopped {
@@ -100,9 +100,18 @@ impl Experiment {
         }
         .run(model, resume)?;
         observer.finish();
-        if ended == Ended::Stopped {
-            return Ok(Trained::Stopped { steps: state.step });
-        }
+        let reason = match ended {
+            Ended::Stopped => return Ok(Trained::Stopped { steps: state.step }),
+            Ended::Steps => EndReason::Steps,
+            Ended::Epochs => EndReason::Epochs,
+            Ended::Patience => EndReason::Patience,
+        };
+        let metric = || config.train.validate.metric.clone();
+        let best_validation =
+            state.best.map(|best| BestValidation { step: best.step, metric: metric(), value: best.value });
+        let end = TrainingEnd { reason, step: state.step, epoch: state.epoch, best: best_validation };
+        console.note(&format!("end      {end}"));
+        run.update_manifest(|manifest| manifest.training = Some(end))?;
         let saved = SavedModel {
             name: self.identity.name.clone(),
             config: config.clone(),

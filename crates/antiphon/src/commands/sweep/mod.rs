@@ -2,6 +2,7 @@
 
 mod results;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -10,11 +11,11 @@ use antiphon_lab::sweep::{Ended, Launcher, Plan, State, Sweep, SweepFolder, Watc
 use antiphon_lab::{Runs, write_atomically};
 use clap::ValueEnum;
 
-use super::{DataFolder, Ending, RunsFolder, Sets};
+use super::{DataFolder, Ending, RunsFolder, Sets, report};
 use crate::console::{Console, duration};
 use crate::experiment::Interpreter;
 use crate::interrupt::stop_flag;
-use crate::output::{columns, print, program, shell, tell};
+use crate::output::{columns, command, print, shell, tell};
 
 /// Run a sweep: all cells of a config's [sweep], each in a process of its own
 ///
@@ -162,8 +163,11 @@ impl Arguments {
         if !chosen {
             return format!("the page   {kept}\n");
         }
-        let best = shell(&folder.path().join("best.toml"));
-        format!("the page   {kept}\nthe best   {best}\nnext       {} run {best}\n", program())
+        let best = folder.path().join("best.toml");
+        let mut words: Vec<OsString> = vec!["run".into(), best.clone().into()];
+        words.extend(self.data.words());
+        words.extend(self.runs.words());
+        format!("the page   {kept}\nthe best   {}\n{}", shell(&best), report::next(&[command(words)]))
     }
 }
 
@@ -179,6 +183,9 @@ fn listed(plan: &Plan, folder: &SweepFolder, runs: &Runs, meaning: &Interpreter)
     let head = ["run", "cell", "state"].map(String::from).to_vec();
     let rows = plan.runs.iter().map(|run| vec![run.name.clone(), plan.cells[run.cell].label(), state(run)]);
     let mut text = columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
+    for (label, settings) in plan.legend() {
+        text += &format!("{label}: {settings}\n");
+    }
     text += &format!(
         "{} cells, {} runs; compared by {} on the validation split, {} is better\n",
         plan.cells.len(),

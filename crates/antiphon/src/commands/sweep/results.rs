@@ -36,6 +36,11 @@ pub(super) fn page(plan: &Plan, folder: &SweepFolder, outcome: &Outcome) -> Resu
         head.extend(spread_heads(&plan.metric));
         text += &table(&std::iter::once(head).chain(ranking).collect::<Vec<_>>());
     }
+    let legend = plan.legend();
+    if !legend.is_empty() {
+        let line = |(label, settings): (&String, &String)| format!("- {label}: {settings}\n");
+        text += &format!("\n{}", legend.iter().map(line).collect::<String>());
+    }
     if !outcome.others.is_empty() {
         text += "\nNot ranked:\n\n";
         for (cell, why) in &outcome.others {
@@ -56,8 +61,11 @@ pub(super) fn page(plan: &Plan, folder: &SweepFolder, outcome: &Outcome) -> Resu
 pub(super) fn best_config(plan: &Plan, folder: &SweepFolder, best: &Ranked) -> Result<String> {
     let cell = &plan.cells[best.cell];
     let run = &plan.runs[plan.runs_of(best.cell).next().unwrap_or_default()];
+    let own = |label: &str| cell.labels.iter().any(|(axis, own)| label == format!("{axis}={own}"));
+    let legend = plan.legend().into_iter().filter(|(label, _)| own(label));
+    let legend: String = legend.map(|(label, settings)| format!("# {label}: {settings}\n")).collect();
     let head = format!(
-        "# The best of {} cells of {}: {}\n# Mean {} on the validation split: {:.4} over {} seeds.\n\n",
+        "# The best of {} cells of {}: {}\n{legend}# Mean {} on the validation split: {:.4} over {} seeds.\n\n",
         plan.cells.len(),
         plan.file.display(),
         cell.label(),
