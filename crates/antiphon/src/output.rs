@@ -86,7 +86,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_program_is_named_as_it_can_be_typed() {
         let typed = |name: &str| typed(Path::new(name), Path::new("/home/x")).display().to_string();
         assert_eq!(typed("antiphon"), "antiphon");
