@@ -34,8 +34,8 @@ struct Known {
     results: Option<Results>,
 }
 
-/// What a listed run must have: `KEY=VALUE`. The key is a setting's dotted key or its last parts, or `name`, `status`, `seed`,
-/// `version`, `device`, `threads`; in the value `*` stands for any characters.
+/// What a listed run must have: `KEY=VALUE`. The key is a setting's dotted key or its last parts, or `name`, `status`,
+/// `seed`, `version`, `device`, `threads`; in the value `*` stands for any characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     key: String,

@@ -356,10 +356,12 @@ fn merge(
             continue;
         }
         let (one, other) = (&cells[same], &cells[cell]);
-        let differing = other.settings.iter().filter(|(key, value)| one.settings.get(*key) != Some(value));
-        match (differing.collect::<Vec<_>>().as_slice(), one.settings.len() == other.settings.len()) {
-            ([(key, value)], true) => {
-                let (first, second) = (written(&one.settings[*key]), written(value));
+        let keys: BTreeSet<&String> = one.settings.keys().chain(other.settings.keys()).collect();
+        let pairs = keys.into_iter().map(|key| (key, one.settings.get(key), other.settings.get(key)));
+        match pairs.filter(|(_, one, other)| one != other).collect::<Vec<_>>()[..] {
+            // Two values of one key, and nothing else.
+            [(key, Some(first), Some(second))] => {
+                let (first, second) = (written(first), written(second));
                 let message = format!("{second} gives the same settings as {first}: remove one of the two");
                 let problem = section.problem(&format!("over.{}", quoted(key)), message);
                 if !problems.contains(&problem) {
@@ -389,8 +391,8 @@ fn merge(
         (run.cell, run.name) = (new, format!("{:0width$}-seed-{}", new + 1, run.seed));
         true
     });
-    let mut old = std::mem::take(cells).into_iter().enumerate();
-    cells.extend(old.by_ref().filter_map(|(i, cell)| Some(Cell { number: place.get(&i)? + 1, ..cell })));
+    let all = std::mem::take(cells).into_iter().enumerate();
+    cells.extend(all.filter_map(|(old, cell)| Some(Cell { number: place.get(&old)? + 1, ..cell })));
     Ok(warnings)
 }
 
@@ -420,5 +422,76 @@ impl Shared {
             Problem { message, ..problem }
         };
         self.0.into_iter().map(say).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// For whom `x.a` and `x.b` are two names of one setting, which hardly matters.
+    struct Sum;
+
+    impl Meaning for Sum {
+        fn check(&self, tree: &Tree) -> Result<Checked> {
+            let value = tree.value();
+            let number = |key: &str| value["x"][key].as_f64().unwrap_or_default();
+            Ok(Checked {
+                name: "sum".into(),
+                settings: json!({ "seed": value["seed"], "x": value["x"] }),
+                decisive: json!([number("a") + number("b"), value["seed"]]),
+                effective: json!(number("a") + number("b") > 2.0),
+                has_validation: true,
+                has_test: false,
+                figures: BTreeMap::from([("loss".into(), Figure { lower_is_better: true, while_training: true })]),
+                compared_by: "loss".into(),
+                steps: None,
+                epochs: Some(1),
+                validated_steps: None,
+                validated_epochs: Some(1),
+                warnings: Vec::new(),
+            })
+        }
+
+        fn identify(&self, _: &Value) -> Result<Identity> {
+            unreachable!("nothing runs")
+        }
+    }
+
+    fn plan(over: &str) -> Result<Plan> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, format!("[sweep]\nseeds = [1, 2]\n[sweep.over]\n{over}")).unwrap();
+        Plan::of(&Tree::load_with(&file, &[], [])?, &Sum)
+    }
+
+    #[test]
+    fn cells_that_are_one_experiment_are_run_once_and_those_of_equal_figures_are_told() {
+        let plan = plan(r#"s = [{ "x.a" = 1 }, { "x.b" = 1 }, { "x.a" = 2 }, { "x.a" = 3, "x.b" = 0 }]"#).unwrap();
+        let labels: Vec<String> = plan.cells.iter().map(Cell::label).collect();
+        assert_eq!(labels, ["x.a=1", "x.a=2", "x.a=3 x.b=0"]);
+        let runs: Vec<(&str, usize)> = plan.runs.iter().map(|run| (run.name.as_str(), run.cell)).collect();
+        let expected =
+            [("1-seed-1", 0), ("1-seed-2", 0), ("2-seed-1", 1), ("2-seed-2", 1), ("3-seed-1", 2), ("3-seed-2", 2)];
+        assert_eq!(runs, expected);
+        let numbers: Vec<usize> = plan.cells.iter().map(|cell| cell.number).collect();
+        assert_eq!(numbers, [1, 2, 3]);
+        let told: Vec<&str> = plan.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        assert_eq!(
+            told,
+            [
+                "x.b=1: these are the settings of x.a=1, and they are run once",
+                "2 of 6 runs only repeat others, because `x.a` has no effect there: the first is cell 2 (x.a=2), which \
+                 gives what cell 1 gives; `[sweep.when]` says where a key is varied"
+            ]
+        );
+    }
+
+    #[test]
+    fn one_setting_in_two_words_is_a_mistake() {
+        let error = plan("\"x.a\" = [1, \"one\", 0]").unwrap_err().problems;
+        assert_eq!(error.len(), 1, "{error:?}");
+        assert_eq!(error[0].message, "`0` gives the same settings as `\"one\"`: remove one of the two");
     }
 }

@@ -80,6 +80,9 @@ impl Target {
             let manifest = run.manifest()?;
             let remedy = match (run.state(&manifest), again(&manifest)) {
                 ("running", _) => "it is at work: wait for its first checkpoint".into(),
+                _ if manifest.version != env!("CARGO_PKG_VERSION") => {
+                    format!("it was begun by version {}, and only that goes on with it", manifest.version)
+                }
                 (_, Some(command)) => format!("it is not trained to its end; go on with `{command}`"),
                 (_, None) => "it is not trained to its end; run its config once more to go on".into(),
             };
