@@ -130,10 +130,18 @@ fn an_option_that_is_a_setting_is_shown_as_one() {
     assert_eq!(tips("predict model --width 3"), [set("search.width=3")]);
     assert_eq!(tips("run tiny.toml --thread 3"), ["a similar argument exists: '--threads'"]);
     // Nothing can be changed, or nothing is called so.
-    for words in ["score model --width 3", "predict model --epochs 3", "run tiny.toml --colour red", "runs --epochs 3"]
-    {
+    for words in [
+        "score model --width 3",
+        "predict model --epochs 3",
+        "run tiny.toml --colour red",
+        "run tiny.toml --lr 3",
+        "runs --epochs 3",
+    ] {
         assert_eq!(tips(words), [""; 0], "{words}");
     }
+    let usage = format!("\nUsage: {} run ", env!("CARGO_BIN_EXE_antiphon"));
+    let err = place.call("run tiny.toml --colour red").err();
+    assert!(err.contains(&usage), "{err}");
     let help = place.call("--help").succeeds();
     assert!(
         help.contains(&format!("\n  {} run configs/g2p/quickstart.toml\n", env!("CARGO_BIN_EXE_antiphon"))),

@@ -21,13 +21,14 @@ pub fn keys<T: JsonSchema>() -> Vec<String> {
 }
 
 /// The settings of `T` that somebody means who names the last part of a dotted key: those that end with `name`, or else
-/// with what is nearest to it; `-` stands for `_`.
+/// with what is nearest to it; `-` stands for `_`. Of a word of three letters or less nothing is near.
 pub fn keys_called<T: JsonSchema>(name: &str) -> Vec<String> {
     let (keys, name) = (keys::<T>(), name.replace('-', "_"));
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let names: Vec<String> = keys.iter().map(|key| last(key)).collect();
     let exact = names.contains(&name).then_some(name.as_str());
-    let Some(meant) = exact.or_else(|| nearest(&name, names.iter().map(String::as_str))) else { return Vec::new() };
+    let near = || nearest(&name, names.iter().map(String::as_str)).filter(|_| name.chars().count() > 3);
+    let Some(meant) = exact.or_else(near) else { return Vec::new() };
     keys.iter().filter(|key| last(key) == meant).cloned().collect()
 }
 
@@ -96,6 +97,7 @@ mod tests {
         assert_eq!(keys_called::<Settings>("epoch"), ["train.epochs"]);
         assert_eq!(keys_called::<Settings>("every-steps"), ["train.every_steps"]);
         assert_eq!(keys_called::<Settings>("colour"), [""; 0]);
+        assert_eq!(keys_called::<Settings>("kin"), [""; 0]);
         assert_eq!(nearest_key::<Settings>("seach.width").as_deref(), Some("search.width"));
         assert_eq!(nearest_key::<Settings>("x"), None);
     }

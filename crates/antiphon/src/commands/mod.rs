@@ -82,7 +82,7 @@ enum Ending {
 
 /// Performs what the process was called for.
 pub fn main() -> ExitCode {
-    let parser = CommandLine::command().after_help(after_help());
+    let parser = CommandLine::command().bin_name(output::program()).after_help(after_help());
     let words: Vec<OsString> = std::env::args_os().collect();
     let matches = parser.clone().try_get_matches_from(&words);
     let matches = matches.unwrap_or_else(|error| hints::improved(error, &parser, &words).exit());
