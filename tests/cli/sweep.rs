@@ -186,6 +186,14 @@ fn settings_that_move_together_are_one_axis() {
     );
     let answer = place.call("sweep sweep.toml").refuses();
     assert!(answer.contains("model.decoder.hiden (line 13): no such key; did you mean `hidden`?"), "{answer}");
+    place.write(
+        "sweep.toml",
+        format!("{GRID}size = [{{ model.encoder.hidden = 8 }}, {{ model.encoder.hidden = 9 }}]\n"),
+    );
+    let answer = place.call("sweep sweep.toml").refuses();
+    let expected =
+        "sweep.over.size (line 14): is no setting; those that move together stand in tables of dotted keys, in quotes";
+    assert!(answer.contains(expected), "{answer}");
 }
 
 #[test]

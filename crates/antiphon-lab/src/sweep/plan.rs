@@ -156,7 +156,10 @@ impl Plan {
             let problem = section.problem("skip", "leaves out every cell: remove an entry");
             return Err(Error::many(tree.file(), vec![problem]));
         }
-        let (mut runs, mut checked) = check_cells(tree, &base, &config, &cells, meaning)?;
+        let (mut runs, mut checked) = check_cells(tree, &base, &config, &cells, meaning).or_else(|error| {
+            // Whoever knows the settings may know better what is wrong with the sweep.
+            meaning.check(tree).and(Err(error))
+        })?;
         let merged = merge(&section, &mut cells, &mut runs, &mut checked)?;
         let first = &checked[0];
         let metric = config.metric.clone().unwrap_or_else(|| first.compared_by.clone());

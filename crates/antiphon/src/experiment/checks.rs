@@ -2,7 +2,7 @@
 //!
 //! Each section is read on its own, so that a mistake in one does not hide the contradictions of the others.
 
-use antiphon_config::Tree;
+use antiphon_config::{Tree, keys};
 use antiphon_core::Problem;
 use antiphon_data::{CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
@@ -13,7 +13,7 @@ use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use super::config::{EvaluateConfig, LearnFrom, TokenizersConfig};
+use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, TokenizersConfig};
 use super::evaluation::figures_of_likelihood;
 use super::meaning::figures;
 
@@ -86,9 +86,19 @@ impl Sections {
             }
         }
         let over = tree.value().pointer("/sweep/over").and_then(serde_json::Value::as_object);
-        for (key, _) in over.into_iter().flatten().filter(|(_, axis)| axis.is_object() && !axis["kind"].is_string()) {
-            let message = "a dotted key stands in quotes: `\"model.encoder.hidden\" = [64, 128]`";
-            found.add(&format!("sweep.over.{}", serde_json::Value::from(key.as_str())), message);
+        for (key, axis) in over.into_iter().flatten() {
+            let place = format!("sweep.over.{}", serde_json::Value::from(key.as_str()));
+            if axis.is_object() && !axis["kind"].is_string() {
+                found.add(&place, "a dotted key stands in quotes: `\"model.encoder.hidden\" = [64, 128]`");
+            }
+            let bare =
+                |entry: &serde_json::Value| entry.as_object().is_some_and(|t| t.keys().all(|key| !key.contains('.')));
+            let entries = axis.as_array().filter(|entries| !entries.is_empty() && entries.iter().all(bare));
+            if entries.is_some() && !keys::<ExperimentConfig>().contains(key) {
+                let message = "is no setting; those that move together stand in tables of dotted keys, in quotes: \
+                               `[{ \"model.encoder.hidden\" = 64, \"model.decoder.hidden\" = 128 }, …]`";
+                found.add(&place, message);
+            }
         }
         if let Some(sweep) = &self.sweep {
             found.below("sweep", sweep.problems());
