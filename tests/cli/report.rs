@@ -56,7 +56,7 @@ fn a_run_that_stops_early_says_so() {
     // A gain that nothing can reach, after the first validation.
     let sets = "--set train.epochs=9 --set train.stop.patience=2 --set train.stop.min_delta=100.0";
     let err = place.call(&format!("train tiny.toml {sets}")).err();
-    let end = "end      after step 57, epoch 3: stopped early, because validation had not improved for too long; the model is ";
+    let end = "end      after step 57, epoch 3: stopped early, after 2 validations without improvement; the model is ";
     assert!(err.contains(end), "{err}");
     assert!(place.call("runs").succeeds().contains(" stopped early "));
 }

@@ -66,6 +66,8 @@ pub struct TrainingEnd {
     pub step: u64,
     /// The epochs that were done.
     pub epoch: u64,
+    /// Validations in a row, at the end, without improvement.
+    pub waited: u64,
     /// The validation by which the model was chosen, if there was one.
     pub best: Option<BestValidation>,
 }
@@ -107,12 +109,12 @@ impl EndReason {
 
 impl fmt::Display for TrainingEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reason, step, epoch, best } = self;
+        let Self { reason, step, epoch, waited, best } = self;
         write!(f, "after step {step}, epoch {epoch}: ")?;
         match reason {
             EndReason::Steps => write!(f, "all steps are done")?,
             EndReason::Epochs => write!(f, "all epochs are done")?,
-            EndReason::Patience => write!(f, "stopped early, because validation had not improved for too long")?,
+            EndReason::Patience => write!(f, "stopped early, after {waited} validations without improvement")?,
         }
         match best {
             Some(BestValidation { step, metric, value }) => {
@@ -269,7 +271,7 @@ mod tests {
         manifest.spend(Spent { cpu_seconds: Some(3.5), wall_seconds: 2.0 });
         manifest.end(Status::Failed { message: "the loss is not a number".into() });
         let best = Some(BestValidation { step: 7, metric: "loss".into(), value: 0.25 });
-        manifest.training = Some(TrainingEnd { reason: EndReason::Patience, step: 9, epoch: 3, best });
+        manifest.training = Some(TrainingEnd { reason: EndReason::Patience, step: 9, epoch: 3, waited: 2, best });
         let bytes = serde_json::to_vec(&manifest).unwrap();
         assert_eq!(Manifest::parse(&bytes, Path::new("m")).unwrap(), manifest);
         assert_eq!(manifest.seed, Some(17));
@@ -315,9 +317,9 @@ mod tests {
     #[test]
     fn the_end_of_a_training_is_a_line() {
         let best = Some(BestValidation { step: 200, metric: "loss".into(), value: 0.25 });
-        let end = TrainingEnd { reason: EndReason::Patience, step: 380, epoch: 20, best };
-        let expected = "after step 380, epoch 20: stopped early, because validation had not improved for too long; \
-                        the model is that of step 200, loss 0.2500";
+        let end = TrainingEnd { reason: EndReason::Patience, step: 380, epoch: 20, waited: 3, best };
+        let expected = "after step 380, epoch 20: stopped early, after 3 validations without improvement; the model is that \
+                        of step 200, loss 0.2500";
         assert_eq!(end.to_string(), expected);
         let end = TrainingEnd { reason: EndReason::Steps, best: None, ..end };
         assert_eq!(end.to_string(), "after step 380, epoch 20: all steps are done");

@@ -109,7 +109,13 @@ impl Experiment {
         let metric = || config.train.validate.metric.clone();
         let best_validation =
             state.best.map(|best| BestValidation { step: best.step, metric: metric(), value: best.value });
-        let end = TrainingEnd { reason, step: state.step, epoch: state.epoch, best: best_validation };
+        let end = TrainingEnd {
+            reason,
+            step: state.step,
+            epoch: state.epoch,
+            waited: state.stop.waited,
+            best: best_validation,
+        };
         console.note(&format!("end      {end}"));
         run.update_manifest(|manifest| manifest.training = Some(end))?;
         let saved = SavedModel {
