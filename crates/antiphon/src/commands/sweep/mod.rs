@@ -13,6 +13,7 @@ use clap::ValueEnum;
 
 use super::{DataFolder, Ending, RunsFolder, Sets, report};
 use crate::console::{Console, duration};
+use crate::device::core_count;
 use crate::experiment::Interpreter;
 use crate::interrupt::stop_flag;
 use crate::output::{columns, command, print, shell, tell};
@@ -146,7 +147,7 @@ impl Arguments {
 
     /// On how many threads a run computes whose config does not say.
     fn threads(&self, plan: &Plan) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = core_count();
         match self.launcher() {
             Launcher::Local { jobs } => (cores / jobs).max(1),
             Launcher::Slurm { .. } => plan.config.slurm.cores(),
