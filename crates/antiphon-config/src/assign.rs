@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use antiphon_core::{Error, Problem, Result};
 use config::{Map, Value, ValueKind};
 use serde_json::Value as Json;
-use toml::Value as Toml;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::dotted;
-use crate::layer::Layer;
+use crate::layer::{Layer, number, whole};
 use crate::origin::Origin;
 
 /// What every variable that is a setting begins with. `ANTIPHON_DATA_DIR` and its like are not settings.
@@ -121,8 +122,7 @@ fn layer(assignments: Vec<(Vec<String>, &str, Origin)>, problems: Vec<Problem>) 
     }
     let mut root = Value::new(None, Map::<String, Value>::new());
     for (keys, text, origin) in assignments {
-        let tag = origin.to_tag();
-        put(&mut root, &keys, value(text, &tag), &tag);
+        put(&mut root, &keys, value(text, &origin), &origin.to_tag());
     }
     Ok(Layer { root, assigned: true })
 }
@@ -163,29 +163,38 @@ fn put(into: &mut Value, keys: &[String], value: Value, tag: &String) {
     }
 }
 
-/// A TOML value if it is one, else the text itself.
-fn value(text: &str, tag: &String) -> Value {
-    let parsed = format!("value = {text}").parse::<toml::Table>().ok().filter(|table| table.len() == 1);
-    match parsed.and_then(|mut table| table.remove("value")).and_then(|toml| convert(toml, tag)) {
-        Some(value) => value,
-        None => Value::new(Some(tag), text),
+/// A TOML value if it is one, else the text itself. What was typed without quotes remembers its text: a setting that takes
+/// only text means that.
+fn value(text: &str, origin: &Origin) -> Value {
+    let line = format!("value = {text}");
+    let table = DeTable::parse(&line).ok();
+    let found = table.as_ref().filter(|table| table.get_ref().len() == 1);
+    let found = found.and_then(|table| table.get_ref().values().next());
+    // Nothing but the value: what looks like a comment belongs to the text.
+    match found.filter(|found| &line[found.span()] == text.trim()) {
+        Some(found) => convert(found, text, &line, origin),
+        None => Value::new(Some(&origin.to_tag()), text),
     }
 }
 
-/// `None` for a date or a time: there is no such setting, so that it was meant as text.
-fn convert(toml: Toml, tag: &String) -> Option<Value> {
-    let kind = match toml {
-        Toml::String(text) => ValueKind::String(text),
-        Toml::Integer(number) => ValueKind::I64(number),
-        Toml::Float(number) => ValueKind::Float(number),
-        Toml::Boolean(truth) => ValueKind::Boolean(truth),
-        Toml::Datetime(_) => return None,
-        Toml::Array(items) => {
-            ValueKind::Array(items.into_iter().map(|item| convert(item, tag)).collect::<Option<Vec<_>>>()?)
+/// A value that was typed as `text`, those inside as `line` has them. A date or a time was meant as text, as there is no such
+/// setting.
+fn convert(value: &Spanned<DeValue<'_>>, text: &str, line: &str, origin: &Origin) -> Value {
+    let inside = |item: &Spanned<DeValue<'_>>| convert(item, &line[item.span()], line, origin);
+    let quoted = matches!(value.get_ref(), DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_));
+    let kind = match value.get_ref() {
+        DeValue::String(text) => ValueKind::String(text.to_string()),
+        DeValue::Integer(integer) => {
+            let far = if integer.as_str().starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY };
+            whole(integer).unwrap_or_else(|| ValueKind::Float(integer.to_string().parse().unwrap_or(far)))
         }
-        Toml::Table(table) => ValueKind::Table(
-            table.into_iter().map(|(key, item)| Some((key, convert(item, tag)?))).collect::<Option<Map<_, _>>>()?,
-        ),
+        DeValue::Float(float) => ValueKind::Float(number(float).unwrap_or(f64::INFINITY)),
+        DeValue::Boolean(truth) => ValueKind::Boolean(*truth),
+        DeValue::Datetime(_) => ValueKind::String(text.to_owned()),
+        DeValue::Array(items) => ValueKind::Array(items.iter().map(inside).collect()),
+        DeValue::Table(table) => {
+            ValueKind::Table(table.iter().map(|(key, item)| (key.get_ref().to_string(), inside(item))).collect())
+        }
     };
-    Some(Value::new(Some(tag), kind))
+    Value::new(Some(&if quoted { origin.to_tag() } else { origin.to_tag_of(text) }), kind)
 }

@@ -3,10 +3,10 @@
 use antiphon_core::{Error, Problem, Result};
 use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 
 use crate::dotted;
-use crate::origin::{Origin, carry, is_carried};
+use crate::origin::{Origin, carry, is_marked, set_before};
 
 /// One layer: a table whose values know where they were set. As a [`Source`] it merges by our rules (see the crate's page)
 /// instead of `config`'s, which would split a quoted key at its dots and never drops a thing.
@@ -57,7 +57,7 @@ impl Layer {
             }
         }
         if problems.is_empty() {
-            let root = Value::new(None, reading.table(table.get_ref(), &mut problems));
+            let root = Value::new(None, reading.table(table.get_ref(), &mut Vec::new(), &mut problems));
             if problems.is_empty() {
                 return Ok(Self { root, assigned: false });
             }
@@ -84,6 +84,8 @@ impl Layer {
                 let other = above_kind.is_some() && below_kind.is_some() && above_kind != below_kind;
                 if other {
                     table.values_mut().for_each(carry);
+                } else if above_kind.is_some() && below_kind.is_none() {
+                    table.values_mut().for_each(|value| set_before(value, keys.len()));
                 }
                 for (key, value) in incoming {
                     keys.push(key.clone());
@@ -92,7 +94,7 @@ impl Layer {
                 }
                 // A table is where its last file writes it; an assignment inside does not move it, unless it stands beside
                 // a new kind, where the assignment alone means it.
-                if other || !self.assigned || below.origin().is_none() || is_carried(below) {
+                if other || !self.assigned || below.origin().is_none() || is_marked(below) {
                     let kind = std::mem::take(&mut below.kind);
                     *below = Value::new(origin.as_ref(), kind);
                 }
@@ -116,7 +118,7 @@ impl Layer {
                     self.merge(item, value, keys)?;
                     keys.pop();
                 }
-                if is_carried(below) {
+                if is_marked(below) {
                     let kind = std::mem::take(&mut below.kind);
                     *below = Value::new(origin.as_ref(), kind);
                 }
@@ -176,43 +178,60 @@ impl Reading<'_> {
         1 + self.line_ends.partition_point(|&end| end < byte)
     }
 
-    fn table(&self, table: &DeTable<'_>, problems: &mut Vec<Problem>) -> ValueKind {
+    fn table(&self, table: &DeTable<'_>, keys: &mut Vec<String>, problems: &mut Vec<Problem>) -> ValueKind {
         let entry = |(key, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
-            (key.get_ref().to_string(), self.value(value.get_ref(), key.span().start, problems))
+            keys.push(key.get_ref().to_string());
+            let value = self.value(value.get_ref(), key.span().start, keys, problems);
+            keys.pop();
+            (key.get_ref().to_string(), value)
         };
         ValueKind::Table(table.iter().map(entry).collect())
     }
 
-    fn value(&self, value: &DeValue<'_>, byte: usize, problems: &mut Vec<Problem>) -> Value {
+    fn value(&self, value: &DeValue<'_>, byte: usize, keys: &mut Vec<String>, problems: &mut Vec<Problem>) -> Value {
         let line = self.line(byte);
-        let mut refuse = |message: String| {
-            problems.push(Problem { place: format!("line {line}"), message });
+        let mut refuse = |keys: &[String], message: String| {
+            problems.push(Problem { place: format!("{} (line {line})", dotted::write(keys)), message });
             ValueKind::Nil
         };
         let kind = match value {
             DeValue::String(text) => ValueKind::String(text.to_string()),
             DeValue::Boolean(truth) => ValueKind::Boolean(*truth),
-            DeValue::Float(float) => match float.as_str().parse::<f64>() {
-                Ok(number) => ValueKind::Float(number),
-                Err(_) => refuse(format!("`{float}` is not a number")),
+            DeValue::Float(float) => match number(float) {
+                Some(number) => ValueKind::Float(number),
+                None => refuse(keys, format!("`{float}` is too large for a number; give a smaller one")),
             },
-            DeValue::Integer(integer) => {
-                let (digits, radix) = (integer.as_str(), integer.radix());
-                match (i64::from_str_radix(digits, radix), u64::from_str_radix(digits, radix)) {
-                    (Ok(number), _) => ValueKind::I64(number),
-                    (_, Ok(number)) => ValueKind::U64(number),
-                    _ => refuse(format!("`{integer}` does not fit into 64 bits; give a smaller number")),
-                }
-            }
+            DeValue::Integer(integer) => whole(integer).unwrap_or_else(|| {
+                refuse(keys, format!("`{integer}` does not fit into 64 bits; give a smaller number"))
+            }),
             DeValue::Datetime(time) => {
-                refuse(format!("`{time}` is a date or a time, and no setting is one; write it in quotes"))
+                refuse(keys, format!("`{time}` is a date or a time, and no setting is one; write it in quotes"))
             }
-            DeValue::Table(table) => self.table(table, problems),
-            DeValue::Array(items) => ValueKind::Array(
-                items.iter().map(|item| self.value(item.get_ref(), item.span().start, problems)).collect(),
-            ),
+            DeValue::Table(table) => self.table(table, keys, problems),
+            DeValue::Array(items) => {
+                let item = |(i, item): (usize, &Spanned<DeValue<'_>>)| {
+                    keys.push(i.to_string());
+                    let value = self.value(item.get_ref(), item.span().start, keys, problems);
+                    keys.pop();
+                    value
+                };
+                ValueKind::Array(items.iter().enumerate().map(item).collect())
+            }
         };
         let origin = Origin::File { path: self.file.to_path_buf(), line };
         Value::new(Some(&origin.to_tag()), kind)
     }
+}
+
+/// A whole number, if 64 bits can hold it.
+pub(crate) fn whole(integer: &DeInteger<'_>) -> Option<ValueKind> {
+    let (digits, radix) = (integer.as_str(), integer.radix());
+    let unsigned = || u64::from_str_radix(digits, radix).map(ValueKind::U64);
+    i64::from_str_radix(digits, radix).map(ValueKind::I64).or_else(|_| unsigned()).ok()
+}
+
+/// A number, `inf` and `nan` among them, unless it is too large for one. Zero has no sign: it would be another setting.
+pub(crate) fn number(float: &DeFloat<'_>) -> Option<f64> {
+    let number = float.as_str().parse::<f64>().ok()?;
+    (number.is_finite() || float.as_str().contains(['i', 'n'])).then_some(number + 0.0)
 }

@@ -16,6 +16,9 @@
 //!   which of them stay is decided when a type looks at the tree ([`Tree::read`], [`Tree::seen_by`]).
 //!   All else is checked in values carried over as in any others; a key that no kind of its table has is still a mistake.
 //!
+//! A table that names no `kind` is of the kind of its default, if its setting has one, as if a layer below all others said
+//! so. And what an assignment makes of `name=1_1` depends on the setting: where only text fits, it is the text as typed.
+//!
 //! [`Tree::read`] checks the tree against the schema of a type, reports **all** mistakes with their places, and only then
 //! lets serde build the value. The same schema gives the [`reference`](reference()) page. What the keys mean is not known here.
 //!

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value as Json};
 
-use crate::check::plain_bound;
+use crate::check::{format_bounds, plain_bound};
 use crate::schema::{Choice, Schema};
 use crate::wording::{plain_numbers, types};
 use crate::{dotted, write};
@@ -19,19 +19,31 @@ pub fn reference<T: JsonSchema>(title: &str) -> String {
         page.visit(at);
         at += 1;
     }
-    let mut text = format!("# {title}\n");
+    let mut text = format!("# {title}\n\n{NUMBERS}\n");
     for section in &page.sections {
         text += &page.section(section);
     }
     text
 }
 
+/// What holds for all numbers and is not said of each.
+const NUMBERS: &str = "A whole number is at most 9223372036854775807, and a number finite. One of single precision is held \
+                       against its range as the number that it becomes there.";
+
 /// A table with a name of its own.
 struct Section<'s> {
     name: String,
     of: &'s Json,
-    /// Where it stands, as dotted keys: `[]` for an entry of a list, `<name>` for a key that the user chooses.
-    places: Vec<String>,
+    places: Vec<Place<'s>>,
+}
+
+/// Where a table stands.
+#[derive(PartialEq)]
+struct Place<'s> {
+    /// Dotted keys: `[]` for an entry of a list, `<name>` for a key that the user chooses.
+    keys: String,
+    /// The kind that it is of there if it names none.
+    kind: Option<&'s str>,
 }
 
 struct Page<'s> {
@@ -60,7 +72,7 @@ impl<'s> Page<'s> {
     /// Finds the sections to which the keys of a section lead.
     fn visit(&mut self, at: usize) {
         let of = self.sections[at].of;
-        let place = self.sections[at].places.first().cloned().unwrap_or_default();
+        let place = self.sections[at].places.first().map(|place| place.keys.clone()).unwrap_or_default();
         let tables = match self.kinds(of) {
             Some((_, kinds)) => kinds.into_iter().map(|(_, of)| of).collect(),
             None => vec![of],
@@ -75,10 +87,12 @@ impl<'s> Page<'s> {
 
     fn follow(&mut self, of: &'s Json, place: String) {
         if self.has_section(of) {
+            let kind = self.kinds(of).and_then(|(tag, _)| Schema::default_kind(&self.schema.parts(of), tag));
             let (name, of) = match self.schema.named(of) {
                 Some((name, of)) => (name.to_owned(), of),
                 None => (place.clone(), of),
             };
+            let place = Place { keys: place, kind };
             match self.sections.iter_mut().find(|section| section.name == name) {
                 Some(section) if section.places.contains(&place) => {}
                 Some(section) => section.places.push(place),
@@ -106,13 +120,13 @@ impl<'s> Page<'s> {
             text += &format!("\n{}\n", description.trim());
         }
         if !section.places.is_empty() {
-            let places: Vec<String> = section.places.iter().map(|place| format!("`{place}`")).collect();
+            let places: Vec<String> = section.places.iter().map(|place| format!("`{}`", place.keys)).collect();
             text += &format!("\nStands at {}.\n", places.join(", "));
         }
         let Some((tag, kinds)) = self.kinds(section.of) else {
             return text + &self.rows(&self.schema.parts(section.of), None);
         };
-        text += &format!("\nChosen by `{tag}`:\n\n");
+        text += &format!("\nChosen by `{tag}`{}:\n\n", unless_set(&section.places));
         for (kind, of) in &kinds {
             let meaning = self.schema.find(of, "description", Json::as_str).unwrap_or_default();
             text += &format!("- `{kind}`: {}\n", one_line(meaning));
@@ -171,6 +185,9 @@ impl<'s> Page<'s> {
         let names = parts.iter().map(|part| types(part)).find(|types| !types.is_empty()).unwrap_or_default();
         match names.first().copied() {
             Some("integer") => "whole number".to_owned(),
+            Some("number") if self.schema.find(of, "format", Json::as_str) == Some("float") => {
+                "number (single precision)".to_owned()
+            }
             Some("number") => "number".to_owned(),
             Some("string") => "string".to_owned(),
             Some("boolean") => "true or false".to_owned(),
@@ -198,14 +215,34 @@ impl<'s> Page<'s> {
 
     fn range(&self, of: &'s Json) -> String {
         let mut said = self.bounds(of);
-        if let Some(items) = self.schema.find(of, "items", Some) {
-            said.extend(self.bounds(items).into_iter().map(|bound| format!("each {bound}")));
+        let inside = self.schema.find(of, "items", Some).or_else(|| Schema::others(&self.schema.parts(of)));
+        if let Some(inside) = inside {
+            said.extend(self.bounds(inside).into_iter().map(|bound| format!("each {bound}")));
+        }
+        if self.schema.find(of, "uniqueItems", Json::as_bool) == Some(true) {
+            said.push("each once".to_owned());
         }
         said.join(", ")
     }
 
+    /// What is said of a value's range, and, where its format alone has one, that.
     fn bounds(&self, of: &'s Json) -> Vec<String> {
-        const BOUNDS: [(&str, &str, &str); 9] = [
+        let mut said = self.keywords(of);
+        let format = self.schema.find(of, "format", Json::as_str).filter(|format| !format.ends_with("64"));
+        let bounds = format.filter(|format| *format != "uint" && *format != "int").and_then(format_bounds);
+        if let Some((low, high)) = bounds {
+            if !said.iter().any(|bound| bound.starts_with("more") || bound.starts_with("at least")) {
+                said.insert(0, format!("at least {}", plain_bound(&low)));
+            }
+            if !said.iter().any(|bound| bound.starts_with("less") || bound.starts_with("at most")) {
+                said.push(format!("at most {}", plain_bound(&high)));
+            }
+        }
+        said
+    }
+
+    fn keywords(&self, of: &'s Json) -> Vec<String> {
+        const BOUNDS: [(&str, &str, &str); 11] = [
             ("exclusiveMinimum", "more than ", ""),
             ("minimum", "at least ", ""),
             ("exclusiveMaximum", "less than ", ""),
@@ -215,6 +252,8 @@ impl<'s> Page<'s> {
             ("maxItems", "at most ", " entries"),
             ("minLength", "at least ", " characters"),
             ("maxLength", "at most ", " characters"),
+            ("minProperties", "at least ", " keys"),
+            ("maxProperties", "at most ", " keys"),
         ];
         let say = |&(key, before, after): &(&str, &str, &str)| {
             let bound = self.schema.find(of, key, Json::as_number)?;
@@ -222,6 +261,7 @@ impl<'s> Page<'s> {
             let after = match after {
                 " entries" if one => " entry",
                 " characters" if one => " character",
+                " keys" if one => " key",
                 after => after,
             };
             Some(format!("{before}{}{after}", plain_bound(bound)))
@@ -245,6 +285,25 @@ impl<'s> Page<'s> {
         }
         text.trim().to_owned()
     }
+}
+
+/// Of which kind a table is that names none, by the places where it has a default.
+fn unless_set(places: &[Place<'_>]) -> String {
+    let mut kinds: Vec<(&str, Vec<String>)> = Vec::new();
+    for Place { keys, kind } in places {
+        let Some(kind) = kind else { continue };
+        let keys = format!("`{keys}`");
+        match kinds.iter_mut().find(|(other, _)| other == kind) {
+            Some((_, places)) => places.push(keys),
+            None => kinds.push((kind, vec![keys])),
+        }
+    }
+    let everywhere = |of: &[String]| of.len() == places.len();
+    let say = |(kind, of): (&str, Vec<String>)| match everywhere(&of) {
+        true => format!(", `{kind}` unless set"),
+        false => format!(", `{kind}` unless set at {}", of.join(", ")),
+    };
+    kinds.into_iter().map(say).collect()
 }
 
 fn one_line(text: &str) -> String {

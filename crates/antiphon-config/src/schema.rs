@@ -104,6 +104,11 @@ impl Schema {
         })
     }
 
+    /// The kind of a table described by these parts that names none under `tag`: that of its default.
+    pub(crate) fn default_kind<'s>(parts: &[&'s Map<String, Json>], tag: &str) -> Option<&'s str> {
+        parts.iter().find_map(|part| part.get("default")?.get(tag)?.as_str())
+    }
+
     /// The keys of a table described by these parts, in alphabetical order.
     pub(crate) fn keys<'s>(parts: &[&'s Map<String, Json>]) -> Vec<(&'s str, &'s Json)> {
         let mut keys: Vec<(&str, &Json)> = Vec::new();

@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use serde_path_to_error::Segment;
 
-use crate::check::Mistake;
+use crate::check::{Cure, Mistake};
 use crate::layer::Layer;
-use crate::origin::{Origin, is_carried};
+use crate::origin::{Origin, is_carried, settle_before, typed};
 use crate::schema::Schema;
 use crate::{assign, check, dotted, files, wording, write};
 
@@ -103,8 +103,12 @@ impl Tree {
         Ok(())
     }
 
-    /// The tree as a type sees it: without what was inherited beside another `kind` and the new kind does not know, which
-    /// now is among the [`dropped`](Self::dropped). [`read`](Self::read) reads what its type sees.
+    /// The tree as a type sees it, which is what [`read`](Self::read) reads:
+    ///
+    /// - without what was inherited beside another `kind` and the new kind does not know; it now is among the
+    ///   [`dropped`](Self::dropped);
+    /// - with the `kind` of every table that leaves it to a default, without an origin;
+    /// - with the text as it was typed where an assignment looks like a number and only text fits.
     pub fn seen_by<T: JsonSchema>(&self) -> Self {
         self.clone().settle(&Schema::of::<T>()).0
     }
@@ -116,7 +120,8 @@ impl Tree {
         self.dropped.iter().map(|(keys, origin)| (self.name(keys), origin.clone())).collect()
     }
 
-    /// Every setting on a line of its own, `model.encoder.hidden = 64  # base.toml line 3`, and what was dropped.
+    /// Every setting on a line of its own, `model.encoder.hidden = 64  # base.toml line 3`, and what was dropped. A `kind`
+    /// that is left to a default says so: `batch.kind = "sentences"  # default`.
     pub fn annotated(&self) -> String {
         let mut text = String::new();
         annotate(&self.root, &mut self.section.clone(), &mut text);
@@ -150,19 +155,46 @@ impl Tree {
         })
     }
 
-    /// Drops what was carried over and the schema knows only beside other kinds; gives the mistakes that remain.
+    /// What the type of a schema sees, and the mistakes that remain.
     fn settle(mut self, schema: &Schema) -> (Self, Vec<Mistake>) {
         loop {
-            let mistakes = check::mistakes(schema, &self.json);
-            let carried = |m: &Mistake| m.foreign && node(&self.root, &m.keys).is_some_and(is_carried);
-            let (foreign, mistakes): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(carried);
-            if foreign.is_empty() {
-                return (self, mistakes);
-            }
-            for Mistake { mut keys, .. } in foreign {
-                if let Some(value) = remove(&mut self.root, &keys) {
-                    leaves(&value, &mut keys, &mut self.dropped);
+            let found = check::check(schema, &self.json, &|keys| typed(node(&self.root, keys)?));
+            for kind in &found.kinds {
+                if let (Some(chosen), Some(table)) = (&kind.chosen, node_mut(&mut self.root, &kind.keys)) {
+                    let depth = self.section.len() + kind.keys.len();
+                    settle_before(table, depth, *chosen != kind.default);
                 }
+            }
+            let (mut mistakes, mut settled) = (Vec::new(), true);
+            for mistake in found.mistakes {
+                let at = node(&self.root, &mistake.keys);
+                match (&mistake.cure, at.and_then(typed).map(str::to_owned)) {
+                    (Cure::Forget, _) if at.is_some_and(is_carried) => {
+                        let mut keys = mistake.keys;
+                        if let Some(value) = remove(&mut self.root, &keys) {
+                            leaves(&value, &mut keys, &mut self.dropped);
+                        }
+                    }
+                    (Cure::Text, Some(text)) => {
+                        if let Some(value) = node_mut(&mut self.root, &mistake.keys) {
+                            value.kind = ValueKind::String(text);
+                        }
+                    }
+                    (Cure::None | Cure::Forget | Cure::Text, _) => {
+                        mistakes.push(mistake);
+                        continue;
+                    }
+                }
+                settled = false;
+            }
+            if settled {
+                for kind in found.kinds.into_iter().filter(|kind| kind.chosen.is_none()) {
+                    if let Some(ValueKind::Table(table)) = node_mut(&mut self.root, &kind.keys).map(|v| &mut v.kind) {
+                        table.insert(kind.tag, Value::new(None, kind.default));
+                    }
+                }
+                self.json = json(&self.root);
+                return (self, mistakes);
             }
             // Once more: a key that is missing may have hidden behind one that is gone.
             self.json = json(&self.root);
@@ -224,6 +256,14 @@ fn node<'v>(root: &'v Value, keys: &[String]) -> Option<&'v Value> {
     })
 }
 
+fn node_mut<'v>(root: &'v mut Value, keys: &[String]) -> Option<&'v mut Value> {
+    keys.iter().try_fold(root, |value, key| match &mut value.kind {
+        ValueKind::Table(table) => table.get_mut(key),
+        ValueKind::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// Takes out the entry of a table to which `keys` lead.
 fn remove(root: &mut Value, keys: &[String]) -> Option<Value> {
     let (first, rest) = keys.split_first()?;
@@ -260,8 +300,8 @@ fn sorted(value: &Value) -> Vec<(&String, &Value)> {
 
 fn annotate(value: &Value, keys: &mut Vec<String>, text: &mut String) {
     let mut line = |keys: &[String], plain: &str| {
-        let origin = value.origin().and_then(Origin::from_tag).map(|origin| format!("  # {origin}"));
-        *text += &format!("{} = {plain}{}\n", dotted::write(keys), origin.unwrap_or_default());
+        let origin = value.origin().and_then(Origin::from_tag).map(|origin| origin.to_string());
+        *text += &format!("{} = {plain}  # {}\n", dotted::write(keys), origin.as_deref().unwrap_or("default"));
     };
     match &value.kind {
         ValueKind::Table(table) if table.is_empty() && !keys.is_empty() => line(keys, "{}"),

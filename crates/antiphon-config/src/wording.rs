@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value as Json};
 
-use crate::dotted;
+use crate::check::accepts;
 use crate::schema::{Choice, Schema};
-use crate::write;
+use crate::{dotted, write};
 
 /// What stands there, as the user wrote it if it is short.
 pub(crate) fn got(value: &Json) -> String {
@@ -63,15 +63,17 @@ pub(crate) fn types(part: &Map<String, Json>) -> Vec<&str> {
 
 /// A value that a schema allows, as it would stand behind `key =`, if it is short.
 pub(crate) fn example(schema: &Schema, of: &Json) -> Option<String> {
-    let text = write::inline(&plain_numbers(&sample(schema, of, 0)))?;
-    (text.chars().count() <= 60).then_some(text)
+    let value = plain_numbers(&sample(schema, of, 0));
+    let text = write::inline(&value).filter(|_| accepts(schema, &value, of))?;
+    (text.chars().count() <= 80).then_some(text)
 }
 
 fn sample(schema: &Schema, of: &Json, depth: usize) -> Json {
     let given = schema.find(of, "examples", |examples| examples.get(0));
     let given = given.or_else(|| schema.find(of, "default", |default| (!default.is_null()).then_some(default)));
-    if let Some(given) = given {
-        return given.clone();
+    // The default of a kind may lack what has none.
+    if let Some(given) = given.map(set_only).filter(|given| accepts(schema, given, of)) {
+        return given;
     }
     if depth > 4 {
         return Json::Null;
@@ -79,9 +81,11 @@ fn sample(schema: &Schema, of: &Json, depth: usize) -> Json {
     let parts = schema.parts(of);
     match parts.iter().find_map(|part| schema.choice(part)) {
         Some(Choice::One(one)) => return sample(schema, one, depth + 1),
-        Some(Choice::Kinds { kinds, .. }) => {
-            let (_, first) = kinds[0];
-            return sample(schema, first, depth + 1);
+        Some(Choice::Kinds { tag, kinds }) => {
+            let default =
+                Schema::default_kind(&parts, tag).and_then(|kind| kinds.iter().find(|(name, _)| *name == kind));
+            let (_, kind) = default.unwrap_or(&kinds[0]);
+            return sample(schema, kind, depth + 1);
         }
         Some(Choice::Words(words)) => return words.first().map_or(Json::Null, |(word, _)| Json::from(*word)),
         Some(Choice::Any(any)) => return any.first().map_or(Json::Null, |one| sample(schema, one, depth + 1)),
@@ -124,6 +128,17 @@ fn sample(schema: &Schema, of: &Json, depth: usize) -> Json {
             .collect()
         }
         _ => Json::Null,
+    }
+}
+
+/// A value without what is unset in it, for which TOML has no word.
+fn set_only(value: &Json) -> Json {
+    match value {
+        Json::Object(entries) => {
+            let set = entries.iter().filter(|(_, item)| !item.is_null());
+            set.map(|(key, item)| (key.clone(), set_only(item))).collect()
+        }
+        other => other.clone(),
     }
 }
 

@@ -355,6 +355,194 @@ fn paths(value: &Json, name: &str, found: &mut Vec<String>) {
     }
 }
 
+/// Settings whose tables have a kind by default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Defaulted {
+    encoder: Encoder,
+    search: Search,
+    #[schemars(extend("default" = {"kind": "adam"}))]
+    optimizer: Option<Optimizer>,
+    stack: Vec<Encoder>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Encoder::Lstm(Lstm::default())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Search {
+    Greedy(Greedy),
+    Beam(Beam),
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Search::Beam(Beam::default())
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Greedy {
+    penalty: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Beam {
+    width: u32,
+    penalty: Penalty,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Penalty {
+    Average(Identity),
+    Gnmt(Gnmt),
+    Word(Word),
+}
+
+impl Default for Penalty {
+    fn default() -> Self {
+        Penalty::Average(Identity {})
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Gnmt {
+    alpha: f64,
+    scale: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Word {
+    scale: String,
+}
+
+fn defaulted(layers: &[&str], sets: &[&str]) -> Result<Defaulted, Vec<String>> {
+    load(layers, sets).read().map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_kind_that_is_unset_is_the_defaults() {
+    let read = |layers: &[&str], sets: &[&str]| defaulted(layers, sets).unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(read(&["[search]\nwidth = 3"], &[]).search, Search::Beam(Beam { width: 3, ..Beam::default() }));
+    assert_eq!(read(&[""], &["search.width=3"]).search, Search::Beam(Beam { width: 3, ..Beam::default() }));
+    assert_eq!(read(&["search = {}"], &[]), Defaulted::default());
+    assert_eq!(
+        read(&["[optimizer]\nlearning_rate = 1\nbeta1 = 0.5"], &[]).optimizer,
+        Some(Optimizer::Adam(Adam { learning_rate: 1.0, beta1: 0.5 }))
+    );
+    // One that a lower layer sets holds.
+    let lower = "[encoder]\nkind = 'gru'\nhidden = 3";
+    let gru = Encoder::Gru(Gru { hidden: 4, ..Gru::default() });
+    assert_eq!(read(&[lower, "[encoder]\nhidden = 4"], &[]).encoder, gru);
+    assert_eq!(read(&[lower], &["encoder.hidden=4"]).encoder, gru);
+
+    let tree = load(&["[search]\nwidth = 3\n[search.penalty]"], &["encoder.bidirectional=true"]);
+    assert_eq!(tree.value()["search"], json!({"width": 3, "penalty": {}}), "without a type nobody knows");
+    let seen = tree.seen_by::<Defaulted>();
+    assert_eq!(seen.value()["search"], json!({"kind": "beam", "width": 3, "penalty": {"kind": "average"}}));
+    assert_eq!((seen.origin("search.kind"), seen.dropped()), (None, vec![]));
+    let text = seen.annotated();
+    assert!(text.starts_with("encoder.bidirectional = true  # --set\nencoder.kind = \"lstm\"  # default\n"), "{text}");
+    assert_eq!(seen.seen_by::<Defaulted>().annotated(), text);
+}
+
+#[test]
+fn keys_of_another_kind_than_the_defaults_name_it() {
+    let problems = |layers: &[&str], sets: &[&str]| defaulted(layers, sets).unwrap_err();
+    assert_eq!(
+        problems(&["[search.penalty]\nalpha = 0.5"], &[]),
+        [
+            "search.penalty.alpha (line 2): `kind` is `average` unless set, and kind `gnmt` has `alpha`: add `kind = \"gnmt\"`"
+        ]
+    );
+    assert_eq!(
+        problems(&["[search.penalty]\nscale = 1"], &[]),
+        ["search.penalty.scale (line 2): `kind` is `average` unless set, and kinds `gnmt` and `word` have `scale`: \
+          set `kind` to one of them"]
+    );
+    assert_eq!(
+        problems(&["[search]\npenalty = 'none'"], &[]),
+        [
+            "search.penalty (line 2): must be a table with a `kind`, for example `{ kind = \"average\" }`; got the string \
+          \"none\"; `kind` is `beam` unless set, and kind `greedy` has this: add `kind = \"greedy\"`"
+        ]
+    );
+    assert_eq!(problems(&["[search]\nwdth = 3"], &[]), ["search.wdth (line 2): no such key; did you mean `width`?"]);
+    assert_eq!(
+        problems(&["[[stack]]\nhidden = 3\nreset_after = true"], &[]),
+        [
+            "stack.0 (line 1): lacks `kind`; the kinds are `lstm`, `gru` and `identity`; add `kind = \"gru\"`, which has what \
+          is set here"
+        ]
+    );
+    assert_eq!(
+        problems(&["[optimizer]\nlearning_rate = 1"], &[]),
+        ["optimizer (line 1): lacks `beta1`: add a number, for example `beta1 = 0.5`"]
+    );
+}
+
+#[test]
+fn another_kind_than_the_defaults_drops_what_was_set_before() {
+    let seen = |layers: &[&str], sets: &[&str]| {
+        let seen = load(layers, sets).seen_by::<Defaulted>();
+        (seen.value()["search"].clone(), seen.dropped().into_iter().map(|(key, _)| key).collect::<Vec<_>>())
+    };
+    let (base, beam, greedy) = ("[search]\nwidth = 3", "[search]\nkind = 'beam'", "[search]\nkind = 'greedy'");
+    assert_eq!(seen(&[base, greedy], &[]), (json!({"kind": "greedy"}), vec!["search.width".to_owned()]));
+    assert_eq!(seen(&[base], &["search.kind=greedy"]), (json!({"kind": "greedy"}), vec!["search.width".to_owned()]));
+    assert_eq!(seen(&[base, beam], &[]), (json!({"kind": "beam", "width": 3}), vec![]));
+    assert_eq!(seen(&[base, greedy, beam], &[]), (json!({"kind": "beam", "width": 3}), vec![]));
+    // What is set beside the new kind is meant; what is wrong for the default, too.
+    assert_eq!(defaulted(&[base, "[search]\nkind = 'greedy'\nwidth = 4"], &[]).unwrap_err().len(), 1);
+    let wrong = defaulted(&["[search]\nwidth = -1", beam], &[]).unwrap_err();
+    assert!(wrong.len() == 1 && wrong[0].ends_with("0.toml line 2): must be at least 0, got -1"), "{wrong:?}");
+}
+
+/// A table with some settings of all kinds, of a kind or of none.
+fn any_table() -> impl Strategy<Value = Json> {
+    let kind = prop::option::of(prop::sample::select(&["lstm", "gru", "identity"][..]));
+    let keys = &["hidden", "bidirectional", "forget_bias", "reset_after", "hiden"][..];
+    let initial = prop::option::of(prop::sample::subsequence(&["scale", "cell"][..], 0..3));
+    (kind, prop::sample::subsequence(keys, 0..4), initial).prop_map(|(kind, keys, initial)| {
+        let value = |key: &str| if key == "bidirectional" { json!(true) } else { json!(1) };
+        let mut table: Map<String, Json> = keys.into_iter().map(|key| (key.to_owned(), value(key))).collect();
+        table.extend(kind.map(|kind| ("kind".to_owned(), json!(kind))));
+        let initial = initial.map(|keys| keys.into_iter().map(|key| (key.to_owned(), json!(1))).collect::<Map<_, _>>());
+        table.extend(initial.map(|initial| ("initial".to_owned(), json!(initial))));
+        Json::Object(table)
+    })
+}
+
+proptest! {
+    /// A kind by default is what a layer below all others would say.
+    #[test]
+    fn the_default_is_the_lowest_layer(layers in prop::collection::vec(any_table(), 1..5)) {
+        let texts: Vec<String> = layers.iter().map(|layer| to_toml(&json!({ "encoder": layer })).unwrap()).collect();
+        let outcome = |lowest: &str| {
+            let all: Vec<&str> = std::iter::once(lowest).chain(texts.iter().map(String::as_str)).collect();
+            let tree = load(&all, &[]);
+            let folder = format!("{}/", tree.file().parent().unwrap().display());
+            let plain = |text: String| text.replace(&folder, "");
+            let seen = tree.seen_by::<Defaulted>();
+            let dropped: Vec<String> = seen.dropped().into_iter().map(|(key, at)| plain(format!("{key} {at}"))).collect();
+            let places = tree.read::<Defaulted>().map_err(|error| {
+                error.problems.into_iter().map(|problem| plain(problem.place)).collect::<Vec<_>>()
+            });
+            (seen.value()["encoder"].clone(), dropped, places)
+        };
+        prop_assert_eq!(outcome(""), outcome("[encoder]\nkind = 'lstm'\n"));
+    }
+}
+
 proptest! {
     /// However many layers, each of a kind of its own: what holds is what all say together and the last kind knows.
     /// Nothing else gets lost, and nothing gets lost without being listed.

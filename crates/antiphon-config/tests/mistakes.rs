@@ -23,6 +23,22 @@ struct Experiment {
     corpus: Option<Paths>,
     #[serde(default)]
     word: Short,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    lines: Vec<String>,
+    #[serde(default)]
+    version: Version,
+}
+
+/// Words that look like numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+enum Version {
+    #[default]
+    #[serde(rename = "1.0")]
+    One,
+    #[serde(rename = "1.1")]
+    Two,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -183,7 +199,7 @@ fn unknown_keys() {
     check(
         &format!("model.{RIGHT}\n\"model.encoder\" = 1"),
         &["\"model.encoder\" (line 2): no such key; the keys are \
-           `corpus`, `model`, `schedule`, `search`, `seed`, `weights` and `word`"],
+           `corpus`, `lines`, `model`, `name`, `schedule`, `search`, `seed`, `version`, `weights` and `word`"],
     );
 }
 
@@ -215,7 +231,7 @@ fn wrong_types() {
     check(
         "model.encoder = 'gru'",
         &[
-            "model.encoder (line 1): must be a table with a `kind`, for example `{ kind = \"gru\" }`; got the string \"gru\"",
+            "model.encoder (line 1): must be a table with a `kind`, for example `{ hidden = 1, kind = \"gru\" }`; got the string \"gru\"",
         ],
     );
     check(
@@ -272,7 +288,7 @@ fn numbers_out_of_range() {
     );
     check_encoder(
         "kind = 'lstm'\nhidden = 4\nforget_bias = 1e300",
-        &["model.encoder.forget_bias (line 5): must be at most 3.4028234663852886e+38, got 1e+300"],
+        &["model.encoder.forget_bias (line 5): must be at most 3.4028235e+38, got 1e+300"],
     );
     check(
         &format!("seed = -1\nmodel.{RIGHT}\n[search]\nkind = 'beam'\nwidth = 256\npenalty = 0"),
@@ -286,7 +302,7 @@ fn numbers_out_of_range() {
 
 #[test]
 fn numbers_that_are_none() {
-    for number in ["nan", "-nan", "inf", "-inf", "1e999"] {
+    for number in ["nan", "-nan", "inf", "-inf"] {
         check(
             &format!("model.{RIGHT}\nweights.a = {number}"),
             &["weights.a (line 2): `nan` and `inf` are not allowed; give a finite number"],
@@ -297,6 +313,142 @@ fn numbers_that_are_none() {
             &["search (line 1): `nan` and `inf` are not allowed; give a finite number"],
         );
     }
+}
+
+/// A number of single precision is held against its bounds as the number that it becomes.
+#[test]
+fn a_number_is_judged_as_what_it_becomes() {
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Rates {
+        #[serde(default)]
+        #[schemars(extend("format" = "float", "exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+        single: f64,
+        #[serde(default)]
+        #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+        double: f64,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.toml");
+    std::fs::write(&file, "").unwrap();
+    let right = |set: &str| Tree::load_with(&file, &[set.to_owned()], []).unwrap().read::<Rates>().is_ok();
+    for number in ["0.0", "1.0", "1", "-0.1"] {
+        assert!(!right(&format!("single={number}")) && !right(&format!("double={number}")), "{number}");
+    }
+    for number in ["1e-46", "0.99999999"] {
+        assert!(!right(&format!("single={number}")) && right(&format!("double={number}")), "{number}");
+    }
+    for number in ["1e-45", "0.9999999"] {
+        assert!(right(&format!("single={number}")) && right(&format!("double={number}")), "{number}");
+    }
+}
+
+/// Whatever is typed where only text fits is that text; quotes are TOML's.
+#[test]
+fn text_is_taken_as_typed() {
+    let experiment =
+        |set: &str| read(&format!("model.{RIGHT}"), &[set]).unwrap_or_else(|error| panic!("{set}: {error}"));
+    for text in [
+        "1_1_1",
+        "111",
+        "true",
+        "1e3",
+        "1e400",
+        "2024-01-01",
+        "12:00:00",
+        "inf",
+        "-nan",
+        "-0.0",
+        "0x10",
+        "007",
+        " 5",
+        "5 # five",
+        "99999999999999999999",
+        "a b",
+        "",
+        "#",
+        "a\nb",
+        "5\n",
+    ] {
+        assert_eq!(experiment(&format!("name={text}")).name.as_deref(), Some(text));
+        let environment = [("ANTIPHON__NAME".to_owned(), text.to_owned())];
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("run.toml"), format!("model.{RIGHT}")).unwrap();
+        let tree = Tree::load_with(&folder.path().join("run.toml"), &[], environment).unwrap();
+        assert_eq!(tree.read::<Experiment>().unwrap().name.as_deref(), Some(text));
+    }
+    assert_eq!(experiment("name='1_1'").name.as_deref(), Some("1_1"));
+    assert_eq!(experiment("name=\"1\\u0041\"").name.as_deref(), Some("1A"));
+    assert_eq!(experiment("corpus=123").corpus, Some(Paths::One("123".into())));
+    assert_eq!(
+        experiment("corpus=[1_0, 2024-01-01, '3']").corpus,
+        Some(Paths::Many(vec!["1_0".into(), "2024-01-01".into(), "3".into()]))
+    );
+    assert_eq!(experiment("lines=[1.50, true, inf]").lines, ["1.50", "true", "inf"]);
+    assert_eq!(experiment("version=1.1").version, Version::Two);
+    assert_eq!(experiment("word=1_1").word, Short("1_1".into()));
+    check_set(&format!("model.{RIGHT}"), &["word=1_000_000"], &["word (--set): 1_000_000 is long"]);
+    // A list is none of it.
+    check_set(
+        &format!("model.{RIGHT}"),
+        &["name=[1]"],
+        &["name (--set): must be a string (for example `\"text\"`), got a list"],
+    );
+    // In a file quotes are wanted.
+    check(&format!("name = 5\nmodel.{RIGHT}"), &["name (line 1): must be a string (for example `\"text\"`), got 5"]);
+}
+
+#[test]
+fn numbers_are_read_as_they_are_typed() {
+    let seed =
+        |text: &str| read(&format!("model.{RIGHT}"), &[&format!("seed={text}")]).map(|experiment| experiment.seed);
+    for (text, value) in [("0xff", 255), ("+5", 5), ("1_000", 1000), ("-0", 0), ("0b11", 3), (" 7 ", 7)] {
+        assert_eq!(seed(text), Ok(value), "{text}");
+    }
+    let refused = |text: &str, expected: &str| {
+        check_set(&format!("model.{RIGHT}"), &[&format!("seed={text}")], &[&format!("seed (--set): {expected}")]);
+    };
+    refused("99999999999999999999", "must be at most 9223372036854775807, got 99999999999999999999");
+    refused("9223372036854775808", "must be at most 9223372036854775807, got 9223372036854775808");
+    refused("-99999999999999999999", "must be at least 0, got -99999999999999999999");
+    refused("5.0", "must be a whole number, got 5.0; write 5");
+    refused("1e3", "must be a whole number, got 1e3; write 1000");
+    refused("-5.0", "must be at least 0, got -5.0");
+    refused("1e30", "must be at most 9223372036854775807, got 1e30");
+    refused("1e400", "`1e400` is too large for a number; give a smaller one");
+    refused("inf", "`nan` and `inf` are not allowed; give a finite number");
+    refused("007", "must be a whole number, got the string \"007\"; write 7");
+    refused("5.", "must be a whole number (for example `0`), got the string \"5.\"");
+    refused("5 # five", "must be a whole number (for example `0`), got the string \"5 # five\"");
+    refused("'5'", "must be a whole number, got the string \"5\"; remove the quotes");
+    refused("'-5'", "must be a whole number (for example `0`), got the string \"-5\"");
+
+    let weight = |text: &str| {
+        read(&format!("model.{RIGHT}"), &[&format!("weights.a={text}")]).map(|experiment| experiment.weights["a"])
+    };
+    for (text, value) in [("5", 5.0), ("99999999999999999999", 1e20), ("1e-60", 0.0), ("+0.5", 0.5)] {
+        assert_eq!(weight(text), Ok(value), "{text}");
+    }
+    assert!(weight("-0.0").unwrap().is_sign_positive(), "zero is one setting");
+    for (text, expected) in [
+        (".5", "must be a number, got the string \".5\"; write 0.5"),
+        ("5.", "must be a number, got the string \"5.\"; write 5.0"),
+        ("1e39", "must be at most 3.4028235e+38, got 1e39"),
+        ("0,5", "must be a number (for example `0.5`), got the string \"0,5\""),
+    ] {
+        check_set(
+            &format!("model.{RIGHT}"),
+            &[&format!("weights.a={text}")],
+            &[&format!("weights.a (--set): {expected}")],
+        );
+    }
+    let tied = |text: &str, expected: &str| {
+        let expected = format!("model.tied (--set): must be true or false{expected}");
+        check_set(&format!("model.{RIGHT}"), &[&format!("model.tied={text}")], &[&expected]);
+    };
+    tied("TRUE", ", got the string \"TRUE\"; write true");
+    tied("1", " (for example `false`), got 1");
 }
 
 #[test]
@@ -346,10 +498,11 @@ fn what_is_no_toml() {
         ],
     );
     check(
-        "a = 1979-05-27\nb = 99999999999999999999",
+        "a = 1979-05-27\nb = [0, { c = 99999999999999999999 }]\nd.e = -1e999",
         &[
-            "line 1: `1979-05-27` is a date or a time, and no setting is one; write it in quotes",
-            "line 2: `99999999999999999999` does not fit into 64 bits; give a smaller number",
+            "a (line 1): `1979-05-27` is a date or a time, and no setting is one; write it in quotes",
+            "b.1.c (line 2): `99999999999999999999` does not fit into 64 bits; give a smaller number",
+            "d.e (line 3): `-1e999` is too large for a number; give a smaller one",
         ],
     );
 }
@@ -398,6 +551,22 @@ proptest! {
                 }
             }
             Err(error) => prop_assert!(error.problems.iter().all(|p| !p.message.is_empty())),
+        }
+    }
+
+    /// What is typed is the text, unless it is TOML's own quoted text, list or table.
+    #[test]
+    fn any_text_is_taken_as_typed(text in "[-+0-9a-f_.:xTZ #]{0,12}|\\PC{0,8}") {
+        let other = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+        let Ok(experiment) = read(&format!("model.{RIGHT}"), &[&format!("name={text}")]) else {
+            prop_assert!(matches!(other, Some(toml::Value::Array(_) | toml::Value::Table(_))), "{text}");
+            return Ok(());
+        };
+        match other {
+            Some(toml::Value::String(quoted)) if text.trim().ends_with(['"', '\'']) => {
+                prop_assert_eq!(experiment.name, Some(quoted));
+            }
+            _ => prop_assert_eq!(experiment.name, Some(text)),
         }
     }
 

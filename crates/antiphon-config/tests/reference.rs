@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 struct Experiment {
     /// The encoder.
     encoder: Encoder,
+    /// Another.
+    #[serde(default)]
+    other: Encoder,
     /// More of them,
     /// from the bottom up.
     #[serde(default)]
@@ -35,6 +38,12 @@ enum Encoder {
     Gru(Recurrent),
     /// Nothing.
     Empty(Empty),
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Encoder::Gru(Recurrent::default())
+    }
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -72,6 +81,12 @@ enum Schedule {
 struct Share {
     /// Of the whole.
     part: f64,
+    /// What is added, in single precision.
+    #[schemars(extend("format" = "float"))]
+    bias: f64,
+    /// Names of parts.
+    #[schemars(length(max = 3), extend("uniqueItems" = true))]
+    names: Vec<String>,
 }
 
 #[test]
