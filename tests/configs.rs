@@ -1,5 +1,7 @@
 //! Every config that we ship can be read, says nothing without effect, and is explained by the reference page.
 
+mod settings;
+
 use std::path::{Path, PathBuf};
 
 use antiphon::experiment::Interpreter;

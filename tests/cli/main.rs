@@ -18,6 +18,7 @@ mod reproduce;
 #[cfg(unix)]
 mod resume;
 mod runs;
+mod smallest;
 #[cfg(unix)]
 mod suggestions;
 mod sweep;

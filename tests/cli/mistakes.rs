@@ -130,14 +130,6 @@ fn a_check_names_the_files_that_are_missing() {
 }
 
 #[test]
-fn a_setting_of_a_search_without_kind_names_the_kind_that_is_meant() {
-    let place = Place::new();
-    place.write("bare.toml", CONFIG.replace("[search]\nkind = \"beam\"\nwidth = 3\n", ""));
-    let answer = place.call("run bare.toml --set search.width=3").refuses();
-    assert!(answer.contains("search (--set): lacks `kind`; ") && answer.contains("add `kind = \"beam\"`"), "{answer}");
-}
-
-#[test]
 fn a_taken_folder_is_left_alone() {
     let place = Place::new();
     place.write("mine/notes.txt", "precious");

@@ -17,6 +17,7 @@ pub struct ExpectConfig {
     /// Figures on the splits.
     pub figures: Vec<ExpectedFigure>,
     /// The SHA-256 of files that the config names, in hexadecimal; the first 8 digits or more.
+    #[schemars(extend("additionalProperties" = {"type": "string", "minLength": 8, "maxLength": 64, "examples": ["7b0e31a7"]}))]
     pub data: BTreeMap<String, String>,
     /// Minutes of work, over all cores.
     pub core_minutes: Option<ExpectedTime>,
@@ -31,6 +32,7 @@ pub struct ExpectedFigure {
     /// On what it is measured.
     pub split: ExpectedSplit,
     /// A metric's label in the results, or a loss: `loss_per_token`, `loss_per_character`, `perplexity`, `token_accuracy`.
+    #[schemars(example = &"loss_per_token")]
     pub metric: String,
     /// The figure.
     pub value: f64,

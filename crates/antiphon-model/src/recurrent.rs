@@ -21,6 +21,7 @@ pub struct InitialConfig {
     /// The weight of the state.
     pub recurrent: Initial,
     /// The bias of an LSTM's forget gate (Jozefowicz et al. 2015 recommend 1).
+    #[schemars(extend("format" = "float"))]
     pub forget_bias: f64,
 }
 

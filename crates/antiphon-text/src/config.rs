@@ -15,6 +15,7 @@ use crate::{
 /// A tokenizer, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schemars(extend("default" = {"kind": "character"}))]
 pub enum TokenizerConfig {
     /// What stands between white space.
     Word(WordConfig),
@@ -30,6 +31,12 @@ pub enum TokenizerConfig {
     Unigram(UnigramConfig),
     /// A Hugging Face `tokenizer.json`.
     File(FileConfig),
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self::Character(CharacterConfig::default())
+    }
 }
 
 impl TokenizerConfig {

@@ -21,6 +21,7 @@ use crate::vocabulary::special;
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
     /// A `tokenizer.json`.
+    #[schemars(length(min = 1), example = &"mine/tokenizer.json")]
     pub path: PathBuf,
     /// Changes made to every text first, in this order; the file's own normalizer follows.
     #[serde(default)]

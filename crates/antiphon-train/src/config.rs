@@ -22,15 +22,15 @@ pub struct TrainConfig {
     /// What is minimised.
     pub loss: LossConfig,
     /// The weight of the penalty `l1 · Σ|w|` over all parameters, added to the loss per token.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
     pub l1: f64,
     /// The weight of the penalty `l2 / 2 · Σw²` over all parameters, added to the loss per token. It enters the gradient
     /// that the optimizer sees; AdamW's `weight_decay` does not.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
     pub l2: f64,
     /// The largest global norm of the gradient of the loss per token (before penalties); a longer gradient is scaled
     /// down to it. Absent: no clipping.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub clip_norm: Option<f64>,
     /// How gradients become steps.
     pub optimizer: OptimizerConfig,
@@ -68,7 +68,7 @@ impl Default for TrainConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct LossConfig {
     /// The share of each target's probability that is spread evenly over the vocabulary (Szegedy et al. 2016).
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
 }
 
@@ -129,12 +129,9 @@ impl TrainConfig {
         found.demand(self.epochs != Some(0), "epochs", || "must be at least 1".into());
         found.demand(self.steps != Some(0), "steps", || "must be at least 1".into());
         found.demand(self.accumulate >= 1, "accumulate", || "must be at least 1".into());
-        let smoothing = self.loss.label_smoothing;
-        found.demand((0.0..1.0).contains(&smoothing), "loss.label_smoothing", || {
-            format!("must be at least 0 and below 1, got {smoothing}")
-        });
-        found.not_negative(self.l1, "l1");
-        found.not_negative(self.l2, "l2");
+        found.share(self.loss.label_smoothing, "loss.label_smoothing");
+        found.not_negative(self.l1 as f32, "l1");
+        found.not_negative(self.l2 as f32, "l2");
         found.not_negative(self.stop.min_delta, "stop.min_delta");
         if let Some(norm) = self.clip_norm {
             found.positive(norm, "clip_norm");
@@ -207,7 +204,8 @@ impl Found {
         }
     }
 
-    pub(crate) fn not_negative(&mut self, value: f64, place: &str) {
+    pub(crate) fn not_negative(&mut self, value: impl Into<f64>, place: &str) {
+        let value = value.into();
         let holds = value.is_finite() && value >= 0.0;
         self.demand(holds, place, || format!("must be at least 0, got {value}"));
     }
@@ -218,8 +216,8 @@ impl Found {
         self.demand(becomes.is_finite() && becomes > 0.0, place, || format!("must be above 0, got {value}"));
     }
 
-    /// A decay rate of a moving average.
-    pub(crate) fn decay(&mut self, value: f64, place: &str) {
+    /// A share of what there is, such as the decay rate of a moving average.
+    pub(crate) fn share(&mut self, value: f64, place: &str) {
         let becomes = value as f32;
         self.demand((0.0..1.0).contains(&becomes), place, || format!("must be at least 0 and below 1, got {value}"));
     }

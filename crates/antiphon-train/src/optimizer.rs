@@ -33,10 +33,10 @@ pub enum OptimizerConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct SgdConfig {
     /// The learning rate that the schedule starts from.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// The share of the velocity that survives a step; 0 for plain gradient descent.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub momentum: f64,
     /// Whether the step looks ahead along the velocity (Nesterov). Needs momentum.
     pub nesterov: bool,
@@ -53,16 +53,16 @@ impl Default for SgdConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct RmspropConfig {
     /// The learning rate that the schedule starts from.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// The share of the mean square that survives a step.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub rho: f64,
     /// Keeps the root from zero.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub epsilon: f64,
     /// The share of the velocity that survives a step; 0 for none.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub momentum: f64,
 }
 
@@ -77,16 +77,16 @@ impl Default for RmspropConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct AdamConfig {
     /// The learning rate that the schedule starts from.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// The share of the first moment that survives a step.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub beta1: f64,
     /// The share of the second moment that survives a step.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub beta2: f64,
     /// Added to the root of the second moment.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub epsilon: f64,
 }
 
@@ -101,19 +101,19 @@ impl Default for AdamConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct AdamwConfig {
     /// The learning rate that the schedule starts from.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// The share of the first moment that survives a step.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub beta1: f64,
     /// The share of the second moment that survives a step.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub beta2: f64,
     /// Added to the root of the second moment.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub epsilon: f64,
     /// The decoupled decay of all parameters. The penalty `l2` goes through the moments instead.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
     pub weight_decay: f64,
 }
 
@@ -177,25 +177,25 @@ impl OptimizerConfig {
         found.positive(self.learning_rate(), "optimizer.learning_rate");
         match self {
             Self::Sgd(c) => {
-                found.decay(c.momentum, "optimizer.momentum");
+                found.share(c.momentum, "optimizer.momentum");
                 found.demand(!c.nesterov || c.momentum > 0.0, "optimizer.nesterov", || {
                     "Nesterov's look-ahead needs `momentum` above 0".into()
                 });
             }
             Self::Rmsprop(c) => {
-                found.decay(c.rho, "optimizer.rho");
+                found.share(c.rho, "optimizer.rho");
                 found.positive(c.epsilon, "optimizer.epsilon");
-                found.decay(c.momentum, "optimizer.momentum");
+                found.share(c.momentum, "optimizer.momentum");
             }
             Self::Adam(AdamConfig { beta1, beta2, epsilon, .. })
             | Self::Adamw(AdamwConfig { beta1, beta2, epsilon, .. }) => {
-                found.decay(*beta1, "optimizer.beta1");
-                found.decay(*beta2, "optimizer.beta2");
+                found.share(*beta1, "optimizer.beta1");
+                found.share(*beta2, "optimizer.beta2");
                 found.positive(*epsilon, "optimizer.epsilon");
             }
         }
         if let Self::Adamw(c) = self {
-            found.not_negative(c.weight_decay, "optimizer.weight_decay");
+            found.not_negative(c.weight_decay as f32, "optimizer.weight_decay");
         }
     }
 }

@@ -28,6 +28,7 @@ pub enum ScheduleConfig {
     /// The same rate throughout.
     Constant(ConstantConfig),
     /// The rate is multiplied by a factor at regular intervals.
+    #[schemars(extend("examples" = [{"kind": "step", "every_epochs": 1}]))]
     Step(StepConfig),
     /// Warm-up, then half a cosine wave down to a floor at the end of the run.
     Cosine(CosineConfig),
@@ -54,13 +55,15 @@ pub struct ConstantConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct StepConfig {
     /// The interval in epochs; 0 if it is counted in steps.
+    #[schemars(example = 1)]
     pub every_epochs: u64,
     /// The interval in steps; 0 if it is counted in epochs.
+    #[schemars(example = 1000)]
     pub every_steps: u64,
     /// The first epoch or step (counted from 0) with a lower rate; 0 for one interval.
     pub start: u64,
     /// What the rate is multiplied by.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(max = 1.0), extend("format" = "float", "exclusiveMinimum" = 0))]
     pub factor: f64,
 }
 
@@ -77,7 +80,7 @@ pub struct CosineConfig {
     /// Steps during which the rate grows from 0.
     pub warmup: u64,
     /// The rate at the end of the run.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
     pub floor: f64,
 }
 
@@ -129,7 +132,7 @@ pub struct PlateauConfig {
     /// Steps during which the rate grows from 0.
     pub warmup: u64,
     /// What the rate is multiplied by.
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub factor: f64,
     /// Validations in a row without improvement that lower the rate.
     #[schemars(range(min = 1))]
@@ -138,7 +141,7 @@ pub struct PlateauConfig {
     #[schemars(range(min = 0.0))]
     pub min_delta: f64,
     /// The rate never falls below this.
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
     pub floor: f64,
 }
 
@@ -275,7 +278,7 @@ impl ScheduleConfig {
                 });
                 found.positive(*factor, "schedule.factor");
             }
-            Self::Cosine(CosineConfig { floor, .. }) => found.not_negative(*floor, "schedule.floor"),
+            Self::Cosine(CosineConfig { floor, .. }) => found.not_negative(*floor as f32, "schedule.floor"),
             Self::Noam(NoamConfig { warmup, width }) => {
                 found.demand(*warmup >= 1, "schedule.warmup", || "must be at least 1".into());
                 found.demand(*width >= 1, "schedule.width", || "must be at least 1".into());
@@ -288,7 +291,7 @@ impl ScheduleConfig {
                 found.demand(lowers, "schedule.factor", || format!("must be between 0 and 1, got {factor}"));
                 found.demand(*patience >= 1, "schedule.patience", || "must be at least 1".into());
                 found.not_negative(*min_delta, "schedule.min_delta");
-                found.not_negative(*floor, "schedule.floor");
+                found.not_negative(*floor as f32, "schedule.floor");
             }
         }
     }

@@ -51,6 +51,7 @@ const MAX_LINE: usize = 1_000_000;
 /// `[data]`: a corpus, chosen by `kind`. All paths lie below the data folder, unless they are absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schemars(extend("default" = {"kind": "pairs"}))]
 pub enum CorpusConfig {
     /// Lines of `source<TAB>target`. A search answers each source once, and is judged by all its targets; losses count
     /// every line.
@@ -66,6 +67,7 @@ pub enum CorpusConfig {
 #[serde(deny_unknown_fields)]
 pub struct PairsConfig {
     /// The file to learn from.
+    #[schemars(example = &"mine/train.tsv")]
     pub train: PathBuf,
     /// The file to choose on.
     #[serde(default)]
@@ -136,9 +138,11 @@ pub struct ParallelConfig {
 #[serde(deny_unknown_fields)]
 pub struct ParallelFiles {
     /// The sources, one a line.
+    #[schemars(example = &"mine/train.de")]
     pub source: PathBuf,
     /// The targets, one a line: a file, or a list of files with one reference each. Where a single target is needed
     /// (the loss), it is the first file's.
+    #[schemars(example = &"mine/train.en")]
     pub target: Targets,
 }
 
@@ -167,6 +171,7 @@ impl Targets {
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
     /// The file to learn from.
+    #[schemars(example = &"mine/train.txt")]
     pub train: PathBuf,
     /// The file to choose on.
     #[serde(default)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use antiphon_core::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::slurm::SlurmConfig;
 
@@ -30,20 +30,25 @@ pub struct SweepConfig {
     /// a distribution. `"model.encoder.hidden" = [64, 128]`. Settings that move together stand under a name of your own, in
     /// tables of dotted keys: `size = [{ label = "small", "model.encoder.hidden" = 64, "model.decoder.hidden" = 128 }, …]`;
     /// the `label`, which tables then show, may be left out.
+    #[schemars(extend("examples" = [{"model.encoder.hidden": [64, 128]}]))]
     pub over: BTreeMap<String, Axis>,
     /// Keys of `over` that are varied only where other keys of `over` have one of the listed values:
     /// `"search.width" = { "search.kind" = ["beam"] }`. Elsewhere they stay as the config has them.
+    #[schemars(extend("additionalProperties" = condition()))]
     pub when: BTreeMap<String, Condition>,
     /// Cells that are left out: each entry names keys of `over` and values; a cell that has one of the values for all of
     /// the keys is not run.
+    #[schemars(extend("items" = condition()))]
     pub skip: Vec<Condition>,
     /// Which cells there are.
     pub strategy: SweepStrategy,
     /// Successive halving: all cells train for a little, and only the better ones go on.
     pub halving: Option<HalvingConfig>,
     /// The seeds with which each cell is run. If empty: the config's own.
+    #[schemars(extend("uniqueItems" = true))]
     pub seeds: Vec<u64>,
     /// The figure on the validation split by which cells are compared. If unset: `train.validate.metric`.
+    #[schemars(example = &"loss")]
     pub metric: Option<String>,
     /// What each run gets from Slurm (`--launcher slurm`).
     pub slurm: SlurmConfig,
@@ -52,12 +57,18 @@ pub struct SweepConfig {
 /// Values that some keys of `over` may have, by key.
 pub type Condition = BTreeMap<String, Vec<Value>>;
 
+/// The schema of a [`Condition`]: at least one key, each with at least one value.
+fn condition() -> Value {
+    let values = json!({ "type": "array", "items": true, "minItems": 1 });
+    json!({ "type": "object", "minProperties": 1, "additionalProperties": values })
+}
+
 /// The values of one key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Axis {
     /// These.
-    List(Vec<Value>),
+    List(#[schemars(length(min = 1), extend("examples" = [[64, 128]]))] Vec<Value>),
     /// Drawn by chance.
     Drawn(Distribution),
 }
@@ -69,27 +80,34 @@ pub enum Distribution {
     /// Numbers from `low` to `high`, all equally likely.
     Uniform {
         /// The smallest.
+        #[schemars(example = 0.0)]
         low: f64,
         /// The largest.
+        #[schemars(example = 0.5)]
         high: f64,
     },
     /// Numbers from `low` to `high`, their logarithms equally likely.
     LogUniform {
         /// The smallest; above 0.
+        #[schemars(extend("exclusiveMinimum" = 0), example = 1e-4)]
         low: f64,
         /// The largest.
+        #[schemars(extend("exclusiveMinimum" = 0), example = 1e-2)]
         high: f64,
     },
     /// Whole numbers from `low` to `high`, both included, all equally likely.
     Integer {
         /// The smallest.
+        #[schemars(example = 1)]
         low: i64,
         /// The largest.
+        #[schemars(example = 9)]
         high: i64,
     },
     /// One of some values, all equally likely.
     Choice {
         /// The values.
+        #[schemars(length(min = 1), extend("examples" = [[64, 128]]))]
         values: Vec<Value>,
     },
 }
@@ -402,7 +420,6 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn places(config: Value) -> Vec<String> {
         let config: SweepConfig = serde_json::from_value(config).unwrap();

@@ -17,8 +17,10 @@ pub struct SlurmConfig {
     /// The partition. If unset: the cluster's default.
     pub partition: Option<String>,
     /// The longest time of a run, as `sbatch --time` has it: `"2:00:00"`. A minute before its end the run saves itself.
+    #[schemars(example = &"2:00:00")]
     pub time: Option<String>,
     /// The memory of a run, as `sbatch --mem` has it: `"4G"`.
+    #[schemars(example = &"4G")]
     pub memory: Option<String>,
     /// The cores of a run, and its threads unless `threads` is set. If unset: 1.
     #[schemars(range(min = 1))]

@@ -33,6 +33,7 @@ pub(super) struct Sections {
 }
 
 impl Sections {
+    /// Those of a tree; what a section leaves to the whole, such as the `kind` that its table has by default, is filled in.
     pub(super) fn of(tree: &Tree) -> Self {
         fn read<T: DeserializeOwned + JsonSchema>(tree: &Tree, key: &str, default: Option<T>) -> Option<T> {
             match tree.clone().take(key) {
@@ -40,10 +41,11 @@ impl Sections {
                 None => default,
             }
         }
+        let tree = &tree.seen_by::<ExperimentConfig>();
         Self {
             data: read(tree, "data", None),
-            tokenizer: read(tree, "tokenizer", None),
-            model: read(tree, "model", None),
+            tokenizer: read(tree, "tokenizer", Some(TokenizersConfig::default())),
+            model: read(tree, "model", Some(ModelConfig::default())),
             train: read(tree, "train", Some(TrainConfig::default())),
             search: read(tree, "search", Some(SearchConfig::default())),
             evaluate: read(tree, "evaluate", Some(EvaluateConfig::default())),
@@ -133,9 +135,6 @@ impl Sections {
         if learns && learn_from.is_empty() {
             found.add("tokenizer.learn_from", "name at least one split: these tokenizers are learned from text");
         }
-        if learn_from.iter().enumerate().any(|(i, split)| learn_from[..i].contains(split)) {
-            found.add("tokenizer.learn_from", "names a split twice");
-        }
         if learn_from.contains(&LearnFrom::Validation) && self.lacks_validation() {
             found.add("tokenizer.learn_from", "there is no validation split; set `data.validation`");
         }
@@ -193,7 +192,7 @@ impl Sections {
             if let ScheduleConfig::Noam(noam) = &train.schedule {
                 let rate = train.optimizer.learning_rate();
                 // The equation's peak, at the end of the warm-up.
-                let peak = rate / ((noam.width * noam.warmup) as f64).sqrt();
+                let peak = rate / (noam.width as f64 * noam.warmup as f64).sqrt();
                 if rate < LEAST_FACTOR {
                     let message = format!(
                         "under `noam` this is a factor, near 1 as a rule; {rate} lets the rate rise to {peak:.1e} and no \
@@ -332,7 +331,7 @@ mod tests {
             ("train.validate.metric=sequence_error_rate", "train.validate.metric"),
             ("tokenizer.shared.kind=character", "tokenizer.source tokenizer.target"),
             ("tokenizer.learn_from=[]", "tokenizer.learn_from"),
-            ("tokenizer.learn_from=['train','train']", "tokenizer.learn_from"),
+            ("tokenizer.learn_from=['train','train']", "tokenizer.learn_from.1"),
             ("model.tied=all", "model.tied"),
             ("data={kind='text',train='a'}", "data.kind"),
             ("evaluate.metrics=[{kind='bleu'},{kind='bleu'}]", "evaluate.metrics.1"),
@@ -342,6 +341,22 @@ mod tests {
             let found = places(&[set]);
             assert!(expected.split(' ').all(|place| found.iter().any(|f| f == place)), "{set}: {found:?}");
         }
+    }
+
+    /// A kind that is left to its default is known to the sections.
+    #[test]
+    fn a_section_without_a_kind_is_checked_too() {
+        let bare = "data = { train = \"a.tsv\" }\ntrain = { epochs = 1 }\nsearch = { min_length = 5000 }\n\
+                    tokenizer = { source = {}, target = { size = 3 } }\nmodel.bridge = { kind = \"copy\" }";
+        let found = places_in(bare, &["train.schedule.warmup=3", "train.steps=2", "train.stop.patience=1"]);
+        let expected = [
+            "model.bridge.kind",
+            "search.min_length",
+            "tokenizer.target.size",
+            "train.schedule.warmup",
+            "train.stop.patience",
+        ];
+        assert!(expected.iter().all(|place| found.iter().any(|f| f == place)) && found.len() == 5, "{found:?}");
     }
 
     #[test]

@@ -24,7 +24,6 @@ pub struct ExperimentConfig {
     pub name: Option<String>,
     /// The seed of everything random: initial parameters, order of the examples, dropout.
     #[serde(default = "first_seed")]
-    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
     pub seed: u64,
     /// Where tensors live.
     #[serde(default)]
@@ -35,9 +34,12 @@ pub struct ExperimentConfig {
     pub threads: Option<usize>,
     /// The corpus.
     pub data: CorpusConfig,
-    /// How text becomes tokens.
+    /// How text becomes tokens; if unset, `character` by character on both sides.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"shared": {"kind": "character"}}]))]
     pub tokenizer: TokenizersConfig,
     /// The model.
+    #[serde(default)]
     pub model: ModelConfig,
     /// How examples stand together while training.
     #[serde(default)]
@@ -53,6 +55,7 @@ pub struct ExperimentConfig {
     pub evaluate: EvaluateConfig,
     /// Variations of this config, for the command `sweep`. Other commands leave them aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{"seeds": [1, 2]}]))]
     pub sweep: Option<SweepConfig>,
     /// What a run of this config should give, for the command `reproduce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,11 +81,19 @@ pub struct TokenizersConfig {
     pub shared: Option<TokenizerConfig>,
     /// The splits from whose text the tokenizers are learned.
     #[serde(default = "train_only")]
+    #[schemars(extend("uniqueItems" = true))]
     pub learn_from: Vec<LearnFrom>,
 }
 
 fn train_only() -> Vec<LearnFrom> {
     vec![LearnFrom::Train]
+}
+
+impl Default for TokenizersConfig {
+    fn default() -> Self {
+        let one = || Some(TokenizerConfig::default());
+        Self { source: one(), target: one(), shared: None, learn_from: train_only() }
+    }
 }
 
 /// A split from whose text tokenizers may be learned. The test split is not one.
