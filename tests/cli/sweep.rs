@@ -83,7 +83,7 @@ fn everything_wrong_is_told_before_anything_runs() {
     for expected in [
         "error: sweep.toml: 2 problems\n",
         "model.encoder.knd (line 12): no such key; did you mean `kind`?",
-        "train.optimizer.learning_rate (line 13): must be at least 0, got -1.0 (in 2 of 4 cells, the first is ",
+        "train.optimizer.learning_rate (line 13): must be more than 0, got -1.0 (in 2 of 4 cells, the first is ",
     ] {
         assert!(answer.contains(expected), "{answer}");
     }
