@@ -436,7 +436,7 @@ impl<'s, 't> Check<'s, 't> {
                 };
                 let takers: Vec<&str> = kind.all.iter().filter(|(_, of)| takes(of)).map(|(name, _)| *name).collect();
                 if !takers.is_empty() {
-                    mistake.message += &format!("; {}", kind.instead(&takers, "this"));
+                    mistake.message += &format!("; {}", kind.instead(&takers, ["takes this", "take this"]));
                 }
             }
         }
@@ -470,7 +470,10 @@ impl<'s, 't> Check<'s, 't> {
             _ if key == "replace" => {
                 "must be true, without quotes, to drop what this table inherits; or remove it".into()
             }
-            ([_, ..], _, Some(kind)) => kind.instead(&elsewhere, &format!("`{}`", dotted::write_key(key))),
+            ([_, ..], _, Some(kind)) => {
+                let key = dotted::write_key(key);
+                kind.instead(&elsewhere, [&format!("has `{key}`"), &format!("have `{key}`")])
+            }
             ([one], _, None) => format!("no such key{of_kind}; kind `{one}` has it"),
             ([_, ..], _, None) => format!("no such key{of_kind}; kinds {} have it", list(elsewhere.iter().copied())),
             ([], Some(near), _) => format!("no such key; did you mean `{near}`?"),
@@ -489,13 +492,13 @@ impl<'s, 't> Check<'s, 't> {
 }
 
 impl Kind<'_> {
-    /// That it has its kind by default, and which others take what is set.
-    fn instead(&self, others: &[&str], what: &str) -> String {
+    /// That it has its kind by default, and what one other, or several, can do with what is set.
+    fn instead(&self, others: &[&str], [does, do_so]: [&str; 2]) -> String {
         let Kind { tag, chosen, .. } = self;
         let default = format!("`{tag}` is `{chosen}` unless set, and");
         match others {
-            [one] => format!("{default} kind `{one}` has {what}: add `{tag} = {}`", Json::from(*one)),
-            _ => format!("{default} kinds {} have {what}: set `{tag}` to one of them", list(others.iter().copied())),
+            [one] => format!("{default} kind `{one}` {does}: add `{tag} = {}`", Json::from(*one)),
+            _ => format!("{default} kinds {} {do_so}: set `{tag}` to one of them", list(others.iter().copied())),
         }
     }
 }

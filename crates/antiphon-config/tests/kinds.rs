@@ -473,7 +473,7 @@ fn keys_of_another_kind_than_the_defaults_name_it() {
         problems(&["[search]\npenalty = 'none'"], &[]),
         [
             "search.penalty (line 2): must be a table with a `kind`, for example `{ kind = \"average\" }`; got the string \
-          \"none\"; `kind` is `beam` unless set, and kind `greedy` has this: add `kind = \"greedy\"`"
+          \"none\"; `kind` is `beam` unless set, and kind `greedy` takes this: add `kind = \"greedy\"`"
         ]
     );
     assert_eq!(problems(&["[search]\nwdth = 3"], &[]), ["search.wdth (line 2): no such key; did you mean `width`?"]);

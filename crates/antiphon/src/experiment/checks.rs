@@ -33,7 +33,8 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    /// Those of a tree; what a section leaves to the whole, such as the `kind` that its table has by default, is filled in.
+    /// Those of a tree as `ExperimentConfig` sees it: what a section leaves to the whole, the `kind` that its table has by
+    /// default, stands in it.
     pub(super) fn of(tree: &Tree) -> Self {
         fn read<T: DeserializeOwned + JsonSchema>(tree: &Tree, key: &str, default: Option<T>) -> Option<T> {
             match tree.clone().take(key) {
@@ -41,7 +42,6 @@ impl Sections {
                 None => default,
             }
         }
-        let tree = &tree.seen_by::<ExperimentConfig>();
         Self {
             data: read(tree, "data", None),
             tokenizer: read(tree, "tokenizer", Some(TokenizersConfig::default())),

@@ -36,7 +36,8 @@ impl Loaded {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn from_tree(tree: &Tree) -> Result<Self> {
-        let sections = Sections::of(tree);
+        let seen = tree.seen_by::<ExperimentConfig>();
+        let sections = Sections::of(&seen);
         let whole = tree.read::<ExperimentConfig>();
         let mut problems = whole.as_ref().err().map_or_else(Vec::new, |error| error.problems.clone());
         problems.extend(sections.problems(tree));
@@ -44,7 +45,7 @@ impl Loaded {
             Ok(config) if problems.is_empty() => {
                 let name = config.name.clone().unwrap_or_else(|| name_of(tree.file()));
                 let Warnings { mut warnings, idle } = sections.warnings(tree);
-                warnings.extend(overruled(tree));
+                warnings.extend(overruled(tree, &seen));
                 Ok(Self { config, name, warnings, idle })
             }
             _ => Err(Error::many(tree.file(), problems)),
@@ -72,9 +73,9 @@ impl Loaded {
 }
 
 /// What was inherited and has no effect beside another `kind`. What `replace` dropped was dropped on purpose.
-fn overruled(tree: &Tree) -> Vec<Problem> {
+fn overruled(tree: &Tree, seen: &Tree) -> Vec<Problem> {
     let on_purpose = tree.dropped();
-    let dropped = tree.seen_by::<ExperimentConfig>().dropped().into_iter().filter(|key| !on_purpose.contains(key));
+    let dropped = seen.dropped().into_iter().filter(|key| !on_purpose.contains(key));
     let message = "has no effect, and is dropped; `replace = true` in its table says that this is meant";
     dropped.map(|(key, _)| tree.problem(&key, message)).collect()
 }
