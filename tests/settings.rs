@@ -513,3 +513,47 @@ fn what_a_missing_key_suggests_is_right() {
     assert!(bad.is_empty(), "\n{bad}");
     assert!(tried >= 20, "only {tried} keys are required");
 }
+
+/// A key of another kind than the default's is answered with a kind that has it, a slip of the pen with a key that there is.
+#[test]
+fn what_is_suggested_for_a_key_is_right() {
+    let walk = Walk { root: schemars::schema_for!(ExperimentConfig).to_value(), found: Vec::new() };
+    let (mut checker, mut bad, mut kinds, mut slips) = (Checker::new(), String::new(), 0, 0);
+    for setting in Walk::all() {
+        let (last, table) = setting.keys.split_last().expect("a key");
+        let Some(Json::Object(around)) = get(&setting.config, table) else { continue };
+        let (dotted, sample) = (setting.keys.join("."), walk.sample(&json!(setting.schema)));
+        let tagged = setting.name.strip_suffix(&format!(".{last}")).is_some_and(|name| name.ends_with(')'));
+        if tagged && around.contains_key("kind") {
+            let mut config = setting.config.clone();
+            set(&mut config, &setting.keys, sample.clone());
+            set(&mut config, &[table, &["kind".to_owned()]].concat(), Json::Null);
+            let problems = checker.problems(&setting, "meant", &config, &[]);
+            for problem in problems.iter().filter(|p| key(&p.place) == dotted) {
+                let kind = problem.message.split_once(": add `kind = \"").and_then(|(_, rest)| rest.split('"').next());
+                let Some(kind) = kind else { continue };
+                kinds += 1;
+                let added = format!("{}.kind={kind}", table.join("."));
+                let after = checker.problems(&setting, "meant", &config, &[added]);
+                if after.iter().any(|p| key(&p.place) == dotted) {
+                    writeln!(bad, "{}: {problem}\n  with kind {kind}: {after:?}", setting.name).unwrap();
+                }
+            }
+        }
+        // A name that the user chooses has no right spelling.
+        if last.len() > 3 {
+            let slip = format!("{last}{}", &last[last.len() - 1..]);
+            let mut config = setting.config.clone();
+            set(&mut config, &[table, std::slice::from_ref(&slip)].concat(), sample);
+            let place = [table, &[slip]].concat().join(".");
+            let problems = checker.problems(&setting, "meant", &config, &[]);
+            slips += 1;
+            let meant = format!("no such key; did you mean `{last}`?");
+            if !problems.iter().any(|p| key(&p.place) == place && p.message == meant) {
+                writeln!(bad, "{}: {place}: {problems:?}", setting.name).unwrap();
+            }
+        }
+    }
+    assert!(bad.is_empty(), "\n{bad}");
+    assert!(kinds > 10 && slips > 100, "only {kinds} kinds and {slips} slips");
+}
