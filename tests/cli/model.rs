@@ -181,16 +181,23 @@ fn what_text_would_do_to_a_terminal_is_shown_instead() {
     assert!(called.refuses().contains(r"\u{1b}[2J") && !called.err().contains('\u{1b}'), "{}", called.err());
 }
 
-/// A person at a terminal, which `script` (util-linux) plays.
+/// A person at a terminal, which `script` (util-linux) plays; `timeout` sees to it that a prompt that never comes is a failure.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_person_is_prompted_and_may_err() {
     let (place, run, _) = finished();
     let program = env!("CARGO_BIN_EXE_antiphon");
-    let mut script = std::process::Command::new("script");
-    script.current_dir(place.path("")).args(["-qec", &format!("{program} predict {run}"), "/dev/null"]);
+    let script = || {
+        let mut script = std::process::Command::new("timeout");
+        script.args(["60", "script", "-qec", &format!("{program} predict {run}"), "/dev/null"]);
+        script.current_dir(place.path(""));
+        script
+    };
+    // Who has nothing to ask says so once.
+    let input = std::process::Stdio::null();
+    assert!(script().stdin(input).output().expect("script, of util-linux").status.success());
     let pipes = || std::process::Stdio::piped();
-    let mut child = script.stdin(pipes()).stdout(pipes()).spawn().expect("script, of util-linux");
+    let mut child = script().stdin(pipes()).stdout(pipes()).spawn().expect("script, of util-linux");
     let mut input = child.stdin.take().unwrap();
     let mut said = BufReader::new(child.stdout.take().unwrap());
     let mut until = |wanted: &str| {
@@ -205,7 +212,7 @@ fn a_person_is_prompted_and_may_err() {
     until("> ");
     for (line, expected) in [
         ("abc", answer.trim_end()),
-        ("", ""),
+        ("", "\r\n> "),
         ("a\tb", "line 3: a tab, and a source has none"),
         ("123", "warning: 3 of 3 source tokens"),
         ("abc", answer.trim_end()),

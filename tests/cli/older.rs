@@ -59,9 +59,12 @@ fn a_stopped_run_is_not_gone_on_with() {
     let place = older();
     let words = "run old.toml --set seed=2 --pause-after-steps 1";
     let refused = format!("error: {STOPPED}: was begun by version 0.1.0 and is not finished; ");
-    for words in [words.to_owned(), format!("{words} --run {STOPPED}")] {
+    for (words, anew) in [(words.to_owned(), "`--again`"), (format!("{words} --run {STOPPED}"), "name another folder")]
+    {
         let answer = place.call(&words).refuses();
-        assert!(answer.starts_with(&refused) && answer.contains("--again"), "{answer}");
+        assert!(answer.starts_with(&refused) && answer.ends_with(anew), "{answer}");
+        // Another run beside it hides nothing.
+        place.call("train old.toml --set seed=2 --threads 2 --pause-after-steps 1 --run runs/other").succeeds();
     }
     let manifest = place.read(&format!("{STOPPED}/manifest.json"));
     place.call(&format!("{words} --again")).succeeds();

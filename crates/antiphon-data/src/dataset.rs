@@ -90,7 +90,9 @@ impl Dataset {
                         dataset.skipped.add(&excess.label(), line);
                         left_out.push(i as u64);
                     }
-                    Remedy::Error if messages.len() < LISTED => messages.push((line as u64 - 1, remedied(&excess))),
+                    Remedy::Error if messages.len() < LISTED => {
+                        messages.push((line as u64 - 1, format!("{excess}, or set data.too_long = \"skip\"")));
+                    }
                     Remedy::Error => {}
                 }
             }
@@ -219,16 +221,6 @@ impl Lengths {
     }
 }
 
-/// What is wrong, with what the config can do about it.
-fn remedied(excess: &Fault) -> String {
-    match excess {
-        Fault::TooManyTokens { side, .. } => {
-            format!("{excess}, raise data.max_{side}, or set data.too_long = \"skip\"")
-        }
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -286,9 +278,9 @@ mod tests {
         assert_eq!(
             message(&error),
             "a.tsv: 2 problems\n  \
-             line 2: the source has 4 tokens, more than data.max_source = 3: shorten it, raise data.max_source, or set \
+             line 2: the source has 4 tokens, more than data.max_source = 3: shorten it or raise data.max_source, or set \
              data.too_long = \"skip\"\n  \
-             line 3: the target has 5 tokens, more than data.max_target = 4: shorten it, raise data.max_target, or set \
+             line 3: the target has 5 tokens, more than data.max_target = 4: shorten it or raise data.max_target, or set \
              data.too_long = \"skip\""
         );
         let error = dataset(&"abcd\tx\n".repeat(13), "kind = 'pairs'\nmax_source = 3").unwrap_err();

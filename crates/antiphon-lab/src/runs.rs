@@ -50,16 +50,14 @@ impl Runs {
         Ok(None)
     }
 
-    /// A run that is [a sibling](Manifest::is_sibling) of this experiment's; of several the last, those of its own version
-    /// first.
+    /// The runs that are [siblings](Manifest::is_sibling) of this experiment's, by the names of their folders.
     ///
     /// # Errors
     /// If the folder of runs cannot be read.
-    pub fn sibling(&self, identity: &Identity) -> Result<Option<(Run, Manifest)>> {
+    pub fn siblings(&self, identity: &Identity) -> Result<Vec<(Run, Manifest)>> {
         // A damaged run, or one of a newer layout, is nobody's sibling.
         let all = self.list()?.into_iter().filter_map(|run| run.manifest().ok().map(|manifest| (run, manifest)));
-        let siblings = all.filter(|(_, manifest)| manifest.is_sibling(identity));
-        Ok(siblings.max_by_key(|(_, manifest)| manifest.version == identity.version))
+        Ok(all.filter(|(_, manifest)| manifest.is_sibling(identity)).collect())
     }
 
     /// The run of this experiment, or a new one; and whether it is new. Of processes that ask at once, one makes it.
@@ -226,22 +224,26 @@ mod tests {
     }
 
     #[test]
-    fn a_run_on_other_threads_is_a_sibling() {
+    fn runs_on_other_threads_and_of_other_versions_are_siblings() {
         let folder = tempfile::tempdir().unwrap();
         let (runs, one) = (Runs::new(folder.path()), identity("one"));
         let on = |threads| Identity { threads, ..one.clone() };
-        assert_eq!(runs.sibling(&one).unwrap(), None);
-        let run = runs.create(&on(7), false).unwrap();
-        let (found, manifest) = runs.sibling(&on(5)).unwrap().unwrap();
-        assert_eq!((found, manifest.threads), (run, 7));
-        assert_eq!(runs.sibling(&on(7)).unwrap(), None, "that is the run itself");
-        let newer = Identity { version: "9.9.9".into(), ..on(7) };
-        assert_eq!(runs.sibling(&newer).unwrap().unwrap().1.version, one.version);
-        runs.create(&Identity { threads: 3, ..newer.clone() }, false).unwrap();
-        assert_eq!(runs.sibling(&newer).unwrap().unwrap().1.threads, 3, "its own version comes first");
+        let siblings = |of: &Identity| -> Vec<_> {
+            runs.siblings(of).unwrap().into_iter().map(|(_, manifest)| (manifest.threads, manifest.version)).collect()
+        };
+        let version = |version: &str| version.to_owned();
+        assert_eq!(siblings(&one), []);
+        runs.create(&on(7), false).unwrap();
+        assert_eq!(siblings(&on(5)), [(7, version("0.1.0"))]);
+        assert_eq!(siblings(&on(7)), [], "that is the run itself");
+        let newer = Identity { version: version("9.9.9"), ..on(3) };
+        runs.create(&newer, false).unwrap();
+        let mut both = siblings(&on(5));
+        both.sort();
+        assert_eq!(both, [(3, version("9.9.9")), (7, version("0.1.0"))]);
         let mut other = on(5);
         other.config["seed"] = 18.into();
-        assert_eq!(runs.sibling(&other).unwrap(), None);
+        assert_eq!(siblings(&other), []);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use antiphon_core::Result;
+use antiphon_core::{Result, printable};
 use antiphon_lab::{MetricsLog, Run, Stopwatch};
 use antiphon_train::{Observer, StepReport, ValidationReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -85,7 +85,7 @@ impl Console {
     pub(crate) fn status(&mut self, doing: &str) {
         if self.terminal && !self.quiet {
             let bar = self.new_bar(None, "{spinner} {msg} ({elapsed})");
-            bar.set_message(doing.to_owned());
+            bar.set_message(printable(doing).into_owned());
             bar.enable_steady_tick(BAR_EVERY);
         }
     }
@@ -100,7 +100,7 @@ impl Console {
                 self.new_bar(Some(all), "{msg} {wide_bar} {pos}/{len}, {eta} left");
             }
             if let Some(bar) = &self.bar {
-                bar.set_message(doing.to_owned());
+                bar.set_message(printable(doing).into_owned());
                 bar.set_position(done);
             }
         } else if self.last_line.elapsed() >= LINE_EVERY {

@@ -18,6 +18,20 @@ pub(crate) fn print(text: &str) -> Result<()> {
     }
 }
 
+/// A value as a line of JSON that does nothing to a terminal but appear: what [`printable`] shows is escaped.
+pub(crate) fn json_line(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let json = serde_json::to_string(value)?;
+    if printable(&json) == json {
+        return Ok(json);
+    }
+    // Such characters stand inside of strings alone; those that need two UTF-16 units are not among them.
+    let escaped = |c: char| match printable(c.encode_utf8(&mut [0; 4])).len() {
+        n if n > c.len_utf8() => format!("\\u{:04x}", u32::from(c)),
+        _ => c.to_string(),
+    };
+    Ok(json.chars().map(escaped).collect())
+}
+
 /// A line on the standard error, as [`printable`] has it. If even that is closed there is nobody to tell.
 pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));
@@ -93,6 +107,14 @@ mod tests {
         assert_eq!(typed("/home/x/target/debug/antiphon"), "target/debug/antiphon");
         assert_eq!(typed("/home/x/antiphon"), "./antiphon");
         assert_eq!(typed("/usr/bin/antiphon"), "/usr/bin/antiphon");
+    }
+
+    #[test]
+    fn json_stays_json_and_does_nothing_to_a_terminal() {
+        let text = "é\u{1b}[2J\u{9b}m\u{7f}\u{202e}\n";
+        let json = json_line(&text).unwrap();
+        assert_eq!(json, r#""é\u001b[2J\u009bm\u007f\u202e\n""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Corpus {
         for (k, (key, file)) in files.iter().enumerate() {
             let path = data_dir.join(file);
             if !path.is_file() {
-                return Err(missing(config, key, data_dir, &path));
+                let found = if path.exists() { "not a file" } else { "no such file" };
+                return Err(Error::new(format!("{found}: {key} names it")).in_file(path));
             }
             let mut faults = Vec::new();
             let mut count = 0;
@@ -211,7 +212,7 @@ impl Layout {
             Layout::Pairs => split_pair(text).map(drop),
             Layout::Text | Layout::Parallel if !text.trim().is_empty() => Ok(()),
             Layout::Text => Err(Fault::EmptyLine),
-            Layout::Parallel => Err(if k == 0 { Fault::EmptySource } else { Fault::EmptyTarget }),
+            Layout::Parallel => Err(Fault::EmptyBeside(if k == 0 { "source" } else { "target" })),
         }
     }
 }
@@ -279,16 +280,4 @@ fn one_of<'a, T>(split: Split, train: &'a T, validation: &'a Option<T>, test: &'
         Split::Validation => validation.as_ref(),
         Split::Test => test.as_ref(),
     }
-}
-
-fn missing(config: &CorpusConfig, key: &str, data_dir: &Path, path: &Path) -> Error {
-    let found = if path.exists() { "not a file" } else { "no such file" };
-    let mut message = format!(
-        "{found}: {key} names it below the data folder `{}`; set --data-dir or ANTIPHON_DATA_DIR",
-        data_dir.display()
-    );
-    if let Some(recipe) = config.recipe() {
-        message += &format!(", or prepare it with `cargo xtask data {recipe}`");
-    }
-    Error::new(message).in_file(path)
 }

@@ -21,7 +21,7 @@ impl References {
             let (mut faults, mut count) = (Vec::new(), 0);
             let file = LineFile::open(path, config.line_rules().max_line, |line, text| {
                 let fault = match text {
-                    Ok(text) if text.trim().is_empty() => Fault::EmptyTarget,
+                    Ok(text) if text.trim().is_empty() => Fault::EmptyBeside("target"),
                     Ok(_) => return,
                     Err(fault) => fault,
                 };

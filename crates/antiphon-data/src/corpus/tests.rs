@@ -56,23 +56,19 @@ fn all(corpus: &Corpus) -> Vec<Example> {
 }
 
 #[test]
-fn a_missing_file_is_named_with_the_remedy() {
-    assert_eq!(
-        refused(&pairs(""), Split::Train, &[]),
-        "D/a.tsv: no such file: data.train names it below the data folder `D`; set --data-dir or ANTIPHON_DATA_DIR"
-    );
+fn a_missing_file_is_named_with_its_setting() {
+    assert_eq!(refused(&pairs(""), Split::Train, &[]), "D/a.tsv: no such file: data.train names it");
     assert_eq!(
         refused(&pairs("recipe = 'cmudict'\ntest = 't/u.tsv'"), Split::Test, &[("a.tsv", b"a\tb\n")]),
-        "D/t/u.tsv: no such file: data.test names it below the data folder `D`; set --data-dir or ANTIPHON_DATA_DIR, or \
-         prepare it with `cargo xtask data cmudict`"
+        "D/t/u.tsv: no such file: data.test names it"
     );
     assert_eq!(
         refused(&config(PARALLEL), Split::Train, &[("a", b"x\n")]),
-        "D/b: no such file: data.train.target names it below the data folder `D`; set --data-dir or ANTIPHON_DATA_DIR"
+        "D/b: no such file: data.train.target names it"
     );
     assert_eq!(
         refused(&config("kind = 'text'\ntrain = '.'"), Split::Train, &[]),
-        "D/.: not a file: data.train names it below the data folder `D`; set --data-dir or ANTIPHON_DATA_DIR"
+        "D/.: not a file: data.train names it"
     );
 }
 
@@ -115,7 +111,8 @@ fn every_kind_of_bad_line_is_named() {
     );
     assert_eq!(
         refused(&config(PARALLEL), Split::Train, &[("a", b"x\ny\n"), ("b", b"x\n\n")]),
-        "D/b: line 2: the target is empty: fill it in or remove the line, or set data.on_bad_line = \"skip\""
+        "D/b: line 2: the target is empty: fill it in, or remove this line from all files that belong together, or set \
+         data.on_bad_line = \"skip\""
     );
 }
 
@@ -257,7 +254,10 @@ fn references_are_grouped_as_the_corpus_is() {
         error.replace(folder.path().to_str().unwrap(), "D")
     };
     assert_eq!(refused(b"1\n2\n"), "D/r0: 2 lines, but `D/a.tsv` has 4: give a reference for every line, in its order");
-    assert_eq!(refused(b"1\n\n3\n4\n"), "D/r0: line 2: the target is empty: fill it in or remove the line");
+    assert_eq!(
+        refused(b"1\n\n3\n4\n"),
+        "D/r0: line 2: the target is empty: fill it in, or remove this line from all files that belong together"
+    );
     assert!(refused(b"1\n2\n\xFF\n4\n").starts_with("D/r0: line 3: byte 1 is not UTF-8"));
 }
 

@@ -22,6 +22,9 @@ pub enum Fault {
     EmptySource,
     /// No target, or white space alone.
     EmptyTarget,
+    /// No text, or white space alone, in a file whose lines belong to those of another; it is one of the `source` or the
+    /// `target`.
+    EmptyBeside(&'static str),
     /// No text, or white space alone.
     EmptyLine,
     /// The first byte, counted from 1, that is not UTF-8.
@@ -55,6 +58,7 @@ impl Fault {
             Fault::TabsInSource(_) => "with a tab in the source".into(),
             Fault::EmptySource => "with an empty source".into(),
             Fault::EmptyTarget => "with an empty target".into(),
+            Fault::EmptyBeside(side) => format!("with an empty {side}"),
             Fault::EmptyLine => "empty".into(),
             Fault::NotUtf8(_) | Fault::Foreign(_) => "not UTF-8".into(),
             Fault::TooLong { .. } => "longer than data.max_line".into(),
@@ -90,6 +94,9 @@ impl fmt::Display for Fault {
             Fault::Tabs(n) => write!(f, "{n} tabs, where one parts source from target: remove the others"),
             Fault::EmptySource => f.write_str("the source is empty: fill it in or remove the line"),
             Fault::EmptyTarget => f.write_str("the target is empty: fill it in or remove the line"),
+            Fault::EmptyBeside(side) => {
+                write!(f, "the {side} is empty: fill it in, or remove this line from all files that belong together")
+            }
             Fault::EmptyLine => f.write_str("empty: fill it in or remove it"),
             Fault::NotUtf8(byte) => {
                 write!(f, "byte {byte} is not UTF-8: convert the file, for example with `iconv -t UTF-8`")
@@ -102,7 +109,10 @@ impl fmt::Display for Fault {
                 write!(f, "{bytes} bytes, more than data.max_line = {limit}: split it or raise data.max_line")
             }
             Fault::TooManyTokens { side, tokens, limit } => {
-                write!(f, "the {side} has {tokens} tokens, more than data.max_{side} = {limit}: shorten it")
+                write!(
+                    f,
+                    "the {side} has {tokens} tokens, more than data.max_{side} = {limit}: shorten it or raise data.max_{side}"
+                )
             }
         }
     }

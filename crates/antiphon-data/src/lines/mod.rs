@@ -149,7 +149,8 @@ pub fn unpacked<R: Read + Send + 'static>(mut reader: R) -> io::Result<Box<dyn B
     let mut magic = Vec::with_capacity(GZIP.len());
     while magic.len() < GZIP.len() && GZIP.starts_with(&magic) {
         if reader.by_ref().take(1).read_to_end(&mut magic)? == 0 {
-            break;
+            // A terminal that has ended would begin anew if it were asked again.
+            return Ok(Box::new(Cursor::new(magic)));
         }
     }
     let is_gzip = magic == GZIP;
@@ -255,6 +256,16 @@ mod tests {
             assert_eq!(text(pack(plain.as_bytes())).unwrap(), plain);
         }
         assert_eq!(text([pack(b"one\n"), pack(b"two")].concat()).unwrap(), "one\ntwo");
+        // The end is asked for once.
+        struct Terminal(u32);
+        impl Read for Terminal {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 += 1;
+                assert_eq!(self.0, 1, "a person would have to end it twice");
+                Ok(buffer[..0].len())
+            }
+        }
+        assert!(LineReader::new(unpacked(Terminal(0)).unwrap(), 8).next().unwrap().is_none());
         let mut cut = pack(b"some text");
         cut.truncate(cut.len() - 6);
         assert!(text(cut).unwrap_err().to_string().ends_with("the gzip file is damaged or cut off, fetch it again"));

@@ -15,7 +15,7 @@ use super::target::Target;
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Corpora, Evaluator, SavedModel, named};
+use crate::experiment::{Corpora, Evaluator, SavedModel, fault, named};
 use crate::output::print;
 
 /// Measure a run or a model on a split, or on any file
@@ -34,8 +34,8 @@ pub(super) struct Arguments {
     /// --references has the targets
     #[arg(long, value_name = "FILE", conflicts_with = "split")]
     input: Option<PathBuf>,
-    /// Judge by this file instead of the corpus's targets, line by line, beside those of lines with an equal source; give several
-    /// for several references
+    /// Judge by this file instead of the corpus's targets, line by line; lines with equal sources share their references. Give
+    /// several for several references
     #[arg(long, value_name = "FILE")]
     references: Vec<PathBuf>,
     #[command(flatten)]
@@ -109,10 +109,7 @@ impl Arguments {
         // Before the work: figures that cannot be written would be lost, and so would another process's.
         let _lock = run.map(Run::lock).transpose()?;
         let mut results = results_of(&saved, &target)?;
-        let mut evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?;
-        if !references.is_empty() {
-            evaluator = evaluator.with_references(&references)?;
-        }
+        let evaluator = Evaluator::judged_by(&saved.config, &saved.tokenizers, &corpus, &references)?;
         let name = self.input.as_ref().map_or_else(|| split.to_string(), |input| input.display().to_string());
         let (doing, all) = (format!("{name}: sentences answered"), evaluator.sources() as u64);
         let mut progress = |done: usize| console.progress(&doing, done as u64, all);
@@ -145,8 +142,11 @@ impl Arguments {
 
 /// Puts a file in the place of the test split. The files that are named as references of a `parallel` corpus become its targets.
 fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>) -> Result<()> {
-    if !input.is_file() {
-        return Err(Error::new("no such file").in_file(input).at("--input"));
+    let files = references.iter().map(|file| ("--references", file.as_path())).chain([("--input", input)]);
+    for (option, file) in files {
+        if let Some(fault) = fault(file) {
+            return Err(Error::new(fault).in_file(file).at(option));
+        }
     }
     match data {
         CorpusConfig::Pairs(pairs) => pairs.test = Some(input.into()),
@@ -169,9 +169,14 @@ fn results_of(saved: &SavedModel, target: &Target) -> Result<Results> {
     if let Some(results) = target.run.as_ref().map(Run::results).transpose()?.flatten() {
         return Ok(results);
     }
-    let manifest = target.run.as_ref().map(Run::manifest).transpose()?;
+    let manifest = target.any_run().map(Run::manifest).transpose()?;
     let (cpu_seconds, wall_seconds) = manifest.map_or((0.0, 0.0), |m| (m.cpu_seconds, m.wall_seconds));
-    let (model, steps) = (saved.size(&target.path)?, saved.steps);
+    let model = match target.any_run() {
+        // A checkpoint holds more than a model.
+        Some(_) if target.run.is_none() => saved.size_of_weights(),
+        _ => saved.size(&target.path)?,
+    };
+    let steps = saved.steps;
     Ok(Results { validation: None, test: None, model, steps, cpu_seconds, wall_seconds })
 }
 

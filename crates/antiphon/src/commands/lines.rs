@@ -60,7 +60,18 @@ pub(super) struct Line {
 }
 
 /// Lines read on a thread of their own.
-pub(super) struct Incoming(Receiver<io::Result<Line>>);
+pub(super) struct Incoming {
+    lines: Receiver<io::Result<Line>>,
+    header: Header,
+}
+
+/// Whether the first line seems to name columns, which is told as soon as a second one shows that it is not all.
+#[derive(Clone, Copy, PartialEq)]
+enum Header {
+    Unlikely,
+    Likely,
+    Followed,
+}
 
 impl Incoming {
     /// Reads lines of at most `longest` bytes.
@@ -72,25 +83,42 @@ impl Incoming {
                 let _ = sender.send(Err(error));
             }
         });
-        Self(receiver)
+        Self { lines: receiver, header: Header::Unlikely }
     }
 
     /// Waits for a line and takes with it those that come at once, `most` in all; without `hurry` it waits for as many.
     /// Empty at the end of the input.
-    pub(super) fn batch(&self, most: usize, hurry: bool) -> io::Result<Vec<Line>> {
+    pub(super) fn batch(&mut self, most: usize, hurry: bool) -> io::Result<Vec<Line>> {
         let mut lines = Vec::new();
         while lines.len() < most {
             let next = if hurry && !lines.is_empty() {
-                self.0.recv_timeout(AT_ONCE)
+                self.lines.recv_timeout(AT_ONCE)
             } else {
-                self.0.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                self.lines.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match next {
-                Ok(line) => lines.push(line?),
+                Ok(line) => {
+                    let line = line?;
+                    self.header = match (self.header, &line) {
+                        (_, Line { number: 1, text: Ok(text) }) if looks_like_header(text) => Header::Likely,
+                        (Header::Likely, Line { number: 2, .. }) => Header::Followed,
+                        (header, _) => header,
+                    };
+                    lines.push(line);
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
         Ok(lines)
+    }
+
+    /// What to say, once, if the first line seems to name columns: it is read like any other.
+    pub(super) fn header_warning(&mut self) -> Option<&'static str> {
+        let told = self.header == Header::Followed;
+        if told {
+            self.header = Header::Unlikely;
+        }
+        told.then_some("line 1 looks like a header, and is read like any other line")
     }
 }
 
@@ -106,12 +134,6 @@ fn send(input: impl Read + Send + 'static, longest: usize, to: &SyncSender<io::R
     Ok(())
 }
 
-/// What to say if the first of some lines seems to name columns: it is read like any other.
-pub(super) fn header_warning(lines: &[Line]) -> Option<&'static str> {
-    let [Line { number: 1, text: Ok(first) }, _, ..] = lines else { return None };
-    looks_like_header(first).then_some("line 1 looks like a header, and is read like any other line")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +142,7 @@ mod tests {
     fn batches_hold_all_lines_in_order() {
         let text: String = (0..1000).map(|i| format!("{i}\n")).collect();
         for hurry in [false, true] {
-            let incoming = Incoming::new(io::Cursor::new(text.clone().into_bytes()), 100);
+            let mut incoming = Incoming::new(io::Cursor::new(text.clone().into_bytes()), 100);
             let mut numbers = Vec::new();
             loop {
                 let batch = incoming.batch(64, hurry).unwrap();
@@ -136,10 +158,6 @@ mod tests {
 
     #[test]
     fn a_header_is_told_where_lines_follow() {
-        let lines = |texts: &[&str]| {
-            let line = |(number, text): (u64, &&str)| Line { number, text: Ok(text.to_string()) };
-            (1..).zip(texts).map(line).collect::<Vec<_>>()
-        };
         for (texts, header) in [
             (&["source\ttarget", "a\tb"][..], true),
             (&["Word\tPhonemes", "a\tb"], true),
@@ -149,7 +167,15 @@ mod tests {
             (&["word\tW ER D", "a\tb"], false),
             (&["a\tb", "source\ttarget"], false),
         ] {
-            assert_eq!(header_warning(&lines(texts)).is_some(), header, "{texts:?}");
+            // Whether the lines come together or one by one.
+            for most in [1, 9] {
+                let mut incoming = Incoming::new(io::Cursor::new(texts.join("\n").into_bytes()), 100);
+                let mut told = 0;
+                while !incoming.batch(most, false).unwrap().is_empty() {
+                    told += usize::from(incoming.header_warning().is_some());
+                }
+                assert_eq!(told, usize::from(header), "{texts:?}");
+            }
         }
     }
 }

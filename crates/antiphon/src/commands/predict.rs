@@ -10,12 +10,12 @@ use antiphon_data::Fault;
 use antiphon_decode::rename_sources;
 use serde::Serialize;
 
-use super::lines::{Input, Line, header_warning};
+use super::lines::{Input, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::{Answer, SavedModel, Searcher, unknown};
-use crate::output::tell;
+use crate::output::{json_line, tell};
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
 /// its lines well by length.
@@ -50,7 +50,8 @@ pub(super) struct Arguments {
     /// Write JSON lines
     #[arg(long)]
     json: bool,
-    /// Leave the answer to a line empty that cannot be answered, and count such lines, instead of stopping there
+    /// Leave the answer to a line empty that cannot be answered (with --n-best it has none), and count such lines, instead of
+    /// stopping there
     #[arg(long)]
     skip_bad: bool,
     #[command(flatten)]
@@ -85,7 +86,7 @@ impl Arguments {
         let rows = saved.config.evaluate.rows;
         let model = saved.model.for_search();
         let searcher = Searcher::new(&model, &saved.tokenizers, &search, rows)?;
-        let incoming = self.input.open(&saved.config.data)?;
+        let mut incoming = self.input.open(&saved.config.data)?;
         let mut out = self.open_output()?;
         let (hurry, batches) = if self.input.file().is_none() { (true, STREAM) } else { (false, FILE) };
         let most = rows * batches * rayon::current_num_threads();
@@ -103,7 +104,7 @@ impl Arguments {
             if lines.is_empty() {
                 break;
             }
-            if let Some(warning) = header_warning(&lines) {
+            if let Some(warning) = incoming.header_warning() {
                 tell(&format!("warning: {}: {warning}", self.input.name().display()));
             }
             if session.talks {
@@ -277,15 +278,17 @@ impl Session<'_> {
             let skipped = line.ids.as_ref().err().map(Fault::to_string);
             let unknown = line.ids.as_ref().map_or_else(|_| Vec::new(), |ids| unknown::positions(ids));
             let answered = Answered { source: line.text.as_deref(), unknown, answers: found, skipped };
-            return writeln!(out, "{}", serde_json::to_string(&answered)?);
+            return writeln!(out, "{}", json_line(&answered)?);
         };
         // A line for a line, also where there is no answer; of the n best a line each.
         let count = if numbers { found.len() } else { 1 };
         for rank in 0..count {
             let answer = found.get(rank);
             let mut text = if numbers { format!("{}\t", line.number) } else { String::new() };
-            if let Some(Answer { log_prob, .. }) = answer.filter(|_| scores) {
-                text += &format!("{}\t{log_prob}\t", log_prob.exp());
+            if scores {
+                text += &answer.map_or("\t\t".into(), |Answer { log_prob, .. }| {
+                    format!("{}\t{log_prob}\t", number(log_prob.exp()))
+                });
             }
             // Whatever the model says, it stays one line.
             text += &answer.map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
@@ -324,4 +327,9 @@ impl Session<'_> {
             tell(&format!("warning: {warning}"));
         }
     }
+}
+
+/// A probability in few characters, however small it is.
+fn number(probability: f64) -> String {
+    if probability < 1e-4 { format!("{probability:e}") } else { probability.to_string() }
 }

@@ -244,25 +244,41 @@ impl Place {
         let checked = experiment.check_length();
         console.clear();
         checked.map_err(|error| error.in_file(&self.config))?;
-        let sibling = if self.again { None } else { runs.sibling(identity)? };
-        if let Some((sibling, Manifest { threads, version, .. })) = sibling {
-            let path = sibling.path().display();
-            console.warn(&if version == identity.version {
-                let own = identity.threads;
-                format!(
-                    "{path} is this experiment with `threads = {threads}`, not {own}, which may change the last bits: this is a \
-                     new run; `--threads {threads}` goes on with that one"
-                )
-            } else {
-                refuse_unfinished(&sibling, &version)?;
-                format!("{path} is this experiment by version {version}, whose figures may differ: this is a new run")
-            });
+        if !self.again {
+            self.look_at_siblings(runs.siblings(identity)?, identity, console)?;
         }
         match &self.run {
             Some(path) => Ok(Found { run: Runs::create_at(path, identity)?, is_new: true }),
             None if self.again => Ok(Found { run: runs.create(identity, true)?, is_new: true }),
             None => runs.find_or_create(identity).map(|(run, is_new)| Found { run, is_new }),
         }
+    }
+
+    /// Says which runs are of this experiment but for threads or version, and are not gone on with.
+    fn look_at_siblings(
+        &self,
+        siblings: Vec<(Run, Manifest)>,
+        identity: &Identity,
+        console: &mut Console,
+    ) -> Result<()> {
+        let left = siblings.iter().find(|(_, manifest)| is_left_by_another(manifest, identity));
+        if let Some((run, manifest)) = left.filter(|_| self.run.is_none()) {
+            return Err(left_by_another(run, manifest, "begin anew in a folder of its own with `--again`"));
+        }
+        // One is enough, those of this version first.
+        let nearest = siblings.into_iter().max_by_key(|(_, manifest)| manifest.version == identity.version);
+        if let Some((run, Manifest { threads, version, .. })) = nearest {
+            let (path, own) = (run.path().display(), identity.threads);
+            console.warn(&if version == identity.version {
+                format!(
+                    "{path} is this experiment with `threads = {threads}`, not {own}, which may change the last bits: this is a \
+                     new run; `--threads {threads}` goes on with that one"
+                )
+            } else {
+                format!("{path} is this experiment by version {version}, whose figures may differ: this is a new run")
+            });
+        }
+        Ok(())
     }
 }
 
@@ -271,23 +287,25 @@ fn same_experiment(path: &Path, identity: &Identity) -> Result<Option<Run>> {
     let Some((run, manifest)) = Run::open(path).ok().and_then(|run| Some((run.clone(), run.manifest().ok()?))) else {
         return Ok(None);
     };
-    if manifest.is_sibling(identity) && manifest.version != identity.version {
-        refuse_unfinished(&run, &manifest.version)?;
+    if manifest.is_sibling(identity) && is_left_by_another(&manifest, identity) {
+        return Err(left_by_another(&run, &manifest, "name another folder"));
     }
     Ok((manifest.digest == identity.digest()).then_some(run))
 }
 
-/// Refuses to begin an experiment anew beside a run that another version has begun: nobody wants that unasked.
-fn refuse_unfinished(run: &Run, version: &str) -> Result<()> {
-    if run.is_finished()? {
-        return Ok(());
-    }
-    let own = env!("CARGO_PKG_VERSION");
+/// Whether another version began a run and did not finish it.
+fn is_left_by_another(manifest: &Manifest, identity: &Identity) -> bool {
+    manifest.version != identity.version && manifest.status != Status::Finished
+}
+
+/// Nobody wants to begin anew unasked what another version has begun.
+fn left_by_another(run: &Run, manifest: &Manifest, anew: &str) -> Error {
+    let (version, own) = (&manifest.version, env!("CARGO_PKG_VERSION"));
     let message = format!(
         "was begun by version {version} and is not finished; version {own} does not go on with it, since its figures may differ: \
-         finish it with {version}, or begin anew in a folder of its own with `--again`"
+         finish it with {version}, or {anew}"
     );
-    Err(Error::new(message).in_file(run.path()))
+    Error::new(message).in_file(run.path())
 }
 
 /// Work in a run's folder.

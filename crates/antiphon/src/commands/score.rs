@@ -8,12 +8,12 @@ use antiphon_data::corpus::split_pair;
 use antiphon_data::{CorpusConfig, Fault};
 use serde::Serialize;
 
-use super::lines::{Input, Line, header_warning};
+use super::lines::{Input, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Threads};
 use crate::device::start_threads;
 use crate::experiment::{Searcher, unknown};
-use crate::output::tell;
+use crate::output::{json_line, tell};
 
 /// How many batches a thread are scored together.
 const TOGETHER: usize = 16;
@@ -62,7 +62,7 @@ impl Arguments {
         let saved = Target::find(&self.what, &[], &self.runs.runs())?.open(self.device.device)?;
         let (model, rows) = (saved.model.for_search(), saved.config.evaluate.rows);
         let searcher = Searcher::new(&model, &saved.tokenizers, &saved.config.search, rows)?;
-        let (incoming, name, is_stream) =
+        let (mut incoming, name, is_stream) =
             (self.input.open(&saved.config.data)?, self.input.name(), self.input.file().is_none());
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = io::stdout();
@@ -71,21 +71,33 @@ impl Arguments {
             if lines.is_empty() {
                 return Ok(Ending::Done);
             }
-            if let Some(warning) = header_warning(&lines) {
+            if let Some(warning) = incoming.header_warning() {
                 tell(&format!("warning: {}: {warning}", name.display()));
             }
             let read = |line: Line| {
                 let number = line.number;
                 let read = || {
-                    let (source, target) = pair(line, &saved.config.data)?;
+                    let (source, target) = pair(line)?;
                     let ids = (searcher.encode(&source)?, searcher.encode_target(&target)?);
                     check_lengths(&ids, &saved.config.data)?;
                     Ok(((source, target), ids))
                 };
                 read().map_err(|e: Error| e.at(format_args!("line {number}")).in_file(name))
             };
-            let read = lines.into_iter().map(read).collect::<Result<Vec<_>>>()?;
-            let (texts, pairs): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+            let (mut texts, mut pairs, mut broken) = (Vec::new(), Vec::new(), None);
+            for line in lines {
+                match read(line) {
+                    Ok((text, ids)) => {
+                        texts.push(text);
+                        pairs.push(ids);
+                    }
+                    // What comes before is scored.
+                    Err(error) => {
+                        broken = Some(error);
+                        break;
+                    }
+                }
+            }
             let scores = searcher.score(&pairs).map_err(|e| e.in_file(name))?;
             let mut text = String::new();
             for (((source, target), (from, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
@@ -97,7 +109,7 @@ impl Arguments {
                         let tokens = ids.iter().map(token).collect();
                         let (unknown_source, unknown) = (unknown::positions(from), unknown::positions(ids));
                         let scored = Scored { source, unknown_source, target, unknown, log_prob, tokens, log_probs };
-                        serde_json::to_string(&scored).map_err(|e| Error::new(e.to_string()))?
+                        json_line(&scored).map_err(|e| Error::new(e.to_string()))?
                     }
                 };
                 text.push('\n');
@@ -107,16 +119,18 @@ impl Arguments {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
                 written => written.map_err(|e| Error::io("standard output", "write", &e))?,
             }
+            if let Some(error) = broken {
+                return Err(error);
+            }
         }
     }
 }
 
-/// Source and target of a line, by the rules for the lines of a model's corpus.
-fn pair(line: Line, config: &CorpusConfig) -> Result<(String, String)> {
+/// Source and target of a line.
+fn pair(line: Line) -> Result<(String, String)> {
     let read = || {
         let text = line.text?;
         let (source, target) = split_pair(&text)?;
-        config.check_source(source)?;
         Ok((source.into(), target.into()))
     };
     read().map_err(|fault: Fault| Error::new(fault.to_string()))

@@ -92,6 +92,11 @@ impl Target {
         Ok(Self { path, run: None, unfinished: Some(run), sets })
     }
 
+    /// The run of which it is the model, or a checkpoint.
+    pub(super) fn any_run(&self) -> Option<&Run> {
+        self.run.as_ref().or(self.unfinished.as_ref())
+    }
+
     /// Reads the model onto a device and changes its settings.
     pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModel> {
         let on = device(on).map_err(|error| error.at("--device"))?;

@@ -104,6 +104,8 @@ pub struct Evaluation {
     pub answers: Vec<Answered>,
     /// How many sources have references that the target's normalization changes, and the first one's line.
     unlike: Option<(usize, usize)>,
+    /// What to say of tokens that the tokenizers do not know.
+    strangers: Vec<String>,
 }
 
 impl Evaluation {
@@ -119,10 +121,7 @@ impl Evaluation {
                  `normalization` has it: answers are, and metrics compare the two as they stand"
             )
         });
-        let Counts { source_tokens, unknown_source, target_tokens, unknown_target, .. } = self.results.counts;
-        let of_source = unknown::warning("source", unknown_source.unwrap_or(0), source_tokens.unwrap_or(0));
-        let of_target = unknown::warning("target", unknown_target.unwrap_or(0), target_tokens);
-        cut.into_iter().chain(unlike).chain(of_source).chain(of_target)
+        cut.into_iter().chain(unlike).chain(self.strangers.iter().cloned())
     }
 }
 
@@ -132,9 +131,25 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// If the corpus cannot be read or cut.
     pub fn new(config: &'a ExperimentConfig, tokenizers: &'a Tokenizers, corpus: &Arc<Corpus>) -> Result<Self> {
+        Self::judged_by(config, tokenizers, corpus, &[])
+    }
+
+    /// Reads the split, and judges by other references if there are any: line `n` of each file counts as right for the source in
+    /// line `n` of the split, beside those of the lines with an equal source. The likelihood stays that of the corpus.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and if a file cannot be read, has a bad line, or has not as many lines as the split.
+    pub fn judged_by(
+        config: &'a ExperimentConfig,
+        tokenizers: &'a Tokenizers,
+        corpus: &Arc<Corpus>,
+        references: &[PathBuf],
+    ) -> Result<Self> {
+        let references =
+            (!references.is_empty()).then(|| References::open(references, &config.data, corpus)).transpose()?;
         let dataset = dataset(corpus, tokenizers, &config.data)?;
         let mut evaluator = Self { config, tokenizers, dataset, examples: Vec::new() };
-        evaluator.examples = evaluator.grouped(None)?;
+        evaluator.examples = evaluator.grouped(references)?;
         Ok(evaluator)
     }
 
@@ -173,17 +188,6 @@ impl<'a> Evaluator<'a> {
             self.examples = places.into_iter().map(|i| self.examples[i].clone()).collect();
         }
         self
-    }
-
-    /// Judges by other references: line `n` of each file counts as right for the source in line `n` of the split, beside
-    /// those of the lines with an equal source. The likelihood stays that of the corpus.
-    ///
-    /// # Errors
-    /// If a file cannot be read, has a bad line, or has not as many lines as the split.
-    pub fn with_references(mut self, files: &[PathBuf]) -> Result<Self> {
-        let references = References::open(files, &self.config.data, self.dataset.corpus())?;
-        self.examples = self.grouped(Some(references))?;
-        Ok(self)
     }
 
     /// See [`Evaluation`].
@@ -297,18 +301,23 @@ impl<'a> Evaluator<'a> {
             perplexity: likelihood.perplexity(),
             token_accuracy: likelihood.token_accuracy(),
         };
-        let strangers = self.dataset.unknown();
+        let (unknown, strangers) = (self.dataset.unknown(), unknown::warnings(&self.dataset));
         let has_source = self.tokenizers.source().is_some();
         let counts = Counts {
             examples: self.examples.len() as u64,
             source_tokens: has_source.then(|| self.dataset.source_tokens()),
-            unknown_source: has_source.then_some(strangers.source),
-            unknown_target: Some(strangers.target),
+            unknown_source: has_source.then_some(unknown.source),
+            unknown_target: Some(unknown.target),
             outscored,
             target_tokens: likelihood.tokens,
             target_characters: Some(likelihood.characters),
             skipped: (self.dataset.corpus().skipped().total() + self.dataset.skipped().total()) as u64,
         };
-        Ok(Some(Evaluation { results: SplitResults { metrics, losses: Some(losses), counts }, answers, unlike }))
+        Ok(Some(Evaluation {
+            results: SplitResults { metrics, losses: Some(losses), counts },
+            answers,
+            unlike,
+            strangers,
+        }))
     }
 }

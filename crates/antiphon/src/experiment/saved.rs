@@ -119,7 +119,13 @@ impl SavedModel {
     /// If the file is gone.
     pub fn size(&self, path: &Path) -> Result<ModelSize> {
         let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, "read", &e))?.len();
-        Ok(ModelSize { parameters: self.model.num_params() as u64, bytes })
+        Ok(ModelSize { bytes, ..self.size_of_weights() })
+    }
+
+    /// How large it is without what a file holds beside the weights.
+    pub(crate) fn size_of_weights(&self) -> ModelSize {
+        let parameters = self.model.num_params() as u64;
+        ModelSize { parameters, bytes: parameters * size_of::<f32>() as u64 }
     }
 }
 

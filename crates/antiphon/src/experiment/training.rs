@@ -58,10 +58,7 @@ impl Experiment {
             vocabularies.source,
             vocabularies.target,
         ));
-        let strangers = training.unknown();
-        let (sources, targets) = (training.source_tokens(), training.target_tokens());
-        let of_source = unknown::warning("source", strangers.source, sources);
-        for warning in of_source.into_iter().chain(unknown::warning("target", strangers.target, targets)) {
+        for warning in unknown::warnings(&training) {
             console.warn(&format!("train: {warning}"));
         }
         let batches = TrainingBatches::new(training, config.batch.clone(), config.seed);

@@ -1,6 +1,7 @@
 //! Tokens that a tokenizer does not know: what the model cannot see, or cannot say.
 
 use antiphon_core::{Special, TokenId};
+use antiphon_data::Dataset;
 
 /// The share of a side's tokens beyond which it is worth a warning.
 const SHARE: f64 = 0.05;
@@ -10,7 +11,7 @@ pub(crate) fn positions(ids: &[TokenId]) -> Vec<usize> {
     (0..ids.len()).filter(|&i| ids[i] == Special::Unknown.id()).collect()
 }
 
-/// What to say if many of a side's tokens are unknown; `tokens` are all of them.
+/// What to say if many of a side's tokens are unknown; `tokens` are all of them but end symbols.
 pub(crate) fn warning(side: &str, unknown: u64, tokens: u64) -> Option<String> {
     let share = unknown as f64 / tokens.max(1) as f64;
     (share > SHARE).then(|| {
@@ -20,6 +21,13 @@ pub(crate) fn warning(side: &str, unknown: u64, tokens: u64) -> Option<String> {
             100.0 * share
         )
     })
+}
+
+/// What to say of the tokens of a split that its tokenizers do not know; end symbols, which every text has, are not counted.
+pub(super) fn warnings(dataset: &Dataset) -> Vec<String> {
+    let (unknown, ends) = (dataset.unknown(), dataset.len() as u64);
+    let of_source = warning("source", unknown.source, dataset.source_tokens().saturating_sub(ends));
+    of_source.into_iter().chain(warning("target", unknown.target, dataset.target_tokens() - ends)).collect()
 }
 
 #[cfg(test)]
