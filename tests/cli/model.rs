@@ -286,6 +286,30 @@ fn lines_that_cannot_be_answered_stop_or_are_counted() {
 }
 
 #[test]
+fn what_is_no_text_is_refused_as_a_whole_and_costs_no_file() {
+    let (place, run, _) = finished();
+    let scratch = Place::new();
+    let (input, output) = (scratch.path("in").display().to_string(), scratch.path("out").display().to_string());
+    scratch.write("out", "precious\n");
+    for (bytes, what) in [
+        (&b"\xFF\xFEa\0\n\0b\0\n\0"[..], "line 1: UTF-16, not UTF-8"),
+        (b"\xFD7zXZ\0\0\n\xFF\n", "line 1: packed by xz"),
+    ] {
+        scratch.write("in", bytes);
+        for option in ["", " --skip-bad"] {
+            let answer = place.call(&format!("predict {run} --input {input} --output {output}{option}")).refuses();
+            assert!(answer.contains(what) && !answer.contains("--skip-bad"), "{answer}");
+            assert_eq!(scratch.read("out"), b"precious\n");
+        }
+    }
+    // UTF-16 without its mark.
+    let called = place.call_with(&format!("predict {run}"), b"a\0\n\0");
+    assert!(called.refuses().contains("line 1: byte 2 is 0, as in UTF-16"), "{}", called.err());
+    let answer = place.call(&format!("predict {run} --input none.txt")).refuses();
+    assert_eq!(answer, "error: none.txt: --input: no such file");
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let (place, run, _) = finished();
     let mut child = place.start(&format!("predict {run}"));
@@ -330,6 +354,9 @@ fn other_references_judge_and_nothing_is_written() {
         answer.contains("short.txt: 1 lines, but `data/test.tsv` has 40: give a reference for every line"),
         "{answer}"
     );
+    // A file of pairs is no file of references.
+    std::fs::copy(place.path("data/test.tsv"), scratch.path("pairs.tsv")).unwrap();
+    assert!(evaluate(&["pairs.tsv"]).refuses().contains("line 1: a tab, and a target has none"));
     assert!(evaluate(&["none.txt"]).refuses().contains("none.txt: cannot open: "));
     assert_eq!(place.read(&format!("{run}/results.json")), results);
 }

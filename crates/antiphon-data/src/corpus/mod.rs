@@ -19,7 +19,7 @@ pub use references::References;
 
 pub(crate) use gaps::Gaps;
 
-use crate::lines::{Fault, LISTED, LineFile, Skipped, fault_error, looks_like_header};
+use crate::lines::{Fault, HEADER, LISTED, LineFile, Skipped, fault_error, looks_like_header};
 
 /// One example, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,8 +179,7 @@ impl Corpus {
 
     /// What to say if a first line seems to name columns: it is read like any other.
     pub fn header_warning(&self) -> Option<String> {
-        let file = self.header.as_ref()?.display();
-        Some(format!("{file}: line 1: looks like a header, and is read as an example: remove the line if it is one"))
+        Some(format!("{}: {HEADER}", self.header.as_ref()?.display()))
     }
 
     /// The first file: the one that errors about an example name.

@@ -22,6 +22,10 @@ impl References {
             let file = LineFile::open(path, config.line_rules().max_line, |line, text| {
                 let fault = match text {
                     Ok(text) if text.trim().is_empty() => Fault::EmptyBeside("target"),
+                    // No target of such a corpus has one: this is another file than was meant.
+                    Ok(text) if matches!(config, CorpusConfig::Pairs(_)) && text.contains('\t') => {
+                        Fault::TabsInTarget(text.matches('\t').count())
+                    }
                     Ok(_) => return,
                     Err(fault) => fault,
                 };

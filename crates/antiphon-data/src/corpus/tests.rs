@@ -368,7 +368,7 @@ proptest! {
             .split('\n')
             .map(|line| line.strip_suffix('\r').unwrap_or(line))
             .enumerate()
-            .filter(|(_, line)| !line.contains('\u{FFFD}') && line.len() <= 12)
+            .filter(|(_, line)| !line.contains(['\u{FFFD}', '\0']) && line.len() <= 12)
             .filter_map(|(i, line)| match line.split('\t').collect::<Vec<_>>()[..] {
                 [s, t] if !s.trim().is_empty() && !t.trim().is_empty() => Some(example(s, &[t], i + 1)),
                 _ => None,

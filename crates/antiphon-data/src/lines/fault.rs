@@ -16,8 +16,10 @@ pub enum Fault {
     NoTab,
     /// A pair with so many tabs.
     Tabs(usize),
-    /// A lone source with so many tabs, where a pair has one.
+    /// A source alone, with so many tabs, of a corpus in which a tab ends it.
     TabsInSource(usize),
+    /// A target alone, with so many tabs, of a corpus in which a tab comes before it.
+    TabsInTarget(usize),
     /// No source, or white space alone.
     EmptySource,
     /// No target, or white space alone.
@@ -29,7 +31,9 @@ pub enum Fault {
     EmptyLine,
     /// The first byte, counted from 1, that is not UTF-8.
     NotUtf8(usize),
-    /// What the file is instead of text in UTF-8.
+    /// The first byte, counted from 1, that is 0, as no text has it.
+    Zero(usize),
+    /// What the whole file is instead of text in UTF-8.
     Foreign(&'static str),
     /// More bytes than `data.max_line`.
     TooLong {
@@ -56,21 +60,27 @@ impl Fault {
             Fault::NoTab => "without a tab".into(),
             Fault::Tabs(_) => "with more than one tab".into(),
             Fault::TabsInSource(_) => "with a tab in the source".into(),
+            Fault::TabsInTarget(_) => "with a tab in the target".into(),
             Fault::EmptySource => "with an empty source".into(),
             Fault::EmptyTarget => "with an empty target".into(),
             Fault::EmptyBeside(side) => format!("with an empty {side}"),
             Fault::EmptyLine => "empty".into(),
-            Fault::NotUtf8(_) | Fault::Foreign(_) => "not UTF-8".into(),
+            Fault::NotUtf8(_) | Fault::Zero(_) | Fault::Foreign(_) => "not UTF-8".into(),
             Fault::TooLong { .. } => "longer than data.max_line".into(),
             Fault::TooManyTokens { side, limit, .. } => format!("with a {side} over data.max_{side} = {limit}"),
         }
     }
 
-    /// What is wrong with bytes of which the one at `byte`, counted from 1, is not UTF-8.
-    pub(crate) fn of_bytes(bytes: &[u8], byte: usize) -> Self {
-        const FOREIGN: [(&[u8], &str); 4] =
-            [(b"\xFF\xFE", "UTF-16"), (b"\xFE\xFF", "UTF-16"), (b"\x28\xB5\x2F\xFD", "zstd"), (b"\xFD7zXZ\0", "xz")];
-        let known = FOREIGN.iter().find(|(magic, _)| bytes.starts_with(magic));
+    /// What is wrong with a line of which the byte at `byte`, counted from 1, is not UTF-8. What a file is stands in its first.
+    pub(crate) fn of_bytes(bytes: &[u8], byte: usize, is_first: bool) -> Self {
+        const FOREIGN: [(&[u8], &str); 5] = [
+            (b"\xFF\xFE", "UTF-16"),
+            (b"\xFE\xFF", "UTF-16"),
+            (b"\x28\xB5\x2F\xFD", "zstd"),
+            (b"\xFD7zXZ\0", "xz"),
+            (b"BZh", "bzip2"),
+        ];
+        let known = FOREIGN.iter().find(|(magic, _)| is_first && bytes.starts_with(magic));
         known.map_or(Fault::NotUtf8(byte), |(_, name)| Fault::Foreign(name))
     }
 
@@ -88,8 +98,10 @@ impl fmt::Display for Fault {
         match self {
             Fault::NoTab => f.write_str("no tab: write `source<TAB>target`"),
             Fault::TabsInSource(n) => {
-                let tabs = if *n == 1 { "a tab".into() } else { format!("{n} tabs") };
-                write!(f, "{tabs}, and a source has none: give sources alone, as `cut -f 1` leaves them")
+                write!(f, "{}, and a source has none: give sources alone, as `cut -f 1` leaves them", tabs(*n))
+            }
+            Fault::TabsInTarget(n) => {
+                write!(f, "{}, and a target has none: give targets alone, as `cut -f 2` leaves them", tabs(*n))
             }
             Fault::Tabs(n) => write!(f, "{n} tabs, where one parts source from target: remove the others"),
             Fault::EmptySource => f.write_str("the source is empty: fill it in or remove the line"),
@@ -100,6 +112,9 @@ impl fmt::Display for Fault {
             Fault::EmptyLine => f.write_str("empty: fill it in or remove it"),
             Fault::NotUtf8(byte) => {
                 write!(f, "byte {byte} is not UTF-8: convert the file, for example with `iconv -t UTF-8`")
+            }
+            Fault::Zero(byte) => {
+                write!(f, "byte {byte} is 0, as in UTF-16 and in no text: convert the file with `iconv -t UTF-8`")
             }
             Fault::Foreign(coding) if coding.starts_with("UTF") => {
                 write!(f, "{coding}, not UTF-8: convert the file with `iconv -f {coding} -t UTF-8`")
@@ -117,6 +132,13 @@ impl fmt::Display for Fault {
         }
     }
 }
+
+fn tabs(n: usize) -> String {
+    if n == 1 { "a tab".into() } else { format!("{n} tabs") }
+}
+
+/// What to say of a file whose first line [looks like a header](looks_like_header).
+pub const HEADER: &str = "line 1: looks like a header, and is read like any other line: remove it if it is one";
 
 /// Whether the first line of a file, cut at its tabs, names columns instead of being an example.
 pub fn looks_like_header(line: &str) -> bool {

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
-pub use fault::{Fault, Skipped, SkippedFor, looks_like_header};
+pub use fault::{Fault, HEADER, Skipped, SkippedFor, looks_like_header};
 pub(crate) use fault::{LISTED, fault_error, listed};
 pub(crate) use file::LineFile;
 
@@ -77,7 +77,7 @@ impl<R: BufRead> LineReader<R> {
             return Ok(None);
         }
         self.count += 1;
-        let text = self.line.text(mark, self.longest);
+        let text = self.line.text(mark, self.longest, self.count == 1);
         Ok(Some(Line { number: self.count, start: start + mark as u64, end: self.position, text }))
     }
 
@@ -120,13 +120,17 @@ impl Held {
         if self.bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 }
     }
 
-    fn text(&self, mark: usize, longest: usize) -> Result<&str, Fault> {
+    fn text(&self, mark: usize, longest: usize, is_first: bool) -> Result<&str, Fault> {
         let length = self.seen - mark as u64 - u64::from(self.returned);
         if length > longest as u64 {
             return Err(Fault::TooLong { bytes: length, limit: longest });
         }
         let bytes = &self.bytes[mark..mark + length as usize];
-        std::str::from_utf8(bytes).map_err(|e| Fault::of_bytes(bytes, e.valid_up_to() + 1))
+        let text = std::str::from_utf8(bytes).map_err(|e| Fault::of_bytes(bytes, e.valid_up_to() + 1, is_first))?;
+        match bytes.iter().position(|&b| b == 0) {
+            Some(at) => Err(Fault::Zero(at + 1)),
+            None => Ok(text),
+        }
     }
 }
 
@@ -137,7 +141,7 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, (usize, Fault)> {
         let good = &bytes[..e.valid_up_to()];
         let start = good.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
         let number = good.iter().filter(|&&b| b == b'\n').count() + 1;
-        (number, Fault::of_bytes(&bytes[start..], good.len() - start + 1))
+        (number, Fault::of_bytes(&bytes[start..], good.len() - start + 1, start == 0))
     })
 }
 
@@ -230,6 +234,10 @@ mod tests {
         check(b"\xFE\xFF\0a", &[Err(Fault::Foreign("UTF-16"))]);
         check(b"\x28\xB5\x2F\xFD\x01", &[Err(Fault::Foreign("zstd"))]);
         check(b"\xFD7zXZ\0\xFF", &[Err(Fault::Foreign("xz"))]);
+        check(b"BZh91A\xFF", &[Err(Fault::Foreign("bzip2"))]);
+        // In the middle of a text it is a bad line.
+        check(b"a\n\xFF\xFEb\n", &[Ok("a"), Err(Fault::NotUtf8(1))]);
+        check(b"a\0b\0\n\0", &[Err(Fault::Zero(2)), Err(Fault::Zero(1))]);
     }
 
     #[test]

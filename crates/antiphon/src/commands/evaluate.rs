@@ -82,6 +82,11 @@ impl Arguments {
             data_dir = PathBuf::new();
             test_on(&mut saved.config.data, input, &mut references)?;
         }
+        if self.input.is_none() && !saved.config.data.has(split) {
+            let message =
+                format!("its config names no file of the {split} split; measure it on one with `--input FILE`");
+            return Err(Error::new(message).in_file(&self.what));
+        }
         let corpus = match &self.input {
             Some(_) => Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?),
             None => Corpora::open_split(&saved.config.data, split, &data_dir)?,

@@ -7,8 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use antiphon_core::{Error, Result};
-use antiphon_data::lines::{looks_like_header, unpacked};
+use antiphon_data::lines::{HEADER, looks_like_header, unpacked};
 use antiphon_data::{CorpusConfig, Fault, LineReader};
+
+use crate::experiment::fault;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 512;
@@ -45,7 +47,13 @@ impl Input {
         let longest = config.max_line();
         Ok(match self.file() {
             None => Incoming::new(io::stdin(), longest),
-            Some(path) => Incoming::new(File::open(path).map_err(|e| Error::io(path, "read", &e))?, longest),
+            Some(path) => {
+                // A pipe is fine.
+                if let Some(fault) = fault(path).filter(|_| path.is_dir() || !path.exists()) {
+                    return Err(Error::new(fault).in_file(path).at("--input"));
+                }
+                Incoming::new(File::open(path).map_err(|e| Error::io(path, "open", &e))?, longest)
+            }
         })
     }
 }
@@ -118,7 +126,7 @@ impl Incoming {
         if told {
             self.header = Header::Unlikely;
         }
-        told.then_some("line 1 looks like a header, and is read like any other line")
+        told.then_some(HEADER)
     }
 }
 

@@ -71,8 +71,11 @@ struct Answered<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown: Vec<usize>,
     answers: &'a [Answer],
+    /// Why there is none, and the number of the line.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
 }
 
 impl Arguments {
@@ -87,7 +90,8 @@ impl Arguments {
         let model = saved.model.for_search();
         let searcher = Searcher::new(&model, &saved.tokenizers, &search, rows)?;
         let mut incoming = self.input.open(&saved.config.data)?;
-        let mut out = self.open_output()?;
+        self.check_output()?;
+        let mut out: Option<Box<dyn Write>> = None;
         let (hurry, batches) = if self.input.file().is_none() { (true, STREAM) } else { (false, FILE) };
         let most = rows * batches * rayon::current_num_threads();
         let mut session = Session {
@@ -116,7 +120,11 @@ impl Arguments {
                 Some(bad) => &prepared[..bad],
                 None => &prepared,
             };
-            match session.write(good, &mut out) {
+            // What stands there already is safe until there is an answer to put in its place.
+            if out.is_none() && !good.is_empty() {
+                out = Some(self.open_output()?);
+            }
+            match out.as_mut().map_or(Ok(()), |out| session.write(good, out)) {
                 Ok(()) => {}
                 // Nobody reads any more.
                 Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
@@ -124,9 +132,17 @@ impl Arguments {
                 Err(Failure::Model(error)) => return Err(error.in_file(self.input.name())),
             }
             if let Some(Prepared { number, ids: Err(fault), .. }) = prepared.get(good.len()) {
-                let message = format!("{fault}; --skip-bad passes over such lines");
+                let remedy = match fault {
+                    Fault::Foreign(_) => "",
+                    _ => "; --skip-bad passes over such lines",
+                };
+                let message = format!("{fault}{remedy}");
                 return Err(Error::new(message).at(format_args!("line {number}")).in_file(self.input.name()));
             }
+        }
+        if out.is_none() && self.output.is_some() {
+            // There was nothing to answer.
+            self.open_output()?;
         }
         session.finish();
         Ok(Ending::Done)
@@ -144,8 +160,9 @@ impl Arguments {
         self.output.as_deref().unwrap_or(Path::new("standard output"))
     }
 
-    fn open_output(&self) -> Result<Box<dyn Write>> {
-        let Some(path) = &self.output else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
+    /// Refuses an output that is the input.
+    fn check_output(&self) -> Result<()> {
+        let Some(path) = &self.output else { return Ok(()) };
         let same = |input: &Path| {
             let (a, b) = (std::fs::canonicalize(input), std::fs::canonicalize(path));
             a.is_ok_and(|a| b.is_ok_and(|b| a == b))
@@ -153,6 +170,11 @@ impl Arguments {
         if self.input.file().is_some_and(same) {
             return Err(Error::new("is the input too; write the answers to another file").in_file(path));
         }
+        Ok(())
+    }
+
+    fn open_output(&self) -> Result<Box<dyn Write>> {
+        let Some(path) = &self.output else { return Ok(Box::new(BufWriter::new(io::stdout()))) };
         let file = File::create(path).map_err(|e| Error::io(path, "write", &e))?;
         Ok(Box::new(BufWriter::new(file)))
     }
@@ -252,9 +274,15 @@ impl Session<'_> {
         Ok(Prepared { number, text, ids })
     }
 
-    /// The first line that ends it all.
+    /// The first line that ends it all: a bad one, unless such are passed over, and in any case one that shows that the file is no
+    /// text.
     fn first_bad(&self, lines: &[Prepared]) -> Option<usize> {
-        if self.skips || self.talks { None } else { lines.iter().position(|line| line.ids.is_err()) }
+        let passes = self.skips || self.talks;
+        lines.iter().position(|line| match &line.ids {
+            Ok(_) => false,
+            Err(Fault::Foreign(_)) => true,
+            Err(_) => !passes,
+        })
     }
 
     fn write(&self, lines: &[Prepared], out: &mut dyn Write) -> Result<(), Failure> {
@@ -277,7 +305,8 @@ impl Session<'_> {
         let Form::Text { numbers, scores, seen, to_person } = self.form else {
             let skipped = line.ids.as_ref().err().map(Fault::to_string);
             let unknown = line.ids.as_ref().map_or_else(|_| Vec::new(), |ids| unknown::positions(ids));
-            let answered = Answered { source: line.text.as_deref(), unknown, answers: found, skipped };
+            let number = skipped.as_ref().map(|_| line.number);
+            let answered = Answered { source: line.text.as_deref(), unknown, answers: found, skipped, line: number };
             return writeln!(out, "{}", json_line(&answered)?);
         };
         // A line for a line, also where there is no answer; of the n best a line each.

@@ -271,7 +271,7 @@ impl Place {
             let (path, own) = (run.path().display(), identity.threads);
             console.warn(&if version == identity.version {
                 format!(
-                    "{path} is this experiment with `threads = {threads}`, not {own}, which may change the last bits: this is a \
+                    "{path} is this experiment with `threads = {threads}`, not {own}, which rounds differently: this is a \
                      new run; `--threads {threads}` goes on with that one"
                 )
             } else {

@@ -28,7 +28,7 @@ pub struct ExperimentConfig {
     /// Where tensors live.
     #[serde(default)]
     pub device: DeviceConfig,
-    /// How many threads compute; if unset, as many as there are physical cores. Another number may change the last bits of a figure.
+    /// How many threads compute; if unset, as many as there are physical cores. Another number rounds differently, and a training then drifts apart as under another seed.
     #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
     pub threads: Option<usize>,
