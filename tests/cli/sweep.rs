@@ -370,6 +370,10 @@ fn halving_stops_poor_cells_early_and_repeats_no_work() {
             && page.contains("Chosen: cell 4"),
         "{page}"
     );
+    // What was left on a rung is not what has never run.
+    let listed = place.call("sweep sweep.toml --dry-run").succeeds();
+    let stands = |word: &str| listed.lines().filter(|line| line.contains(&format!("  {word} sweep-"))).count();
+    assert_eq!((stands("begun"), stands("finished"), listed.contains("to run")), (2, 2, false), "{listed}");
     // The run that climbed in three sessions is the run that nobody stopped.
     let whole = Place::new();
     whole.write("sweep.toml", HALVING);

@@ -145,7 +145,7 @@ impl Sweep<'_> {
         }
         // The test split is for the best of all cells: it waits for those that may still win.
         let states = self.states()?;
-        if self.plan.config.halving.is_none() && states.contains(&State::Open) {
+        if self.plan.config.halving.is_none() && states.iter().any(|state| matches!(state, State::Open(_))) {
             return Ok(Ended::Stopped);
         }
         let busy = states.iter().filter(|&state| *state == State::Busy).count();
@@ -165,7 +165,7 @@ impl Sweep<'_> {
 
     fn is_to_run(&self, state: &State) -> bool {
         match state {
-            State::Open => true,
+            State::Open(_) => true,
             State::Failed(_) => self.retry_failed,
             State::Busy | State::Finished(_) => false,
         }
@@ -264,7 +264,7 @@ impl Sweep<'_> {
                 format!("finished {}: {} {figure:.4}", planned.name, self.plan.metric)
             }
             State::Failed(why) => format!("failed   {}: {why}", planned.name),
-            State::Open | State::Busy => format!("stopped  {}", planned.name),
+            State::Open(_) | State::Busy => format!("stopped  {}", planned.name),
         };
         self.watcher.note(&format!("{how} ({label})"));
         Ok(())
@@ -294,7 +294,7 @@ impl Sweep<'_> {
                     }
                     State::Failed(why) => lacking.push(format!("{name} failed: {why}")),
                     State::Busy => lacking.push(format!("{name} is at work elsewhere")),
-                    State::Open => lacking.push(self.how_far(cell)?),
+                    State::Open(_) => lacking.push(self.how_far(cell)?),
                 }
             }
             match lacking.into_iter().next() {

@@ -42,8 +42,8 @@ struct Record {
 /// How a run of a sweep stands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
-    /// It has not begun, or was interrupted.
-    Open,
+    /// It has not begun, or was interrupted: then this is what there is of it.
+    Open(Option<Run>),
     /// Another process is at work in its folder.
     Busy,
     /// It is done.
@@ -155,7 +155,8 @@ impl SweepFolder {
     /// If its data or its folder cannot be read.
     pub fn state(&self, run: &PlannedRun, runs: &Runs, meaning: &dyn Meaning) -> Result<State> {
         let identity = meaning.identify(&self.settings(run))?;
-        if let Some(found) = runs.find(&identity)? {
+        let begun = runs.find(&identity)?;
+        if let Some(found) = begun.clone() {
             let measured = found.results()?.is_some_and(|results| results.validation.is_some());
             if measured && found.is_finished()? {
                 return Ok(State::Finished(found));
@@ -169,7 +170,7 @@ impl SweepFolder {
             }
         }
         Ok(match self.exit_code(run) {
-            None | Some(0 | INTERRUPTED) => State::Open,
+            None | Some(0 | INTERRUPTED) => State::Open(begun),
             Some(code) => State::Failed(self.blame(run, code)),
         })
     }

@@ -175,7 +175,8 @@ impl Arguments {
 /// All cells and how their runs stand; `?` where the data are not there.
 fn listed(plan: &Plan, folder: &SweepFolder, runs: &Runs, meaning: &Interpreter) -> String {
     let state = |run| match folder.state(run, runs, meaning) {
-        Ok(State::Open) => "to run".to_owned(),
+        Ok(State::Open(None)) => "to run".to_owned(),
+        Ok(State::Open(Some(run))) => format!("begun {}", run.name()),
         Ok(State::Busy) => "at work".to_owned(),
         Ok(State::Finished(run)) => format!("finished {}", run.name()),
         Ok(State::Failed(why)) => format!("failed: {why}"),
