@@ -194,7 +194,8 @@ fn without_other_splits_there_is_training_alone() {
     let place = Place::new();
     let words = "run tiny.toml --set data={replace=true,kind='pairs',train='train.tsv'} --set train.epochs=1 -q";
     let called = place.call(words);
-    assert_eq!(called.err(), "");
+    let err = called.err();
+    assert!(err.lines().count() == 1 && err.ends_with(": nothing will be measured\n"), "{err}");
     let out = called.succeeds();
     assert!(out.contains("19 updates") && !out.contains(" -> "), "{out}");
 }

@@ -20,8 +20,15 @@ fn the_smallest_config_trains() {
     place.write("data/mine/train.tsv", pairs(0..60));
     place.write("smallest.toml", config);
     place.call("check smallest.toml").succeeds();
-    let out = place.call("run smallest.toml").succeeds();
-    assert!(!out.is_empty());
+    let called = place.call("run smallest.toml");
+    assert!(
+        called.err().contains("neither a validation nor a test split: nothing will be measured"),
+        "{}",
+        called.err()
+    );
+    let out = called.succeeds();
+    let source = pairs(0..1);
+    assert!(out.contains(&format!("echo {} | ", source.split('\t').next().unwrap())), "{out}");
 
     // What is saved names every kind, and is the same experiment.
     let run = place.only_run();

@@ -7,23 +7,28 @@ use antiphon_core::{Error, Judged, Result, printable};
 use antiphon_lab::{Results, Run, Runs, write_atomically};
 
 use crate::device::DeviceConfig;
-use crate::experiment::{Answered, spread};
+use crate::experiment::{Answered, Experiment, spread};
 use crate::output::{command, echo, shell};
 
 /// The figures, some answers, and what to do next. `runs` are those that it may be held against.
-pub(super) fn finished(run: &Run, results: &Results, show: usize, runs: &Runs) -> Result<String> {
+///
+/// `experiment` is the run's; where it has no answers, one of its sources is asked about.
+pub(super) fn finished(run: &Run, results: &Results, experiment: &Experiment, runs: &Runs) -> Result<String> {
     let mut text = format!("\n{}{}\n", results.table(), meanings(results));
     // The answers of the last split that was measured: test, if there is one.
     let answers = match results.splits().last() {
         Some((split, _)) => read_answers(&run.predictions_path(split))?,
         None => Vec::new(),
     };
-    text += &some_answers(&answers, show);
+    text += &some_answers(&answers, experiment.config.evaluate.show);
     let page = run.report_path();
     let page = if page.is_file() { format!("its page   {}\n", shell(&page)) } else { String::new() };
     text += &format!("the run    {}\n{page}", shell(run.path()));
-    let example = answers.first().map_or("TEXT", |answered| answered.source.as_str());
-    let mut commands = vec![predict(run, example)?];
+    let example = match answers.first() {
+        Some(answered) => answered.source.clone(),
+        None => experiment.a_source()?,
+    };
+    let mut commands = vec![predict(run, &example)?];
     if let Some(other) = other(run, runs)? {
         commands.push(command(["compare".as_ref(), other.path(), run.path()]));
     }

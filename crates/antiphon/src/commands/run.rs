@@ -134,6 +134,14 @@ impl Place {
         let adapter = start_device(loaded.config.device)?;
         let experiment = Experiment::open(loaded, &self.data.path())?;
         experiment.corpora.warnings().for_each(|warning| console.warn(&warning));
+        if evaluates && splits.iter().all(|&split| experiment.corpora.get(split).is_none()) {
+            let none = if splits.contains(&Split::Test) {
+                "neither a validation nor a test split"
+            } else {
+                "no validation split"
+            };
+            console.warn(&format!("{}: `[data]` names {none}: nothing will be measured", self.config.display()));
+        }
         let Found { run, is_new } = self.find(&experiment, &mut console)?;
         if !is_new {
             if let Some(warning) = run.manifest()?.other_revision(experiment.identity.revision.as_ref()) {
@@ -148,7 +156,7 @@ impl Place {
                 && experiment.is_measured(&results, splits)
             {
                 console.note(&format!("{}: finished; --again repeats it in a new folder", run.path().display()));
-                print(&report::finished(&run, &results, experiment.config.evaluate.show, &self.runs.runs())?)?;
+                print(&report::finished(&run, &results, &experiment, &self.runs.runs())?)?;
                 return Ok(Ending::Done);
             }
             if !evaluates && run.manifest()?.status == Status::Finished && run.model_path().is_file() {
@@ -201,9 +209,7 @@ impl Place {
             Ok(Some(results)) => {
                 recorded?;
                 print(&match results {
-                    Some(results) => {
-                        report::finished(&run, &results, experiment.config.evaluate.show, &self.runs.runs())?
-                    }
+                    Some(results) => report::finished(&run, &results, &experiment, &self.runs.runs())?,
                     None => self.trained(&run, &experiment)?,
                 })?;
                 Ok(Ending::Done)
@@ -225,7 +231,7 @@ impl Place {
             words.extend(self.data.words());
             commands.push(command(words));
         }
-        commands.push(report::predict(run, "TEXT")?);
+        commands.push(report::predict(run, &experiment.a_source()?)?);
         Ok(format!("the run    {}\n{}", shell(run.path()), report::next(&commands)))
     }
 

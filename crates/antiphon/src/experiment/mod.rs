@@ -91,6 +91,11 @@ impl Experiment {
         planned_steps(&self.config.train, &batches).map(|_| ())
     }
 
+    /// A source that a model can be asked about: the first to learn from.
+    pub(crate) fn a_source(&self) -> Result<String> {
+        Ok(self.corpora.train.get(0)?.source.unwrap_or_default())
+    }
+
     /// The tokenizers, learned once.
     fn learned(&self) -> Result<&Tokenizers> {
         if let Some(learned) = self.learned.get() {
