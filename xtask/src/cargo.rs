@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use antiphon_core::Error;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 
 use crate::stop::{Outcome, Stop};
@@ -27,7 +28,7 @@ fn cargo(task: &str) -> Command {
 #[derive(Debug, Clone, PartialEq, Default, clap::Args)]
 pub(crate) struct Features {
     /// Build the program with these cargo features: wgpu, dashboard
-    #[arg(long = "features", global = true, value_name = "FEATURES", value_delimiter = ',')]
+    #[arg(long = "features", global = true, value_name = "FEATURES", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     names: Vec<String>,
 }
 

@@ -58,9 +58,10 @@ impl Needs {
         Self { recipes: recipes.into_iter().collect(), data_dir }
     }
 
-    /// Looks for configs, assignments and the folder of data sets among the words of a command.
+    /// Looks for configs, assignments and the folder of data sets among the words of a command. Whatever file is named may be a
+    /// config; one that is not called so and cannot be read as one is the program's business.
     pub(crate) fn of(words: &[OsString]) -> Result<Self> {
-        let (mut configs, mut sets, mut data_dir) = (Vec::new(), Vec::new(), None);
+        let (mut configs, mut others, mut sets, mut data_dir) = (Vec::new(), Vec::new(), Vec::new(), None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let text = word.to_string_lossy();
@@ -70,6 +71,7 @@ impl Needs {
                 _ if text == "--data-dir" => data_dir = words.next().map(PathBuf::from),
                 _ if text == "--set" => sets.extend(words.next().map(|set| set.to_string_lossy().into_owned())),
                 _ if text.ends_with(".toml") => configs.push(PathBuf::from(word)),
+                _ if Path::new(word).is_file() => others.push(PathBuf::from(word)),
                 _ => {}
             }
         }
@@ -77,6 +79,7 @@ impl Needs {
         for config in configs {
             recipes.extend(Recipe::of(&config, &sets)?);
         }
+        recipes.extend(others.iter().filter_map(|file| Recipe::of(file, &sets).ok().flatten()));
         Ok(Self::new(recipes, data_dir))
     }
 
@@ -152,6 +155,15 @@ mod tests {
             assert_eq!((needs.recipes, needs.data_dir), (vec![toy.clone()], Some("d".into())), "{more}");
         }
         assert!(Needs::of(&["sweep".into(), "nowhere.toml".into()]).is_err());
+    }
+
+    #[test]
+    fn a_config_may_be_called_anything() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write(folder.path(), "run.conf", "[data]\nrecipe = \"toy\"\n");
+        let other = write(folder.path(), "notes", "no config");
+        let needs = Needs::of(&["run".into(), config.into(), "--notes".into(), other.into()]).unwrap();
+        assert_eq!(needs.recipes.len(), 1);
     }
 
     #[test]

@@ -15,9 +15,11 @@ mod results;
 mod stop;
 mod test;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use antiphon_core::{Error, Result};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand, value_parser};
 
 use crate::cargo::Features;
@@ -78,7 +80,7 @@ fn perform(matches: &ArgMatches) -> Outcome {
     if let Some((name, passed)) = matches.subcommand()
         && PASSED_ON.iter().any(|(known, _)| *known == name)
     {
-        let words = words(name, passed, &mut features);
+        let words = words(name, passed, &mut features)?;
         // Before the build: a config that cannot be read should not cost minutes.
         let needs = if PREPARES.contains(&name) { data::Needs::of(&words)? } else { data::Needs::default() };
         let program = program::Program::build(&features)?;
@@ -95,7 +97,10 @@ fn perform(matches: &ArgMatches) -> Outcome {
 
 /// The words of a command that is passed on. `--features` is cargo's wherever it stands, and a `--` before the program's own
 /// options is not needed.
-fn words(name: &str, passed: &ArgMatches, features: &mut Features) -> Vec<OsString> {
+///
+/// # Errors
+/// If no names stand behind `--features`.
+fn words(name: &str, passed: &ArgMatches, features: &mut Features) -> Result<Vec<OsString>> {
     let mut words = vec![OsString::from(name)];
     let mut all = passed.get_many::<OsString>("words").unwrap_or_default();
     let mut ended = false;
@@ -108,14 +113,18 @@ fn words(name: &str, passed: &ArgMatches, features: &mut Features) -> Vec<OsStri
                     words.push(word.clone());
                 }
             }
-            _ if word == "--features" => {
-                all.next().into_iter().for_each(|names| features.add(&names.to_string_lossy()))
-            }
-            Some(("--features", names)) => features.add(names),
+            _ if word == "--features" => features.add(&named(all.next().map(|names| names.to_string_lossy()))?),
+            Some(("--features", names)) => features.add(&named(Some(names.into()))?),
             _ => words.push(word.clone()),
         }
     }
-    words
+    Ok(words)
+}
+
+/// The names behind `--features`.
+fn named(names: Option<Cow<'_, str>>) -> Result<Cow<'_, str>> {
+    let lacking = || Error::new("names none: `--features wgpu`, or several with commas between them").at("--features");
+    names.filter(|names| !names.is_empty() && !names.starts_with('-')).ok_or_else(lacking)
 }
 
 fn main() -> ExitCode {
@@ -146,7 +155,7 @@ mod tests {
         let matches = parse(line).unwrap();
         let mut features = Features::from_arg_matches(&matches).unwrap();
         let (name, passed) = matches.subcommand().unwrap();
-        let words = words(name, passed, &mut features);
+        let words = words(name, passed, &mut features).unwrap();
         (words.into_iter().map(|word| word.into_string().unwrap()).collect(), features.words())
     }
 
@@ -171,8 +180,16 @@ mod tests {
 
     #[test]
     fn mistakes_in_the_command_line_end_with_code_2() {
-        for line in ["tset", "test --fast", "results --nope"] {
+        for line in ["tset", "test --fast", "results --nope", "run --features= a.toml", "--features"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        for line in ["run a.toml --features", "run a.toml --features --again", "run a.toml --features="] {
+            let matches = parse(line).unwrap();
+            let mut features = Features::from_arg_matches(&matches).unwrap();
+            let (name, passed) = matches.subcommand().unwrap();
+            // An `Error` becomes a mistake.
+            let error = words(name, passed, &mut features).unwrap_err().to_string();
+            assert!(error.starts_with("--features: names none"), "{error}");
         }
         let unknown = parse("evalute x").unwrap_err().to_string();
         assert!(unknown.contains("evaluate"), "{unknown}");
