@@ -114,7 +114,10 @@ impl fmt::Display for TrainingEnd {
         match reason {
             EndReason::Steps => write!(f, "all steps are done")?,
             EndReason::Epochs => write!(f, "all epochs are done")?,
-            EndReason::Patience => write!(f, "stopped early, after {waited} validations without improvement")?,
+            EndReason::Patience => {
+                let validations = if *waited == 1 { "validation" } else { "validations" };
+                write!(f, "stopped early, after {waited} {validations} without improvement")?;
+            }
         }
         match best {
             Some(BestValidation { step, metric, value }) => {
@@ -321,6 +324,8 @@ mod tests {
         let expected = "after step 380, epoch 20: stopped early, after 3 validations without improvement; the model is that \
                         of step 200, loss 0.2500";
         assert_eq!(end.to_string(), expected);
+        let end = TrainingEnd { waited: 1, ..end };
+        assert!(end.to_string().contains("stopped early, after 1 validation without improvement;"), "{end}");
         let end = TrainingEnd { reason: EndReason::Steps, best: None, ..end };
         assert_eq!(end.to_string(), "after step 380, epoch 20: all steps are done");
     }

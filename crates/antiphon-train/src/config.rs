@@ -168,13 +168,9 @@ impl TrainConfig {
         }
         if let Some(times) = self.validations() {
             let waits = self.stop.patience > 0 && self.stop.patience >= times;
-            found.demand(!waits, "stop.patience", || {
-                format!("has no effect: the run is validated {times} times, and ends before it can have waited so long")
-            });
+            found.demand(!waits, "stop.patience", || too_long(times));
             let idle = matches!(&self.schedule, ScheduleConfig::Plateau(plateau) if plateau.patience >= times);
-            found.demand(!idle, "schedule.patience", || {
-                format!("has no effect: the run is validated {times} times, and ends before it can have waited so long")
-            });
+            found.demand(!idle, "schedule.patience", || too_long(times));
         }
         if self.schedule.never_steps(self.epochs, self.steps) {
             found.demand(false, "schedule", || "has no effect: the rate is never lowered before the run ends".into());
@@ -191,6 +187,12 @@ impl TrainConfig {
             _ => None,
         }
     }
+}
+
+/// What is said of a patience that a run with so many validations is too short for.
+fn too_long(validations: u64) -> String {
+    let times = if validations == 1 { "once".into() } else { format!("{validations} times") };
+    format!("has no effect: the run is validated {times}, and ends before patience can run out")
 }
 
 /// Problems as they are found.
