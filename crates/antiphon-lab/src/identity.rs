@@ -53,7 +53,7 @@ impl Identity {
 }
 
 /// SHA-256, in hexadecimal, of a value as canonical JSON.
-pub(crate) fn digest_of(value: &Value) -> String {
+pub fn digest_of(value: &Value) -> String {
     hexadecimal(&Sha256::digest(canonical(value)))
 }
 

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::Result;
 use serde_json::{Value, json};
 
 use crate::compare::{differences, settings_of};
@@ -42,6 +42,32 @@ pub struct Filter {
     value: String,
 }
 
+/// A key that no run has: it may be a slip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownKey(pub String);
+
+/// A value in the order of values: numbers before texts.
+#[derive(Debug)]
+enum Rank {
+    Number(f64),
+    Text(String),
+}
+
+impl Rank {
+    fn of(value: String) -> Self {
+        value.parse().map_or(Self::Text(value), Self::Number)
+    }
+
+    fn compare(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(a), Self::Number(b)) => a.total_cmp(b),
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Number(_), Self::Text(_)) => Ordering::Less,
+            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
+        }
+    }
+}
+
 impl Filter {
     /// Reads `KEY=VALUE`.
     ///
@@ -67,11 +93,11 @@ impl Listing {
     /// Keeps the runs that pass all filters; of several for one key any will do.
     ///
     /// # Errors
-    /// If no run has what a filter asks for: it may be a slip.
-    pub fn filter(&mut self, filters: &[Filter]) -> Result<()> {
+    /// With the key if no run has what a filter asks for.
+    pub fn filter(&mut self, filters: &[Filter]) -> Result<(), UnknownKey> {
         for Filter { key, .. } in filters {
             if !self.0.is_empty() && !self.0.iter().any(|listed| !listed.values(key).is_empty()) {
-                return Err(Error::new(format!("no run has a setting `{key}`")).at("--where"));
+                return Err(UnknownKey(key.clone()));
             }
         }
         self.0.retain(|listed| {
@@ -84,17 +110,14 @@ impl Listing {
     /// Orders the runs by what a filter's key names, or by `started`, `minutes` or a figure; those without it come last.
     ///
     /// # Errors
-    /// If no run has it.
-    pub fn sort(&mut self, key: &str) -> Result<()> {
+    /// With the key if no run has it.
+    pub fn sort(&mut self, key: &str) -> Result<(), UnknownKey> {
         let value = |listed: &Listed| listed.figure(key).or_else(|| listed.values(key).into_iter().next());
         if !self.0.is_empty() && !self.0.iter().any(|listed| value(listed).is_some()) {
-            return Err(Error::new(format!("no run has a setting or a figure `{key}`")).at("--sort"));
+            return Err(UnknownKey(key.to_owned()));
         }
-        self.0.sort_by(|a, b| match (value(a), value(b)) {
-            (Some(a), Some(b)) => match (a.parse::<f64>(), b.parse::<f64>()) {
-                (Ok(a), Ok(b)) => a.total_cmp(&b),
-                _ => a.cmp(&b),
-            },
+        self.0.sort_by(|a, b| match (value(a).map(Rank::of), value(b).map(Rank::of)) {
+            (Some(a), Some(b)) => a.compare(&b),
             (a, b) => b.is_some().cmp(&a.is_some()),
         });
         Ok(())
@@ -280,7 +303,7 @@ mod tests {
         let left = |filters: &[&str]| {
             let mut listing = Listing::read(runs.list().unwrap());
             let filters: Vec<Filter> = filters.iter().map(|filter| Filter::parse(filter).unwrap()).collect();
-            listing.filter(&filters).map(|()| names(&listing)).map_err(|error| error.to_string())
+            listing.filter(&filters).map(|()| names(&listing)).map_err(|UnknownKey(key)| key)
         };
         for (filters, expected) in [
             (&["model.hidden=8"][..], "ab"),
@@ -295,7 +318,7 @@ mod tests {
         ] {
             assert_eq!(left(filters).as_deref(), Ok(expected), "{filters:?}");
         }
-        assert_eq!(left(&["hiden=8"]).unwrap_err(), "--where: no run has a setting `hiden`");
+        assert_eq!(left(&["hiden=8"]).unwrap_err(), "hiden");
         assert!(Filter::parse("hidden").is_err() && Filter::parse("=3").is_err());
     }
 
@@ -304,11 +327,23 @@ mod tests {
         let (_folder, runs) = listing();
         let sorted = |key: &str| {
             let mut listing = Listing::read(runs.list().unwrap());
-            listing.sort(key).map(|()| names(&listing)).map_err(|error| error.to_string())
+            listing.sort(key).map(|()| names(&listing)).map_err(|UnknownKey(key)| key)
         };
         assert_eq!(sorted("seed").as_deref(), Ok("acbd"));
         assert_eq!(sorted("test.bleu").as_deref(), Ok("cabd"));
-        assert_eq!(sorted("colour").unwrap_err(), "--sort: no run has a setting or a figure `colour`");
+        assert_eq!(sorted("colour").unwrap_err(), "colour");
+    }
+
+    #[test]
+    fn numbers_stand_before_texts_each_in_their_order() {
+        // As texts, `10` would stand before `1e`, which stands before `2`.
+        let mut values = ["b", "10", "1e", "2", "a", "-1", "0.5"].map(|value| Rank::of(value.into()));
+        values.sort_by(Rank::compare);
+        let told = values.map(|value| match value {
+            Rank::Number(number) => number.to_string(),
+            Rank::Text(text) => text,
+        });
+        assert_eq!(told, ["-1", "0.5", "2", "10", "1e", "a", "b"]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What to say of an option that is none: perhaps a setting was meant.
+//! What to say of a key or an option that is none: perhaps a setting was meant.
 
 use std::ffi::OsString;
 
-use antiphon_config::keys_called;
+use antiphon_config::{keys_called, nearest_key};
 use clap::Command;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -32,6 +32,16 @@ pub(super) fn improved(mut error: clap::Error, parser: &Command, words: &[OsStri
     error
 }
 
+/// The settings that somebody may mean by a key that is none: those whose last part it is, or else the one that is nearest, or
+/// those whose last part is.
+pub(super) fn settings_meant(key: &str) -> Vec<String> {
+    let called = keys_called::<ExperimentConfig>(key);
+    if called.iter().any(|own| own.rsplit('.').next() == Some(key)) {
+        return called;
+    }
+    nearest_key::<ExperimentConfig>(key).map_or(called, |nearest| vec![nearest])
+}
+
 /// The settings that an option may mean, as tips, and whether they are called just so.
 fn tips(option: &str, parser: &Command, words: &[String]) -> (Vec<String>, bool) {
     let command = words.iter().skip(1).find_map(|word| parser.find_subcommand(word));
@@ -41,7 +51,7 @@ fn tips(option: &str, parser: &Command, words: &[String]) -> (Vec<String>, bool)
     let value = value_in(words, option).unwrap_or_else(|| "VALUE".into());
     let trained = ["predict", "evaluate"].contains(&command.get_name());
     let decides = |key: &String| !["sweep", "expect"].iter().any(|section| key.starts_with(section));
-    let mut keys = keys_called::<ExperimentConfig>(&name);
+    let mut keys = settings_meant(&name);
     keys.retain(|key| decides(key) && (!trained || is_changeable(key)));
     if keys.len() > MOST {
         keys.clear();
@@ -59,4 +69,17 @@ fn value_in(words: &[String], option: &str) -> Option<String> {
         None if word == option => words.get(i + 1).filter(|next| !next.starts_with("--")).cloned(),
         None => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_meant_by_its_last_part_or_by_what_is_near() {
+        assert_eq!(settings_meant("beta2"), keys_called::<ExperimentConfig>("beta2"));
+        assert_eq!(settings_meant("model.encoder.hiden"), ["model.encoder.hidden"]);
+        assert_eq!(settings_meant("label_smoothin"), ["train.loss.label_smoothing"]);
+        assert!(settings_meant("nothing.like.it").is_empty());
+    }
 }

@@ -1,11 +1,10 @@
 //! `antiphon runs`: all runs and how they stand.
 
-use antiphon_config::{keys_called, nearest_key};
 use antiphon_core::{Error, Result};
-use antiphon_lab::{Filter, Listing};
+use antiphon_lab::{Filter, Listing, UnknownKey};
 
+use super::hints::settings_meant;
 use super::{Ending, RunsFolder};
-use crate::experiment::ExperimentConfig;
 use crate::output::{columns, print, tell};
 
 /// List the runs: how each stands, its figures, and the settings in which they differ
@@ -29,9 +28,9 @@ impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let mut listing = Listing::read(self.folder.runs().list()?);
         let there_are = !listing.is_empty();
-        listing.filter(&self.filters).map_err(meant)?;
+        listing.filter(&self.filters).map_err(|key| unknown(&key, "setting").at("--where"))?;
         if let Some(key) = &self.sort {
-            listing.sort(key).map_err(meant)?;
+            listing.sort(key).map_err(|key| unknown(&key, "setting or a figure").at("--sort"))?;
         }
         if self.json {
             print(&format!("{:#}\n", listing.json()?))?;
@@ -54,16 +53,10 @@ impl Arguments {
 }
 
 /// An error about a key that no run has, with the setting that may be meant.
-fn meant(mut error: Error) -> Error {
-    for problem in &mut error.problems {
-        let Some(key) = problem.message.split('`').nth(1) else { continue };
-        let mut meant: Vec<String> = nearest_key::<ExperimentConfig>(key).into_iter().collect();
-        if meant.is_empty() {
-            meant = keys_called::<ExperimentConfig>(key);
-        }
-        if let [meant] = &meant[..] {
-            problem.message += &format!("; did you mean `{meant}`?");
-        }
-    }
-    error
+fn unknown(UnknownKey(key): &UnknownKey, what: &str) -> Error {
+    let meant = match &settings_meant(key)[..] {
+        [meant] => format!("; did you mean `{meant}`?"),
+        _ => String::new(),
+    };
+    Error::new(format!("no run has a {what} `{key}`{meant}"))
 }
