@@ -307,6 +307,12 @@ impl SweepConfig {
         self.over.iter().flat_map(|(name, axis)| axis.keys(name).into_iter().map(move |key| (name.as_str(), key)))
     }
 
+    /// Where a setting is varied, below `[sweep]`: its axis, which may have another name. `None` if it is not.
+    pub fn place_of(&self, key: &str) -> Option<String> {
+        let (axis, _) = self.keys().find(|(_, own)| *own == key)?;
+        Some(format!("over.{}", quoted(axis)))
+    }
+
     /// The values that a condition may name for a key: those of an axis (of settings that move together, the labels), or those that
     /// a setting has in the entries of its axis. `None` for ranges; an error if nothing varies the key.
     fn values_of(&self, key: &str) -> Result<Option<Vec<Value>>, ()> {

@@ -8,9 +8,9 @@ use antiphon_core::{Error, Problem, Result};
 use serde_json::Value;
 
 use super::cells::{Cell, cells, legend};
-use super::config::{Budget, HalvingConfig, SweepConfig, quoted, written};
+use super::config::{Budget, HalvingConfig, SweepConfig, written};
 use super::halving::Halving;
-use crate::identity::{Identity, digest_of};
+use crate::identity::Identity;
 
 /// Who knows what the settings mean.
 pub trait Meaning {
@@ -32,12 +32,13 @@ pub trait Meaning {
 pub struct Checked {
     /// What its run is called.
     pub name: String,
-    /// Its settings, as a config of its own: a JSON object.
+    /// Its settings, as a config of its own: a JSON object, which a plan hands on to the [run](PlannedRun::settings).
     pub settings: Value,
-    /// All that its figures depend on, defaults filled in: configs with equal ones are the same experiment.
-    pub decisive: Value,
-    /// The same with whatever has no effect at its default: configs with equal ones give the same figures.
-    pub effective: Value,
+    /// The [digest](crate::digest_of) of all that its figures depend on, defaults filled in: configs with equal ones are the same
+    /// experiment.
+    pub decisive: String,
+    /// The same without whatever has no effect: configs with equal ones give the same figures.
+    pub effective: String,
     /// Whether it has a validation split.
     pub has_validation: bool,
     /// Whether it has a test split.
@@ -160,7 +161,7 @@ impl Plan {
             // Whoever knows the settings may know better what is wrong with the sweep.
             meaning.check(tree).and(Err(error))
         })?;
-        let merged = merge(&section, &mut cells, &mut runs, &mut checked)?;
+        let merged = merge(&section, &config, &mut cells, &mut runs, &mut checked)?;
         let first = &checked[0];
         let metric = config.metric.clone().unwrap_or_else(|| first.compared_by.clone());
         let mut plan = Self {
@@ -253,11 +254,11 @@ impl Plan {
     /// such keys.
     fn doubled(&self, section: &Tree, checked: &[Checked]) -> Vec<Problem> {
         let seeds = self.runs.len() / self.cells.len();
-        let mut first: BTreeMap<String, usize> = BTreeMap::new();
+        let mut first: BTreeMap<&str, usize> = BTreeMap::new();
         let mut doubled: BTreeMap<Vec<String>, Vec<(usize, usize)>> = BTreeMap::new();
         for cell in 0..self.cells.len() {
             // Of each cell the first run.
-            let same = *first.entry(digest_of(&checked[cell * seeds].effective)).or_insert(cell);
+            let same = *first.entry(&checked[cell * seeds].effective).or_insert(cell);
             if same == cell {
                 continue;
             }
@@ -278,8 +279,7 @@ impl Plan {
                 cell.label(),
                 same.number,
             );
-            let axis = self.config.keys().find(|(_, key)| keys.iter().any(|own| own == key)).map(|(axis, _)| axis);
-            section.problem(&axis.map_or("over".into(), |axis| format!("over.{}", quoted(axis))), message)
+            section.problem(&place_in(&self.config, &keys[0]), message)
         };
         doubled.into_iter().map(warning).collect()
     }
@@ -295,6 +295,11 @@ impl Plan {
     }
 }
 
+/// Where a setting of a cell is varied, below `[sweep]`.
+fn place_in(config: &SweepConfig, key: &str) -> String {
+    config.place_of(key).unwrap_or_else(|| "over".into())
+}
+
 /// The runs of all cells, each checked; problems that several cells share are one.
 fn check_cells(
     whole: &Tree,
@@ -304,7 +309,9 @@ fn check_cells(
     meaning: &dyn Meaning,
 ) -> Result<(Vec<PlannedRun>, Vec<Checked>)> {
     let origin = |key: &str| whole.origin(key).unwrap_or(Origin::Set);
-    let axes: BTreeMap<&str, &str> = config.keys().map(|(axis, key)| (key, axis)).collect();
+    let origin_of = |key: &String| origin(&format!("sweep.{}", place_in(config, key)));
+    let keys = cells.iter().flat_map(|cell| cell.settings.keys()).collect::<BTreeSet<_>>();
+    let origins: BTreeMap<&String, Origin> = keys.into_iter().map(|key| (key, origin_of(key))).collect();
     let seeds = match config.seeds.as_slice() {
         [] => vec![None],
         seeds => seeds.iter().copied().map(Some).collect(),
@@ -315,11 +322,10 @@ fn check_cells(
         for seed in &seeds {
             let mut tree = base.clone();
             let seed_value = seed.map(Value::from);
-            let settings =
-                cell.settings.iter().map(|(key, value)| (key.as_str(), value, key_origin(axes[key.as_str()], &origin)));
+            let settings = cell.settings.iter().map(|(key, value)| (key.as_str(), value, origins[key].clone()));
             let seed_setting = seed_value.iter().map(|value| ("seed", value, origin("sweep.seeds")));
             let found = tree.assign(settings.chain(seed_setting)).and_then(|()| meaning.check(&tree));
-            let checked = match found {
+            let mut checked = match found {
                 Ok(checked) => checked,
                 Err(error) => {
                     error.problems.into_iter().for_each(|problem| wrong.add(cell, problem));
@@ -328,15 +334,11 @@ fn check_cells(
             };
             let seed = checked.settings.get("seed").and_then(Value::as_u64).unwrap_or(1);
             let name = format!("{:0width$}-seed-{seed}", cell.number);
-            runs.push(PlannedRun { name, cell: place, seed, settings: checked.settings.clone() });
+            runs.push(PlannedRun { name, cell: place, seed, settings: checked.settings.take() });
             all.push(checked);
         }
     }
     if wrong.0.is_empty() { Ok((runs, all)) } else { Err(Error::many(whole.file(), wrong.problems(cells))) }
-}
-
-fn key_origin(axis: &str, origin: &dyn Fn(&str) -> Origin) -> Origin {
-    origin(&format!("sweep.over.{}", quoted(axis)))
 }
 
 /// Leaves out the cells that are the same experiment as one before; gives what to say of them.
@@ -345,15 +347,16 @@ fn key_origin(axis: &str, origin: &dyn Fn(&str) -> Origin) -> Origin {
 /// If an axis names one value in two ways.
 fn merge(
     section: &Tree,
+    config: &SweepConfig,
     cells: &mut Vec<Cell>,
     runs: &mut Vec<PlannedRun>,
     checked: &mut Vec<Checked>,
 ) -> Result<Vec<Problem>> {
     let seeds = runs.len() / cells.len();
     let (mut kept, mut warnings, mut problems): (Vec<usize>, Vec<Problem>, Vec<Problem>) = Default::default();
-    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
     for cell in 0..cells.len() {
-        let same = *first.entry(digest_of(&checked[cell * seeds].decisive)).or_insert(cell);
+        let same = *first.entry(&checked[cell * seeds].decisive).or_insert(cell);
         if same == cell {
             kept.push(cell);
             continue;
@@ -366,7 +369,7 @@ fn merge(
             [(key, Some(first), Some(second))] => {
                 let (first, second) = (written(first), written(second));
                 let message = format!("{second} gives the same settings as {first}: remove one of the two");
-                let problem = section.problem(&format!("over.{}", quoted(key)), message);
+                let problem = section.problem(&place_in(config, key), message);
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }
@@ -431,6 +434,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::digest_of;
     use serde_json::json;
 
     /// For whom `x.a` and `x.b` are two names of one setting, which hardly matters.
@@ -443,8 +447,8 @@ mod tests {
             Ok(Checked {
                 name: "sum".into(),
                 settings: json!({ "seed": value["seed"], "x": value["x"] }),
-                decisive: json!([number("a") + number("b"), value["seed"]]),
-                effective: json!(number("a") + number("b") > 2.0),
+                decisive: digest_of(&json!([number("a") + number("b"), value["seed"]])),
+                effective: digest_of(&json!(number("a") + number("b") > 2.0)),
                 has_validation: true,
                 has_test: false,
                 figures: BTreeMap::from([("loss".into(), Figure { lower_is_better: true, while_training: true })]),
@@ -496,5 +500,8 @@ mod tests {
         let error = plan("\"x.a\" = [1, \"one\", 0]").unwrap_err().problems;
         assert_eq!(error.len(), 1, "{error:?}");
         assert_eq!(error[0].message, "`0` gives the same settings as `\"one\"`: remove one of the two");
+        assert_eq!(error[0].place, "sweep.over.\"x.a\" (line 4)");
+        let error = plan("s = [{ \"x.a\" = 0 }, { \"x.a\" = \"one\" }]").unwrap_err().problems;
+        assert!(error[0].place.starts_with("sweep.over.s (line 4)"), "{error:?}");
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use antiphon_config::Tree;
 use antiphon_core::{Error, Result};
 use antiphon_data::Split;
-use antiphon_lab::Identity;
 use antiphon_lab::sweep::{Checked, Figure, Meaning};
+use antiphon_lab::{Identity, digest_of};
 use serde_json::Value;
 
 use super::evaluation::figures_of_likelihood;
@@ -46,7 +46,7 @@ impl Interpreter {
 impl Meaning for Interpreter {
     fn check(&self, tree: &Tree) -> Result<Checked> {
         let loaded = Loaded::from_tree(tree)?;
-        let (decisive, effective) = (loaded.config.decisive(), loaded.effective());
+        let (decisive, effective) = (digest_of(&loaded.config.decisive()), digest_of(&loaded.effective()));
         let Loaded { config, name, warnings, .. } = loaded;
         let mut settings = tree.seen_by::<ExperimentConfig>().value().clone();
         settings["name"] = name.as_str().into();
