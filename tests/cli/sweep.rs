@@ -134,6 +134,21 @@ fn equal_cells_and_settings_without_effect_are_told_before_anything_runs() {
         assert!(place.call("check sweep.toml").err().contains(expected));
     }
     assert_eq!(called.succeeds().lines().filter(|line| line.ends_with("to run")).count(), 24);
+    // The default of 2 has an effect, where 10 has none: nothing is repeated, but by what has no effect either.
+    let schedule = "\n[train.schedule]\nkind = \"plateau\"\n";
+    for (patience, repeats) in [("[2, 10]", false), ("[10, 12]", true)] {
+        let patience = format!(
+            "\"train.epochs\" = [5]\n\"train.validate.every_epochs\" = [1]\n\
+                                \"train.schedule.patience\" = {patience}"
+        );
+        place.write("sweep.toml", GRID.replace(rates, &patience) + schedule);
+        let said = place.call("check sweep.toml").err();
+        assert!(
+            said.contains("has no effect: the run is validated 5 times, and ends before patience can run out"),
+            "{said}"
+        );
+        assert_eq!(said.contains("only repeat others"), repeats, "{said}");
+    }
     // As it says.
     let when = "[sweep.when]\n\"model.encoder.dropout\" = { \"model.encoder.layers\" = [2] }\n";
     place.write("sweep.toml", GRID.replace(rates, idle) + when);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use antiphon_config::Tree;
 use antiphon_core::{Error, Problem, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::checks::{Sections, Warnings};
 use super::config::ExperimentConfig;
@@ -54,22 +54,37 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// The settings that decide a run's figures, and of these only what has an effect: all else is at its default.
+    /// The settings that decide a run's figures, and of these only what has an effect: all else is at its default, or `null`
+    /// where the default may have an effect.
     pub(crate) fn effective(&self) -> Value {
         let mut config = self.config.decisive();
         // How often a run saves itself decides nothing.
         for key in self.idle.iter().map(String::as_str).chain(["train.checkpoint"]) {
-            let (table, last) = key.rsplit_once('.').unwrap_or(("", key));
-            let pointer: String =
-                table.split('.').filter(|part| !part.is_empty()).map(|part| format!("/{part}")).collect();
-            if let Some(table) = config.pointer_mut(&pointer).and_then(Value::as_object_mut) {
+            if let Some((table, last)) = within(&mut config, key) {
                 table.remove(last);
             }
         }
         // A key without a default stays as it is.
         let defaults = serde_json::from_value::<ExperimentConfig>(config);
-        defaults.map_or_else(|_| self.config.decisive(), |config| config.decisive())
+        let mut config = defaults.map_or_else(|_| self.config.decisive(), |config| config.decisive());
+        if self.idle.iter().any(|key| key == ACTIVE_BY_DEFAULT)
+            && let Some((table, last)) = within(&mut config, ACTIVE_BY_DEFAULT)
+        {
+            table.insert(last.to_owned(), Value::Null);
+        }
+        config
     }
+}
+
+/// A setting of which a large value has no effect, and the default may have one. All others that have none at some value have
+/// none at their defaults.
+const ACTIVE_BY_DEFAULT: &str = "train.schedule.patience";
+
+/// The table of a dotted key, and its last part.
+fn within<'c, 'k>(config: &'c mut Value, key: &'k str) -> Option<(&'c mut Map<String, Value>, &'k str)> {
+    let (table, last) = key.rsplit_once('.').unwrap_or(("", key));
+    let pointer: String = table.split('.').filter(|part| !part.is_empty()).map(|part| format!("/{part}")).collect();
+    Some((config.pointer_mut(&pointer)?.as_object_mut()?, last))
 }
 
 /// What was inherited and has no effect beside another `kind`. What `replace` dropped was dropped on purpose.
