@@ -182,22 +182,25 @@ pub fn newest_checkpoint(folder: &Path, observer: &mut dyn Observer) -> Result<O
     Ok(None)
 }
 
-/// The step of the checkpoint in a folder that validation finds best so far, or of the newest if none is: of those that can be
-/// read; with whether it is the best. `None` if there are none. Nothing is touched: the run may be at work.
+/// The checkpoint in a folder that validation finds best so far, or the newest if none is: of those that can be read; with whether
+/// it is the best. `None` if there are none. Nothing is touched: the run may be at work, and delete old ones.
 ///
 /// # Errors
 /// If a checkpoint was written by a newer version, or the folder cannot be read.
-pub fn chosen_checkpoint(folder: &Path) -> Result<Option<(u64, bool)>> {
+pub fn chosen_checkpoint(folder: &Path) -> Result<Option<(Checkpoint, bool)>> {
     let read = |step: u64| match Checkpoint::try_read(&checkpoint_path(folder, step)) {
         Ok(checkpoint) => Ok(Some(checkpoint)),
         Err(Failure::Damaged(_)) => Ok(None),
+        Err(Failure::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(failure) => Err(failure.into_error(&checkpoint_path(folder, step))),
     };
     for &step in steps_in(folder)?.iter().rev() {
         let Some(newest) = read(step)? else { continue };
-        let Some(Best { step: best, .. }) = newest.state.best else { return Ok(Some((step, false))) };
-        let is_there = best == step || checkpoint_path(folder, best).is_file() && read(best)?.is_some();
-        return Ok(Some(if is_there { (best, true) } else { (step, false) }));
+        return Ok(Some(match newest.state.best {
+            Some(Best { step: best, .. }) if best == step => (newest, true),
+            Some(Best { step: best, .. }) => read(best)?.map_or((newest, false), |best| (best, true)),
+            None => (newest, false),
+        }));
     }
     Ok(None)
 }
@@ -264,17 +267,16 @@ mod tests {
             checkpoint(step).write(folder.path()).unwrap();
         }
         let path = |step| checkpoint_path(folder.path(), step);
-        assert_eq!(
-            chosen_checkpoint(folder.path()).unwrap(),
-            Some((1, true)),
-            "that is what all of them call the best"
-        );
+        let chosen = || chosen_checkpoint(folder.path()).unwrap();
+        assert_eq!(chosen(), Some((checkpoint(1), true)), "that is what all of them call the best");
+        fs::remove_file(path(1)).unwrap();
+        assert_eq!(chosen(), Some((checkpoint(3), false)));
         fs::write(path(1), b"cut").unwrap();
-        assert_eq!(chosen_checkpoint(folder.path()).unwrap(), Some((3, false)));
+        assert_eq!(chosen(), Some((checkpoint(3), false)));
         fs::write(path(3), b"cut").unwrap();
-        assert_eq!(chosen_checkpoint(folder.path()).unwrap(), Some((2, false)));
+        assert_eq!(chosen(), Some((checkpoint(2), false)));
         fs::write(path(2), b"cut").unwrap();
-        assert_eq!(chosen_checkpoint(folder.path()).unwrap(), None);
+        assert_eq!(chosen(), None);
         assert_eq!(names_in(folder.path()).unwrap().len(), 3);
     }
 

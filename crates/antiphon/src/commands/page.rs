@@ -103,8 +103,8 @@ fn found_in(run: &Run) -> Result<Findings> {
 
 /// Of a run without a model: what its checkpoint answers to some sources of the validation split; none without either.
 fn found_so_far(run: &Run, data_dir: &Path) -> Result<Findings> {
-    let Some(Stand { path, what }) = Stand::of(run)? else { return Ok(Findings::default()) };
-    let saved = SavedModel::of_checkpoint(run, &path, &device(DeviceConfig::default())?)?;
+    let Some(Stand { what, checkpoint, .. }) = Stand::of(run)? else { return Ok(Findings::default()) };
+    let saved = SavedModel::of_checkpoint(run, checkpoint, &device(DeviceConfig::default())?)?;
     if !saved.config.data.has(Split::Validation) || saved.config.evaluate.metrics.is_empty() {
         return Ok(Findings::default());
     }

@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use antiphon_config::{Tree, keys, keys_called, nearest_key, to_toml};
+use antiphon_config::{Tree, keys, to_toml};
 use antiphon_core::{Error, Result};
 use antiphon_lab::{Manifest, Run, Runs};
-use antiphon_train::{checkpoint_path, chosen_checkpoint};
+use antiphon_train::{Checkpoint, checkpoint_path, chosen_checkpoint};
+use clap::CommandFactory;
 
-use super::runs_option;
-use crate::device::{DeviceConfig, device};
+use super::hints::settings_meant;
+use super::{CommandLine, runs_option};
+use crate::device::{DeviceConfig, device, thread_count};
 use crate::experiment::{ExperimentConfig, Loaded, SavedModel};
 use crate::output::{command, tell};
 
@@ -24,8 +26,8 @@ pub(super) struct Target {
     pub(super) path: PathBuf,
     /// The run whose model it is; none of a run that is still to be trained to its end.
     pub(super) run: Option<Run>,
-    /// The run of a checkpoint.
-    unfinished: Option<Run>,
+    /// The run of a checkpoint, and what was read of this.
+    unfinished: Option<(Run, Checkpoint)>,
     /// What is to be changed of its settings.
     pub(super) sets: Vec<String>,
 }
@@ -76,9 +78,9 @@ impl Target {
         if path.is_file() {
             return Ok(Self { path, run: Some(run), unfinished: None, sets });
         }
-        let Some(Stand { path, what }) = Stand::of(&run)? else {
+        let Some(Stand { path, what, checkpoint }) = Stand::of(&run)? else {
             let manifest = run.manifest()?;
-            let remedy = match (run.state(&manifest), again(&manifest)) {
+            let remedy = match (run.state(&manifest), again(&run, &manifest)) {
                 ("running", _) => "it is at work: wait for its first checkpoint".into(),
                 _ if manifest.version != env!("CARGO_PKG_VERSION") => {
                     format!("it was begun by version {}, and only that goes on with it", manifest.version)
@@ -89,19 +91,19 @@ impl Target {
             return Err(Error::new(format!("has no model yet, and no checkpoint: {remedy}")).in_file(run.path()));
         };
         tell(&format!("warning: {}: is not trained to its end; it is taken as of {what}", run.path().display()));
-        Ok(Self { path, run: None, unfinished: Some(run), sets })
+        Ok(Self { path, run: None, unfinished: Some((run, checkpoint)), sets })
     }
 
     /// The run of which it is the model, or a checkpoint.
     pub(super) fn any_run(&self) -> Option<&Run> {
-        self.run.as_ref().or(self.unfinished.as_ref())
+        self.run.as_ref().or(self.unfinished.as_ref().map(|(run, _)| run))
     }
 
     /// Reads the model onto a device and changes its settings.
     pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModel> {
         let on = device(on).map_err(|error| error.at("--device"))?;
         let mut saved = match &self.unfinished {
-            Some(run) => SavedModel::of_checkpoint(run, &self.path, &on)?,
+            Some((run, checkpoint)) => SavedModel::of_checkpoint(run, checkpoint.clone(), &on)?,
             None => SavedModel::read(&self.path, &on)?,
         };
         if !self.sets.is_empty() {
@@ -118,21 +120,26 @@ pub(super) struct Stand {
     pub(super) path: PathBuf,
     /// Which it is, for people.
     pub(super) what: String,
+    /// What it holds, the optimizer's share left out.
+    pub(super) checkpoint: Checkpoint,
 }
 
 impl Stand {
     /// The best by validation, or else the newest; `None` if there is none. The run may be at work.
     pub(super) fn of(run: &Run) -> Result<Option<Self>> {
         let folder = run.checkpoints_path();
-        Ok(chosen_checkpoint(&folder)?.map(|(step, is_best)| {
+        Ok(chosen_checkpoint(&folder)?.map(|(checkpoint, is_best)| {
+            let checkpoint = Checkpoint { optimizer: Vec::new(), ..checkpoint };
+            let step = checkpoint.state.step;
             let which = if is_best { "best checkpoint so far" } else { "newest checkpoint" };
-            Self { path: checkpoint_path(&folder, step), what: format!("its {which}, after step {step}") }
+            Self { path: checkpoint_path(&folder, step), what: format!("its {which}, after step {step}"), checkpoint }
         }))
     }
 }
 
-/// The command that made a run, for the shell, such that it goes on with it to its end.
-fn again(manifest: &Manifest) -> Option<String> {
+/// The command that made a run, for the shell, such that it goes on with it to its end; `None` where it would now mean another
+/// one: in another folder, with other variables, or since its config was changed.
+fn again(run: &Run, manifest: &Manifest) -> Option<String> {
     let (name, rest) = manifest.command.get(1..)?.split_first()?;
     if name != "run" && name != "train" {
         return None;
@@ -147,7 +154,34 @@ fn again(manifest: &Manifest) -> Option<String> {
             _ => words.push(word),
         }
     }
-    Some(command(words))
+    makes(&words, run, manifest).then(|| command(words))
+}
+
+/// Whether these words, given here and now, are about this run.
+fn makes(words: &[&String], run: &Run, manifest: &Manifest) -> bool {
+    let program = String::from("antiphon");
+    let words = std::iter::once(&program).chain(words.iter().copied());
+    let Ok(matches) = CommandLine::command().try_get_matches_from(words) else { return false };
+    let Some((_, given)) = matches.subcommand() else { return false };
+    let path = |id: &str| given.try_get_one::<PathBuf>(id).ok().flatten().cloned();
+    let mut sets: Vec<String> = given.try_get_many("set").ok().flatten().into_iter().flatten().cloned().collect();
+    let threads = given.try_get_one::<u16>("threads").ok().flatten();
+    sets.extend(threads.map(|n| format!("threads={n}")));
+    let on = given.try_get_one::<DeviceConfig>("device").ok().flatten();
+    sets.extend(on.map(|device| format!("device={}", device.name())));
+    let Some(Ok(loaded)) = path("config").map(|config| Loaded::read(&config, &sets)) else { return false };
+    let same_folder = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    let is_there = match (path("run"), path("runs_dir"), run.path().parent()) {
+        (Some(folder), ..) => same_folder(&folder, run.path()),
+        (None, Some(runs), Some(own)) => same_folder(&runs, own),
+        _ => false,
+    };
+    let settings = to_toml(&loaded.config.decisive());
+    let own = std::fs::read_to_string(run.config_path());
+    is_there
+        && loaded.name == manifest.name
+        && thread_count(loaded.config.threads) == manifest.threads
+        && settings.is_ok_and(|settings| own.is_ok_and(|own| own == settings))
 }
 
 /// Whether a setting, or an assignment of one, is one that a trained model can be given.
@@ -171,9 +205,9 @@ fn refusal(set: &str) -> String {
             "`{set}` cannot be changed for a model that is trained; settings of `search` and `evaluate` can"
         );
     }
-    let mut meant: Vec<String> = nearest_key::<ExperimentConfig>(key(set)).into_iter().collect();
-    if meant.is_empty() && !key(set).contains('.') {
-        meant = keys_called::<ExperimentConfig>(key(set)).into_iter().filter(|key| is_changeable(key)).collect();
+    let mut meant = settings_meant(key(set));
+    if !key(set).contains('.') {
+        meant.retain(|key| is_changeable(key));
     }
     let meant = meant.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" or ");
     let meant = if meant.is_empty() { String::new() } else { format!("; did you mean {meant}?") };

@@ -7,7 +7,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
 use antiphon_lab::{ModelSize, Run};
 use antiphon_model::EncoderDecoder;
-use antiphon_train::{Checkpoint, ModelFile, load_weights, write_model};
+use antiphon_train::{Checkpoint, ModelFile, checkpoint_path, load_weights, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -102,14 +102,15 @@ impl SavedModel {
     ///
     /// # Errors
     /// If one of the run's files is missing or damaged, or is of another version.
-    pub(crate) fn of_checkpoint(run: &Run, path: &Path, device: &Device) -> Result<Self> {
+    pub(crate) fn of_checkpoint(run: &Run, checkpoint: Checkpoint, device: &Device) -> Result<Self> {
         // The environment belongs to configs that are still to be run.
         let config = Loaded::from_tree(&Tree::load_with(&run.config_path(), &[], [])?)?.config;
         let lacking = || Error::new("has a checkpoint, but no tokenizers: they are gone; repeat it with `--again`");
         let tokenizers = TokenizersFile::of(run).read()?.ok_or_else(|| lacking().in_file(run.path()))?;
-        let Checkpoint { state, model: weights, .. } = Checkpoint::read(path)?;
+        let Checkpoint { state, model: weights, .. } = checkpoint;
         let model = config.model.outline(tokenizers.vocabularies(), Key::from_seed(0), device)?;
-        let model = load_weights(model, weights).map_err(|error| error.in_file(path))?;
+        let path = || checkpoint_path(&run.checkpoints_path(), state.step);
+        let model = load_weights(model, weights).map_err(|error| error.in_file(path()))?;
         Ok(Self { name: run.manifest()?.name, config, steps: state.step, tokenizers, model })
     }
 
