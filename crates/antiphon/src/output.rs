@@ -1,6 +1,6 @@
 //! Writing to the terminal without panicking when nobody reads.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -72,8 +72,21 @@ fn typed(name: &Path, here: &Path) -> PathBuf {
 
 /// A command of this program, ready to be given to a shell from here.
 pub(crate) fn command(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+    quoted(program(), words)
+}
+
+/// The beginning of a command and its other words, as a shell reads them.
+pub(crate) fn quoted(beginning: String, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
     let quoted = |word: &OsStr| antiphon_lab::shell(&word.to_string_lossy());
-    words.into_iter().fold(program(), |line, word| line + " " + &quoted(word.as_ref()))
+    words.into_iter().fold(beginning, |line, word| line + " " + &quoted(word.as_ref()))
+}
+
+/// The folder of data sets, unless another is named.
+pub(crate) const DATA: &str = "data";
+
+/// An option and its folder, for a command; nothing if this is the default.
+pub(crate) fn option(name: &str, folder: &Path, default: &str) -> Vec<OsString> {
+    if folder == Path::new(default) { Vec::new() } else { vec![name.into(), folder.into()] }
 }
 
 /// A path as a shell reads it.

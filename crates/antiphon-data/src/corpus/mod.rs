@@ -246,6 +246,14 @@ impl CorpusConfig {
         }
     }
 
+    /// The files of a split, each with the setting that names it; of several references it is the same one.
+    ///
+    /// # Errors
+    /// If the config names none, or more than the split can have.
+    pub fn named_files(&self, split: Split) -> Result<Vec<(String, &PathBuf)>> {
+        self.files(split).map(|(_, named)| named)
+    }
+
     fn files(&self, split: Split) -> Result<(Layout, Named<'_>)> {
         let key = format!("data.{split}");
         let none = || Error::new(format!("not set: name the file of the {split} split")).at(&key);

@@ -153,16 +153,14 @@ struct DataFolder {
 }
 
 impl DataFolder {
-    const DEFAULT: &str = "data";
-
     fn path(&self) -> PathBuf {
         let variable = || std::env::var_os("ANTIPHON_DATA_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
-        self.data_dir.clone().or_else(variable).unwrap_or_else(|| Self::DEFAULT.into())
+        self.data_dir.clone().or_else(variable).unwrap_or_else(|| output::DATA.into())
     }
 
     /// The words that name this folder in another command; none where it is found without.
     fn words(&self) -> Vec<OsString> {
-        option("--data-dir", &self.path(), Self::DEFAULT)
+        output::option("--data-dir", &self.path(), output::DATA)
     }
 }
 
@@ -196,12 +194,7 @@ impl RunsFolder {
 
 /// The words that name a folder of runs, unless it is the default.
 fn runs_option(runs: &Runs) -> Vec<OsString> {
-    option("--runs-dir", runs.root(), RUNS)
-}
-
-/// An option and its folder, unless this is the default.
-fn option(name: &str, folder: &Path, default: &str) -> Vec<OsString> {
-    if folder == Path::new(default) { Vec::new() } else { vec![name.into(), folder.into()] }
+    output::option("--runs-dir", runs.root(), RUNS)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The corpus of an experiment, and its batches.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,10 +8,9 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Result};
 use antiphon_data::{BatchConfig, Corpus, CorpusConfig, Dataset, Prefetch, Split, plan};
 use antiphon_train::Batches;
-use serde_json::Value;
 
 use super::Tokenizers;
-use crate::output::command;
+use crate::output::{DATA, command, option};
 
 /// How many batches are prepared ahead of the model.
 pub(super) const AHEAD: usize = 4;
@@ -75,25 +73,13 @@ impl Corpora {
     }
 }
 
-/// The files of a corpus, or of one split: the setting that names each, and where it lies.
+/// The files of a corpus, or of one split: the setting that names each, and where it lies. What is wrong with the settings is
+/// said when the corpus is opened.
 pub(crate) fn files(config: &CorpusConfig, split: Option<Split>, data_dir: &Path) -> Vec<(String, PathBuf)> {
-    let config = serde_json::to_value(config).expect("a config is JSON");
-    let mut files = Vec::new();
-    for name in [Split::Train, Split::Validation, Split::Test].into_iter().filter(|&one| split.is_none_or(|s| s == one))
-    {
-        collect(&config[name.name()], format!("data.{name}"), data_dir, &mut files);
-    }
-    files
-}
-
-/// A text, or all texts of a list or a table.
-fn collect(value: &Value, key: String, data_dir: &Path, files: &mut Vec<(String, PathBuf)>) {
-    match value {
-        Value::String(file) => files.push((key, data_dir.join(file))),
-        Value::Array(all) => all.iter().for_each(|one| collect(one, key.clone(), data_dir, files)),
-        Value::Object(table) => table.iter().for_each(|(name, v)| collect(v, format!("{key}.{name}"), data_dir, files)),
-        _ => {}
-    }
+    let splits = [Split::Train, Split::Validation, Split::Test].into_iter();
+    let splits = splits.filter(|&one| config.has(one) && split.is_none_or(|split| split == one));
+    let named = splits.flat_map(|split| config.named_files(split).unwrap_or_default());
+    named.map(|(key, file)| (key, data_dir.join(file))).collect()
 }
 
 /// What is wrong with a file that is to be read, before it is read.
@@ -109,10 +95,7 @@ pub(crate) fn fault(path: &Path) -> Option<&'static str> {
 pub(crate) fn remedy(config: &CorpusConfig, data_dir: &Path) -> String {
     let mut remedy = "set --data-dir or ANTIPHON_DATA_DIR".to_owned();
     if let Some(recipe) = config.recipe() {
-        let mut words: Vec<OsString> = vec!["data".into(), recipe.into()];
-        if data_dir != Path::new("data") {
-            words.extend(["--data-dir".into(), data_dir.into()]);
-        }
+        let words = ["data".into(), recipe.into()].into_iter().chain(option("--data-dir", data_dir, DATA));
         remedy += &format!(", or prepare it with `{}`", command(words));
     }
     remedy
@@ -123,7 +106,9 @@ fn files_are_there(config: &CorpusConfig, split: Option<Split>, data_dir: &Path)
     let missing = files(config, split, data_dir).into_iter().filter_map(|(key, path)| Some((key, fault(&path)?, path)));
     let missing: Vec<_> = missing.collect();
     let [(key, fault, path), others @ ..] = missing.as_slice() else { return Ok(()) };
-    let others: Vec<&str> = others.iter().map(|(key, ..)| key.as_str()).collect();
+    // Several references have one key.
+    let mut others: Vec<&str> = others.iter().map(|(key, ..)| key.as_str()).filter(|other| other != key).collect();
+    others.dedup();
     let others = if others.is_empty() { String::new() } else { format!(", and so are those of {}", others.join(", ")) };
     let (data, remedy) = (data_dir.display(), remedy(config, data_dir));
     let message = format!("{fault}: {key} names it below the data folder `{data}`{others}; {remedy}");
