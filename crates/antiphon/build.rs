@@ -1,4 +1,4 @@
-//! Bakes the commit of the sources into the program, so that a manifest knows it however the program is called.
+//! Bakes the commit of the sources, and the profile, into the program, so that a manifest knows it however the program is called.
 //!
 //! It is found when the program is built, not when it runs: a program that was not built since says nothing of a commit that
 //! came later. This script runs again when the repository's HEAD moves or a source file changes, and then this package alone
@@ -14,6 +14,8 @@ fn main() {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(PathBuf::new, PathBuf::from);
     let root = package.join("../..");
     println!("cargo::rerun-if-env-changed={VARIABLE}");
+    // `debug` or `release`: for a command that builds the program once more.
+    println!("cargo::rustc-env=ANTIPHON_PROFILE={}", std::env::var("PROFILE").unwrap_or_default());
     for path in watched(&root) {
         println!("cargo::rerun-if-changed={}", path.display());
     }

@@ -5,17 +5,22 @@ use std::ffi::OsString;
 use antiphon_core::Error;
 use antiphon_lab::CALLED_AS;
 
-use crate::output::command;
+use crate::output::{command, quoted};
 
 /// The answer of a build without a cargo feature to somebody who needs it.
 #[cfg_attr(all(feature = "wgpu", feature = "dashboard"), expect(dead_code, reason = "this build has every feature"))]
 pub(crate) fn missing(what: &str, feature: &str) -> Error {
-    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let own = [("wgpu", cfg!(feature = "wgpu")), ("dashboard", cfg!(feature = "dashboard"))];
+    let own = own.into_iter().filter(|(_, is_built)| *is_built).map(|(name, _)| name);
+    // One command that builds and calls: where a program lies that is built depends on how.
+    let features = OsString::from(own.chain([feature]).collect::<Vec<_>>().join(","));
+    let words = std::env::args_os().skip(1);
     let remedy = if std::env::var_os(CALLED_AS).is_some() {
-        // The task builds what it is asked for.
-        command([OsString::from("--features"), feature.into()].into_iter().chain(words))
+        command([OsString::from("--features"), features].into_iter().chain(words))
     } else {
-        format!("cargo build --package antiphon --features {feature} && {}", command(words))
+        let release = if env!("ANTIPHON_PROFILE") == "release" { "--release " } else { "" };
+        let cargo = format!("cargo run {release}--package antiphon --features {} --", features.to_string_lossy());
+        quoted(cargo, words)
     };
     Error::new(format!("{what} is not in this build; this builds it in, where the sources are: `{remedy}`"))
 }
