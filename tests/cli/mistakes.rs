@@ -1,6 +1,6 @@
 //! What a user can get wrong, and the answer: file, place and remedy, exit code 2.
 
-use crate::place::{CONFIG, Place, finished};
+use crate::place::{CONFIG, Called, Place, finished};
 
 #[test]
 fn all_problems_of_a_config_are_one_answer() {
@@ -130,6 +130,31 @@ fn a_check_names_the_files_that_are_missing() {
 }
 
 #[test]
+fn a_check_names_the_missing_files_of_all_cells_and_every_warning() {
+    let place = Place::new();
+    place
+        .write("sweep.toml", "extends = \"tiny.toml\"\n[sweep.over]\n\"data.train\" = [\"train.tsv\", \"more.tsv\"]\n");
+    let err = place.call("check sweep.toml").err();
+    let expected = "sweep.over.\"data.train\" (line 3): no such file `data/more.tsv`; set --data-dir";
+    assert!(err.contains(expected), "{err}");
+    let called = place.call("check sweep.toml --data-dir data --set model.encoder.dropout=0.5");
+    assert!(called.refuses().contains("no such file `data/more.tsv`"), "{}", called.err());
+    assert!(called.err().contains("warning: sweep.toml: model.encoder.dropout"), "{}", called.err());
+}
+
+#[test]
+fn a_setting_that_names_several_missing_files_is_named_once() {
+    let place = Place::new();
+    let files = "{ source = \"s\", target = \"t\" }";
+    let test = "{ source = \"s\", target = [\"a\", \"b\"] }";
+    let data = format!("data={{ kind = \"parallel\", train = {files}, validation = {files}, test = {test} }}");
+    let sets = ["run", "tiny.toml", "--set", &data];
+    let answer = Called(place.command("").args(sets).output().unwrap()).refuses();
+    let expected = ", data.test.source, data.test.target; set --data-dir";
+    assert!(answer.contains(": data.train.source names it") && answer.contains(expected), "{answer}");
+}
+
+#[test]
 fn a_taken_folder_is_left_alone() {
     let place = Place::new();
     place.write("mine/notes.txt", "precious");
@@ -146,6 +171,22 @@ fn a_loss_that_is_not_finite_names_the_batch() {
     assert!(answer.contains("epoch 1, batch ") && answer.contains("(examples "), "{answer}");
     let manifest = String::from_utf8(place.read(&format!("{}/manifest.json", place.only_run()))).unwrap();
     assert!(manifest.contains("\"failed\""), "{manifest}");
+}
+
+#[test]
+fn a_run_without_a_checkpoint_names_the_command_only_where_it_means_this_run() {
+    let remedy = |place: &Place| place.call(&format!("predict {}", place.only_run())).refuses();
+    let words = "train tiny.toml --set train.optimizer.learning_rate=1e38";
+    let place = Place::new();
+    place.call(words).refuses();
+    assert!(remedy(&place).ends_with(&format!(" {words}`")), "{}", remedy(&place));
+    let prose = "it is not trained to its end; run its config once more to go on";
+    place.write("tiny.toml", CONFIG.replace("width = 3", "width = 4"));
+    assert!(remedy(&place).ends_with(prose), "{}", remedy(&place));
+    // What a variable said is not in the command.
+    let place = Place::new();
+    Called(place.command(words).env("ANTIPHON__seed", "9").output().unwrap()).refuses();
+    assert!(remedy(&place).ends_with(prose), "{}", remedy(&place));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `antiphon check`: what a config says, and everything that is wrong with it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use antiphon_config::Tree;
 use antiphon_core::{Error, Problem, Result};
-use antiphon_lab::sweep::Plan;
+use antiphon_lab::sweep::{Plan, PlannedRun, SweepConfig};
+use serde::Deserialize;
 
 use super::{DataFolder, Ending, Sets};
 use crate::experiment::{Experiment, ExperimentConfig, Interpreter, Loaded, fault, files, length_matters, remedy};
@@ -55,19 +57,24 @@ impl Arguments {
         let config = tree.file();
         let warn = |warning: &str| tell(&format!("warning: {}: {warning}", config.display()));
         let mut warnings = loaded.warnings.clone();
+        let (mut faults, mut doubts) = self.files(tree, &loaded.config, |_| None);
+        let all_there = faults.is_empty();
         if loaded.config.sweep.is_some() {
             // Every cell; no data are read for that.
-            let of_cells = Plan::of(tree, &Interpreter::new(Path::new("")))?.warnings;
-            warnings.extend(of_cells.into_iter().filter(|warning| !loaded.warnings.contains(warning)));
+            let plan = Plan::of(tree, &Interpreter::new(Path::new("")))?;
+            warnings.extend(plan.warnings.into_iter().filter(|warning| !loaded.warnings.contains(warning)));
+            // The files of the cells are those that are read.
+            (faults, doubts) = self.files_of_cells(tree, &plan.config, &plan.runs)?;
         }
-        let (faults, doubts) = self.files(tree, &loaded.config);
+        warnings.extend(doubts);
         // Whoever names the folder means these files.
-        if self.data.data_dir.is_some() && !faults.is_empty() {
-            return Err(Error::many(config, faults));
-        }
-        let all_there = faults.is_empty();
-        warnings.extend(faults.into_iter().chain(doubts));
+        let strict = self.data.data_dir.is_some();
+        let lacking = if strict { std::mem::take(&mut faults) } else { Vec::new() };
+        warnings.extend(faults);
         warnings.iter().for_each(|warning| warn(&warning.to_string()));
+        if !lacking.is_empty() {
+            return Err(Error::many(config, lacking));
+        }
         let name = loaded.name.clone();
         if length_matters(&loaded.config.train) && all_there {
             Experiment::open(loaded, &self.data.path())?.check_length().map_err(|error| place(error, tree))?;
@@ -77,9 +84,42 @@ impl Arguments {
         Ok(name)
     }
 
-    /// The files that are not there, with what helps, and those that two splits share.
-    fn files(&self, tree: &Tree, config: &ExperimentConfig) -> (Vec<Problem>, Vec<Problem>) {
+    /// What [`files`](Self::files) finds in the cells of a sweep, each thing once.
+    fn files_of_cells(
+        &self,
+        tree: &Tree,
+        sweep: &SweepConfig,
+        runs: &[PlannedRun],
+    ) -> Result<(Vec<Problem>, Vec<Problem>)> {
+        let (mut seen, mut faults, mut doubts) = (BTreeSet::new(), Vec::new(), Vec::new());
+        for PlannedRun { settings, .. } in runs {
+            if !seen.insert(format!("{} {}", settings["data"], settings["tokenizer"])) {
+                continue;
+            }
+            let config = ExperimentConfig::deserialize(settings);
+            let config = config.map_err(|error| Error::new(format!("not a config: {error}")).in_file(tree.file()))?;
+            let axis = |key: &str| sweep.place_of(key).map(|place| format!("sweep.{place}"));
+            let (lacking, doubtful) = self.files(tree, &config, axis);
+            for (all, found) in [(&mut faults, lacking), (&mut doubts, doubtful)] {
+                for one in found {
+                    if !all.contains(&one) {
+                        all.push(one);
+                    }
+                }
+            }
+        }
+        Ok((faults, doubts))
+    }
+
+    /// The files that are not there, with what helps, and those that two splits share. `axis` is where a setting is varied.
+    fn files(
+        &self,
+        tree: &Tree,
+        config: &ExperimentConfig,
+        axis: impl Fn(&str) -> Option<String>,
+    ) -> (Vec<Problem>, Vec<Problem>) {
         let data_dir = self.data.path();
+        let problem = |key: &str, message| tree.problem(&axis(key).unwrap_or_else(|| key.into()), message);
         let mut all = files(&config.data, None, &data_dir);
         let of_corpus = all.len();
         all.extend(config.tokenizer.files(&data_dir));
@@ -87,14 +127,14 @@ impl Arguments {
         for (i, (key, path)) in all.iter().enumerate() {
             if let Some(fault) = fault(path) {
                 let remedy = if i < of_corpus { remedy(&config.data, &data_dir) } else { "name another file".into() };
-                faults.push(tree.problem(key, format!("{fault} `{}`; {remedy}", path.display())));
+                faults.push(problem(key, format!("{fault} `{}`; {remedy}", path.display())));
             }
             let split = |key: &str| key.split('.').nth(1).map(str::to_owned);
             let twin = all[..i.min(of_corpus)].iter().find(|(other, same)| same == path && split(other) != split(key));
             if let (Some((other, _)), true) = (twin, i < of_corpus) {
                 let message =
                     format!("is the file of `{other}` too: a figure on what was learned or chosen by says little");
-                doubts.push(tree.problem(key, message));
+                doubts.push(problem(key, message));
             }
         }
         (faults, doubts)
