@@ -164,6 +164,12 @@ fn any_file_can_be_a_test() {
     assert_eq!(figures(&found), figures(&own));
     assert_eq!(place.read(&format!("{run}/results.json")), results);
 
+    // What is advised can be followed: the rules for lines are nothing that was learned.
+    scratch.write("bad.tsv", "ab\tA B\nno tab\n");
+    let bad = format!("evaluate {run} --input {}", scratch.path("bad.tsv").display());
+    assert!(place.call(&bad).refuses().ends_with("set data.on_bad_line = \"skip\""));
+    let out = place.call(&format!("{bad} --set data.on_bad_line=skip")).succeeds();
+    assert!(out.lines().any(|line| line.split_whitespace().eq(["skipped", "1"])), "{out}");
     let answer = place.call(&format!("evaluate {run} --input none.tsv")).refuses();
     assert_eq!(answer, "error: none.tsv: --input: no such file");
     let answer = place.call(&format!("evaluate {run} --input {input} --split test"));

@@ -25,6 +25,9 @@ fn a_run_that_is_paused_is_shown_and_used_as_of_its_best_checkpoint() {
     let answer = called.succeeds();
     let called = place.call_with(&format!("score {run}"), format!("abc\t{answer}"));
     assert_eq!((called.err(), called.succeeds().lines().count()), (said.clone(), 1));
+    let called = place.call(&format!("evaluate {run} --split validation --quiet --threads 3"));
+    assert_eq!(called.err(), said);
+    called.succeeds();
     let called = place.call(&format!("evaluate {run} --split validation --quiet"));
     assert_eq!(called.err(), said);
     assert!(called.succeeds().contains("19 updates"));

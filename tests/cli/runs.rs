@@ -97,6 +97,17 @@ fn a_run_on_other_threads_is_another_run_and_the_first_is_named() {
     let place = Place::new();
     place.call("train tiny.toml -q --set train.epochs=1").succeeds();
     let run = place.only_run();
+    // Named by its config, a model is that of as many threads, and which it is is said.
+    place.call("train tiny.toml -q --set train.epochs=1 --set threads=2 --run runs/two").succeeds();
+    for (threads, taken) in [(1, run.as_str()), (2, "runs/two")] {
+        let called = place.call(&format!("score tiny.toml --threads {threads} --input none.tsv"));
+        let said = format!("tiny.toml: 2 runs have these settings; this is {taken}\n");
+        assert!(!called.err().contains(&said), "these settings differ: {}", called.err());
+        let called =
+            place.call(&format!("predict tiny.toml --set train.epochs=1 --threads {threads} --input none.tsv"));
+        assert!(called.err().starts_with(&said), "{}", called.err());
+    }
+    std::fs::remove_dir_all(place.path("runs/two")).unwrap();
     let called = place.call("train tiny.toml -q --set train.epochs=1 --set threads=2");
     let (err, expected) = (called.err(), format!("warning: {run} is this experiment with `threads = 1`, not 2, "));
     assert!(err.starts_with(&expected) && err.ends_with("`--threads 1` goes on with that one\n"), "{err}");

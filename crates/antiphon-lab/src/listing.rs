@@ -72,12 +72,13 @@ impl Filter {
     /// Reads `KEY=VALUE`.
     ///
     /// # Errors
-    /// If there is no key or no `=`.
+    /// If there is no key or no `=`, or a state that no run can be in.
     pub fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => {
-                Ok(Self { key: key.trim().to_owned(), value: value.trim().to_owned() })
+        match text.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
+            Some(("status" | "state", state)) if !state.contains('*') && !Run::STATES.contains(&state) => {
+                Err(format!("no run is ever `{state}`; they are {}", Run::STATES.join(", ")))
             }
+            Some((key, value)) if !key.is_empty() => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
             _ => Err("write it as KEY=VALUE".into()),
         }
     }
@@ -310,6 +311,7 @@ mod tests {
             (&["hidden=16.0"], "c"),
             (&["rate=1e-3", "seed=1"], "ac"),
             (&["status=stopped", "status=finished"], "abc"),
+            (&["status=st*"], "ab"),
             (&["status=stopped", "seed=1"], "a"),
             (&["name=b*"], "b"),
             (&["name=*-*", "threads=2"], "abc"),

@@ -190,6 +190,9 @@ impl Run {
         Ok(self.manifest()?.status == Status::Finished && self.results_path().is_file())
     }
 
+    /// All that [`state`](Self::state) may say.
+    pub(crate) const STATES: [&str; 6] = ["running", "broken off", "stopped", "failed", "trained", "finished"];
+
     /// How the run stands, in a word or two; `manifest` is its own.
     pub fn state(&self, manifest: &Manifest) -> &'static str {
         match manifest.status {

@@ -11,7 +11,7 @@ use antiphon_lab::{Results, Run};
 use clap::ValueEnum;
 
 use super::page::write_page;
-use super::target::Target;
+use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
 use crate::device::start_threads;
@@ -71,10 +71,14 @@ impl Measured {
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let mut console = Console::new(self.quiet);
-        let target = Target::find_with(&self.what, &self.sets.set, &self.runs.runs(), &self.data.words())?;
-        let own = target.run.as_ref().map(Run::manifest).transpose()?;
         let asked = self.threads.threads.map(usize::from);
-        start_threads(asked.or(own.as_ref().map(|manifest| manifest.threads)))?;
+        let begin = |run: Option<&Run>| {
+            let own = run.map(Run::manifest).transpose()?;
+            start_threads(asked.or(own.map(|manifest| manifest.threads)))
+        };
+        let begin = Begin { threads: asked, begin: &begin };
+        let target = Target::find_with(&self.what, &self.sets.set, &self.runs.runs(), &self.data.words(), &begin)?;
+        let own = target.run.as_ref().map(Run::manifest).transpose()?;
         let mut saved = target.open(self.device.device)?;
         let (split, mut data_dir, mut references) = (self.split.split(), self.data.path(), self.references.clone());
         if let Some(input) = &self.input {

@@ -80,8 +80,9 @@ struct Answered<'a> {
 
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        start_threads(self.threads.threads.map(usize::from))?;
-        let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs())?.open(self.device.device)?;
+        let threads = self.threads.threads.map(usize::from);
+        start_threads(threads)?;
+        let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
         let mut search = saved.config.search.clone();
         if let Some(n) = self.n_best {
             search = search.with_n_best(n).map_err(|error| error.at("--n-best"))?;

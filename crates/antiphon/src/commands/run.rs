@@ -147,6 +147,7 @@ impl Place {
             if let Some(warning) = run.manifest()?.other_revision(experiment.identity.revision.as_ref()) {
                 console.warn(&format!("{}: {warning}", run.path().display()));
             }
+            let repeat = if self.run.is_some() { "another --run" } else { "--again" };
             let results = run.results().unwrap_or_else(|error| {
                 console.warn(&error.to_string());
                 None
@@ -155,12 +156,12 @@ impl Place {
                 && let Some(results) = results
                 && experiment.is_measured(&results, splits)
             {
-                console.note(&format!("{}: finished; --again repeats it in a new folder", run.path().display()));
+                console.note(&format!("{}: finished; {repeat} repeats it", run.path().display()));
                 print(&report::finished(&run, &results, &experiment, &self.runs.runs())?)?;
                 return Ok(Ending::Done);
             }
             if !evaluates && run.manifest()?.status == Status::Finished && run.model_path().is_file() {
-                console.note(&format!("{}: is trained; --again repeats it in a new folder", run.path().display()));
+                console.note(&format!("{}: is trained; {repeat} repeats it", run.path().display()));
                 return Ok(Ending::Done);
             }
         }

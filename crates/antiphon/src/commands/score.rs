@@ -58,8 +58,9 @@ struct Scored<'a> {
 
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        start_threads(self.threads.threads.map(usize::from))?;
-        let saved = Target::find(&self.what, &[], &self.runs.runs())?.open(self.device.device)?;
+        let threads = self.threads.threads.map(usize::from);
+        start_threads(threads)?;
+        let saved = Target::find(&self.what, &[], &self.runs.runs(), threads)?.open(self.device.device)?;
         let (model, rows) = (saved.model.for_search(), saved.config.evaluate.rows);
         let searcher = Searcher::new(&model, &saved.tokenizers, &saved.config.search, rows)?;
         let (mut incoming, name, is_stream) =

@@ -16,8 +16,18 @@ use crate::device::{DeviceConfig, device, thread_count};
 use crate::experiment::{ExperimentConfig, Loaded, SavedModel};
 use crate::output::{command, tell};
 
-/// The sections of which settings can be changed when the model is trained.
-const CHANGEABLE: [&str; 2] = ["search", "evaluate"];
+/// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
+/// which rules lines are read.
+const CHANGEABLE: [&str; 7] =
+    ["search", "evaluate", "data.max_line", "data.max_source", "data.max_target", "data.on_bad_line", "data.too_long"];
+
+/// How many threads are asked for, and what is to be done when the run is known and nothing has been read of its model.
+pub(super) struct Begin<'a> {
+    /// As many as these, of runs that differ in nothing else.
+    pub(super) threads: Option<usize>,
+    /// Gets the run, if it is one.
+    pub(super) begin: &'a dyn Fn(Option<&Run>) -> Result<()>,
+}
 
 /// Where a trained model lies.
 #[derive(Debug)]
@@ -36,12 +46,18 @@ impl Target {
     /// Finds the model of `what`: a run's folder (or its name below the folder of runs), a model file, or a config
     /// whose experiment has been run. A run that is not trained to its end answers by a checkpoint, which is said.
     /// Assignments outside of `[search]` and `[evaluate]` belong to the config.
-    pub(super) fn find(what: &Path, sets: &[String], runs: &Runs) -> Result<Self> {
-        Self::find_with(what, sets, runs, &[])
+    pub(super) fn find(what: &Path, sets: &[String], runs: &Runs, threads: Option<usize>) -> Result<Self> {
+        Self::find_with(what, sets, runs, &[], &Begin { threads, begin: &|_| Ok(()) })
     }
 
     /// As [`find`](Self::find); `data` are the words that name the folder of data sets to another command.
-    pub(super) fn find_with(what: &Path, sets: &[String], runs: &Runs, data: &[OsString]) -> Result<Self> {
+    pub(super) fn find_with(
+        what: &Path,
+        sets: &[String],
+        runs: &Runs,
+        data: &[OsString],
+        begin: &Begin<'_>,
+    ) -> Result<Self> {
         let (changes, others): (Vec<String>, Vec<String>) = sets.iter().cloned().partition(|set| is_changeable(set));
         let is_config = what.extension().is_some_and(|e| e == "toml") && !what.is_dir();
         if !is_config && let Some(other) = others.first() {
@@ -50,10 +66,10 @@ impl Target {
         let below = runs.root().join(what);
         let run = if is_config {
             // A run that was made with all of these settings comes before one that was made without some of them.
-            if let Some(run) = run_of(what, sets, runs)? {
-                return Self::of_run(run, Vec::new());
+            if let Some(run) = run_of(what, sets, runs, begin.threads)? {
+                return Self::of_run(run, Vec::new(), begin);
             }
-            run_of(what, &others, runs)?.ok_or_else(|| {
+            run_of(what, &others, runs, begin.threads)?.ok_or_else(|| {
                 let mut words: Vec<OsString> = vec!["run".into(), what.into()];
                 words.extend(sets.iter().flat_map(|set| ["--set".into(), set.into()]));
                 words.extend(data.iter().cloned().chain(runs_option(runs)));
@@ -62,6 +78,7 @@ impl Target {
                 Error::new(message).in_file(what)
             })?
         } else if what.is_file() {
+            (begin.begin)(None)?;
             return Ok(Self { path: what.to_path_buf(), run: None, unfinished: None, sets: changes });
         } else if what.is_dir() {
             Run::open(what)?
@@ -70,10 +87,11 @@ impl Target {
         } else {
             return Err(Error::new("no such run, model or config").in_file(what));
         };
-        Self::of_run(run, changes)
+        Self::of_run(run, changes, begin)
     }
 
-    fn of_run(run: Run, sets: Vec<String>) -> Result<Self> {
+    fn of_run(run: Run, sets: Vec<String>, begin: &Begin<'_>) -> Result<Self> {
+        (begin.begin)(Some(&run))?;
         let path = run.model_path();
         if path.is_file() {
             return Ok(Self { path, run: Some(run), unfinished: None, sets });
@@ -186,7 +204,7 @@ fn makes(words: &[&String], run: &Run, manifest: &Manifest) -> bool {
 
 /// Whether a setting, or an assignment of one, is one that a trained model can be given.
 pub(super) fn is_changeable(set: &str) -> bool {
-    CHANGEABLE.contains(&section(set))
+    CHANGEABLE.contains(&section(set)) || CHANGEABLE.contains(&key(set).trim())
 }
 
 /// The first part of an assignment's dotted key.
@@ -202,7 +220,8 @@ fn key(set: &str) -> &str {
 fn refusal(set: &str) -> String {
     if keys::<ExperimentConfig>().iter().any(|known| known == section(set)) {
         return format!(
-            "`{set}` cannot be changed for a model that is trained; settings of `search` and `evaluate` can"
+            "`{set}` cannot be changed for a model that is trained; settings of `search` and `evaluate` can, and the rules for lines \
+             in `data`"
         );
     }
     let mut meant = settings_meant(key(set));
@@ -214,18 +233,25 @@ fn refusal(set: &str) -> String {
     format!("no such setting: `{}`{meant}", key(set))
 }
 
-/// The latest run with a model whose settings are those of a config. Its data need not be there.
-fn run_of(config: &Path, sets: &[String], runs: &Runs) -> Result<Option<Run>> {
+/// The run whose settings are those of a config; its data need not be there. Of several, one with a model comes before one
+/// without, then one on as many threads as are asked for, then the latest; which it is, is said.
+fn run_of(config: &Path, sets: &[String], runs: &Runs, threads: Option<usize>) -> Result<Option<Run>> {
     let Loaded { config: settings, .. } = Loaded::read(config, sets)?;
     let wanted = to_toml(&settings.decisive())?;
     let same = |run: &Run| std::fs::read_to_string(run.config_path()).is_ok_and(|text| text == wanted);
+    let wanted_threads = thread_count(threads.or(settings.threads));
     let mut found = Vec::new();
     for run in runs.list()?.into_iter().filter(same) {
+        let Manifest { threads, started, .. } = run.manifest()?;
         // RFC 3339 in UTC: the order of the texts is that of the times.
-        found.push((run.model_path().is_file(), run.manifest()?.started, run));
+        found.push(((run.model_path().is_file(), threads == wanted_threads, started), run));
     }
-    let latest = found.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    Ok(latest.map(|(_, _, run)| run))
+    let count = found.len();
+    let best = found.into_iter().max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, run)| run);
+    if let Some(run) = best.as_ref().filter(|_| count > 1) {
+        tell(&format!("{}: {count} runs have these settings; this is {}", config.display(), run.path().display()));
+    }
+    Ok(best)
 }
 
 /// Settings with some of them changed, checked like any config.
