@@ -139,6 +139,12 @@ impl Drop for Console {
     }
 }
 
+/// How long the rest of a training takes where `done` steps took so long; the total is an estimate in a run of very many epochs,
+/// and may be exceeded.
+fn seconds_left(took: Duration, done: u64, step: u64, total: u64) -> f64 {
+    took.as_secs_f64() * total.saturating_sub(step) as f64 / done.max(1) as f64
+}
+
 /// What happened since something was last said.
 #[derive(Default)]
 struct Window {
@@ -210,8 +216,7 @@ impl<'a> RunObserver<'a> {
         let loss = nats / tokens as f64;
         let rate = tokens as f64 / seconds.max(1e-9);
         let (start, first) = self.began;
-        let left = start.elapsed().as_secs_f64() * (report.total_steps - report.step) as f64;
-        let left = duration(left / (report.step - first) as f64);
+        let left = duration(seconds_left(start.elapsed(), report.step - first, report.step, report.total_steps));
         let what = format!("epoch {}{epochs}  loss {loss:.4}  {rate:.0} tokens/s  {left} left", report.epoch + 1);
         if self.console.terminal {
             if self.console.bar.as_ref().is_none_or(|bar| bar.length() != Some(report.total_steps)) {
@@ -278,6 +283,13 @@ pub(crate) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_that_is_exceeded_leaves_nothing_to_wait_for() {
+        let took = Duration::from_secs(10);
+        assert_eq!(seconds_left(took, 5, 5, 15), 20.0);
+        assert_eq!(seconds_left(took, 5, 20, 15), 0.0);
+    }
 
     #[test]
     fn durations_are_written_for_people() {

@@ -154,8 +154,15 @@ impl Recipe {
         let inputs = Inputs { root: &located.root, files: &files };
         self.show_licence(&inputs, audience);
         let mut outputs = Vec::new();
-        for step in &self.config.preparation {
-            outputs.extend(step.preparation().run(&inputs, &mut |line| audience.line(line))?);
+        for (i, step) in self.config.preparation.iter().enumerate() {
+            for output in step.preparation().run(&inputs, &mut |line| audience.line(line))? {
+                if outputs.iter().any(|other: &Output| other.name == output.name) {
+                    let message =
+                        format!("writes `{}`, as a step before it does: set `into` in one of them", output.name);
+                    return Err(Error::new(message).at(format_args!("preparation[{i}]")).in_file(recipe_dir));
+                }
+                outputs.push(output);
+            }
         }
         if let Some(licence) = &self.config.licence.file {
             outputs.push(Output { name: LICENCE.into(), bytes: inputs.bytes(licence).to_vec() });
