@@ -157,8 +157,10 @@ impl Recipe {
         for (i, step) in self.config.preparation.iter().enumerate() {
             for output in step.preparation().run(&inputs, &mut |line| audience.line(line))? {
                 if outputs.iter().any(|other: &Output| other.name == output.name) {
-                    let message =
-                        format!("writes `{}`, as a step before it does: set `into` in one of them", output.name);
+                    let message = format!(
+                        "writes `{}`, as a step before it does: set another `into`, or make it a recipe of its own",
+                        output.name
+                    );
                     return Err(Error::new(message).at(format_args!("preparation[{i}]")).in_file(recipe_dir));
                 }
                 outputs.push(output);

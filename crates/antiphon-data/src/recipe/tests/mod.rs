@@ -125,7 +125,7 @@ fn no_step_writes_over_what_another_has_written() {
     let steps = "[[preparation]]\nkind = 'text_by_share'\nfile = 'd.txt'\ntrain_percent = 50\n".repeat(2);
     let kitchen = Kitchen::new("twice", LOCAL, &[("d.txt", "some text\n")], &steps);
     let error = kitchen.prepare(Some(&kitchen.from()), "cargo").0.unwrap_err().to_string();
-    let expected = "preparation[1]: writes `train.txt`, as a step before it does: set `into` in one of them";
+    let expected = "preparation[1]: writes `train.txt`, as a step before it does: set another `into`, or make it a recipe of its own";
     assert!(error.ends_with(expected), "{error}");
     assert!(!kitchen.data().join("twice").exists());
 }
