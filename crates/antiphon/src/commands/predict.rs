@@ -116,7 +116,8 @@ impl Arguments {
                 // Somebody has just pressed the key.
                 lines.retain(|line| line.text.as_ref().map_or(true, |text| !text.trim().is_empty()));
             }
-            let prepared: Vec<Prepared> = lines.into_iter().map(|line| session.prepare(line)).collect::<Result<_>>()?;
+            let prepared = lines.into_iter().map(|line| session.prepare(line)).collect::<Result<Vec<Prepared>>>();
+            let prepared = prepared.map_err(|error| error.in_file(self.input.name()))?;
             let good = match session.first_bad(&prepared) {
                 Some(bad) => &prepared[..bad],
                 None => &prepared,
