@@ -5,9 +5,6 @@ use std::borrow::Cow;
 /// A text that does nothing to a terminal but appear: control characters other than line feed and tab, and those that turn the
 /// direction of writing, are written as `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| {
-        (c.is_control() && !"\n\t".contains(c)) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
     if !text.contains(acts) {
         return text.into();
     }
@@ -20,6 +17,11 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         shown
     };
     text.chars().fold(String::new(), shown).into()
+}
+
+/// Whether a character would do more to a terminal than appear. None of them needs two units of UTF-16.
+pub fn acts(c: char) -> bool {
+    (c.is_control() && !"\n\t".contains(c)) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

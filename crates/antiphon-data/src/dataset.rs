@@ -7,7 +7,7 @@ use antiphon_core::{Batch, Error, Result, SourceBatch, Special, TokenBatch, Toke
 use rayon::prelude::*;
 
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
-use crate::lines::{Fault, LISTED, Skipped, listed};
+use crate::lines::{LISTED, Skipped, listed};
 
 /// How many ids an example has, each side with its end symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,8 +36,6 @@ pub struct Unknown {
     pub source: u64,
     /// Unknown tokens of the targets.
     pub target: u64,
-    /// The first line, counted from 1, with one.
-    pub first_line: Option<usize>,
 }
 
 /// How many examples are encoded before their lengths are collected.
@@ -79,7 +77,8 @@ impl Dataset {
                 (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
             for (i, measured) in (start..).zip(block) {
                 let (lengths, unknown, line) = measured?;
-                let Err(excess) = lengths.check(limits) else {
+                let tokens = |length: u32| length.saturating_sub(1) as usize;
+                let Err(excess) = limits.check(tokens(lengths.source), tokens(lengths.target)) else {
                     dataset.lengths.push(lengths);
                     dataset.unknown.add(unknown);
                     continue;
@@ -174,8 +173,7 @@ impl Dataset {
         let count = |row: &[TokenId]| u32::try_from(row.len()).unwrap_or(u32::MAX);
         let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
         let (source, target) = (self.encode_source(example)?.unwrap_or_default(), self.encode_target(example)?);
-        let mut unknown = Unknown { source: strangers(&source), target: strangers(&target), first_line: None };
-        unknown.first_line = (unknown.source + unknown.target > 0).then_some(example.line);
+        let unknown = Unknown { source: strangers(&source), target: strangers(&target) };
         Ok((Lengths { source: count(&source), target: count(&target) }, unknown, example.line))
     }
 
@@ -208,16 +206,6 @@ impl Unknown {
     fn add(&mut self, other: Self) {
         self.source += other.source;
         self.target += other.target;
-        self.first_line = self.first_line.or(other.first_line);
-    }
-}
-
-impl Lengths {
-    /// Whether an example is within the limits.
-    fn check(self, limits: &Limits) -> Result<(), Fault> {
-        let tokens = |length: u32| length.saturating_sub(1) as usize;
-        Fault::check_tokens("source", tokens(self.source), limits.max_source)?;
-        Fault::check_tokens("target", tokens(self.target), limits.max_target)
     }
 }
 

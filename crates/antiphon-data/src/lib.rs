@@ -5,10 +5,11 @@
 //!            lines     lengths    order    one thread ahead
 //! ```
 //!
-//! All text is read by one [`LineReader`](lines::LineReader). A [`Corpus`] is one split on disk: an index of byte offsets, never the text itself. A [`Dataset`] knows how long
-//! each example is in tokens and encodes a batch when it is asked for one. [`plan()`] decides which examples stand
-//! together: a pure function of lengths, settings and a random key. [`Prefetch`] prepares batches one step ahead of the
-//! model. A [`recipe`] turns what somebody published into the files that a corpus reads.
+//! All text is read by one [`LineReader`](lines::LineReader). A [`Corpus`] is one split on disk: an index of byte
+//! offsets, never the text itself. A [`Dataset`] knows how long each example is in tokens and encodes a batch when it
+//! is asked for one. [`plan()`] decides which examples stand together: a pure function of lengths, settings and a
+//! random key. [`Prefetch`] prepares batches one step ahead of the model. A [`recipe`] turns what somebody published
+//! into the files that a corpus reads.
 //!
 //! How text becomes ids is not known here: a [`Tokenizer`](antiphon_core::Tokenizer) is handed in.
 

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use antiphon_core::printable::acts;
 use antiphon_core::{Error, Result, printable};
 use antiphon_lab::CALLED_AS;
 
@@ -21,15 +22,11 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// A value as a line of JSON that does nothing to a terminal but appear: what [`printable`] shows is escaped.
 pub(crate) fn json_line(value: &impl serde::Serialize) -> serde_json::Result<String> {
     let json = serde_json::to_string(value)?;
-    if printable(&json) == json {
+    if !json.contains(acts) {
         return Ok(json);
     }
-    // Such characters stand inside of strings alone; those that need two UTF-16 units are not among them.
-    let escaped = |c: char| match printable(c.encode_utf8(&mut [0; 4])).len() {
-        n if n > c.len_utf8() => format!("\\u{:04x}", u32::from(c)),
-        _ => c.to_string(),
-    };
-    Ok(json.chars().map(escaped).collect())
+    // Such characters stand inside of strings alone.
+    Ok(json.chars().map(|c| if acts(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect())
 }
 
 /// A line on the standard error, as [`printable`] has it. If even that is closed there is nobody to tell.

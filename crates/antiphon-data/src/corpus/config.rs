@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::lines::Fault;
+
 /// A part of a corpus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -219,6 +221,25 @@ pub struct Limits {
     pub max_target: usize,
     /// What to do with an example beyond.
     pub too_long: Remedy,
+}
+
+impl Limits {
+    /// Whether a source alone of so many tokens, its end symbol not counted, is within the limit.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_source(&self, source: usize) -> Result<(), Fault> {
+        Fault::check_tokens("source", source, self.max_source)
+    }
+
+    /// Whether an example of so many tokens, end symbols not counted, is within the limits.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, source: usize, target: usize) -> Result<(), Fault> {
+        self.check_source(source)?;
+        Fault::check_tokens("target", target, self.max_target)
+    }
 }
 
 /// Which lines can be used.

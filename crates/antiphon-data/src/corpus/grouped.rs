@@ -9,8 +9,8 @@ use super::{Corpus, Example, References};
 /// Each source once, in the order in which they first appear, with all its references.
 ///
 /// Lines of `source<TAB>target` with the same source are grouped, wherever they stand and whatever normalization makes
-/// equal; the source is written as in the first. A reference that is repeated counts once. The lines of parallel files and of texts are kept apart even where they are equal: their references
-/// are the files.
+/// equal; the source is written as in the first. A reference that is repeated counts once. The lines of parallel files and
+/// of texts are kept apart even where they are equal: their references are the files.
 #[derive(Debug)]
 pub struct Grouped<'a> {
     corpus: &'a Corpus,
@@ -59,12 +59,13 @@ impl<'a> Grouped<'a> {
     pub fn get(&self, i: usize) -> Result<Example> {
         let Some(groups) = &self.groups else { return self.example(i) };
         let mut example = self.example(groups[i][0] as usize)?;
-        for target in std::mem::take(&mut example.targets) {
-            add(&mut example.targets, target);
-        }
+        let mut all = std::mem::take(&mut example.targets);
         for &other in &groups[i][1..] {
-            for target in self.example(other as usize)?.targets {
-                add(&mut example.targets, target);
+            all.extend(self.example(other as usize)?.targets);
+        }
+        for target in all {
+            if !example.targets.contains(&target) {
+                example.targets.push(target);
             }
         }
         Ok(example)
@@ -82,11 +83,5 @@ impl<'a> Grouped<'a> {
     /// All sources, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<Example>> + '_ {
         (0..self.len()).map(|i| self.get(i))
-    }
-}
-
-fn add(references: &mut Vec<String>, reference: String) {
-    if !references.contains(&reference) {
-        references.push(reference);
     }
 }

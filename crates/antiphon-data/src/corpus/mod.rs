@@ -19,7 +19,7 @@ pub use references::References;
 
 pub(crate) use gaps::Gaps;
 
-use crate::lines::{Fault, HEADER, LISTED, LineFile, Skipped, fault_error, looks_like_header};
+use crate::lines::{Fault, Faults, HEADER, LineFile, Skipped, file_fault, looks_like_header};
 
 /// One example, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,28 +69,24 @@ impl Corpus {
         let mut opened: Vec<LineFile> = Vec::with_capacity(files.len());
         for (k, (key, file)) in files.iter().enumerate() {
             let path = data_dir.join(file);
-            if !path.is_file() {
-                let found = if path.exists() { "not a file" } else { "no such file" };
-                return Err(Error::new(format!("{found}: {key} names it")).in_file(path));
+            if let Some(fault) = file_fault(&path) {
+                return Err(Error::new(format!("{fault}: {key} names it")).in_file(path));
             }
-            let mut faults = Vec::new();
-            let mut count = 0;
+            // Where a fault is an error, only those that are listed are kept.
+            let skips = rules.on_bad_line == Remedy::Skip;
+            let mut faults = if skips { Faults::all() } else { Faults::listed() };
             opened.push(LineFile::open(&path, rules.max_line, |line, text| {
                 if line == 0 && text.as_ref().is_ok_and(|text| looks_like_header(text)) {
                     header.get_or_insert_with(|| path.clone());
                 }
                 if let Err(fault) = text.and_then(|text| layout.check(k, text)) {
-                    count += 1;
-                    // Where a fault is an error, only those that are listed are kept.
-                    if rules.on_bad_line == Remedy::Skip || count <= LISTED {
-                        faults.push((line, fault));
-                    }
+                    faults.add(line, fault);
                 }
             })?);
-            if rules.on_bad_line == Remedy::Error && count > 0 {
-                return Err(fault_error(&path, &faults, count, ", or set data.on_bad_line = \"skip\""));
+            if !skips {
+                faults.refuse(&path, ", or set data.on_bad_line = \"skip\"")?;
             }
-            for (line, fault) in faults {
+            for (line, fault) in faults.kept() {
                 bad.entry(line).or_insert(fault);
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use antiphon_core::{Error, Result};
 
 use super::{Corpus, CorpusConfig};
-use crate::lines::{Fault, LISTED, LineFile, fault_error};
+use crate::lines::{Fault, Faults, LineFile};
 
 /// Files of references: line `n` of each counts as right for line `n` of a corpus.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl References {
     /// If a file cannot be read, has not as many lines as the corpus, or has a line that is no text.
     pub fn open(files: &[PathBuf], config: &CorpusConfig, corpus: &Corpus) -> Result<Self> {
         let open = |path: &PathBuf| {
-            let (mut faults, mut count) = (Vec::new(), 0);
+            let mut faults = Faults::listed();
             let file = LineFile::open(path, config.line_rules().max_line, |line, text| {
                 let fault = match text {
                     Ok(text) if text.trim().is_empty() => Fault::EmptyBeside("target"),
@@ -29,14 +29,9 @@ impl References {
                     Ok(_) => return,
                     Err(fault) => fault,
                 };
-                count += 1;
-                if count <= LISTED {
-                    faults.push((line, fault));
-                }
+                faults.add(line, fault);
             })?;
-            if count > 0 {
-                return Err(fault_error(path, &faults, count, ""));
-            }
+            faults.refuse(path, "")?;
             if file.len() != corpus.lines() {
                 let (found, wanted, of) = (file.len(), corpus.lines(), corpus.path().display());
                 let message =

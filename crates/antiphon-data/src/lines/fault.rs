@@ -88,7 +88,7 @@ impl Fault {
     ///
     /// # Errors
     /// If it is not.
-    pub fn check_tokens(side: &'static str, tokens: usize, limit: usize) -> Result<(), Self> {
+    pub(crate) fn check_tokens(side: &'static str, tokens: usize, limit: usize) -> Result<(), Self> {
         if tokens > limit { Err(Fault::TooManyTokens { side, tokens, limit }) } else { Ok(()) }
     }
 }
@@ -185,10 +185,44 @@ pub fn looks_like_header(line: &str) -> bool {
     columns.iter().all(|column| known.contains(&column.as_str()))
 }
 
-/// The error that lists the first faults of a file. `faults`: line index from 0, and what is wrong there; `or` is another
-/// remedy for all of them.
-pub(crate) fn fault_error(file: &Path, faults: &[(u64, Fault)], total: usize, or: &str) -> Error {
-    listed(file, faults.iter().map(|(line, fault)| (*line, format!("{fault}{or}"))), total)
+/// The bad lines of a file, as it is read.
+pub(crate) struct Faults {
+    /// Line index from 0, and what is wrong there.
+    found: Vec<(u64, Fault)>,
+    /// How many there are, also those that are not kept.
+    count: usize,
+    /// How many are kept.
+    most: usize,
+}
+
+impl Faults {
+    /// Keeps all, for lines that are left out.
+    pub(crate) fn all() -> Self {
+        Self { found: Vec::new(), count: 0, most: usize::MAX }
+    }
+
+    /// Keeps as many as an error lists.
+    pub(crate) fn listed() -> Self {
+        Self { most: LISTED, ..Self::all() }
+    }
+
+    pub(crate) fn add(&mut self, line: u64, fault: Fault) {
+        self.count += 1;
+        if self.count <= self.most {
+            self.found.push((line, fault));
+        }
+    }
+
+    /// Those that were kept.
+    pub(crate) fn kept(self) -> Vec<(u64, Fault)> {
+        self.found
+    }
+
+    /// Fails with the first of them, if there are any; `or` is another remedy for all.
+    pub(crate) fn refuse(&self, file: &Path, or: &str) -> Result<(), Error> {
+        let said = self.found.iter().map(|(line, fault)| (*line, format!("{fault}{or}")));
+        if self.count == 0 { Ok(()) } else { Err(listed(file, said, self.count)) }
+    }
 }
 
 /// An error with at most [`LISTED`] of `total` problems; the last one says how many are not listed.

@@ -7,17 +7,27 @@ mod fault;
 mod file;
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
 pub use fault::{Fault, HEADER, Skipped, SkippedFor, looks_like_header};
-pub(crate) use fault::{LISTED, fault_error, listed};
+pub(crate) use fault::{Faults, LISTED, listed};
 pub(crate) use file::LineFile;
 
 /// What files are read by.
 const BLOCK: usize = 1 << 18;
 const BYTE_ORDER_MARK: &[u8] = &[0xEF, 0xBB, 0xBF];
 const GZIP: [u8; 2] = [0x1F, 0x8B];
+
+/// What is wrong with a file that is to be read, before it is read.
+pub fn file_fault(path: &Path) -> Option<&'static str> {
+    match (path.is_file(), path.exists()) {
+        (true, _) => None,
+        (false, true) => Some("not a file"),
+        (false, false) => Some("no such file"),
+    }
+}
 
 /// The lines of a reader, one after the other. Never holds more than one line of at most `longest` bytes.
 pub struct LineReader<R> {

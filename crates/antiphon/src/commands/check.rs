@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use antiphon_config::Tree;
 use antiphon_core::{Error, Problem, Result};
+use antiphon_data::lines::file_fault;
 use antiphon_lab::sweep::{Plan, PlannedRun, SweepConfig};
 use serde::Deserialize;
 
 use super::{DataFolder, Ending, Sets};
-use crate::experiment::{Experiment, ExperimentConfig, Interpreter, Loaded, fault, files, length_matters, remedy};
+use crate::experiment::{Experiment, ExperimentConfig, Interpreter, Loaded, files, length_matters, remedy};
 use crate::output::{print, tell};
 
 /// Check configs: print every setting with its origin, and say everything that is wrong
@@ -125,7 +126,7 @@ impl Arguments {
         all.extend(config.tokenizer.files(&data_dir));
         let (mut faults, mut doubts) = (Vec::new(), Vec::new());
         for (i, (key, path)) in all.iter().enumerate() {
-            if let Some(fault) = fault(path) {
+            if let Some(fault) = file_fault(path) {
                 let remedy = if i < of_corpus { remedy(&config.data, &data_dir) } else { "name another file".into() };
                 faults.push(problem(key, format!("{fault} `{}`; {remedy}", path.display())));
             }

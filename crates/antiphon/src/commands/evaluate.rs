@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use antiphon_core::{Error, Result};
 use antiphon_data::corpus::{ParallelFiles, Targets};
+use antiphon_data::lines::file_fault;
 use antiphon_data::{Corpus, CorpusConfig, Split};
 use antiphon_lab::{Results, Run};
 use clap::ValueEnum;
@@ -15,7 +16,7 @@ use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, report};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Corpora, Evaluator, SavedModel, fault, named};
+use crate::experiment::{Corpora, Evaluator, SavedModel, named};
 use crate::output::print;
 
 /// Measure a run or a model on a split, or on any file
@@ -80,20 +81,19 @@ impl Arguments {
         let target = Target::find_with(&self.what, &self.sets.set, &self.runs.runs(), &self.data.words(), &begin)?;
         let own = target.run.as_ref().map(Run::manifest).transpose()?;
         let mut saved = target.open(self.device.device)?;
-        let (split, mut data_dir, mut references) = (self.split.split(), self.data.path(), self.references.clone());
-        if let Some(input) = &self.input {
-            // As it is given, not below the data folder.
-            data_dir = PathBuf::new();
-            test_on(&mut saved.config.data, input, &mut references)?;
-        }
-        if self.input.is_none() && !saved.config.data.has(split) {
-            let message =
-                format!("its config names no file of the {split} split; measure it on one with `--input FILE`");
-            return Err(Error::new(message).in_file(&self.what));
-        }
+        let (split, data_dir, mut references) = (self.split.split(), self.data.path(), self.references.clone());
         let corpus = match &self.input {
-            Some(_) => Arc::new(Corpus::open(&saved.config.data, split, &data_dir)?),
-            None => Corpora::open_split(&saved.config.data, split, &data_dir)?,
+            Some(input) => {
+                test_on(&mut saved.config.data, input, &mut references)?;
+                // As it is given, not below the data folder.
+                Arc::new(Corpus::open(&saved.config.data, split, Path::new(""))?)
+            }
+            None if saved.config.data.has(split) => Corpora::open_split(&saved.config.data, split, &data_dir)?,
+            None => {
+                let message =
+                    format!("its config names no file of the {split} split; measure it on one with `--input FILE`");
+                return Err(Error::new(message).in_file(&self.what));
+            }
         };
         if let Some(warning) = corpus.header_warning() {
             console.warn(&warning);
@@ -153,7 +153,7 @@ impl Arguments {
 fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>) -> Result<()> {
     let files = references.iter().map(|file| ("--references", file.as_path())).chain([("--input", input)]);
     for (option, file) in files {
-        if let Some(fault) = fault(file) {
+        if let Some(fault) = file_fault(file) {
             return Err(Error::new(fault).in_file(file).at(option));
         }
     }
@@ -180,11 +180,8 @@ fn results_of(saved: &SavedModel, target: &Target) -> Result<Results> {
     }
     let manifest = target.any_run().map(Run::manifest).transpose()?;
     let (cpu_seconds, wall_seconds) = manifest.map_or((0.0, 0.0), |m| (m.cpu_seconds, m.wall_seconds));
-    let model = match target.any_run() {
-        // A checkpoint holds more than a model.
-        Some(_) if target.run.is_none() => saved.size_of_weights(),
-        _ => saved.size(&target.path)?,
-    };
+    // A checkpoint holds more than a model.
+    let model = if target.is_unfinished() { saved.size_of_weights() } else { saved.size(&target.path)? };
     let steps = saved.steps;
     Ok(Results { validation: None, test: None, model, steps, cpu_seconds, wall_seconds })
 }

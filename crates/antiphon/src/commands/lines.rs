@@ -7,10 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use antiphon_core::{Error, Result};
-use antiphon_data::lines::{HEADER, looks_like_header, unpacked};
+use antiphon_data::lines::{HEADER, file_fault, looks_like_header, unpacked};
 use antiphon_data::{CorpusConfig, Fault, LineReader};
-
-use crate::experiment::fault;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 512;
@@ -49,7 +47,7 @@ impl Input {
             None => Incoming::new(io::stdin(), longest),
             Some(path) => {
                 // A pipe is fine.
-                if let Some(fault) = fault(path).filter(|_| path.is_dir() || !path.exists()) {
+                if let Some(fault) = file_fault(path).filter(|_| path.is_dir() || !path.exists()) {
                     return Err(Error::new(fault).in_file(path).at("--input"));
                 }
                 Incoming::new(File::open(path).map_err(|e| Error::io(path, "open", &e))?, longest)

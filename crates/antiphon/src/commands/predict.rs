@@ -68,8 +68,8 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Answered<'a> {
     source: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unknown: Vec<usize>,
+    #[serde(skip_serializing_if = "<[usize]>::is_empty")]
+    unknown: &'a [usize],
     answers: &'a [Answer],
     /// Why there is none, and the number of the line.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,6 +203,8 @@ struct Prepared {
     number: u64,
     text: Option<String>,
     ids: Result<Vec<TokenId>, Fault>,
+    /// Which of its tokens the model does not know.
+    unknown: Vec<usize>,
 }
 
 /// What there is to say at the end.
@@ -251,14 +253,14 @@ impl Session<'_> {
             Err(fault) => (None, Err(fault)),
             Ok(text) => {
                 let ids = self.searcher.encode(&text).map_err(|e| e.at(format_args!("line {number}")))?;
-                let longest = self.saved.config.data.limits().max_source;
-                let within = Fault::check_tokens("source", ids.len() - 1, longest);
+                let within = self.saved.config.data.limits().check_source(ids.len() - 1);
                 (Some(text), within.map(|()| ids))
             }
         };
+        let unknown = ids.as_ref().map_or_else(|_| Vec::new(), |ids| unknown::positions(ids));
         match &ids {
             Ok(ids) => {
-                let (tokens, unknown) = (ids.len() as u64 - 1, unknown::positions(ids).len() as u64);
+                let (tokens, unknown) = (ids.len() as u64 - 1, unknown.len() as u64);
                 self.tally.tokens += tokens;
                 self.tally.unknown += unknown;
                 if self.talks {
@@ -273,7 +275,7 @@ impl Session<'_> {
                 }
             }
         }
-        Ok(Prepared { number, text, ids })
+        Ok(Prepared { number, text, ids, unknown })
     }
 
     /// The first line that ends it all: a bad one, unless such are passed over, and in any case one that shows that the file is no
@@ -306,9 +308,9 @@ impl Session<'_> {
     fn write_line(&self, line: &Prepared, found: &[Answer], out: &mut dyn Write) -> io::Result<()> {
         let Form::Text { numbers, scores, seen, to_person } = self.form else {
             let skipped = line.ids.as_ref().err().map(Fault::to_string);
-            let unknown = line.ids.as_ref().map_or_else(|_| Vec::new(), |ids| unknown::positions(ids));
             let number = skipped.as_ref().map(|_| line.number);
-            let answered = Answered { source: line.text.as_deref(), unknown, answers: found, skipped, line: number };
+            let (source, unknown) = (line.text.as_deref(), line.unknown.as_slice());
+            let answered = Answered { source, unknown, answers: found, skipped, line: number };
             return writeln!(out, "{}", json_line(&answered)?);
         };
         // A line for a line, also where there is no answer; of the n best a line each.
@@ -325,7 +327,7 @@ impl Session<'_> {
             text += &answer.map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
             if let Ok(ids) = &line.ids
                 && seen
-                && !unknown::positions(ids).is_empty()
+                && !line.unknown.is_empty()
             {
                 text += &format!("\t{}", self.searcher.seen(ids));
             }

@@ -139,10 +139,5 @@ fn pair(line: Line) -> Result<(String, String)> {
 
 /// Refuses a pair, as ids with their end symbols, that is beyond the limits of a model's corpus.
 fn check_lengths((source, target): &(Vec<TokenId>, Vec<TokenId>), config: &CorpusConfig) -> Result<()> {
-    let limits = config.limits();
-    let check = || {
-        Fault::check_tokens("source", source.len() - 1, limits.max_source)?;
-        Fault::check_tokens("target", target.len() - 1, limits.max_target)
-    };
-    check().map_err(|fault| Error::new(fault.to_string()))
+    config.limits().check(source.len() - 1, target.len() - 1).map_err(|fault| Error::new(fault.to_string()))
 }

@@ -117,6 +117,11 @@ impl Target {
         self.run.as_ref().or(self.unfinished.as_ref().map(|(run, _)| run))
     }
 
+    /// Whether it is a checkpoint of a run that is still to be trained to its end.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
     /// Reads the model onto a device and changes its settings.
     pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModel> {
         let on = device(on).map_err(|error| error.at("--device"))?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Result};
+use antiphon_data::lines::file_fault;
 use antiphon_data::{BatchConfig, Corpus, CorpusConfig, Dataset, Prefetch, Split, plan};
 use antiphon_train::Batches;
 
@@ -82,15 +83,6 @@ pub(crate) fn files(config: &CorpusConfig, split: Option<Split>, data_dir: &Path
     named.map(|(key, file)| (key, data_dir.join(file))).collect()
 }
 
-/// What is wrong with a file that is to be read, before it is read.
-pub(crate) fn fault(path: &Path) -> Option<&'static str> {
-    match (path.is_file(), path.exists()) {
-        (true, _) => None,
-        (false, true) => Some("not a file"),
-        (false, false) => Some("no such file"),
-    }
-}
-
 /// What helps where files of a corpus are missing.
 pub(crate) fn remedy(config: &CorpusConfig, data_dir: &Path) -> String {
     let mut remedy = "set --data-dir or ANTIPHON_DATA_DIR".to_owned();
@@ -103,7 +95,8 @@ pub(crate) fn remedy(config: &CorpusConfig, data_dir: &Path) -> String {
 
 /// That all files of a corpus, or of one split, are there; whether they can be used is seen when they are read.
 fn files_are_there(config: &CorpusConfig, split: Option<Split>, data_dir: &Path) -> Result<()> {
-    let missing = files(config, split, data_dir).into_iter().filter_map(|(key, path)| Some((key, fault(&path)?, path)));
+    let missing =
+        files(config, split, data_dir).into_iter().filter_map(|(key, path)| Some((key, file_fault(&path)?, path)));
     let missing: Vec<_> = missing.collect();
     let [(key, fault, path), others @ ..] = missing.as_slice() else { return Ok(()) };
     // Several references have one key.

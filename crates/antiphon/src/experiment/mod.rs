@@ -40,7 +40,7 @@ use crate::revision::revision;
 pub use answers::{Answer, Answers, Searcher};
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, TokenizersConfig};
 pub use data::Corpora;
-pub(crate) use data::{fault, files, named, remedy};
+pub(crate) use data::{files, named, remedy};
 pub(crate) use evaluation::figures_of_validation;
 pub use evaluation::{Answered, Evaluation, Evaluator};
 pub(crate) use findings::{findings, spread};
