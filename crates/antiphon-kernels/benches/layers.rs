@@ -130,7 +130,7 @@ fn decoders(criterion: &mut Criterion) {
                     };
                     let lengths = vec![t as u32; b].into();
                     let run = Feeding { cell: Cell::Lstm, lengths, over: over.clone(), dropout: None };
-                    fed_decoder(tensors, &run)
+                    fed_decoder(tensors, &run).0
                 } else {
                     let states = x.clone().narrow(2, 0, h);
                     attend(states, keys, memory, Some(energy.clone()), &over)

@@ -18,6 +18,31 @@ pub(crate) fn deal<R>(mut rows: Vec<(usize, R)>) -> Vec<Vec<R>> {
     blocks
 }
 
+/// A buffer that is handed out row by row.
+pub(crate) struct Rows<'a> {
+    left: &'a mut [f32],
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of `width` numbers.
+    pub(crate) fn new(buffer: &'a mut [f32], width: usize) -> Self {
+        Self { left: buffer, width }
+    }
+
+    /// The next row.
+    pub(crate) fn row(&mut self) -> &'a mut [f32] {
+        self.rows(1)
+    }
+
+    /// The next `count` rows, as one.
+    pub(crate) fn rows(&mut self, count: usize) -> &'a mut [f32] {
+        let (row, left) = std::mem::take(&mut self.left).split_at_mut(count * self.width);
+        self.left = left;
+        row
+    }
+}
+
 /// A buffer cut into rows of `size`; `count` times nothing, if there is none.
 pub(crate) fn rows_mut(buffer: Option<&mut [f32]>, size: usize, count: usize) -> Vec<Option<&mut [f32]>> {
     match buffer {

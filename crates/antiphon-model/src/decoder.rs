@@ -251,7 +251,7 @@ impl Decoder {
             readout_context: readout.context.val(),
             readout_bias: readout.bias.val(),
         };
-        fed_decoder(tensors, &run)
+        fed_decoder(tensors, &run).0
     }
 
     /// All steps with input feeding one by one.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{Body, Feeding, FeedingOps, Parts, Saved};
 use crate::attention::rows as attention;
-use crate::blocks::{deal, real_steps, rows_mut};
+use crate::blocks::{Rows, deal, real_steps};
 use crate::dropout::fill_mask;
 use crate::flex::{dense, dummy, into_owned, slice, slice_mut, wrap};
 use crate::memory::unwritten;
@@ -19,21 +19,23 @@ use crate::recurrent::gates::{self, StepBack};
 use crate::vector::{multiversion, tanh};
 
 impl FeedingOps for Flex {
-    fn fed_decoder(x: FloatTensor<Self>, parts: Parts<Self>, run: Feeding) -> FloatTensor<Self> {
-        Self::forward(x, parts, &run).outputs
+    fn fed_decoder(x: FloatTensor<Self>, parts: Parts<Self>, run: Feeding) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (saved, state) = Self::forward(x, parts, &run);
+        (saved.outputs, state)
     }
 }
 
 impl Body for Flex {
-    fn forward(x: FlexTensor, parts: Parts<Self>, run: &Feeding) -> Saved<Self> {
+    fn forward(x: FlexTensor, parts: Parts<Self>, run: &Feeding) -> (Saved<Self>, FlexTensor) {
         let (parts, mut gates) = (parts.dense(), into_owned(dense(x)));
         let layer = Layer::new(gates.shape().as_slice(), &parts, run);
-        let Layer { b, t, h, r, s, a, m, .. } = layer;
+        let Layer { b, t, h, n, r, s, a, m, .. } = layer;
         let traced = run.cell != Cell::Rnn;
         let (mut outputs, mut hidden) = (vec![0.0; b * t * r], vec![0.0; b * t * h]);
         let (mut weights, mut contexts) = (vec![0.0; b * t * s], vec![0.0; b * t * m]);
         let mut trace = traced.then(|| vec![0.0; b * t * h]);
         let mut queries = parts.additive.then(|| vec![0.0; b * t * a]);
+        let mut state = vec![0.0; b * n * h];
         layer.forward(Written {
             gates: slice_mut(&mut gates),
             outputs: &mut outputs,
@@ -42,9 +44,10 @@ impl Body for Flex {
             queries: queries.as_deref_mut(),
             weights: &mut weights,
             contexts: &mut contexts,
+            state: &mut state,
         });
         let wrapped = |values: Option<Vec<f32>>, width: usize| values.map_or_else(dummy, |v| wrap(v, [b, t, width]));
-        Saved {
+        let saved = Saved {
             outputs: wrap(outputs, [b, t, r]),
             gates,
             hidden: wrap(hidden, [b, t, h]),
@@ -52,7 +55,8 @@ impl Body for Flex {
             queries: wrapped(queries, a),
             weights: wrap(weights, [b, t, s]),
             contexts: wrap(contexts, [b, t, m]),
-        }
+        };
+        (saved, wrap(state, [b, n * h]))
     }
 
     fn backward(gradient: FlexTensor, parts: Parts<Self>, saved: Saved<Self>, run: &Feeding) -> [FlexTensor; 12] {
@@ -136,6 +140,8 @@ struct Written<'a> {
     queries: Option<&'a mut [f32]>,
     weights: &'a mut [f32],
     contexts: &'a mut [f32],
+    /// The last state.
+    state: &'a mut [f32],
 }
 
 /// What the backward pass reads: the gradient of the outputs, and what [`Written`] left.
@@ -173,6 +179,7 @@ struct Forward<'a> {
     queries: Option<&'a mut [f32]>,
     weights: &'a mut [f32],
     contexts: &'a mut [f32],
+    state: &'a mut [f32],
 }
 
 /// A row on its way back; what is written holds real steps only, but for `gates`.
@@ -233,17 +240,6 @@ fn add(sum: &mut [f32], x: &[f32]) {
     sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
 }
 
-/// The rows of a buffer, for each row of a batch `widths` numbers wide.
-fn cut(mut buffer: &mut [f32], widths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
-    let mut rows = Vec::new();
-    for width in widths {
-        let (row, rest) = buffer.split_at_mut(width);
-        rows.push(row);
-        buffer = rest;
-    }
-    rows
-}
-
 impl<'a> Layer<'a> {
     fn new(x: &[usize], parts: &'a Parts<Flex>, run: &'a Feeding) -> Self {
         let (keys, memory) = (parts.keys.shape(), parts.memory.shape());
@@ -292,7 +288,7 @@ impl<'a> Layer<'a> {
     }
 
     fn forward(&self, to: Written<'_>) {
-        let Self { b, t, h, g, r, s, a, m, .. } = *self;
+        let Self { b, t, h, g, n, r, s, a, m, .. } = *self;
         let parts = self.parts;
         let weights = Weights {
             recurrent: Packed::new(slice(&parts.recurrent), Strides::rows(g), [h, g]),
@@ -300,13 +296,24 @@ impl<'a> Layer<'a> {
             query: parts.additive.then(|| Packed::new(slice(&parts.query), Strides::rows(a), [h, a])),
             readout: Packed::new(&self.readout(), Strides::rows(r), [h + m, r]),
         };
-        let rows = to.gates.chunks_exact_mut(t * g).zip(to.outputs.chunks_exact_mut(t * r));
-        let rows = rows.zip(to.hidden.chunks_exact_mut(t * h)).zip(to.weights.chunks_exact_mut(t * s));
-        let rows = rows.zip(to.contexts.chunks_exact_mut(t * m)).zip(rows_mut(to.trace, t * h, b));
-        let rows = rows.zip(rows_mut(to.queries, t * a, b)).enumerate();
-        let rows = rows.map(|(number, ((((((gates, outputs), hidden), weights), contexts), trace), queries))| {
-            let live = self.live(number);
-            (live, Forward { number, live, gates, outputs, hidden, trace, queries, weights, contexts })
+        let (mut gates, mut outputs) = (Rows::new(to.gates, t * g), Rows::new(to.outputs, t * r));
+        let (mut hidden, mut state) = (Rows::new(to.hidden, t * h), Rows::new(to.state, n * h));
+        let (mut trace, mut queries) = (to.trace.map(|x| Rows::new(x, t * h)), to.queries.map(|x| Rows::new(x, t * a)));
+        let (mut looks, mut contexts) = (Rows::new(to.weights, t * s), Rows::new(to.contexts, t * m));
+        let rows = (0..b).map(|number| {
+            let row = Forward {
+                number,
+                live: self.live(number),
+                gates: gates.row(),
+                outputs: outputs.row(),
+                hidden: hidden.row(),
+                trace: trace.as_mut().map(Rows::row),
+                queries: queries.as_mut().map(Rows::row),
+                weights: looks.row(),
+                contexts: contexts.row(),
+                state: state.row(),
+            };
+            (row.live, row)
         });
         deal(rows.collect()).into_par_iter().for_each(|block| self.forward_block(block, &weights));
     }
@@ -371,6 +378,12 @@ impl<'a> Layer<'a> {
                 fed[i * r..][..r].copy_from_slice(out);
             }
         }
+        // Beyond its last real step a row is left alone, so that its state stands where that step left it.
+        for (i, row) in block.into_iter().enumerate() {
+            let (of_hidden, of_cell) = row.state.split_at_mut(h);
+            of_hidden.copy_from_slice(&hidden[i * h..][..h]);
+            of_cell.copy_from_slice(&inner[i * h..][..of_cell.len()]);
+        }
     }
 
     /// `gates`: activated, become the gradient of the projected inputs; `trace`: the GRU's becomes that of its products.
@@ -391,16 +404,26 @@ impl<'a> Layer<'a> {
         let (mut before, mut fed) = (vec![0.0; real * h], vec![0.0; real * r]);
         let (mut da, mut dq) = (vec![0.0; real * r], vec![0.0; real * asked]);
         let partial: Vec<(Vec<f32>, Vec<f32>)> = {
-            let of_real = |buffer, width: usize| cut(buffer, lives.iter().map(move |live| live * width));
-            let rows = gates.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
-            let rows = rows.zip(dkeys.chunks_exact_mut(s * a)).zip(dmemory.chunks_exact_mut(s * m));
-            let rows = rows.zip(of_real(&mut before, h)).zip(of_real(&mut fed, r));
-            let rows = rows.zip(of_real(&mut da, r)).zip(of_real(&mut dq, asked));
-            let rows = rows.zip(rows_mut(trace.as_deref_mut(), t * h, b)).enumerate();
-            let rows = rows.map(|(number, row)| {
-                let ((((((((gates, ds), dkeys), dmemory), before), fed), da), dq), trace) = row;
-                let live = lives[number];
-                (live, Backward { number, live, gates, trace, ds, dkeys, dmemory, before, fed, da, dq })
+            let (mut gates, mut ds) = (Rows::new(gates, t * g), Rows::new(&mut ds, n * h));
+            let (mut dkeys, mut dmemory) = (Rows::new(&mut dkeys, s * a), Rows::new(&mut dmemory, s * m));
+            let (mut before, mut fed) = (Rows::new(&mut before, h), Rows::new(&mut fed, r));
+            let (mut da, mut dq) = (Rows::new(&mut da, r), Rows::new(&mut dq, asked));
+            let mut trace = trace.as_deref_mut().map(|trace| Rows::new(trace, t * h));
+            let rows = lives.iter().enumerate().map(|(number, &live)| {
+                let row = Backward {
+                    number,
+                    live,
+                    gates: gates.row(),
+                    trace: trace.as_mut().map(Rows::row),
+                    ds: ds.row(),
+                    dkeys: dkeys.row(),
+                    dmemory: dmemory.row(),
+                    before: before.rows(live),
+                    fed: fed.rows(live),
+                    da: da.rows(live),
+                    dq: dq.rows(live),
+                };
+                (live, row)
             });
             let blocks = deal(rows.collect());
             blocks.into_par_iter().map(|block| self.backward_block(block, &read, &weights)).collect()

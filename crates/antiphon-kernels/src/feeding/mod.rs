@@ -21,7 +21,7 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, ExtensionType, backend_extension};
 use burn::tensor::Tensor;
 
 use crate::attention::Over;
@@ -73,11 +73,15 @@ pub fn serves_fed_decoder(x: &Tensor<3>) -> bool {
     serves(x)
 }
 
-/// The outputs `r` `[B, T, R]`, differentiable in all tensors, where the operation [is served](serves_fed_decoder).
+/// The outputs `r` `[B, T, R]` and the last state `[B, N·H]`, where the operation [is served](serves_fed_decoder).
+///
+/// The outputs are differentiable in all tensors. The state is that behind each row's last real step, `h` then `c`, as
+/// [`Recurrent::state`](crate::Recurrent::state) has it; a row without a real step keeps its first one. It is off the graph:
+/// a next stretch of the same text starts from it, and no gradient flows back there.
 ///
 /// # Panics
 /// If shapes do not fit, or `T` or `S` is 0.
-pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Tensor<3> {
+pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> (Tensor<3>, Tensor<2>) {
     tensors.check(run);
     let device = tensors.x.device().inner();
     let dummies = || (Tensor::zeros([1, 1], &device), Tensor::zeros([1], &device));
@@ -97,7 +101,8 @@ pub fn fed_decoder(tensors: FedDecoder, run: &Feeding) -> Tensor<3> {
         readout_bias: tensors.readout_bias.into_dispatch(),
         additive: has_query,
     };
-    Tensor::from_dispatch(<Dispatch as FeedingOps>::fed_decoder(tensors.x.into_dispatch(), parts, run.clone()))
+    let (outputs, state) = <Dispatch as FeedingOps>::fed_decoder(tensors.x.into_dispatch(), parts, run.clone());
+    (Tensor::from_dispatch(outputs), Tensor::from_dispatch(state).inner())
 }
 
 impl FedDecoder {
@@ -141,8 +146,12 @@ pub(crate) struct Parts<B: Backend> {
 /// The operation on plain slices, as Burn's backends see it.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait FeedingOps: Backend {
-    /// → outputs
-    fn fed_decoder(x: FloatTensor<Self>, #[extension_type] parts: Parts<Self>, run: Feeding) -> FloatTensor<Self>;
+    /// → outputs, last state (off the graph)
+    fn fed_decoder(
+        x: FloatTensor<Self>,
+        #[extension_type] parts: Parts<Self>,
+        run: Feeding,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// What the forward pass leaves for the backward pass.
@@ -166,7 +175,8 @@ pub(crate) struct Saved<B: Backend> {
 
 /// A backend that has the operation.
 pub(crate) trait Body: Backend {
-    fn forward(x: FloatTensor<Self>, parts: Parts<Self>, run: &Feeding) -> Saved<Self>;
+    /// → what is saved, the outputs in it, and the last state
+    fn forward(x: FloatTensor<Self>, parts: Parts<Self>, run: &Feeding) -> (Saved<Self>, FloatTensor<Self>);
 
     /// → gradients of `x`, then in the order of [`Parts`]
     fn backward(
@@ -195,7 +205,7 @@ impl<B: Body> Backward<B, 12> for FeedingNode {
 }
 
 impl<B: Body, C: CheckpointStrategy> FeedingOps for Autodiff<B, C> {
-    fn fed_decoder(x: FloatTensor<Self>, parts: Parts<Self>, run: Feeding) -> FloatTensor<Self> {
+    fn fed_decoder(x: FloatTensor<Self>, parts: Parts<Self>, run: Feeding) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let ((x, n0), (recurrent, n1)) = (x.into_parts(), parts.recurrent.into_parts());
         let ((bias, n2), (state, n3)) = (parts.bias.into_parts(), parts.state.into_parts());
         let ((feed, n4), (keys, n5)) = (parts.feed.into_parts(), parts.keys.into_parts());
@@ -218,13 +228,127 @@ impl<B: Body, C: CheckpointStrategy> FeedingOps for Autodiff<B, C> {
             additive: parts.additive,
         };
         let nodes = [n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11];
-        match FeedingNode.prepare::<C>(nodes).compute_bound().stateful() {
+        let (outputs, state) = match FeedingNode.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let saved = B::forward(x, parts.clone(), &run);
+                let (saved, state) = B::forward(x, parts.clone(), &run);
                 let outputs = saved.outputs.clone();
-                prep.finish((parts, saved, run), outputs)
+                (prep.finish((parts, saved, run), outputs), state)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::forward(x, parts, &run).outputs),
+            OpsKind::UnTracked(prep) => {
+                let (saved, state) = B::forward(x, parts, &run);
+                (prep.finish(saved.outputs), state)
+            }
+        };
+        (outputs, Self::from_inner(state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Recurrence, attend, dropout, recurrent, tanh};
+    use burn::tensor::{Device, TensorData};
+
+    /// `B`, `T`, `H`, `S`, `R`, `M`, and `A` where scores are additive.
+    const SIZES: [usize; 7] = [19, 5, 6, 4, 5, 7, 9];
+
+    fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+        let key = Key::from_seed(6).named(name);
+        let n: usize = dims.iter().product();
+        let numbers: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.5).collect();
+        Tensor::from_data(TensorData::new(numbers, dims), device)
+    }
+
+    fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().unwrap()
+    }
+
+    /// A layer, rows of 0 to `T` real steps, and memory rows of 0 to `S` ones.
+    fn layer(cell: Cell, additive: bool, rate: f64, device: &Device) -> (FedDecoder, Feeding) {
+        let [b, t, h, s, r, m, a] = SIZES;
+        let (g, a) = (cell.gates() * h, if additive { a } else { h });
+        let tensors = FedDecoder {
+            x: random("x", [b, t, g], device),
+            recurrent: random("recurrent", [h, g], device),
+            bias: random("bias", [h * cell.biases()], device),
+            state: random("state", [b, h * cell.states()], device),
+            feed: random("feed", [r, g], device),
+            keys: random("keys", [b, s, a], device),
+            memory: random("memory", [b, s, m], device),
+            additive: additive.then(|| (random("query", [h, a], device), random("energy", [a], device))),
+            readout_state: random("readout state", [h, r], device),
+            readout_context: random("readout context", [m, r], device),
+            readout_bias: random("readout bias", [r], device),
+        };
+        let run = Feeding {
+            cell,
+            lengths: (0..b).map(|row| (row * 3 % (t + 1)) as u32).collect(),
+            over: Over { lengths: (0..b).map(|row| (row * 2 % (s + 1)) as u32).collect(), owners: None },
+            dropout: (rate > 0.0).then(|| (rate, (0..t as u64).map(|t| Key::from_seed(3).numbered(t)).collect())),
+        };
+        (tensors, run)
+    }
+
+    /// The same by one operation after another, a step at a time: outputs of real steps, and the last state.
+    fn by_steps(tensors: &FedDecoder, run: &Feeding) -> (Tensor<3>, Tensor<2>) {
+        let [b, t, r] = [tensors.x.dims()[0], tensors.x.dims()[1], tensors.readout_bias.dims()[0]];
+        let (h, device) = (tensors.recurrent.dims()[0], tensors.x.device());
+        let (mut state, mut fed, mut outputs) = (tensors.state.clone(), Tensor::zeros([b, r], &device), Vec::new());
+        for step in 0..t {
+            let real: Arc<[u32]> = run.lengths.iter().map(|&length| u32::from(step < length as usize)).collect();
+            let x = tensors.x.clone().narrow(1, step, 1).squeeze_dim::<2>(1) + fed.matmul(tensors.feed.clone());
+            let recurrence = Recurrence { cell: run.cell, reverse: false, lengths: Some(real.clone()) };
+            let (weight, bias) = (tensors.recurrent.clone(), tensors.bias.clone());
+            state = recurrent(x.unsqueeze_dim(1), weight, bias, state, &recurrence).state();
+            let hidden = state.clone().narrow(1, 0, h);
+            let (query, energy) = match &tensors.additive {
+                Some((query, energy)) => (hidden.clone().matmul(query.clone()), Some(energy.clone())),
+                None => (hidden.clone(), None),
+            };
+            let (keys, memory) = (tensors.keys.clone(), tensors.memory.clone());
+            let context = attend(query.unsqueeze_dim(1), keys, memory, energy, &run.over).squeeze_dim::<2>(1);
+            let sum = hidden.matmul(tensors.readout_state.clone()) + context.matmul(tensors.readout_context.clone());
+            fed = tanh(sum + tensors.readout_bias.clone().unsqueeze());
+            if let Some((rate, keys)) = &run.dropout {
+                fed = dropout(fed, *rate, keys[step]);
+            }
+            let real: Vec<f32> = real.iter().map(|&real| real as f32).collect();
+            fed = fed * Tensor::from_data(TensorData::new(real, [b, 1]), &device);
+            outputs.push(fed.clone().unsqueeze_dim(1));
         }
+        (Tensor::cat(outputs, 1), state)
+    }
+
+    #[test]
+    fn outputs_and_last_state_are_those_of_the_steps_one_by_one() {
+        let device = Device::flex();
+        let near = |ours: &[f32], oracle: &[f32]| ours.iter().zip(oracle).all(|(x, y)| (x - y).abs() < 1e-5);
+        for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
+            for (additive, rate) in [(false, 0.0), (false, 0.4), (true, 0.0), (true, 0.4)] {
+                let (tensors, run) = layer(cell, additive, rate, &device);
+                let (outputs, state) = fed_decoder(tensors.clone(), &run);
+                let (each, last) = by_steps(&tensors, &run);
+                assert_eq!((outputs.dims(), state.dims()), (each.dims(), last.dims()));
+                assert!(near(&numbers(outputs), &numbers(each)), "{cell:?} {additive} {rate}: outputs");
+                let (first, state) = (numbers(tensors.state), numbers(state));
+                assert!(near(&state, &numbers(last)), "{cell:?} {additive} {rate}: state");
+                let width = cell.states() * SIZES[2];
+                for (b, &length) in run.lengths.iter().enumerate().filter(|&(_, &length)| length == 0) {
+                    let row = b * width..(b + 1) * width;
+                    assert_eq!(state[row.clone()], first[row], "a row of {length} steps keeps its state");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_state_is_off_the_graph() {
+        let (tensors, run) = layer(Cell::Lstm, true, 0.4, &Device::flex().autodiff());
+        let tracked = FedDecoder { x: tensors.x.clone().require_grad(), ..tensors.clone() };
+        let (outputs, state) = fed_decoder(tracked, &run);
+        assert!(outputs.is_autodiff() && !state.is_autodiff());
+        let (tensors, run) = layer(Cell::Lstm, true, 0.4, &Device::flex());
+        let (alone, same) = fed_decoder(tensors, &run);
+        assert_eq!((numbers(outputs.inner()), numbers(state)), (numbers(alone), numbers(same)));
     }
 }
