@@ -5,6 +5,8 @@
 //! - `score(q, k) = q · k` (Luong et al. 2015), or
 //! - `score(q, k) = v · tanh(q + k)` (Bahdanau et al. 2015), where `v` is the *energy*.
 //!
+//! A row of the memory without a real step has no weights: its context is zero, and so are the gradients through it.
+//!
 //! Nothing of `[B, T, S, A]` is ever kept: the backward pass makes it again, a query at a time.
 
 mod flex;
@@ -17,14 +19,14 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, backend_extension};
-use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::softmax};
 
 use crate::flex::serves;
 
 /// What is looked at, beside the tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Over {
-    /// `[C]`: real steps of each row of the memory. A row without any counts as full.
+    /// `[C]`: real steps of each row of the memory. A row without any gives a context of zero, whatever its padding holds.
     pub lengths: Arc<[u32]>,
     /// `[B]`: which row of the memory each query looks at; its own if `None` (`B = C`). Not for training.
     pub owners: Option<Arc<[u32]>>,
@@ -34,10 +36,7 @@ impl Over {
     /// The row of the memory that query row `b` looks at, and how many of its `steps` are real.
     pub(crate) fn row(&self, b: usize, steps: usize) -> (usize, usize) {
         let row = self.owners.as_ref().map_or(b, |owners| owners[b] as usize);
-        match self.lengths[row] as usize {
-            0 => (row, steps),
-            real => (row, real.min(steps)),
-        }
+        (row, (self.lengths[row] as usize).min(steps))
     }
 }
 
@@ -61,7 +60,8 @@ pub fn attend(
     Tensor::from_dispatch(<Dispatch as AttentionOps>::attend(inputs(query, keys, memory, energy), over.clone()))
 }
 
-/// As [`attend`], with the weights `[B, T, S]`, which are zero where the memory is padding. Not differentiable.
+/// As [`attend`], with the weights `[B, T, S]`, which are zero where the memory is padding: those of a query sum to 1, or, if
+/// its memory has no real step, to 0. Not differentiable.
 pub fn attend_with_weights(
     query: Tensor<3>,
     keys: Tensor<3>,
@@ -118,6 +118,13 @@ impl Over {
         assert!(energy.is_none_or(|energy| energy.dims() == [a]), "energy");
     }
 
+    /// `[C]`: which rows of the memory have no real step, if there are any.
+    fn empty(&self, device: &Device) -> Option<Tensor<1, Bool>> {
+        let empty: Vec<bool> = self.lengths.iter().map(|&length| length == 0).collect();
+        let rows = [empty.len()];
+        empty.contains(&true).then(|| Tensor::from_data(TensorData::new(empty, rows), &device.clone().inner()))
+    }
+
     /// `[B, 1, S]`: 0 where a step is real, hugely negative where it is padding.
     fn mask(&self, like: &Tensor<3>, steps: usize) -> Tensor<3> {
         let rows = self.owners.as_ref().map_or(self.lengths.len(), |owners| owners.len());
@@ -130,30 +137,39 @@ impl Over {
     }
 }
 
-/// Weights made of tensor operations, for every device and number type.
-fn scores(query: Tensor<3>, keys: Tensor<3>, energy: Option<Tensor<1>>, over: &Over) -> Tensor<3> {
-    let steps = keys.dims()[1];
-    let mask = over.mask(&query, steps);
-    let scores = match energy {
+/// Scores made of tensor operations, for every device and number type.
+fn scores(query: Tensor<3>, keys: Tensor<3>, energy: Option<Tensor<1>>) -> Tensor<3> {
+    match energy {
         None => query.matmul(keys.swap_dims(1, 2)),
         Some(energy) => {
             let energies = crate::tanh(query.unsqueeze_dim::<4>(2) + keys.unsqueeze_dim::<4>(1));
             let [b, t, s, a] = energies.dims();
             energies.reshape([b * t * s, a]).matmul(energy.unsqueeze_dim(1)).reshape([b, t, s])
         }
-    };
-    softmax(scores + mask, 2)
+    }
 }
 
 /// The operation made of tensor operations: → (contexts, weights).
 fn composed(
     query: Tensor<3>,
-    keys: Tensor<3>,
-    memory: Tensor<3>,
+    mut keys: Tensor<3>,
+    mut memory: Tensor<3>,
     energy: Option<Tensor<1>>,
     over: &Over,
 ) -> (Tensor<3>, Tensor<3>) {
-    let weights = scores(query, over.rows_of(keys), energy, over);
+    let empty = over.empty(&memory.device());
+    if let Some(empty) = &empty {
+        // What their padding holds could be no number, which a weight of zero would not take away.
+        let within = |tensor: &Tensor<3>| empty.clone().reshape([-1, 1, 1]).expand(tensor.dims());
+        (keys, memory) = (keys.clone().mask_fill(within(&keys), 0.0), memory.clone().mask_fill(within(&memory), 0.0));
+    }
+    let mask = over.mask(&query, keys.dims()[1]);
+    let mut weights = softmax(scores(query, over.rows_of(keys), energy) + mask, 2);
+    if let Some(empty) = empty {
+        let empty = empty.reshape([-1, 1, 1]).expand([over.lengths.len(), 1, 1]);
+        let looked_at = over.rows_of(empty.float().cast(weights.dtype()));
+        weights = weights.clone() * (1.0 - looked_at);
+    }
     (weights.clone().matmul(over.rows_of(memory)), weights)
 }
 
@@ -279,13 +295,65 @@ mod tests {
         }
     }
 
+    /// Contexts, weights where they are asked for, and the gradients of query, keys, memory and energy.
+    type Found = Vec<Vec<f32>>;
+
+    /// Attention by the slices or by tensor operations, over a middle row of the memory that is all padding or none.
+    fn around_an_empty_row(fused: bool, additive: bool, t: usize, middle: u32, padding: f32) -> Found {
+        let ([b, s, a, m], device) = ([3, 4, 18, 21], Device::flex().autodiff());
+        let over = Over { lengths: [3, middle, 4].into(), owners: None };
+        let padded = |name: &str, width: usize| {
+            let mut numbers: Vec<f32> = random(name, [b, s, width], &Device::flex()).into_data().try_to_vec().unwrap();
+            numbers[s * width..][..s * width].fill(padding);
+            Tensor::<3>::from_data(TensorData::new(numbers, [b, s, width]), &device).require_grad()
+        };
+        let (q, k, x) = (random("q", [b, t, a], &device), padded("k", a), padded("m", m));
+        let v = random("v", [a], &device);
+        let energy = additive.then(|| v.clone());
+        let (q1, k1, x1) = (q.clone(), k.clone(), x.clone());
+        let contexts = match fused {
+            true => attend(q1, k1, x1, energy.clone(), &over),
+            false => composed(q1, k1, x1, energy.clone(), &over).0,
+        };
+        let grads = (contexts.clone() * random("d", [b, t, m], &device.clone().inner())).sum().backward();
+        let (q1, k1, x1) = (q.clone().inner(), k.clone().inner(), x.clone().inner());
+        let energy = energy.map(Tensor::inner);
+        let (same, weights) = match fused {
+            true => attend_with_weights(q1, k1, x1, energy, &over),
+            false => composed(q1, k1, x1, energy, &over),
+        };
+        let mut found = vec![contexts.into_data(), same.into_data(), weights.into_data()];
+        found.extend([&q, &k, &x].map(|x| x.grad(&grads).unwrap().into_data()));
+        found.extend(additive.then(|| v.grad(&grads).unwrap().into_data()));
+        found.into_iter().map(|part| part.try_to_vec().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_memory_without_a_real_step_gives_nothing_and_gets_nothing() {
+        for (fused, additive, t) in
+            [(true, false, 1), (true, false, 5), (true, true, 5), (false, false, 5), (false, true, 1)]
+        {
+            let found = around_an_empty_row(fused, additive, t, 0, f32::NAN);
+            let other = around_an_empty_row(fused, additive, t, 4, 0.5);
+            for (part, (found, other)) in found.iter().zip(&other).take(6).enumerate() {
+                let row = found.len() / 3;
+                assert!(found[row..2 * row].iter().all(|&x| x == 0.0), "{fused} {additive} {t}, part {part}");
+                for rows in [0..row, 2 * row..3 * row] {
+                    assert_eq!(found[rows.clone()], other[rows], "the rows beside it, part {part}");
+                }
+            }
+            assert!(found.iter().flatten().all(|x| x.is_finite()));
+        }
+    }
+
     #[test]
     fn queries_look_at_the_rows_that_own_them() {
         let device = Device::flex();
         let (k, m) = (random("k", [2, 3, 8], &device), random("m", [2, 3, 5], &device));
         let q = random("q", [3, 1, 8], &device);
-        let over = Over { lengths: vec![3, 2].into(), owners: Some(vec![1, 0, 1].into()) };
-        for energy in [None, Some(random("v", [8], &device))] {
+        for (lengths, energy) in [([3, 2], None), ([3, 2], Some(())), ([3, 0], None), ([0, 2], Some(()))] {
+            let over = Over { lengths: lengths.into(), owners: Some([1, 0, 1].into()) };
+            let energy = energy.map(|()| random("v", [8], &device));
             let (contexts, weights) = composed(q.clone(), k.clone(), m.clone(), energy.clone(), &over);
             let (same, fused) = attend_with_weights(q.clone(), k.clone(), m.clone(), energy.clone(), &over);
             let alone = attend(q.clone(), k.clone(), m.clone(), energy, &over);

@@ -342,6 +342,38 @@ mod tests {
     }
 
     #[test]
+    fn a_memory_without_a_real_step_counts_for_nothing() {
+        let device = Device::flex().autodiff();
+        let [_, _, _, s, _, m, ..] = SIZES;
+        for (cell, additive) in [(Cell::Rnn, false), (Cell::Lstm, true), (Cell::Gru, false)] {
+            let (tensors, run) = layer(cell, additive, 0.4, &device);
+            let a = tensors.keys.dims()[2];
+            let filled = |tensor: &Tensor<3>, width: usize, padding: f32| {
+                let mut filled = numbers(tensor.clone().inner());
+                for (row, &length) in filled.chunks_exact_mut(s * width).zip(run.over.lengths.iter()) {
+                    row[length as usize * width..].fill(padding);
+                }
+                Tensor::<3>::from_data(TensorData::new(filled, tensor.dims()), &device).require_grad()
+            };
+            let run_with = |padding: f32| {
+                let (keys, memory) = (filled(&tensors.keys, a, padding), filled(&tensors.memory, m, padding));
+                let with = FedDecoder { keys: keys.clone(), memory: memory.clone(), ..tensors.clone() };
+                let (outputs, state) = fed_decoder(with, &run);
+                let gradients = (outputs.clone() * outputs.clone()).sum().backward();
+                let of = [keys, memory].map(|x| numbers(x.grad(&gradients).unwrap()));
+                (numbers(outputs.inner()), numbers(state), of)
+            };
+            let (found, same) = (run_with(f32::NAN), run_with(0.5));
+            assert_eq!(found, same, "{cell:?}: padding is not read");
+            for (gradient, width) in found.2.iter().zip([a, m]) {
+                for (row, &length) in gradient.chunks_exact(s * width).zip(run.over.lengths.iter()) {
+                    assert!(row[length as usize * width..].iter().all(|&x| x == 0.0), "{cell:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_last_state_is_off_the_graph() {
         let (tensors, run) = layer(Cell::Lstm, true, 0.4, &Device::flex().autodiff());
         let tracked = FedDecoder { x: tensors.x.clone().require_grad(), ..tensors.clone() };
