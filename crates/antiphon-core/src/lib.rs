@@ -19,5 +19,5 @@ pub use batch::{Batch, SourceBatch, TokenBatch};
 pub use error::{Error, Problem, Result};
 pub use metric::{Judged, Metric, Score};
 pub use printable::printable;
-pub use step::{Selection, StepModel, StepOutput, StepSession, Want};
+pub use step::{Mask, Selection, StepModel, StepOutput, StepSession, Want};
 pub use token::{Special, TokenId, Tokenizer};

@@ -40,6 +40,19 @@ pub enum Selection {
     All,
 }
 
+/// Which tokens one row may choose, beside what is banned for all rows. What is masked reads minus infinity; the other
+/// log-probabilities are not renormalised.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Mask {
+    /// All of them.
+    #[default]
+    Free,
+    /// All but these.
+    Banned(Vec<TokenId>),
+    /// These alone.
+    Allowed(Vec<TokenId>),
+}
+
 /// What a step must return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {

@@ -2,6 +2,7 @@
 //!
 //! On Debian, `mesa-vulkan-drivers` brings such a driver. Its first call of each kernel compiles a shader.
 
+use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, square_sum, update};
 use antiphon_kernels::{
@@ -128,8 +129,12 @@ fn searches(device: &Device, found: &mut Found) {
     }
     let output = OutputLayer::new(given("output", [11, h], device), given("output bias", [11], device));
     found.push(("log-probabilities".into(), output.log_probs(given("states", [4, h], device))));
-    let best = output.best(given("states", [4, h], device), &[3], 4);
-    let (tokens, log_probs): (Vec<f32>, Vec<f32>) = best.into_iter().flatten().map(|(id, p)| (id as f32, p)).unzip();
+    let masks = [Mask::Free, Mask::Allowed(vec![3, 7, 2]), Mask::Free, Mask::Banned(vec![5, 6])];
+    let best = output.best(given("states", [4, h], device), &[3], &masks, 4);
+    // A GPU's minus infinity less the CPU's would be no number.
+    let finite = |p: f32| p.max(-1e3);
+    let best = best.into_iter().flatten().map(|(id, p)| (id as f32, finite(p)));
+    let (tokens, log_probs): (Vec<f32>, Vec<f32>) = best.unzip();
     found.extend([("best tokens".into(), tokens), ("their log-probabilities".into(), log_probs)]);
 }
 

@@ -72,7 +72,7 @@ impl StepSession for Session<'_> {
         out.log_probs.clear();
         if let Selection::Top(k) = want.selection {
             out.per_row = k.min(vocabulary);
-            let best = output.best(step.outputs, &want.banned, out.per_row);
+            let best = output.best(step.outputs, &want.banned, &[], out.per_row);
             (out.tokens, out.log_probs) = best.into_iter().flatten().unzip();
         } else {
             let mut log_probs = output.log_probs(step.outputs);

@@ -65,8 +65,8 @@ impl Contest {
         }
     }
 
-    /// The `k` best with their log-probabilities, from the `exact` logits of all that can be among them.
-    pub(super) fn settle(mut self, exact: impl Fn(TokenId) -> f32) -> Vec<(TokenId, f32)> {
+    /// The `k` best with their logits, from the `exact` ones of all that can be among them, and the logarithm of the sum.
+    pub(super) fn settle(mut self, exact: impl Fn(TokenId) -> f32) -> (Vec<(f32, TokenId)>, f32) {
         let bound = self.bound();
         let close = self.close.into_iter().filter(|&(logit, _)| logit >= bound);
         let mut best: Vec<(f32, TokenId)> = self.best.into_iter().chain(close).collect();
@@ -79,7 +79,7 @@ impl Contest {
         let log_z = (f64::from(top) + self.sum.ln()) as f32;
         best.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         best.truncate(self.k);
-        best.into_iter().map(|(logit, id)| (id, logit - log_z)).collect()
+        (best, log_z)
     }
 }
 

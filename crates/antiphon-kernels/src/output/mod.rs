@@ -11,12 +11,13 @@
 //! left of the rounding is in the share of the others in that sum, where it mostly averages out; it moves the
 //! log-probabilities of a state, all by the same, by some 2e-5 (`tests::screening_costs_little`).
 
+mod choice;
 mod contest;
 mod rounded;
 
 use std::sync::OnceLock;
 
-use antiphon_core::TokenId;
+use antiphon_core::{Mask, TokenId};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -27,6 +28,7 @@ use crate::packed::Packed;
 use crate::product::Strides;
 use crate::vector::multiversion;
 use crate::weight::{Weight, host, share};
+use choice::{Choice, in_order};
 use contest::Contest;
 use rounded::Rounded;
 
@@ -77,43 +79,59 @@ impl OutputLayer {
     /// The `k` best tokens of each state of `[B, H]` with their log-probabilities, best first; of equal ones the smaller id
     /// first. A NaN counts as best, so that it is seen; a norm that overflows is as good as one.
     ///
-    /// `banned` tokens read minus infinity (the others are not renormalised). `k` beyond `V` is `V`.
+    /// What no row may choose is `banned`; what one row may choose says its one of `masks`, of which there are as many as
+    /// rows, or none. What is masked reads minus infinity (the others are not renormalised); where fewer than `k` tokens are
+    /// left, masked ones fill the row, the smaller id first. A mask costs its own row alone, and changes no other row. `k`
+    /// beyond `V` is `V`.
     ///
     /// # Panics
-    /// If a banned token lies beyond the vocabulary.
-    pub fn best(&self, states: Tensor<2>, banned: &[TokenId], k: usize) -> Vec<Vec<(TokenId, f32)>> {
-        let ([rows, width], k) = (states.dims(), k.min(self.vocabulary()));
-        assert!(banned.iter().all(|&id| (id as usize) < self.vocabulary()), "banned tokens lie below V");
+    /// If a token that is banned or in a mask lies beyond the vocabulary, or there are not as many masks as rows.
+    pub fn best(&self, states: Tensor<2>, banned: &[TokenId], masks: &[Mask], k: usize) -> Vec<Vec<(TokenId, f32)>> {
+        let ([rows, width], vocabulary) = (states.dims(), self.vocabulary());
+        let k = k.min(vocabulary);
+        let below = |ids: &[TokenId]| ids.iter().all(|&id| (id as usize) < vocabulary);
+        assert!(below(banned), "banned tokens lie below V");
+        assert!(masks.is_empty() || masks.len() == rows, "{} masks for {rows} rows", masks.len());
+        assert!(
+            masks.iter().all(|mask| match mask {
+                Mask::Free => true,
+                Mask::Banned(ids) | Mask::Allowed(ids) => below(ids),
+            }),
+            "masked tokens lie below V"
+        );
         if k == 0 {
             return vec![Vec::new(); rows];
         }
+        let banned = in_order(banned.to_vec());
+        let mask = |row: usize| masks.get(row).unwrap_or(&Mask::Free);
+        let choices: Vec<Choice<'_>> = (0..rows).map(|row| Choice::new(&banned, mask(row), vocabulary, k)).collect();
         let Some(screen) = &self.screen else {
             let mut logits = self.logits(states);
-            let rows = logits.par_chunks_exact_mut(self.vocabulary());
-            return rows.map(|logits| best_of_all(logits, &self.bias, banned, k)).collect();
+            let rows = logits.par_chunks_exact_mut(vocabulary).zip(&choices);
+            return rows.map(|(logits, choice)| best_of_all(logits, &self.bias, choice, k)).collect();
         };
-        let states = host(states);
-        let blocks = states.par_chunks(share(rows) * width);
-        blocks.flat_map_iter(|states| screen.best(states, &self.bias, banned, k)).collect()
+        let (states, share) = (host(states), share(rows));
+        let blocks = states.par_chunks(share * width).zip(choices.par_chunks(share));
+        blocks.flat_map_iter(|(states, choices)| screen.best(states, &self.bias, choices, k)).collect()
     }
 }
 
 /// The best of one row of logits without bias, which are written over.
-fn best_of_all(logits: &mut [f32], bias: &[f32], banned: &[TokenId], k: usize) -> Vec<(TokenId, f32)> {
+fn best_of_all(logits: &mut [f32], bias: &[f32], choice: &Choice<'_>, k: usize) -> Vec<(TokenId, f32)> {
     let log_z = log_partition(logits, bias);
     if log_z.is_nan() {
-        return not_a_number(logits.len(), banned, k);
+        return choice.not_a_number(logits.len(), k);
     }
-    banned.iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
-    let mut contest = Contest::new(k, 0.0);
-    contest.offer(logits, 0);
-    contest.best.into_iter().map(|(logit, id)| (id, logit - log_z)).collect()
-}
-
-/// What is best where there are no numbers.
-fn not_a_number(vocabulary: usize, banned: &[TokenId], k: usize) -> Vec<(TokenId, f32)> {
-    let allowed = (0..vocabulary as TokenId).filter(|id| !banned.contains(id)).map(|id| (id, f32::NAN));
-    allowed.chain(banned.iter().map(|&id| (id, f32::NEG_INFINITY))).take(k).collect()
+    let best = match choice {
+        Choice::AllBut(banned) => {
+            banned.iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
+            let mut contest = Contest::new(k, 0.0);
+            contest.offer(logits, 0);
+            contest.best
+        }
+        Choice::Only(only) => choice.best_of_only(only.iter().map(|&id| (logits[id as usize], id)).collect(), k),
+    };
+    best.into_iter().map(|(logit, id)| (id, logit - log_z)).collect()
 }
 
 /// The weight in integers of 16 bits, and in full.
@@ -153,7 +171,7 @@ impl Screen {
     }
 
     /// The best tokens of a few states, on the calling thread.
-    fn best(&self, states: &[f32], bias: &[f32], banned: &[TokenId], k: usize) -> Vec<Vec<(TokenId, f32)>> {
+    fn best(&self, states: &[f32], bias: &[f32], choices: &[Choice<'_>], k: usize) -> Vec<Vec<(TokenId, f32)>> {
         let [half, vocabulary] = self.rounded.dims();
         let width = self.exact.len() / vocabulary;
         let mut pairs = vec![0; states.len() / width * half];
@@ -165,20 +183,28 @@ impl Screen {
             let columns = first..first + panels.columns();
             sums.resize(rounded.len() * columns.len(), 0.0);
             panels.multiply(&pairs, &mut sums, false);
-            let rows = sums.chunks_exact_mut(columns.len()).zip(&rounded).zip(&mut contests);
-            for ((sums, state), contest) in rows {
+            let rows = sums.chunks_exact_mut(columns.len()).zip(&rounded).zip(contests.iter_mut().zip(choices));
+            for ((sums, state), (contest, choice)) in rows {
                 let top = worth(sums, state.unit, &self.units[columns.clone()], &bias[columns.clone()]);
                 contest.add(sums, top);
-                for &id in banned.iter().filter(|&&id| columns.contains(&(id as usize))) {
+                for &id in choice.banned_within(columns.start, columns.end) {
                     contest.banned.push((std::mem::replace(&mut sums[id as usize - first], f32::NEG_INFINITY), id));
                 }
                 contest.offer(sums, first);
             }
         }
-        let rows = states.chunks_exact(width).zip(contests);
-        rows.map(|(state, contest)| match contest.slack.is_finite() {
-            true => contest.settle(|id| self.logit(state, id) + bias[id as usize]),
-            false => not_a_number(vocabulary, banned, k),
+        let rows = states.chunks_exact(width).zip(contests.into_iter().zip(choices));
+        rows.map(|(state, (contest, choice))| {
+            if !contest.slack.is_finite() {
+                return choice.not_a_number(vocabulary, k);
+            }
+            let exact = |id: TokenId| self.logit(state, id) + bias[id as usize];
+            let (mut best, log_z) = contest.settle(exact);
+            if let Choice::Only(only) = choice {
+                // The contest was for the sum alone: of all tokens, as in a row that may choose them.
+                best = choice.best_of_only(only.iter().map(|&id| (exact(id), id)).collect(), k);
+            }
+            best.into_iter().map(|(logit, id)| (id, logit - log_z)).collect()
         })
         .collect()
     }
@@ -256,7 +282,7 @@ mod tests {
             let layer = OutputLayer::new(weight.clone(), bias.clone());
             let k = 5.min(v - 1);
             let all = layer.log_probs(states.clone());
-            let given = layer.best(states.clone(), &[1], k);
+            let given = layer.best(states.clone(), &[1], &[], k);
             assert_eq!(given.len(), rows);
             for ((row, best), all) in truth(&states, &weight, &bias).iter().zip(given).zip(all.chunks_exact(v)) {
                 assert!(best.iter().map(|(id, _)| *id).eq(best_of_row(row, &[1], k)), "{best:?}");
@@ -277,9 +303,61 @@ mod tests {
         let weight = Tensor::<2>::from_data(TensorData::new(third.repeat(3), [v, h]), &Device::flex());
         let (states, bias) = (random("states", [9, h], 1.0), Tensor::<1>::zeros([v], &Device::flex()));
         let rows = truth(&states, &weight, &bias);
-        let given = OutputLayer::new(weight, bias).best(states, &[], 5);
+        let given = OutputLayer::new(weight, bias).best(states, &[], &[], 5);
         for (row, best) in rows.iter().zip(given) {
             assert!(best.iter().map(|(id, _)| *id).eq(best_of_row(row, &[], 5)), "{best:?}");
+        }
+    }
+
+    #[test]
+    fn a_mask_counts_for_its_own_row_alone() {
+        let (rows, h, v, k) = (24, 33, 500, 6);
+        let (states, weight) = (random("states", [rows, h], 1.0), random("weight", [v, h], 0.5));
+        let bias = random("bias", [v], 1.0);
+        let truth = truth(&states, &weight, &bias);
+        let likely = best_of_row(&truth[1], &[], 40);
+        let masks: Vec<Mask> = (0..rows)
+            .map(|row| match row % 8 {
+                1 => Mask::Banned(likely.clone()),
+                2 => Mask::Allowed(vec![499, 7, 0, 30, 7, 5, 8, 450, 99, 100, 384, 383]),
+                3 => Mask::Allowed(vec![9, 3, 4]),
+                4 => Mask::Allowed(Vec::new()),
+                5 => Mask::Banned((2..498).collect()),
+                6 => Mask::Allowed((0..v as TokenId).rev().collect()),
+                _ => Mask::Free,
+            })
+            .collect();
+        let screened = OutputLayer::new(weight.clone(), bias.clone());
+        let full = OutputLayer { screen: None, ..OutputLayer::new(weight, bias) };
+        for layer in [screened, full] {
+            for banned in [&[][..], &[3], &[30, 450, 3, 30]] {
+                let (given, free) =
+                    (layer.best(states.clone(), banned, &masks, k), layer.best(states.clone(), banned, &[], k));
+                for (row, (best, mask)) in given.iter().zip(&masks).enumerate() {
+                    let may = |id: TokenId| {
+                        !banned.contains(&id)
+                            && match mask {
+                                Mask::Free => true,
+                                Mask::Banned(ids) => !ids.contains(&id),
+                                Mask::Allowed(ids) => ids.contains(&id),
+                            }
+                    };
+                    let of = |chosen: bool| (0..v as TokenId).filter(|&id| may(id) == chosen).collect::<Vec<_>>();
+                    let mut expected = best_of_row(&truth[row], &of(false), k);
+                    let chosen = expected.len();
+                    expected.extend(of(false).into_iter().take(k - chosen));
+                    assert!(best.iter().map(|&(id, _)| id).eq(expected), "{mask:?}: {best:?}");
+                    for &(id, log_prob) in &best[..chosen] {
+                        assert!((f64::from(log_prob) - truth[row][id as usize]).abs() < 5e-4, "{mask:?}: {best:?}");
+                    }
+                    assert!(best[chosen..].iter().all(|&(_, log_prob)| log_prob == f32::NEG_INFINITY));
+                    if matches!(mask, Mask::Free) || (row % 8 == 6 && banned.is_empty()) {
+                        let bits =
+                            |best: &[(TokenId, f32)]| best.iter().map(|(id, p)| (*id, p.to_bits())).collect::<Vec<_>>();
+                        assert_eq!(bits(best), bits(&free[row]), "row {row}, {banned:?}");
+                    }
+                }
+            }
         }
     }
 
@@ -289,7 +367,7 @@ mod tests {
         let (rows, h, v) = (64, 512, 6000);
         let (states, weight) = (random("states", [rows, h], 0.5), random("weight", [v, h], 0.27));
         let bias = random("bias", [v], 0.1);
-        let given = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[], 5);
+        let given = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[], &[], 5);
         let (mut worst, mut squares) = (0.0_f64, 0.0);
         for (row, best) in truth(&states, &weight, &bias).iter().zip(given) {
             assert!(best.iter().map(|(id, _)| *id).eq(best_of_row(row, &[], 5)));
@@ -307,15 +385,19 @@ mod tests {
         states[10] = f32::NAN;
         let states = Tensor::<2>::from_data(TensorData::new(states, [3, 8]), &Device::flex());
         let bias = Tensor::<1>::zeros([20], &Device::flex());
-        let best = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], 2);
+        let best = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], &[], 2);
         assert!(best[1].iter().all(|(id, log_prob)| *id > 0 && log_prob.is_nan()));
-        let all = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], 30);
+        let all = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], &[], 30);
         assert!(all.iter().all(|row| row.len() == 20 && row[19] == (0, f32::NEG_INFINITY)));
+        let masks = [Mask::Free, Mask::Allowed(vec![9, 0]), Mask::Allowed(vec![9, 0])];
+        let few = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[0], &masks, 2);
+        assert!(few[1][0].0 == 9 && few[1][0].1.is_nan() && few[1][1] == (0, f32::NEG_INFINITY));
+        assert!(few[2][0].0 == 9 && few[2][0].1.is_finite() && few[2][1] == (0, f32::NEG_INFINITY));
         assert!(best[0].iter().chain(&best[2]).all(|(_, log_prob)| log_prob.is_finite()));
         let mut broken = host(weight);
         broken[50] = f32::INFINITY;
         let broken = Tensor::<2>::from_data(TensorData::new(broken, [20, 8]), &Device::flex());
-        let best = OutputLayer::new(broken, bias).best(states, &[], 2);
+        let best = OutputLayer::new(broken, bias).best(states, &[], &[], 2);
         assert!(best.iter().flatten().all(|(_, log_prob)| log_prob.is_nan()));
     }
 
