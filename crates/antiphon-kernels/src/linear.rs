@@ -76,19 +76,12 @@ impl<B: Body, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     }
 }
 
-/// Rows below which packing a weight costs more than it saves.
-const FEW: usize = 8;
-
 /// `[rows, O]`: `x [rows, I] · weight`, where the weight lies as `strides` says.
-fn multiply(x: &[f32], weight: &[f32], strides: Strides, [i, o]: [usize; 2]) -> Vec<f32> {
-    let rows = x.len() / i;
-    if rows >= FEW {
-        return multiply_rows(&Packed::new(weight, strides, [i, o]), x);
-    }
-    // SAFETY: the product writes all of it.
-    let mut y = unsafe { unwritten(rows * o) };
-    product([rows, o, i], &mut y, Strides::rows(o), false, x, Strides::rows(i), weight, strides);
-    y
+///
+/// However few rows there are: a general product sums in another order, so that a source would be encoded otherwise alone
+/// than beside others.
+fn multiply(x: &[f32], weight: &[f32], strides: Strides, dims: [usize; 2]) -> Vec<f32> {
+    multiply_rows(&Packed::new(weight, strides, dims), x)
 }
 
 impl LinearOps for Flex {
