@@ -65,9 +65,11 @@ fn a_recipe_that_a_config_names_is_there() {
 /// The article's choices are Keras's, and stay so.
 #[test]
 fn the_article_is_kerass_model() {
-    use antiphon_model::{AttentionConfig, BridgeConfig, DecoderConfig, EmbeddingConfig, EncoderConfig, Tied};
+    use antiphon_model::{
+        AttentionConfig, BridgeConfig, DecoderConfig, EmbeddingConfig, EncoderConfig, ModelConfig, Tied,
+    };
     let config = Loaded::read(&root().join("configs/translate/article.toml"), &[]).unwrap().config;
-    let model = &config.model;
+    let ModelConfig::EncoderDecoder(model) = &config.model else { panic!("not an encoder-decoder") };
     assert!(matches!(model.source, EmbeddingConfig::OneHot(_)) && matches!(model.target, EmbeddingConfig::OneHot(_)));
     assert_eq!(model.tied, Tied::None);
     assert!(matches!(&model.encoder, EncoderConfig::Lstm(e) if e.hidden == 256 && e.layers == 1 && !e.bidirectional));

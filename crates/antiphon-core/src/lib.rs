@@ -1,7 +1,7 @@
 //! The words that all of Antiphon shares.
 //!
 //! A sentence enters as text, becomes [`TokenId`]s through a [`Tokenizer`], travels to the model in a
-//! [`SourceBatch`] and a [`TokenBatch`], is answered by a [`StepModel`] under a search, becomes text again and is
+//! [`Batch`], is answered by a [`StepModel`] under a search, becomes text again and is
 //! judged by a [`Metric`]. This crate holds these seams, the [`Error`] that every crate returns and the
 //! [counter-based random numbers](random) that every crate draws. It knows no implementation and no file format.
 
@@ -15,9 +15,11 @@ pub mod random;
 pub mod step;
 pub mod token;
 
-pub use batch::{Batch, SourceBatch, TokenBatch};
+pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
 pub use error::{Error, Problem, Result};
 pub use metric::{Judged, Metric, Score};
 pub use printable::printable;
-pub use step::{Mask, Selection, StepModel, StepOutput, StepSession, Want};
+pub use step::{
+    LengthLimits, Mask, Request, Selection, Source, StepModel, StepOutput, StepSession, Want, source_batches,
+};
 pub use token::{Special, TokenId, Tokenizer};

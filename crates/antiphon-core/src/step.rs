@@ -1,21 +1,118 @@
 //! The seam of search: a model that answers one token at a time.
 
-use crate::{Result, SourceBatch, TokenId};
+use std::sync::Arc;
 
-/// A model that can be searched: it begins a session over a batch of sources.
-pub trait StepModel {
-    /// Reads the sources once; row `b` of the session answers source `b`.
+use crate::random::Key;
+use crate::{Error, FrameBatch, Result, SourceBatch, TokenBatch, TokenId};
+
+/// A model that can be searched: it begins a session over requests.
+pub trait StepModel: Send + Sync {
+    /// Reads the sources once; row `b` of the session answers request `b`.
     ///
     /// # Errors
-    /// If the model cannot read this kind of source.
-    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>>;
+    /// If the model cannot read these sources.
+    fn begin(self: Arc<Self>, requests: &[Request]) -> Result<Box<dyn StepSession>>;
 
     /// `V`: the number of token ids the model can give.
     fn vocabulary(&self) -> usize;
 }
 
+/// What is asked of a search: one answer, whatever stands beside it in a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What all random numbers of the answer are drawn under, so that draws do not depend on the batch.
+    pub key: Key,
+    /// The sources, one a stream, in the order of the model's streams; none for a language model.
+    pub sources: Vec<Source>,
+    /// The tokens that the answer begins with: they are scored, not chosen.
+    pub prefix: Vec<TokenId>,
+    /// Limits of its own.
+    pub limits: LengthLimits,
+}
+
+impl Request {
+    /// An answer to these sources, without prefix or limits of its own.
+    pub fn new(sources: Vec<Source>) -> Self {
+        Self { key: Key::from_seed(0), sources, prefix: Vec::new(), limits: LengthLimits::default() }
+    }
+
+    /// The steps of all its sources together: requests of like length are best searched together.
+    pub fn length(&self) -> usize {
+        self.sources.iter().map(Source::len).sum()
+    }
+}
+
+/// The limits of one answer, where they are not those of the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LengthLimits {
+    /// The most tokens, prefix and end symbol included; at least 1.
+    pub max_length: Option<usize>,
+    /// The fewest tokens before the end symbol, the prefix included.
+    pub min_length: Option<usize>,
+}
+
+/// One source: one stream of one request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// Text: ids, closed by [`Special::End`](crate::Special::End).
+    Tokens(Vec<TokenId>),
+    /// A signal: `[S, F]` numbers, row-major.
+    Frames {
+        /// `[S, F]`.
+        values: Vec<f32>,
+        /// `F`, at least 1.
+        features: usize,
+    },
+}
+
+impl Source {
+    /// Its steps.
+    pub fn len(&self) -> usize {
+        match self {
+            Source::Tokens(ids) => ids.len(),
+            Source::Frames { values, features } => values.len() / features,
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The sources of requests, padded: a batch for each stream.
+///
+/// # Errors
+/// If the requests have not the same streams.
+pub fn source_batches(requests: &[Request]) -> Result<Vec<SourceBatch>> {
+    let streams = requests.first().map_or(0, |request| request.sources.len());
+    if let Some(odd) = requests.iter().find(|request| request.sources.len() != streams) {
+        return Err(Error::new(format!("one request has {streams} sources, another {}", odd.sources.len())));
+    }
+    let unlike = || Error::new("the sources of one stream are of different kinds, or their frames of different widths");
+    let batch = |s: usize| match &requests[0].sources[s] {
+        Source::Tokens(_) => {
+            let ids = |request: &'_ Request| match &request.sources[s] {
+                Source::Tokens(ids) => Some(ids.clone()),
+                Source::Frames { .. } => None,
+            };
+            let rows: Option<Vec<Vec<TokenId>>> = requests.iter().map(ids).collect();
+            rows.map(|rows| SourceBatch::Tokens(TokenBatch::from_rows(&rows)))
+        }
+        Source::Frames { features: width, .. } => {
+            let frames = |request: &'_ Request| match &request.sources[s] {
+                Source::Frames { values, features } if features == width => Some(values.clone()),
+                Source::Frames { .. } | Source::Tokens(_) => None,
+            };
+            let rows: Option<Vec<Vec<f32>>> = requests.iter().map(frames).collect();
+            rows.map(|rows| SourceBatch::Frames(FrameBatch::from_rows(&rows, *width)))
+        }
+    };
+    (0..streams).map(|s| batch(s).ok_or_else(unlike)).collect()
+}
+
 /// Rows in flight. Their state and their memory stay on the device.
-pub trait StepSession {
+pub trait StepSession: Send {
     /// How many rows are in flight.
     fn rows(&self) -> usize;
 
@@ -40,8 +137,8 @@ pub enum Selection {
     All,
 }
 
-/// Which tokens one row may choose, beside what is banned for all rows. What is masked reads minus infinity; the other
-/// log-probabilities are not renormalised.
+/// Which tokens one row may choose, beside what is banned for all rows. A masked token's log-probability reads minus
+/// infinity; the others are not renormalised.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Mask {
     /// All of them.
@@ -53,13 +150,30 @@ pub enum Mask {
     Allowed(Vec<TokenId>),
 }
 
+impl Mask {
+    /// Takes what it masks out of a row of all tokens' log-probabilities.
+    pub fn apply(&self, log_probs: &mut [f32]) {
+        match self {
+            Mask::Free => {}
+            Mask::Banned(ids) => ids.iter().for_each(|&id| log_probs[id as usize] = f32::NEG_INFINITY),
+            Mask::Allowed(ids) => {
+                let kept: Vec<(TokenId, f32)> = ids.iter().map(|&id| (id, log_probs[id as usize])).collect();
+                log_probs.fill(f32::NEG_INFINITY);
+                kept.into_iter().for_each(|(id, log_prob)| log_probs[id as usize] = log_prob);
+            }
+        }
+    }
+}
+
 /// What a step must return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
     /// Which scores.
     pub selection: Selection,
-    /// Ids that must not be chosen: their log-probability reads minus infinity (the others are not renormalised).
+    /// Ids that no row may choose: their log-probability reads minus infinity (the others are not renormalised).
     pub banned: Vec<TokenId>,
+    /// What each row may choose beside that; empty if all rows are free.
+    pub masks: Vec<Mask>,
     /// Whether the attention weights are wanted too.
     pub attention: bool,
 }
@@ -73,6 +187,33 @@ pub struct StepOutput {
     pub tokens: Vec<TokenId>,
     /// `[rows, per_row]`: natural logarithms of their probabilities.
     pub log_probs: Vec<f32>,
+    /// `[rows, per_row]`: what answers are ranked by, each at most 0; empty where that is the log-probability. The ids are the
+    /// best by score.
+    pub scores: Vec<f32>,
     /// `[rows, S']`: attention weights, if wanted and if the model attends; else empty.
     pub attention: Vec<f32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_padded_stream_by_stream() {
+        let request = |ids: &[TokenId], frames: &[f32]| {
+            Request::new(vec![Source::Tokens(ids.to_vec()), Source::Frames { values: frames.to_vec(), features: 2 }])
+        };
+        let two = [request(&[5, 3], &[1.0, 2.0]), request(&[3], &[3.0, 4.0, 5.0, 6.0])];
+        assert_eq!(two[1].length(), 3);
+        let [SourceBatch::Tokens(tokens), SourceBatch::Frames(frames)] = &source_batches(&two).unwrap()[..] else {
+            panic!("two streams")
+        };
+        assert_eq!(tokens.ids, [5, 3, 3, 0]);
+        assert_eq!((frames.values.as_slice(), frames.width), (&[1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, 6.0][..], 2));
+        assert_eq!(source_batches(&[Request::new(vec![]), Request::new(vec![])]), Ok(vec![]));
+        assert!(source_batches(&[two[0].clone(), Request::new(vec![])]).is_err());
+        let mut odd = two.clone();
+        odd[1].sources.swap(0, 1);
+        assert!(source_batches(&odd).is_err());
+    }
 }

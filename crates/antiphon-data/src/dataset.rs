@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use antiphon_core::{Batch, Error, Result, SourceBatch, Special, TokenBatch, TokenId, Tokenizer};
+use antiphon_core::{Batch, Error, Result, SourceBatch, Special, Target, TokenBatch, TokenId, Tokenizer};
 use rayon::prelude::*;
 
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
@@ -162,11 +162,10 @@ impl Dataset {
             }
             targets.push(self.encode_target(&example)?);
         }
-        let source = match self.source {
-            Some(_) => SourceBatch::Tokens(TokenBatch::from_rows(&sources)),
-            None => SourceBatch::None { rows: examples.len() },
-        };
-        Ok(Batch { source, target: TokenBatch::from_rows(&targets), examples })
+        let source = self.source.is_some().then(|| SourceBatch::Tokens(TokenBatch::from_rows(&sources)));
+        let (sources, target) = (source.into_iter().collect(), Target::whole(&targets));
+        // Each example is a text of its own: no row goes on.
+        Ok(Batch { sources, target, continues: Vec::new(), examples })
     }
 
     fn measure(&self, example: &Example) -> Result<(Lengths, Unknown, usize)> {
@@ -244,9 +243,9 @@ mod tests {
         assert_eq!((data.source_tokens(), data.target_tokens()), (8, 11));
         let batch = data.batch(&[2, 0]).unwrap();
         let id = |c: char| c as u32 + 4;
-        let SourceBatch::Tokens(source) = batch.source else { panic!("tokens") };
+        let [SourceBatch::Tokens(source)] = &batch.sources[..] else { panic!("one source of tokens") };
         assert_eq!(source.ids, [id('d'), id('e'), 3, id('a'), id('b'), 3]);
-        assert_eq!(batch.target.ids, [id('u'), id(' '), id('v'), 3, id('x'), 3, 0, 0]);
+        assert_eq!(batch.target.labels, [id('u'), id(' '), id('v'), 3, id('x'), 3, 0, 0]);
         assert_eq!(batch.examples, [2, 0]);
     }
 
@@ -254,7 +253,7 @@ mod tests {
     fn a_text_has_no_source() {
         let data = dataset("ab\nc\n", "kind = 'text'").unwrap();
         let batch = data.batch(&[0, 1]).unwrap();
-        assert_eq!(batch.source, SourceBatch::None { rows: 2 });
+        assert!(batch.sources.is_empty() && batch.continues.is_empty());
         assert_eq!(batch.target.lengths, [3, 2]);
         assert_eq!(data.source_tokens(), 0);
     }

@@ -75,13 +75,13 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use antiphon_core::{Error, SourceBatch, TokenBatch};
+    use antiphon_core::{Error, Target};
 
     use super::*;
 
     fn batch(indices: &[u32]) -> Batch {
         let examples = indices.iter().map(|&i| i as usize).collect();
-        Batch { source: SourceBatch::None { rows: indices.len() }, target: TokenBatch::from_rows(&[indices]), examples }
+        Batch { sources: Vec::new(), target: Target::whole(&[indices]), continues: Vec::new(), examples }
     }
 
     fn plan(n: u32) -> Vec<Vec<u32>> {

@@ -3,6 +3,9 @@
 //! All sentences of a batch step together, and all live rows of all sentences are one batch to the model. A sentence
 //! starts as one row, spreads over the beam as it can, and leaves the batch in the step that settles it.
 //!
+//! *Scores.* What is summed, compared and bounded is a token's score: its log-probability, unless the model scores otherwise
+//! (a bonus, a second model's opinion). Below, "probable" then means "of a high score".
+//!
 //! *Candidates.* Each row is asked for its `width + 1` best tokens. That is enough to lose nothing: a row has one
 //! continuation that ends, so its `width` best living ones are among them, and so are the `width` best of the sentence.
 //! Ended candidates therefore never starve the beam. A candidate may end only from the first `width` places of the
@@ -22,8 +25,9 @@
 //! found, unless better ones settle the sentence. Without any penalty, and with `n_best` 1, no rule changes the answer.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use antiphon_core::{Result, Selection, SourceBatch, Special, StepModel, TokenId};
+use antiphon_core::{Request, Result, Selection, Special, StepModel, TokenId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -107,27 +111,27 @@ impl Beam {
 }
 
 impl Strategy for Beam {
-    fn begin<'m>(&self, model: &'m dyn StepModel, sources: &SourceBatch) -> Result<Box<dyn Search + 'm>> {
+    fn begin(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Box<dyn Search>> {
         let selection = Selection::Top(self.settings.width.saturating_add(1));
-        let stepper = Stepper::begin(model, sources, selection, Some(&self.rules))?;
+        let stepper = Stepper::begin(model, requests, selection, Some(&self.rules))?;
         let sentence = |row| Sentence {
             row,
-            max_length: self.max_length.tokens(stepper.source_length(row)),
-            live: vec![Live { node: ROOT, log_prob: 0.0, row: 0 }],
+            max_length: stepper.max_length(row, &self.max_length),
+            live: vec![Live { node: ROOT, log_prob: 0.0, sum: 0.0, row: 0 }],
             ended: Vec::new(),
             endings: 0,
-            most_probable: f64::NEG_INFINITY,
+            best_sum: f64::NEG_INFINITY,
             trail: Trail::default(),
         };
-        let sentences = (0..sources.rows()).map(sentence).collect();
+        let sentences = (0..requests.len()).map(sentence).collect();
         let settings = self.settings.clone();
         Ok(Box::new(BeamSearch { settings, stepper, sentences, scratch: Scratch::default() }))
     }
 }
 
-struct BeamSearch<'m> {
+struct BeamSearch {
     settings: Settings,
-    stepper: Stepper<'m>,
+    stepper: Stepper,
     /// The open sentences, in the order of the session's rows.
     sentences: Vec<Sentence>,
     scratch: Scratch,
@@ -151,8 +155,8 @@ struct Sentence {
     ended: Vec<Ended>,
     /// How many have finished.
     endings: usize,
-    /// The log-probability of the most probable of all that have finished.
-    most_probable: f64,
+    /// The largest sum of all that have finished.
+    best_sum: f64,
     trail: Trail,
 }
 
@@ -165,10 +169,11 @@ enum Settled {
     OutOfPatience,
 }
 
-/// A beginning that is followed. `row` is the session's row that it grew from.
+/// A beginning that is followed. `sum` is that of its tokens' scores; `row` is the session's row that it grew from.
 struct Live {
     node: u32,
     log_prob: f64,
+    sum: f64,
     row: u32,
 }
 
@@ -182,6 +187,7 @@ struct Ended {
 /// A continuation by one token: of the parent at `rank`, the `place`-best token.
 struct Candidate {
     log_prob: f64,
+    sum: f64,
     rank: u32,
     place: u32,
     token: TokenId,
@@ -190,12 +196,12 @@ struct Candidate {
 impl Candidate {
     /// Best first; of equals the one of the better parent, then the smaller token (a row's tokens come in this order).
     fn order(&self, other: &Self) -> Ordering {
-        let best = other.log_prob.total_cmp(&self.log_prob);
+        let best = other.sum.total_cmp(&self.sum);
         best.then(self.rank.cmp(&other.rank)).then(self.place.cmp(&other.place))
     }
 }
 
-impl Search for BeamSearch<'_> {
+impl Search for BeamSearch {
     fn advance(&mut self) -> Result<Vec<Finished>> {
         if self.is_done() {
             return Ok(Vec::new());
@@ -227,6 +233,13 @@ impl Search for BeamSearch<'_> {
         Ok(finished)
     }
 
+    fn certain(&self, row: usize) -> Option<Vec<TokenId>> {
+        let sentence = self.sentences.iter().find(|sentence| sentence.row == row)?;
+        // Whatever wins has finished, or grows from what lives.
+        let nodes = sentence.live.iter().map(|live| live.node).chain(sentence.ended.iter().map(|ended| ended.node));
+        Some(sentence.trail.shared(nodes))
+    }
+
     fn is_done(&self) -> bool {
         self.sentences.is_empty()
     }
@@ -235,15 +248,15 @@ impl Search for BeamSearch<'_> {
 impl Sentence {
     /// Replaces the live beginnings, whose session rows start at `first`, by their best continuations; those of before
     /// are left in `scratch.parents`.
-    fn grow(&mut self, settings: &Settings, stepper: &Stepper<'_>, first: usize, scratch: &mut Scratch) {
+    fn grow(&mut self, settings: &Settings, stepper: &Stepper, first: usize, scratch: &mut Scratch) {
         let Scratch { candidates, parents, .. } = scratch;
         candidates.clear();
         let attention = self.trail.next_attention();
         for (rank, live) in self.live.iter().enumerate() {
-            let (tokens, log_probs) = stepper.row(first + rank);
-            let possible = tokens.iter().zip(log_probs).enumerate().filter(|(_, (_, p))| **p > f32::NEG_INFINITY);
-            candidates.extend(possible.map(|(place, (&token, &log_prob))| Candidate {
-                log_prob: live.log_prob + f64::from(log_prob),
+            let possible = stepper.row(first + rank).possible().enumerate();
+            candidates.extend(possible.map(|(place, (token, score, log_prob))| Candidate {
+                log_prob: live.log_prob + log_prob,
+                sum: live.sum + score,
                 rank: rank as u32,
                 place: place as u32,
                 token,
@@ -263,19 +276,21 @@ impl Sentence {
                 if self.live.len() < settings.width {
                     let node = self.trail.push(parent, candidate.token, weights);
                     let row = first as u32 + candidate.rank;
-                    self.live.push(Live { node, log_prob: candidate.log_prob, row });
+                    let Candidate { log_prob, sum, .. } = *candidate;
+                    self.live.push(Live { node, log_prob, sum, row });
                 }
             } else if place < settings.width {
-                self.end(settings, candidate.log_prob, stepper.steps(), parent, weights);
+                self.end(settings, candidate, stepper.steps(), parent, weights);
             }
         }
     }
 
     /// Takes in a hypothesis of `length` tokens that has just ended, if it is among the best. Of equals the earlier wins.
-    fn end(&mut self, settings: &Settings, log_prob: f64, length: usize, parent: u32, weights: u32) {
+    fn end(&mut self, settings: &Settings, candidate: &Candidate, length: usize, parent: u32, weights: u32) {
+        let Candidate { log_prob, sum, .. } = *candidate;
         self.endings += 1;
-        self.most_probable = self.most_probable.max(log_prob);
-        let score = settings.penalty.score(log_prob, length);
+        self.best_sum = self.best_sum.max(sum);
+        let score = settings.penalty.score(sum, length);
         let place = self.ended.partition_point(|other| other.score >= score);
         if place < settings.n_best {
             let node = self.trail.push(parent, Special::End.id(), weights);
@@ -287,12 +302,12 @@ impl Sentence {
     /// Why going on cannot, or may not, change the answer, if that is so; `length` is that of the live beginnings.
     fn is_settled(&self, settings: &Settings, length: usize) -> Option<Settled> {
         let Some(best) = self.live.first() else { return Some(Settled::Decided) };
-        let attainable = settings.penalty.best_attainable(best.log_prob, self.max_length);
+        let attainable = settings.penalty.best_attainable(best.sum, self.max_length);
         let unbeatable = self.ended.get(settings.n_best - 1).is_some_and(|worst| attainable <= worst.score);
         if unbeatable || length >= self.max_length {
             return Some(Settled::Decided);
         }
-        let enough = self.endings >= settings.enough && best.log_prob <= self.most_probable;
+        let enough = self.endings >= settings.enough && best.sum <= self.best_sum;
         enough.then_some(Settled::OutOfPatience)
     }
 
@@ -307,13 +322,13 @@ impl Sentence {
         };
         let (open, length) = if self.live.is_empty() { (parents, length - 1) } else { (&self.live[..], length) };
         let hypotheses: Vec<Hypothesis> = if self.ended.is_empty() {
-            let score = |log_prob| settings.penalty.score(log_prob, length);
+            let score = |sum| settings.penalty.score(sum, length);
             let best = open.iter().take(settings.n_best);
-            best.map(|live| hypothesis(live.node, live.log_prob, score(live.log_prob), false)).collect()
+            best.map(|live| hypothesis(live.node, live.log_prob, score(live.sum), false)).collect()
         } else {
             self.ended.iter().map(|e| hypothesis(e.node, e.log_prob, e.score, true)).collect()
         };
-        let ahead = |live: &Live| settings.penalty.score(live.log_prob, length) > hypotheses[0].score;
+        let ahead = |live: &Live| settings.penalty.score(live.sum, length) > hypotheses[0].score;
         let outscored = settled == Settled::OutOfPatience && self.live.first().is_some_and(ahead);
         Finished { row: self.row, hypotheses, outscored }
     }

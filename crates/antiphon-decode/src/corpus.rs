@@ -1,6 +1,8 @@
 //! Searching a whole corpus: sentences of similar length together, answers in the given order.
 
-use antiphon_core::{Error, Result, SourceBatch, StepModel, TokenBatch, TokenId};
+use std::sync::Arc;
+
+use antiphon_core::{Error, Request, Result, StepModel};
 
 use crate::search::{Finished, Strategy};
 use crate::stepper::name_sources;
@@ -27,27 +29,26 @@ pub fn restore<T>(order: &[usize], items: Vec<T>) -> Vec<T> {
     places.into_iter().map(|item| item.expect("an order names each place once")).collect()
 }
 
-/// Searches `sources`, rows of ids closed by the end symbol, in batches of at most `rows`: what was found for each source, in
-/// the order of `sources`, [`Finished::row`] being the place there. `progress` is told how many sources have been answered so far.
+/// Answers `requests` in batches of at most `rows`: what was found for each, in their order, [`Finished::row`] being the place
+/// there. `progress` is told how many have been answered so far.
 ///
 /// # Errors
-/// If `rows` is 0, and those of [`Strategy::run`], which then name the place in `sources`.
+/// If `rows` is 0, and those of [`Strategy::run`], which then name the place in `requests`, as that of a source.
 pub fn search_all(
     strategy: &dyn Strategy,
-    model: &dyn StepModel,
-    sources: &[Vec<TokenId>],
+    model: Arc<dyn StepModel>,
+    requests: &[Request],
     rows: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Finished>> {
     if rows == 0 {
         return Err(Error::new("sentences cannot be searched in batches of 0; use at least 1"));
     }
-    let order = order_by_length(&sources.iter().map(Vec::len).collect::<Vec<_>>());
-    let mut answers: Vec<Finished> = Vec::with_capacity(sources.len());
+    let order = order_by_length(&requests.iter().map(Request::length).collect::<Vec<_>>());
+    let mut answers: Vec<Finished> = Vec::with_capacity(requests.len());
     for places in order.chunks(rows) {
-        let ids: Vec<&[TokenId]> = places.iter().map(|&i| sources[i].as_slice()).collect();
-        let batch = SourceBatch::Tokens(TokenBatch::from_rows(&ids));
-        let mut search = strategy.begin(model, &batch)?;
+        let batch: Vec<Request> = places.iter().map(|&i| requests[i].clone()).collect();
+        let mut search = strategy.begin(Arc::clone(&model), &batch)?;
         while !search.is_done() {
             let finished = search.advance().map_err(|error| name_sources(error, places))?;
             if !finished.is_empty() {

@@ -1,31 +1,37 @@
 //! Forced decoding: the log-probabilities of given targets, a step at a time.
 
-use antiphon_core::{Error, Result, Selection, SourceBatch, Special, StepModel, TokenBatch};
+use std::sync::Arc;
+
+use antiphon_core::{Error, Request, Result, Selection, Special, StepModel, TokenId};
 
 use crate::stepper::Stepper;
 
-/// The natural logarithm of each target token's probability, given the source and the tokens before it.
+/// The natural logarithm of each target token's probability, given the request's sources and the tokens before it.
 ///
 /// `targets` must be closed by the end symbol where its probability counts. Row `b` of the result is as long as target
 /// `b`; a token that is impossible gives minus infinity. Short targets leave the batch when they are through.
 ///
 /// # Errors
-/// If there are not as many targets as sources, if a target holds an id outside the vocabulary, or if the model fails.
-pub fn score(model: &dyn StepModel, sources: &SourceBatch, targets: &TokenBatch) -> Result<Vec<Vec<f32>>> {
-    if sources.rows() != targets.rows() {
-        return Err(Error::new(format!("there are {} targets for {} sources", targets.rows(), sources.rows())));
+/// If there are not as many targets as requests, if a target holds an id outside the vocabulary, or if the model fails.
+pub fn score<T: AsRef<[TokenId]>>(
+    model: Arc<dyn StepModel>,
+    requests: &[Request],
+    targets: &[T],
+) -> Result<Vec<Vec<f32>>> {
+    if requests.len() != targets.len() {
+        return Err(Error::new(format!("there are {} targets for {} requests", targets.len(), requests.len())));
     }
     let vocabulary = model.vocabulary();
-    for row in 0..targets.rows() {
-        if let Some(id) = targets.row(row).iter().find(|&&id| id as usize >= vocabulary) {
+    for (row, target) in targets.iter().enumerate() {
+        if let Some(id) = target.as_ref().iter().find(|&&id| id as usize >= vocabulary) {
             let fault = format!("target token {id} is outside the model's vocabulary of {vocabulary}");
             return Err(Error::new(fault).at(format_args!("row {row}")));
         }
     }
 
-    let mut scores: Vec<Vec<f32>> = targets.lengths.iter().map(|&n| Vec::with_capacity(n as usize)).collect();
-    let mut stepper = Stepper::begin(model, sources, Selection::Given(Vec::new()), None)?;
-    let mut open: Vec<usize> = (0..targets.rows()).collect();
+    let mut scores: Vec<Vec<f32>> = targets.iter().map(|target| Vec::with_capacity(target.as_ref().len())).collect();
+    let mut stepper = Stepper::begin(model, requests, Selection::Given(Vec::new()), None)?;
+    let mut open: Vec<usize> = (0..targets.len()).collect();
     let (mut keep, mut next) = (Vec::new(), Vec::new());
     loop {
         // Rows that are through leave; an empty target leaves before the first step.
@@ -34,10 +40,10 @@ pub fn score(model: &dyn StepModel, sources: &SourceBatch, targets: &TokenBatch)
         next.clear();
         let mut place = 0;
         open.retain(|&row| {
-            let stays = targets.row(row).len() > step;
+            let stays = targets[row].as_ref().len() > step;
             if stays {
                 keep.push(place);
-                next.push(if step == 0 { Special::Begin.id() } else { targets.row(row)[step - 1] });
+                next.push(if step == 0 { Special::Begin.id() } else { targets[row].as_ref()[step - 1] });
             }
             place += 1;
             stays
@@ -46,10 +52,10 @@ pub fn score(model: &dyn StepModel, sources: &SourceBatch, targets: &TokenBatch)
         if open.is_empty() {
             return Ok(scores);
         }
-        stepper.give(open.iter().map(|&row| targets.row(row)[step]));
+        stepper.give(open.iter().map(|&row| targets[row].as_ref()[step]));
         stepper.step()?;
         for (place, &row) in open.iter().enumerate() {
-            scores[row].extend_from_slice(stepper.row(place).1);
+            scores[row].extend_from_slice(stepper.row(place).log_probs);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Greedy search: at each step the most probable token, until the end symbol.
 
-use antiphon_core::{Result, Selection, SourceBatch, Special, StepModel, TokenId};
+use std::sync::Arc;
+
+use antiphon_core::{Request, Result, Selection, Special, StepModel, TokenId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,7 @@ use crate::length::MaxLength;
 use crate::search::{Finished, Hypothesis, Search, Strategy};
 use crate::stepper::{Rules, Stepper};
 
-/// Greedy search. It gives what a beam of width 1 gives, with the log-probability as score.
+/// Greedy search. It gives what a beam of width 1 without length penalty gives.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GreedyConfig {
@@ -37,22 +39,23 @@ impl Greedy {
 }
 
 impl Strategy for Greedy {
-    fn begin<'m>(&self, model: &'m dyn StepModel, sources: &SourceBatch) -> Result<Box<dyn Search + 'm>> {
-        let stepper = Stepper::begin(model, sources, Selection::Top(1), Some(&self.rules))?;
+    fn begin(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Box<dyn Search>> {
+        let stepper = Stepper::begin(model, requests, Selection::Top(1), Some(&self.rules))?;
         let open = |row| Open {
             row,
-            max_length: self.max_length.tokens(stepper.source_length(row)),
+            max_length: stepper.max_length(row, &self.max_length),
             tokens: Vec::new(),
             log_prob: 0.0,
+            score: 0.0,
             attention: Vec::new(),
         };
-        let rows = (0..sources.rows()).map(open).collect();
+        let rows = (0..requests.len()).map(open).collect();
         Ok(Box::new(GreedySearch { stepper, rows, keep: Vec::new(), next: Vec::new() }))
     }
 }
 
-struct GreedySearch<'m> {
-    stepper: Stepper<'m>,
+struct GreedySearch {
+    stepper: Stepper,
     /// The answers that have not ended, in the order of the session's rows.
     rows: Vec<Open>,
     keep: Vec<u32>,
@@ -65,10 +68,11 @@ struct Open {
     max_length: usize,
     tokens: Vec<TokenId>,
     log_prob: f64,
+    score: f64,
     attention: Vec<Vec<f32>>,
 }
 
-impl Search for GreedySearch<'_> {
+impl Search for GreedySearch {
     fn advance(&mut self) -> Result<Vec<Finished>> {
         if self.is_done() {
             return Ok(Vec::new());
@@ -97,6 +101,10 @@ impl Search for GreedySearch<'_> {
         Ok(finished)
     }
 
+    fn certain(&self, row: usize) -> Option<Vec<TokenId>> {
+        self.rows.iter().find(|open| open.row == row).map(|open| open.tokens.clone())
+    }
+
     fn is_done(&self) -> bool {
         self.rows.is_empty()
     }
@@ -104,21 +112,21 @@ impl Search for GreedySearch<'_> {
 
 impl Open {
     /// Takes the best token of session row `place`; gives the answer if that closed it.
-    fn take(&mut self, stepper: &Stepper<'_>, place: usize) -> Option<Finished> {
-        let (&[token], &[log_prob]) = stepper.row(place) else { unreachable!("the best token of each row was wanted") };
-        let possible = log_prob > f32::NEG_INFINITY;
-        let ended = possible && token == Special::End.id();
-        if possible {
-            self.log_prob += f64::from(log_prob);
+    fn take(&mut self, stepper: &Stepper, place: usize) -> Option<Finished> {
+        let best = stepper.row(place).possible().next();
+        let ended = best.is_some_and(|(token, ..)| token == Special::End.id());
+        if let Some((token, score, log_prob)) = best {
+            self.log_prob += log_prob;
+            self.score += score;
             self.attention.extend(stepper.attention(place));
             self.tokens.extend((!ended).then_some(token));
         }
-        (ended || !possible || self.tokens.len() == self.max_length).then(|| Finished {
+        (ended || best.is_none() || self.tokens.len() == self.max_length).then(|| Finished {
             row: self.row,
             hypotheses: vec![Hypothesis {
                 tokens: std::mem::take(&mut self.tokens),
                 log_prob: self.log_prob,
-                score: self.log_prob,
+                score: self.score,
                 finished: ended,
                 attention: std::mem::take(&mut self.attention),
             }],

@@ -1,17 +1,17 @@
 //! Search over step models: greedy, beam.
 //!
 //! A model gives, for each row in flight, the log-probability of every next token. A [`Strategy`] decides which tokens
-//! to follow, and hands back the best [`Hypothesis`]es of each source:
+//! to follow, and hands back the best [`Hypothesis`]es of each [`Request`](antiphon_core::Request):
 //!
 //! ```text
-//! SearchConfig ─ build ─▶ Strategy ─ begin(model, sources) ─▶ Search ─ advance, advance, … ─▶ Finished { row, hypotheses }
+//! SearchConfig ─ build ─▶ Strategy ─ begin(model, requests) ─▶ Search ─ advance, advance, … ─▶ Finished { row, hypotheses }
 //! ```
 //!
 //! A [`Search`] is a value that can be left and resumed after any step; each step yields the sentences that it finished.
 //! [`Strategy::run`] does all steps of one batch, [`search_all`] those of a whole corpus, [`score`] follows given
 //! targets instead of choosing.
 //!
-//! This crate knows a model only as [`StepModel`](antiphon_core::StepModel). Rows, steps and sources are counted from 0
+//! This crate knows a model only as [`StepModel`](antiphon_core::StepModel). Rows, steps and sources (requests) are counted from 0
 //! in its errors.
 
 #![forbid(unsafe_code)]

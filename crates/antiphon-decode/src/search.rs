@@ -1,22 +1,24 @@
 //! What a search strategy is, and what it hands back.
 
-use antiphon_core::{Result, SourceBatch, StepModel, TokenId};
+use std::sync::Arc;
 
-/// A way to search a model: it begins a [`Search`] over a batch of sources.
+use antiphon_core::{Request, Result, StepModel, TokenId};
+
+/// A way to search a model: it begins a [`Search`] over requests.
 pub trait Strategy: Send + Sync {
-    /// Begins a search; row `b` of it answers source `b`.
+    /// Begins a search; row `b` of it answers request `b`.
     ///
     /// # Errors
-    /// If the model cannot read these sources.
-    fn begin<'m>(&self, model: &'m dyn StepModel, sources: &SourceBatch) -> Result<Box<dyn Search + 'm>>;
+    /// If the model cannot read these requests, or a prefix holds a token that the search may not choose.
+    fn begin(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Box<dyn Search>>;
 
-    /// Searches to the end: the hypotheses of each source, best first.
+    /// Searches to the end: the hypotheses of each request, best first.
     ///
     /// # Errors
     /// Those of [`begin`](Self::begin) and of [`Search::advance`].
-    fn run(&self, model: &dyn StepModel, sources: &SourceBatch) -> Result<Vec<Vec<Hypothesis>>> {
-        let mut answers = vec![Vec::new(); sources.rows()];
-        let mut search = self.begin(model, sources)?;
+    fn run(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Vec<Vec<Hypothesis>>> {
+        let mut answers = vec![Vec::new(); requests.len()];
+        let mut search = self.begin(model, requests)?;
         while !search.is_done() {
             for Finished { row, hypotheses, .. } in search.advance()? {
                 answers[row] = hypotheses;
@@ -26,8 +28,8 @@ pub trait Strategy: Send + Sync {
     }
 }
 
-/// A search in progress, which can be left and resumed between steps.
-pub trait Search {
+/// A search in progress, a value: it can be left between steps, and resumed on another thread.
+pub trait Search: Send {
     /// Takes one step with all rows that are still open, and hands back those that it finished. Does nothing once the
     /// search [is done](Self::is_done).
     ///
@@ -36,14 +38,18 @@ pub trait Search {
     /// step. The search is done then.
     fn advance(&mut self) -> Result<Vec<Finished>>;
 
+    /// The tokens of an open row that can no longer change: the answer, whichever it will be, begins with them. They only grow
+    /// from step to step. `None` if the row has been answered, or never was.
+    fn certain(&self, row: usize) -> Option<Vec<TokenId>>;
+
     /// Whether no row is open any more.
     fn is_done(&self) -> bool;
 }
 
-/// A source that has been answered.
+/// A request that has been answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Its row in the batch of sources, or its place among all of them.
+    /// Its row in the batch of requests, or its place among all of them.
     pub row: usize,
     /// At least one, best first.
     pub hypotheses: Vec<Hypothesis>,
@@ -55,11 +61,12 @@ pub struct Finished {
 /// One answer of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hypothesis {
-    /// The target, with neither begin nor end symbol.
+    /// The target, with neither begin nor end symbol; the request's prefix is a part of it.
     pub tokens: Vec<TokenId>,
     /// Natural logarithm of its probability, that of the end symbol included if it was reached.
     pub log_prob: f64,
-    /// What hypotheses are ranked by: `log_prob` under the length penalty.
+    /// What hypotheses are ranked by: the sum of its tokens' scores (their log-probabilities, unless the model scores otherwise)
+    /// under the length penalty.
     pub score: f64,
     /// Whether it reached the end symbol. If not, the length limit cut it off (or the model left it no possible token).
     pub finished: bool,

@@ -1,7 +1,11 @@
 //! One checked step of a session, for every strategy: who is in flight, what they are fed, what came back.
 
-use antiphon_core::{Error, Problem, Result, Selection, SourceBatch, Special, StepModel, StepOutput, StepSession};
-use antiphon_core::{TokenId, Want};
+use std::sync::Arc;
+
+use antiphon_core::{Error, LengthLimits, Mask, Problem, Request, Result, Selection, Special, StepModel, StepOutput};
+use antiphon_core::{StepSession, TokenId, Want};
+
+use crate::length::MaxLength;
 
 /// Log-probabilities may exceed 0 by this much, from rounding in low precision; they are then read as 0.
 const ROUNDING: f32 = 1e-3;
@@ -15,53 +19,98 @@ pub(crate) struct Rules {
 }
 
 /// Rows in flight over a model's session.
-pub(crate) struct Stepper<'m> {
+pub(crate) struct Stepper {
     /// Dropped with its memory as soon as no row is left.
-    session: Option<Box<dyn StepSession + 'm>>,
+    session: Option<Box<dyn StepSession>>,
     vocabulary: usize,
     want: Want,
     out: StepOutput,
     /// What each row is fed next.
     last: Vec<TokenId>,
-    /// The source of each row.
+    /// The request of each row.
     origins: Vec<usize>,
-    sources: SourceLengths,
+    requests: Vec<Asked>,
+    /// The steps of the longest source, if there is any.
+    widest: Option<usize>,
     /// Steps taken: the tokens that every row has.
     steps: usize,
-    /// Steps before which the end symbol is banned.
+    /// Steps before which the end symbol is banned for all rows.
     min_length: usize,
+    /// Steps before which some row has a mask of its own.
+    masked: usize,
 }
 
-impl<'m> Stepper<'m> {
-    /// One row a source, each fed the begin symbol first. `Top(k)` is capped by the vocabulary.
+/// What is remembered of a request.
+struct Asked {
+    prefix: Vec<TokenId>,
+    limits: LengthLimits,
+    /// The real length of its source, if it has one.
+    length: Option<usize>,
+}
+
+impl Asked {
+    /// What its rows may choose at a step; `min_length` is that of the search.
+    fn mask(&self, step: usize, min_length: usize) -> Mask {
+        match self.prefix.get(step) {
+            Some(&token) => Mask::Allowed(vec![token]),
+            None if step < self.limits.min_length.unwrap_or(min_length) => Mask::Banned(vec![Special::End.id()]),
+            None => Mask::Free,
+        }
+    }
+
+    /// Steps before which it needs a mask of its own.
+    fn masked(&self) -> usize {
+        self.prefix.len().max(self.limits.min_length.unwrap_or(0))
+    }
+}
+
+impl Stepper {
+    /// One row a request, each fed the begin symbol first. `Top(k)` is capped by the vocabulary.
     pub(crate) fn begin(
-        model: &'m dyn StepModel,
-        sources: &SourceBatch,
+        model: Arc<dyn StepModel>,
+        requests: &[Request],
         selection: Selection,
         rules: Option<&Rules>,
     ) -> Result<Self> {
-        let (rows, vocabulary) = (sources.rows(), model.vocabulary());
+        let (rows, vocabulary) = (requests.len(), model.vocabulary());
         if vocabulary < Special::COUNT {
             let all = Special::ALL.map(Special::text).join(", ");
             return Err(Error::new(format!(
                 "a vocabulary of {vocabulary} lacks special symbols; it must begin with {all}"
             )));
         }
-        let session = if rows == 0 { None } else { Some(model.begin(sources)?) };
-        if let Some(session) = session.as_ref().filter(|s| s.rows() != rows) {
-            return Err(Error::new(format!("the model began {} rows for {rows} sources", session.rows())));
-        }
         let selection = match selection {
             Selection::Top(k) => Selection::Top(k.min(vocabulary)),
             other => other,
         };
-        let mut want = Want { selection, banned: Vec::new(), attention: false };
+        let own = requests.iter().any(|request| request.limits.min_length.is_some());
+        let mut want = Want { selection, banned: Vec::new(), masks: Vec::new(), attention: false };
         if let Some(rules) = rules {
             want.attention = rules.attention;
             want.banned.extend([Special::Pad.id(), Special::Begin.id()]);
             want.banned.extend(rules.forbid_unknown.then_some(Special::Unknown.id()));
-            want.banned.extend((rules.min_length > 0).then_some(Special::End.id()));
         }
+        for (row, request) in requests.iter().enumerate() {
+            let odd =
+                |&&id: &&TokenId| id == Special::End.id() || id as usize >= vocabulary || want.banned.contains(&id);
+            if let Some(id) = request.prefix.iter().find(odd) {
+                let message = format!("the prefix holds token {id}, which this search may not choose before the end");
+                return Err(Error::new(message).at(format_args!("row {row}")));
+            }
+        }
+        let session = if rows == 0 { None } else { Some(model.begin(requests)?) };
+        if let Some(session) = session.as_ref().filter(|s| s.rows() != rows) {
+            return Err(Error::new(format!("the model began {} rows for {rows} requests", session.rows())));
+        }
+        let min_length = rules.map_or(0, |rules| rules.min_length);
+        want.banned.extend((min_length > 0 && !own).then_some(Special::End.id()));
+        let asked = |request: &Request| Asked {
+            prefix: request.prefix.clone(),
+            limits: request.limits,
+            length: (!request.sources.is_empty()).then(|| request.length()),
+        };
+        let requests: Vec<Asked> = requests.iter().map(asked).collect();
+        let masked = requests.iter().map(Asked::masked).max().unwrap_or(0);
         Ok(Self {
             session,
             vocabulary,
@@ -69,15 +118,18 @@ impl<'m> Stepper<'m> {
             out: StepOutput::default(),
             last: vec![Special::Begin.id(); rows],
             origins: (0..rows).collect(),
-            sources: SourceLengths::of(sources)?,
+            widest: requests.iter().filter_map(|request| request.length).max(),
+            requests,
             steps: 0,
-            min_length: rules.map_or(0, |r| r.min_length),
+            min_length,
+            masked: if own { masked.max(min_length) } else { masked },
         })
     }
 
-    /// The real length of a source, if there is one.
-    pub(crate) fn source_length(&self, source: usize) -> Option<usize> {
-        self.sources.lengths.as_ref().map(|lengths| lengths[source] as usize)
+    /// The most tokens of a request's answer, where the search has `limit` for its source.
+    pub(crate) fn max_length(&self, request: usize, limit: &MaxLength) -> usize {
+        let Asked { limits, length, .. } = &self.requests[request];
+        limits.max_length.unwrap_or_else(|| limit.tokens(*length))
     }
 
     /// Steps taken.
@@ -98,6 +150,11 @@ impl<'m> Stepper<'m> {
         let Some(session) = &mut self.session else { return Ok(()) };
         if self.min_length > 0 && self.steps == self.min_length {
             self.want.banned.retain(|&id| id != Special::End.id());
+        }
+        self.want.masks.clear();
+        if self.steps < self.masked {
+            let mask = |&request: &usize| self.requests[request].mask(self.steps, self.min_length);
+            self.want.masks.extend(self.origins.iter().map(mask));
         }
         session.step(&self.last, &self.want, &mut self.out)?;
         self.check()?;
@@ -121,35 +178,37 @@ impl<'m> Stepper<'m> {
                 out.log_probs.len()
             )));
         }
+        if !out.scores.is_empty() && out.scores.len() != entries {
+            return Err(Error::new(format!("the model gave {} scores for {entries} tokens", out.scores.len())));
+        }
         if out.attention.len() % rows != 0 {
             return Err(Error::new(format!(
                 "the model gave {} attention weights for {rows} rows",
                 out.attention.len()
             )));
         }
+        let at = |i: usize| place(self.origins[i / expected], self.steps);
         for (i, (log_prob, &token)) in out.log_probs.iter_mut().zip(&out.tokens).enumerate() {
-            let fault = if log_prob.is_nan() || *log_prob == f32::INFINITY {
-                format!(
-                    "the model gave token {token} the log-probability {log_prob}: its weights or its input are not finite"
-                )
-            } else if *log_prob > ROUNDING {
-                format!("the model gave token {token} the log-probability {log_prob}: it must not be above 0")
-            } else if token as usize >= self.vocabulary {
-                format!("the model gave token {token}, beyond its vocabulary of {}", self.vocabulary)
-            } else {
-                *log_prob = log_prob.min(0.0);
-                continue;
-            };
-            return Err(Error::new(fault).at(place(self.origins[i / expected], self.steps)));
+            if token as usize >= self.vocabulary {
+                let vocabulary = self.vocabulary;
+                let fault = format!("the model gave token {token}, beyond its vocabulary of {vocabulary}");
+                return Err(Error::new(fault).at(at(i)));
+            }
+            *log_prob = not_above_zero(*log_prob, token, "log-probability").map_err(|error| error.at(at(i)))?;
+        }
+        for (i, (score, &token)) in out.scores.iter_mut().zip(&out.tokens).enumerate() {
+            *score = not_above_zero(*score, token, "score").map_err(|error| error.at(at(i)))?;
         }
         Ok(())
     }
 
     /// What the last step gave a row.
-    pub(crate) fn row(&self, row: usize) -> (&[TokenId], &[f32]) {
+    pub(crate) fn row(&self, row: usize) -> RowOutput<'_> {
         let from = row * self.out.per_row;
         let to = from + self.out.per_row;
-        (&self.out.tokens[from..to], &self.out.log_probs[from..to])
+        let log_probs = &self.out.log_probs[from..to];
+        let scores = self.out.scores.get(from..to).unwrap_or(log_probs);
+        RowOutput { tokens: &self.out.tokens[from..to], log_probs, scores }
     }
 
     /// The attention weights of a row in the last step, if they were wanted and the model attends.
@@ -159,8 +218,9 @@ impl<'m> Stepper<'m> {
         }
         let width = self.out.attention.len() / self.last.len();
         let weights = &self.out.attention[row * width..][..width];
-        let real = self.source_length(self.origins[row]).filter(|_| width == self.sources.width).unwrap_or(width);
-        Some(weights[..real.min(width)].to_vec())
+        // A memory as long as the longest source is one of its steps; its padding says nothing.
+        let real = self.requests[self.origins[row]].length.filter(|_| self.widest == Some(width));
+        Some(weights[..real.unwrap_or(width).min(width)].to_vec())
     }
 
     /// Goes on with `rows`, in this order, and feeds them `next`.
@@ -179,24 +239,34 @@ impl<'m> Stepper<'m> {
     }
 }
 
-/// The real lengths of a batch of sources, and how wide it is padded.
-struct SourceLengths {
-    lengths: Option<Vec<u32>>,
-    width: usize,
+/// What a step gave one row: tokens, best first, with what they are worth.
+#[derive(Clone, Copy)]
+pub(crate) struct RowOutput<'a> {
+    pub(crate) tokens: &'a [TokenId],
+    pub(crate) log_probs: &'a [f32],
+    /// What answers are ranked by: the log-probabilities, unless the model scores otherwise.
+    pub(crate) scores: &'a [f32],
 }
 
-impl SourceLengths {
-    fn of(sources: &SourceBatch) -> Result<Self> {
-        match sources {
-            SourceBatch::Tokens(tokens) => Ok(Self { lengths: Some(tokens.lengths.clone()), width: tokens.width }),
-            SourceBatch::Frames { values, lengths, features } => {
-                let width = values.len() / (lengths.len() * features).max(1);
-                Ok(Self { lengths: Some(lengths.clone()), width })
-            }
-            SourceBatch::None { .. } => Ok(Self { lengths: None, width: 0 }),
-            _ => Err(Error::new("this kind of source cannot be searched")),
-        }
+impl<'a> RowOutput<'a> {
+    /// Tokens that may be chosen, with score and log-probability, in their order.
+    pub(crate) fn possible(self) -> impl Iterator<Item = (TokenId, f64, f64)> + use<'a> {
+        let worth = self.scores.iter().zip(self.log_probs).map(|(&score, &p)| (f64::from(score), f64::from(p)));
+        let all = self.tokens.iter().zip(worth).map(|(&token, (score, log_prob))| (token, score, log_prob));
+        all.filter(|&(_, score, log_prob)| score > f64::NEG_INFINITY && log_prob > f64::NEG_INFINITY)
     }
+}
+
+/// A log-probability or a score, with what rounding added to 0 taken off.
+fn not_above_zero(value: f32, token: TokenId, what: &str) -> Result<f32> {
+    if value.is_nan() || value == f32::INFINITY {
+        let fault = format!("the model gave token {token} the {what} {value}: its weights or its input are not finite");
+        return Err(Error::new(fault));
+    }
+    if value > ROUNDING {
+        return Err(Error::new(format!("the model gave token {token} the {what} {value}: it must not be above 0")));
+    }
+    Ok(value.min(0.0))
 }
 
 /// How an error names a row and a step.

@@ -1,6 +1,6 @@
 //! The beginnings that a beam has followed, as a tree: a hypothesis is a leaf, and is spelled out once, at the end.
 
-use antiphon_core::TokenId;
+use antiphon_core::{Special, TokenId};
 
 /// The parent of first tokens.
 pub(crate) const ROOT: u32 = u32::MAX;
@@ -50,5 +50,19 @@ impl Trail {
         let mut attention: Vec<_> = path().filter_map(|n| self.attention.get(n.attention as usize).cloned()).collect();
         attention.reverse();
         (tokens, attention)
+    }
+
+    /// The tokens with which all of these nodes begin, end symbols left out.
+    pub(crate) fn shared(&self, nodes: impl Iterator<Item = u32>) -> Vec<TokenId> {
+        let spelled = nodes.map(|node| {
+            let (mut tokens, _) = self.spell(node);
+            tokens.truncate(tokens.len() - usize::from(tokens.last() == Some(&Special::End.id())));
+            tokens
+        });
+        let shared = |a: Vec<TokenId>, b: Vec<TokenId>| {
+            let same = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+            a[..same].to_vec()
+        };
+        spelled.reduce(shared).unwrap_or_default()
     }
 }

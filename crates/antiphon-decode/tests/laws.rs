@@ -2,8 +2,10 @@
 
 mod toy;
 
+use std::sync::Arc;
+
 use antiphon_core::random::Key;
-use antiphon_core::{Selection, SourceBatch, TokenBatch, TokenId};
+use antiphon_core::{LengthLimits, Request, Selection, Source, StepModel, StepOutput, TokenId, Want};
 use antiphon_decode::{
     AverageLength, BeamConfig, GnmtPenalty, GreedyConfig, Hypothesis, LengthPenalty, MaxLength, NoPenalty,
     SearchConfig, order_by_length, restore, score, search_all,
@@ -59,16 +61,16 @@ fn sources() -> Vec<Vec<TokenId>> {
     vec![vec![4, 5, END], vec![END], vec![5, 5, 4, 4, 5, END]]
 }
 
-fn batch(rows: &[Vec<TokenId>]) -> SourceBatch {
-    SourceBatch::Tokens(TokenBatch::from_rows(rows))
+fn batch(rows: &[Vec<TokenId>]) -> Vec<Request> {
+    rows.iter().map(|ids| Request::new(vec![Source::Tokens(ids.clone())])).collect()
 }
 
-fn run(config: &SearchConfig, toy: &Toy, rows: &[Vec<TokenId>]) -> Vec<Vec<Hypothesis>> {
-    config.build().unwrap().run(toy, &batch(rows)).unwrap()
+fn run(config: &SearchConfig, toy: &Arc<Toy>, rows: &[Vec<TokenId>]) -> Vec<Vec<Hypothesis>> {
+    config.build().unwrap().run(toy.clone(), &batch(rows)).unwrap()
 }
 
 /// Random toys, with and without impossible tokens and ties.
-fn toys(count: u64) -> impl Iterator<Item = Toy> {
+fn toys(count: u64) -> impl Iterator<Item = Arc<Toy>> {
     (0..count).map(|seed| Toy::random(seed, 5 + (seed % 3) as usize, seed % 2 == 1, seed % 5 == 4))
 }
 
@@ -174,7 +176,7 @@ fn a_search_says_when_it_ran_out_of_patience_too_early() {
     let [none, average, ..] = penalties();
     let check = |penalty: &LengthPenalty, patience, answer: &[TokenId], outscored| {
         let strategy = beam(2, 1, patience, penalty, &limits).build().unwrap();
-        let found = search_all(&*strategy, &toy, &[vec![END]], 1, &mut |_| {}).unwrap();
+        let found = search_all(&*strategy, toy.clone(), &batch(&[vec![END]]), 1, &mut |_| {}).unwrap();
         assert_eq!((found[0].hypotheses[0].tokens.as_slice(), found[0].outscored), (answer, outscored));
     };
     check(&none, 1.0, &[], false);
@@ -293,17 +295,17 @@ fn a_corpus_is_answered_in_its_order_whatever_the_batch() {
         (0..23_u64).map(|i| (0..i * 7 % 6).map(|j| 4 + (i + j) as TokenId % 3).chain([END]).collect()).collect();
     let toy = Toy::random(3, 7, false, false);
     let strategy = beam(3, 2, 1.0, &LengthPenalty::default(), &limits()[0]).build().unwrap();
-    let whole = strategy.run(&toy, &batch(&rows)).unwrap();
+    let whole = strategy.run(toy.clone(), &batch(&rows)).unwrap();
     for size in [1, 2, 7, 23, 100] {
         let mut told = vec![0];
-        let answers = search_all(&*strategy, &toy, &rows, size, &mut |n| told.push(n)).unwrap();
+        let answers = search_all(&*strategy, toy.clone(), &batch(&rows), size, &mut |n| told.push(n)).unwrap();
         assert!(answers.iter().map(|found| found.row).eq(0..rows.len()));
         let answers: Vec<_> = answers.into_iter().map(|found| found.hypotheses).collect();
         assert_eq!(answers, whole);
         assert!(told.is_sorted_by(|a, b| a < b) && told.last() == Some(&23), "{told:?}");
     }
-    assert_eq!(search_all(&*strategy, &toy, &[], 8, &mut |_| panic!("nothing to tell")), Ok(vec![]));
-    assert!(search_all(&*strategy, &toy, &rows, 0, &mut |_| {}).is_err());
+    assert_eq!(search_all(&*strategy, toy.clone(), &[], 8, &mut |_| panic!("nothing to tell")), Ok(vec![]));
+    assert!(search_all(&*strategy, toy, &batch(&rows), 0, &mut |_| {}).is_err());
 }
 
 #[test]
@@ -317,7 +319,7 @@ fn the_log_probability_is_that_of_forced_decoding() {
                     // Rows of different lengths, some of them empty.
                     let targets: Vec<Vec<TokenId>> =
                         found.iter().map(|hs| hs.get(rank).map_or(vec![], closed)).collect();
-                    let scores = score(&toy, &batch(&sources()), &TokenBatch::from_rows(&targets)).unwrap();
+                    let scores = score(toy.clone(), &batch(&sources()), &targets).unwrap();
                     for (row, scores) in scores.iter().enumerate() {
                         assert_eq!(scores.len(), targets[row].len());
                         let sum: f64 = scores.iter().map(|&p| f64::from(p)).sum();
@@ -337,14 +339,13 @@ fn closed(hypothesis: &Hypothesis) -> Vec<TokenId> {
 fn scoring_names_what_is_wrong() {
     let toy = Toy::table(6, |_| vec![(4, 0.5), (END, 0.5)]);
     let text = |sources: usize, targets: &[Vec<TokenId>]| {
-        let targets = TokenBatch::from_rows(targets);
-        score(&toy, &SourceBatch::None { rows: sources }, &targets).map_err(|e| e.to_string())
+        score(toy.clone(), &vec![Request::new(vec![]); sources], targets).map_err(|e| e.to_string())
     };
     let half = 0.5_f64.ln() as f32;
     assert_eq!(text(2, &[vec![4, END], vec![5]]), Ok(vec![vec![half, half], vec![f32::NEG_INFINITY]]));
     assert_eq!(text(0, &[]), Ok(vec![]));
     assert_eq!(text(2, &[vec![], vec![]]), Ok(vec![vec![], vec![]]));
-    assert_eq!(text(2, &[vec![4]]).unwrap_err(), "there are 1 targets for 2 sources");
+    assert_eq!(text(2, &[vec![4]]).unwrap_err(), "there are 1 targets for 2 requests");
     assert_eq!(
         text(2, &[vec![4], vec![4, 6]]).unwrap_err(),
         "row 1: target token 6 is outside the model's vocabulary of 6"
@@ -391,16 +392,16 @@ fn a_settled_sentence_leaves_the_batch_and_the_search_stops() {
     let found = run(&beam(2, 1, 1e9, &none, &limits), &toy, &rows);
     let tokens: Vec<_> = found.iter().map(|hs| hs[0].tokens.as_slice()).collect();
     assert_eq!(tokens, [&[5, 6, 7, 4][..], &[4], &[6, 5]]);
-    let asked: Vec<_> = toy.asked.borrow().iter().map(|(rows, _)| *rows).collect();
+    let asked: Vec<_> = toy.asked.lock().unwrap().iter().map(|(rows, _)| *rows).collect();
     assert_eq!(asked, [3, 6, 4, 2, 2], "one row a sentence first, two then, none once it is settled");
-    assert!(toy.asked.borrow().iter().all(|(_, s)| *s == Selection::Top(3)));
+    assert!(toy.asked.lock().unwrap().iter().all(|(_, s)| *s == Selection::Top(3)));
 
-    toy.asked.borrow_mut().clear();
-    *toy.selects.borrow_mut() = 0;
+    toy.asked.lock().unwrap().clear();
+    *toy.selects.lock().unwrap() = 0;
     assert_eq!(run(&greedy(&limits), &toy, &rows)[0][0].tokens, [5, 6, 7, 4]);
-    let asked = toy.asked.take();
+    let asked = std::mem::take(&mut *toy.asked.lock().unwrap());
     assert_eq!(asked, [3, 3, 2, 1, 1].map(|rows| (rows, Selection::Top(1))));
-    assert_eq!(*toy.selects.borrow(), 2, "rows are selected only where they change");
+    assert_eq!(*toy.selects.lock().unwrap(), 2, "rows are selected only where they change");
 }
 
 #[test]
@@ -413,7 +414,7 @@ fn a_search_is_resumed_step_by_step() {
     let rows = [vec![5, 6, END], vec![END], vec![7, END]];
     for config in [SearchConfig::Greedy(GreedyConfig::default()), SearchConfig::default()] {
         let strategy = config.build().unwrap();
-        let mut search = strategy.begin(&toy, &batch(&rows)).unwrap();
+        let mut search = strategy.begin(toy.clone(), &batch(&rows)).unwrap();
         for row in [1, 2, 0] {
             assert!(!search.is_done());
             let finished = search.advance().unwrap();
@@ -423,7 +424,7 @@ fn a_search_is_resumed_step_by_step() {
         }
         assert!(search.is_done());
         assert_eq!(search.advance(), Ok(vec![]));
-        assert_eq!(strategy.run(&toy, &batch(&[])), Ok(vec![]));
+        assert_eq!(strategy.run(toy.clone(), &batch(&[])), Ok(vec![]));
     }
 }
 
@@ -442,7 +443,7 @@ fn a_model_that_never_ends_stops_at_the_limit() {
             assert_eq!(hypotheses[0].tokens, vec![4; length]);
         }
         // A language model has no source to be relative to.
-        let free = config.build().unwrap().run(&toy, &SourceBatch::None { rows: 1 }).unwrap();
+        let free = config.build().unwrap().run(toy.clone(), &[Request::new(vec![])]).unwrap();
         assert_eq!(free[0][0].tokens.len(), 50);
     }
 }
@@ -537,7 +538,7 @@ fn banned_tokens_never_appear_and_the_vocabulary_may_be_smaller_than_the_beam() 
         }
     }
     let limits = Limits { max_length: 3, min_length: 0, forbid_unknown: false };
-    let error = greedy(&limits).build().unwrap().run(&Toy::table(3, |_| vec![]), &batch(&sources())).unwrap_err();
+    let error = greedy(&limits).build().unwrap().run(Toy::table(3, |_| vec![]), &batch(&sources())).unwrap_err();
     assert_eq!(
         error.to_string(),
         "a vocabulary of 3 lacks special symbols; it must begin with <pad>, <unk>, <s>, </s>"
@@ -598,25 +599,24 @@ fn what_is_no_log_probability_is_an_error_with_row_and_step() {
             (0.5, "0.5: it must not be above 0"),
         ] {
             let toy = broken(value);
-            let text = strategy.run(&toy, &batch(&sources())).err().map(|e| e.to_string());
+            let text = strategy.run(toy.clone(), &batch(&sources())).err().map(|e| e.to_string());
             let expected = format!("row 1, step 2: the model gave token 5 the log-probability {fault}");
             assert_eq!(text, Some(expected.clone()));
             // Longest first, the row of one token stands last in its batch.
-            let error = search_all(&*strategy, &toy, &sources(), 3, &mut |_| {}).unwrap_err();
+            let error = search_all(&*strategy, toy.clone(), &batch(&sources()), 3, &mut |_| {}).unwrap_err();
             assert_eq!(error.to_string(), expected.replace("row", "source"));
 
-            let sources = batch(&sources());
-            let mut search = strategy.begin(&toy, &sources).unwrap();
+            let mut search = strategy.begin(toy.clone(), &batch(&sources())).unwrap();
             assert!((0..2).all(|_| search.advance() == Ok(vec![])));
             assert!(search.advance().is_err() && search.is_done());
             assert_eq!(search.advance(), Ok(vec![]));
         }
         // What rounding leaves above 0 is read as 0.
-        let found = strategy.run(&broken(1e-6), &batch(&sources())).unwrap();
+        let found = strategy.run(broken(1e-6), &batch(&sources())).unwrap();
         assert!(found.iter().flatten().all(|h| h.log_prob <= 0.0 && h.tokens == [5; 5]));
     }
-    let targets = TokenBatch::from_rows(&[vec![4, 4], vec![4, 4, 5], vec![4]]);
-    let error = score(&broken(f32::NAN), &batch(&sources()), &targets).unwrap_err();
+    let targets = [vec![4, 4], vec![4, 4, 5], vec![4]];
+    let error = score(broken(f32::NAN), &batch(&sources()), &targets).unwrap_err();
     assert!(error.to_string().starts_with("row 1, step 2: "), "{error}");
 }
 
@@ -628,16 +628,203 @@ fn the_order_by_length_is_stable() {
 #[test]
 fn frames_are_searched_like_tokens() {
     let rows = sources();
-    let ids = TokenBatch::from_rows(&rows);
-    let values = ids.ids.iter().flat_map(|&id| [id as f32, 0.5]).collect();
-    let frames = SourceBatch::Frames { values, lengths: ids.lengths.clone(), features: 2 };
+    let frames = |ids: &Vec<TokenId>| {
+        let values = ids.iter().flat_map(|&id| [id as f32, 0.5]).collect();
+        Request::new(vec![Source::Frames { values, features: 2 }])
+    };
+    let frames: Vec<Request> = rows.iter().map(frames).collect();
     let max_length = MaxLength { ratio: 1.0, extra: 0, limit: 5 };
     let greedy = SearchConfig::Greedy(GreedyConfig { max_length: max_length.clone(), ..GreedyConfig::default() });
     let beam = SearchConfig::Beam(BeamConfig { max_length, ..BeamConfig::default() });
     for toy in toys(20) {
         for config in [&greedy, &beam] {
             let strategy = config.clone().with_attention(true).build().unwrap();
-            assert_eq!(strategy.run(&toy, &frames), strategy.run(&toy, &batch(&rows)));
+            assert_eq!(strategy.run(toy.clone(), &frames), strategy.run(toy.clone(), &batch(&rows)));
         }
+    }
+}
+
+/// What follows `prefix` in a toy, as a toy of its own.
+fn behind(toy: &Arc<Toy>, prefix: &[TokenId]) -> Arc<Toy> {
+    let (toy, prefix) = (toy.clone(), prefix.to_vec());
+    Toy::new(toy.vocabulary, move |source, next| (toy.next)(source, &[&prefix[..], next].concat()))
+}
+
+#[test]
+fn an_answer_behind_a_prefix_is_that_of_the_model_behind_it() {
+    let prefixes: [&[TokenId]; 4] = [&[4, 4], &[], &[4, UNKNOWN, 4], &[4]];
+    let rows: Vec<Vec<TokenId>> = (0..4).map(|i| vec![4 + i % 2, END]).collect();
+    let mut compared = 0;
+    for toy in (0..60).map(|seed| Toy::random(seed, 6, seed % 2 == 1, false)) {
+        for limits in [(6, 0, false), (6, 4, false), (3, 0, false)] {
+            let limits = Limits { max_length: limits.0, min_length: limits.1, forbid_unknown: limits.2 };
+            let [none, ..] = penalties();
+            for (of, shorter) in [
+                (greedy(&limits), (|limits: &Limits| greedy(limits)) as fn(&Limits) -> SearchConfig),
+                (beam(3, 2, 1e9, &none, &limits), |limits| {
+                    beam(3, 2, 1e9, &[LengthPenalty::None(NoPenalty {})][0], limits)
+                }),
+            ] {
+                let mut requests = batch(&rows);
+                for (request, prefix) in requests.iter_mut().zip(prefixes) {
+                    request.prefix = prefix.to_vec();
+                }
+                let found = of.build().unwrap().run(toy.clone(), &requests).unwrap();
+                for ((found, prefix), source) in found.iter().zip(prefixes).zip(&rows) {
+                    let worth: f64 = (0..prefix.len())
+                        .map(|t| f64::from((toy.next)(source, &prefix[..t])[prefix[t] as usize]))
+                        .sum();
+                    if prefix.len() >= limits.max_length || worth == f64::NEG_INFINITY {
+                        assert!(prefix.starts_with(&found[0].tokens) && !found[0].finished);
+                        continue;
+                    }
+                    let rest = Limits {
+                        max_length: limits.max_length - prefix.len(),
+                        min_length: limits.min_length.saturating_sub(prefix.len()),
+                        ..limits.clone()
+                    };
+                    let expected = run(&shorter(&rest), &behind(&toy, prefix), std::slice::from_ref(source));
+                    assert_eq!(found.len(), expected[0].len());
+                    for (found, expected) in found.iter().zip(&expected[0]) {
+                        assert_eq!(found.tokens, [prefix, &expected.tokens].concat());
+                        assert_eq!(found.finished, expected.finished);
+                        assert!((found.log_prob - expected.log_prob - worth).abs() < 1e-9);
+                        compared += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 1000, "{compared}");
+    let refused = |prefix: &[TokenId]| {
+        let request = Request { prefix: prefix.to_vec(), ..batch(&rows[..1]).remove(0) };
+        SearchConfig::default().build().unwrap().run(Toy::table(6, |_| vec![]), &[request]).unwrap_err().to_string()
+    };
+    for prefix in [&[4, END][..], &[PAD], &[BEGIN], &[6]] {
+        assert!(refused(prefix).starts_with("row 0: the prefix holds token"), "{prefix:?}");
+    }
+}
+
+#[test]
+fn limits_of_a_request_are_its_own() {
+    for toy in toys(60) {
+        for (max_length, min_length) in [(5, 0), (4, 2), (3, 1), (1, 0)] {
+            let asked = LengthLimits { max_length: Some(max_length), min_length: Some(min_length) };
+            let own = Limits { max_length, min_length, forbid_unknown: false };
+            let others = Limits { max_length: 7, min_length: 3, forbid_unknown: false };
+            for config in [greedy, |limits: &Limits| beam(3, 2, 1.0, &LengthPenalty::default(), limits)] {
+                let mut requests = batch(&sources());
+                requests[1].limits = asked;
+                let found = config(&others).build().unwrap().run(toy.clone(), &requests).unwrap();
+                let (common, alone) = (run(&config(&others), &toy, &sources()), run(&config(&own), &toy, &sources()));
+                assert_eq!(found, [common[0].clone(), alone[1].clone(), common[2].clone()]);
+            }
+        }
+    }
+}
+
+#[test]
+fn certain_tokens_only_grow_and_begin_the_answer() {
+    let mut early = 0;
+    for toy in toys(60).chain((0..60).map(|seed| Toy::peaked(seed, 7, 9, 0.9))) {
+        for limits in limits() {
+            for config in [greedy(&limits), beam(3, 2, 1.0, &LengthPenalty::default(), &limits)] {
+                let is_greedy = matches!(config, SearchConfig::Greedy(_));
+                let mut search = config.build().unwrap().begin(toy.clone(), &batch(&sources())).unwrap();
+                let mut told: Vec<Vec<TokenId>> = vec![Vec::new(); 3];
+                let mut steps = 0;
+                while !search.is_done() {
+                    let finished = search.advance().unwrap();
+                    steps += 1;
+                    for found in finished {
+                        assert_eq!(search.certain(found.row), None);
+                        for hypothesis in &found.hypotheses {
+                            assert!(hypothesis.tokens.starts_with(&told[found.row]), "{hypothesis:?} {told:?}");
+                        }
+                    }
+                    for (row, told) in told.iter_mut().enumerate() {
+                        let Some(certain) = search.certain(row) else { continue };
+                        assert!(certain.starts_with(told));
+                        assert!(!is_greedy || certain.len() == steps);
+                        early += usize::from(!is_greedy && !certain.is_empty());
+                        *told = certain;
+                    }
+                }
+            }
+        }
+    }
+    assert!(early > 100, "a beam was certain of something {early} times");
+}
+
+#[test]
+fn answers_are_ranked_by_scores_and_keep_their_log_probabilities() {
+    for seed in 0..60 {
+        let of = |seed| Toy::random(seed, 6, false, false);
+        let both = Toy::ranked_by(of(seed), of(seed + 100));
+        for limits in limits() {
+            for config in [greedy(&limits), beam(3, 3, 1.0, &LengthPenalty::default(), &limits)] {
+                let found = run(&config, &both, &sources());
+                let by_score = run(&config, &of(seed + 100), &sources());
+                let plain = |hs: &Vec<Hypothesis>| hs.iter().map(|h| (h.tokens.clone(), h.score)).collect::<Vec<_>>();
+                assert_eq!(found.iter().map(plain).collect::<Vec<_>>(), by_score.iter().map(plain).collect::<Vec<_>>());
+                for (row, hypotheses) in found.iter().enumerate() {
+                    for hypothesis in hypotheses {
+                        let forced = score(of(seed), &batch(&sources()[row..=row]), &[closed(hypothesis)]).unwrap();
+                        assert_eq!(forced[0].iter().map(|&p| f64::from(p)).sum::<f64>(), hypothesis.log_prob);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Draws a token a step for each row, under the row's own key, until all have ended.
+fn sample(toy: &Arc<Toy>, requests: &[Request]) -> Vec<Vec<TokenId>> {
+    let mut session = toy.clone().begin(requests).unwrap();
+    let mut answers: Vec<Vec<TokenId>> = vec![Vec::new(); requests.len()];
+    let mut open: Vec<usize> = (0..requests.len()).collect();
+    let (mut last, mut out) = (vec![BEGIN; requests.len()], StepOutput::default());
+    let want = Want { selection: Selection::All, banned: vec![PAD, BEGIN], masks: vec![], attention: false };
+    for step in 0..8 {
+        session.step(&last, &want, &mut out).unwrap();
+        let (mut keep, mut next) = (Vec::new(), Vec::new());
+        for (place, &row) in open.iter().enumerate() {
+            let mut left = requests[row].key.numbered(step).uniform(0);
+            let probabilities = out.log_probs[place * out.per_row..][..out.per_row].iter().map(|p| f64::from(p.exp()));
+            let drawn = probabilities
+                .take_while(|p| {
+                    left -= p;
+                    left > 0.0
+                })
+                .count() as TokenId;
+            answers[row].push(drawn.min(toy.vocabulary as TokenId - 1));
+            if drawn != END {
+                keep.push(place as u32);
+                next.push(*answers[row].last().unwrap());
+            }
+        }
+        open = keep.iter().map(|&place| open[place as usize]).collect();
+        if open.is_empty() {
+            break;
+        }
+        session.select(&keep);
+        last = next;
+    }
+    answers
+}
+
+#[test]
+fn draws_under_a_requests_key_do_not_depend_on_the_batch() {
+    let rows: Vec<Vec<TokenId>> = (0..9_u64).map(|i| vec![4 + i as TokenId % 3, END]).collect();
+    let mut requests = batch(&rows);
+    for (i, request) in requests.iter_mut().enumerate() {
+        request.key = Key::from_seed(4).numbered(i as u64);
+    }
+    for toy in (0..20).map(|seed| Toy::random(seed, 7, false, false)) {
+        let together = sample(&toy, &requests);
+        for (row, request) in requests.iter().enumerate() {
+            assert_eq!(sample(&toy, std::slice::from_ref(request)), together[row..=row]);
+        }
+        assert!(together.iter().any(|answer| answer != &together[0]));
     }
 }

@@ -19,6 +19,9 @@ pub struct Identity {
     pub name: String,
     /// Every setting, resolved: a JSON object.
     pub config: Value,
+    /// Those of them, as JSON pointers, that do not count for the [digest](Self::digest): settings that older runs have not, at the
+    /// defaults that these runs have had.
+    pub uncounted: Vec<String>,
     /// The files that are read, as the config names them, and their SHA-256 in hexadecimal ([`sha256_file`]).
     pub data: BTreeMap<String, String>,
     /// The program's version.
@@ -36,7 +39,9 @@ impl Identity {
     ///
     /// The same config, data, version, device and threads give the same digest, whatever the name and the commit.
     pub fn digest(&self) -> String {
-        let Self { name: _, config, data, version, device, threads, revision: _ } = self;
+        let Self { name: _, config, uncounted, data, version, device, threads, revision: _ } = self;
+        let mut config = config.clone();
+        leave_out(&mut config, uncounted);
         let whole = serde_json::json!({
             "config": config, "data": data, "version": version, "device": device, "threads": threads,
         });
@@ -49,6 +54,16 @@ impl Identity {
         let label: String = self.name.chars().take(64).map(plain).collect();
         let label = label.trim_matches(['.', '-']);
         format!("{}-{}", if label.is_empty() { "run" } else { label }, &self.digest()[..8])
+    }
+}
+
+/// Takes settings, named by JSON pointers, out of a JSON object.
+pub fn leave_out(settings: &mut Value, keys: &[String]) {
+    for key in keys {
+        let (table, last) = key.rsplit_once('/').unwrap_or(("", key));
+        if let Some(table) = settings.pointer_mut(table).and_then(Value::as_object_mut) {
+            table.remove(last);
+        }
     }
 }
 
@@ -137,6 +152,11 @@ mod tests {
         others[3].version = "0.1.1".into();
         others[4].device = "wgpu".into();
         others[5].threads = 3;
+        let mut young = one.clone();
+        young.config["model"]["head"] = 1.into();
+        assert_ne!(young.digest(), one.digest());
+        young.uncounted.push("/model/head".into());
+        assert_eq!(young.digest(), one.digest());
         let mut digests: Vec<_> = others.iter().map(Identity::digest).chain([one.digest()]).collect();
         digests.sort();
         digests.dedup();

@@ -47,7 +47,7 @@ pub use clock::{Spent, Stopwatch, rfc3339};
 pub use compare::compare;
 pub use disk::write_atomically;
 pub use expect::{ExpectConfig, ExpectedFigure, ExpectedSplit, ExpectedTime, Verdict, verdict_table};
-pub use identity::{Identity, digest_of, sha256_file};
+pub use identity::{Identity, digest_of, leave_out, sha256_file};
 pub use listing::{Filter, Listing, UnknownKey};
 pub use lock::RunLock;
 pub use machine::cpu_features;

@@ -13,6 +13,7 @@ pub(crate) fn identity(name: &str) -> Identity {
         config: serde_json::json!({
             "tokenizer": { "kind": "character" }, "seed": 17, "model": { "kind": "lstm", "hidden": 8 },
         }),
+        uncounted: Vec::new(),
         data: BTreeMap::from([("train.tsv".into(), "0".into())]),
         version: "0.1.0".into(),
         device: "flex".into(),

@@ -156,33 +156,80 @@ impl Attention {
     }
 
     /// What projects a state to its query, and the energy `[A]`, if scores are additive.
-    pub(crate) fn additive(&self) -> Option<(Tensor<2>, Tensor<1>)> {
+    fn additive(&self) -> Option<(Tensor<2>, Tensor<1>)> {
         match self {
             Attention::Dot(_) | Attention::General(_) => None,
             Attention::Additive(attention) => Some((attention.query.val(), attention.energy.val().squeeze_dim(1))),
         }
     }
 
-    /// States `[B, T, H]` → contexts `[B, T, M]`.
-    pub(crate) fn attend(&self, states: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
-        let query = match self.additive() {
+    /// What the decoder in one operation needs of a kind that it serves; of others `None`: the decoder then takes its steps
+    /// itself.
+    pub(crate) fn fused(&self) -> Option<Fused> {
+        match self {
+            Attention::Dot(_) | Attention::General(_) | Attention::Additive(_) => {
+                Some(Fused { additive: self.additive() })
+            }
+        }
+    }
+
+    /// Whether where it looks depends on where it has looked before: then one step is taken after the other.
+    pub(crate) fn remembers(&self) -> bool {
+        match self {
+            Attention::Dot(_) | Attention::General(_) | Attention::Additive(_) => false,
+        }
+    }
+
+    /// What it remembers before the first step: an array `[B, …]` each, none for kinds that remember nothing.
+    pub(crate) fn start(&self, _prepared: &Prepared) -> AttentionState {
+        match self {
+            Attention::Dot(_) | Attention::General(_) | Attention::Additive(_) => Vec::new(),
+        }
+    }
+
+    /// What projects states to queries, if they are not queries themselves.
+    pub(crate) fn query_weight(&self) -> Option<Tensor<2>> {
+        self.additive().map(|(query, _)| query)
+    }
+
+    /// States `[B, T, H]` → queries `[B, T, A]`.
+    pub(crate) fn query(&self, states: Tensor<3>) -> Tensor<3> {
+        match self.query_weight() {
             None => states,
-            Some((query, _)) => linear(states, query),
+            Some(weight) => linear(states, weight),
+        }
+    }
+
+    /// One look: queries `[B, T, A]` give contexts `[B, T, M]`. `T` is 1 for kinds that remember. With `weights` wanted, off the
+    /// graph.
+    pub(crate) fn look(&self, query: Tensor<3>, prepared: &Prepared, state: AttentionState, weights: bool) -> Look {
+        let Prepared { memory, keys, over } = prepared;
+        let energy = self.additive().map(|(_, energy)| energy);
+        let (context, weights) = if weights {
+            let (context, weights) = attend_with_weights(query, keys.clone(), memory.clone(), energy, over);
+            (context, Some(weights))
+        } else {
+            (attend(query, keys.clone(), memory.clone(), energy, over), None)
         };
-        self.look(query, prepared)
+        Look { context, weights, state }
     }
+}
 
-    /// Queries `[B, T, A]` (states, or for additive attention what projects them) → contexts `[B, T, M]`.
-    pub(crate) fn look(&self, query: Tensor<3>, prepared: &Prepared) -> Tensor<3> {
-        attend(query, prepared.keys.clone(), prepared.memory.clone(), self.energy(), &prepared.over)
-    }
+/// What attention remembers of where it has looked: arrays `[B, …]`. It is a part of the decoder's state.
+pub(crate) type AttentionState = Vec<Tensor<2>>;
 
-    /// The same with the weights `[B, T, S]`, off the graph.
-    pub(crate) fn look_with_weights(&self, query: Tensor<3>, prepared: &Prepared) -> (Tensor<3>, Tensor<3>) {
-        attend_with_weights(query, prepared.keys.clone(), prepared.memory.clone(), self.energy(), &prepared.over)
-    }
+/// What [`antiphon_kernels::fed_decoder`] needs of a kind.
+pub(crate) struct Fused {
+    /// What projects a state to its query `[H, A]`, and the energy `[A]`, if scores are additive; else they are products.
+    pub(crate) additive: Option<(Tensor<2>, Tensor<1>)>,
+}
 
-    fn energy(&self) -> Option<Tensor<1>> {
-        self.additive().map(|(_, energy)| energy)
-    }
+/// What a look gave.
+pub(crate) struct Look {
+    /// `[B, T, M]`.
+    pub(crate) context: Tensor<3>,
+    /// `[B, T, S]`, if they were wanted.
+    pub(crate) weights: Option<Tensor<3>>,
+    /// What is remembered now.
+    pub(crate) state: AttentionState,
 }

@@ -7,17 +7,19 @@ pub(crate) use step::{DecoderWeights, SearchState};
 use std::sync::Arc;
 
 use antiphon_core::Problem;
+use antiphon_core::Result;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, FedDecoder, Feeding, dropout, fed_decoder, linear, serves_fed_decoder, tanh};
+use antiphon_kernels::{Carry, Cell, FedDecoder, Feeding, dropout, fed_decoder, linear, serves_fed_decoder, tanh};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{Attention, AttentionConfig, Prepared};
+use crate::attention::{Attention, AttentionConfig, AttentionState, Fused, Prepared};
 use crate::bridge::DecoderShape;
 use crate::embedding::Input;
 use crate::initial::{Initial, zeros};
+use crate::lookup;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
 
 /// A decoder, chosen by `kind`.
@@ -171,16 +173,44 @@ struct Readout {
 pub(crate) struct DecoderState {
     /// `[B, N·H]` a layer.
     layers: Vec<Tensor<2>>,
-    /// `[B, R]`: the last output, if it is fed back.
+    /// `[B, R]`: the last output, if it is fed back; absent before the first step, which is zero.
     fed: Option<Tensor<2>>,
+    /// What attention remembers.
+    attention: AttentionState,
+}
+
+impl DecoderState {
+    /// As it is carried from batch to batch.
+    pub(crate) fn carry(self) -> Carry {
+        let name = |part: &str, arrays: Vec<Tensor<2>>| {
+            let named = arrays.into_iter().enumerate().map(|(i, array)| (format!("{part}.{i}"), array));
+            named.collect::<Vec<_>>()
+        };
+        let fed = self.fed.map(|fed| ("fed".to_owned(), fed));
+        Carry::new(name("layers", self.layers).into_iter().chain(fed).chain(name("attention", self.attention)))
+    }
+
+    /// `B`.
+    fn rows(&self) -> usize {
+        self.layers[0].dims()[0]
+    }
+
+    /// Every array as `change` makes it.
+    fn map(&self, change: impl Fn(&Tensor<2>) -> Tensor<2>) -> Self {
+        Self {
+            layers: self.layers.iter().map(&change).collect(),
+            fed: self.fed.as_ref().map(&change),
+            attention: self.attention.iter().map(&change).collect(),
+        }
+    }
 }
 
 /// What a stretch of steps gave.
-struct Decoded {
-    /// `[B, T, R]`: to be projected.
-    outputs: Tensor<3>,
-    /// The state behind the last step.
-    state: DecoderState,
+pub(crate) struct Decoded {
+    /// `[B, T, R]`: to be projected. What stands behind a row's end has no meaning.
+    pub(crate) outputs: Tensor<3>,
+    /// The state behind each row's last real step.
+    pub(crate) state: DecoderState,
 }
 
 impl Decoder {
@@ -190,19 +220,41 @@ impl Decoder {
     }
 
     /// The state before the first step, from the bridge's.
-    pub(crate) fn start(&self, layers: Vec<Tensor<2>>) -> DecoderState {
-        let fed = self.feeding.then(|| {
-            let readout = self.readout.as_ref().expect("input feeding has a readout");
-            let (rows, width) = (layers[0].dims()[0], readout.bias.dims()[0]);
-            Tensor::zeros([rows, width], &layers[0].device().inner())
-        });
-        DecoderState { layers, fed }
+    pub(crate) fn start(&self, layers: Vec<Tensor<2>>, prepared: Option<&Prepared>) -> DecoderState {
+        let attention = self.attention.as_ref().zip(prepared);
+        let attention = attention.map(|(attention, prepared)| attention.start(prepared)).unwrap_or_default();
+        DecoderState { layers, fed: None, attention }
     }
 
-    /// Runs over given inputs of `lengths` real steps from the first state: outputs `[B, T, R]`.
+    /// The same state, but for rows that go on: these stand where they stopped.
     ///
-    /// What stands behind a row's end has no meaning. Without input feeding all steps go through each layer at once; with
-    /// it, the one operation [`fed_decoder`] serves a single layer, where it exists, and else steps are taken one by one.
+    /// # Errors
+    /// If a row goes on and nothing of its kind was carried.
+    pub(crate) fn resume(&self, state: DecoderState, carry: &Carry, continues: &[bool]) -> Result<DecoderState> {
+        if !continues.contains(&true) {
+            return Ok(state);
+        }
+        let fed = self.readout.as_ref().filter(|_| self.feeding).map(|readout| {
+            let width = readout.bias.dims()[0];
+            carry.resume("fed", Tensor::zeros([state.rows(), width], &readout.bias.device().inner()), continues)
+        });
+        let resume = |part: &str, arrays: Vec<Tensor<2>>| {
+            let arrays = arrays.into_iter().enumerate();
+            arrays.map(|(i, fresh)| carry.resume(&format!("{part}.{i}"), fresh, continues)).collect::<Result<Vec<_>>>()
+        };
+        let (layers, attention) = (resume("layers", state.layers)?, resume("attention", state.attention)?);
+        Ok(DecoderState { layers, fed: fed.transpose()?, attention })
+    }
+
+    /// The state before the first step where nothing was read.
+    pub(crate) fn start_from_zero(&self, rows: usize) -> DecoderState {
+        self.start(self.layers.iter().map(|layer| layer.zero_state(rows)).collect(), None)
+    }
+
+    /// Runs over given inputs of `lengths` real steps from `state`.
+    ///
+    /// Where no step depends on the output of the one before, all steps go through each layer at once. Else the one operation
+    /// [`fed_decoder`] serves a single layer, where it exists and knows the attention, and steps are taken one by one otherwise.
     pub(crate) fn decode(
         &self,
         input: &Input,
@@ -210,34 +262,45 @@ impl Decoder {
         prepared: Option<&Prepared>,
         lengths: Arc<[u32]>,
         dropout_key: Option<Key>,
-    ) -> Tensor<3> {
+    ) -> Decoded {
         let projected = self.layers[0].project(input);
-        if !self.feeding {
-            return self.stretch(projected, state, prepared, Some(lengths), dropout_key).outputs;
+        let remembers = self.attention.as_ref().is_some_and(Attention::remembers);
+        if !self.feeding && !remembers {
+            return self.stretch(projected, state, prepared, Some(lengths), dropout_key);
         }
-        let prepared = prepared.expect("input feeding has attention");
-        if self.layers.len() == 1 && serves_fed_decoder(&projected) {
-            return self.fused(projected, &state, prepared, lengths, dropout_key);
+        let prepared = prepared.expect("who feeds its output back, or remembers, has attention");
+        let fused = self.attention.as_ref().and_then(Attention::fused).filter(|_| self.feeding && !remembers);
+        match fused {
+            Some(fused) if self.layers.len() == 1 && serves_fed_decoder(&projected) => {
+                self.fused(projected, &state, prepared, fused, lengths, dropout_key)
+            }
+            _ => self.single_steps(projected, state, prepared, &lengths, dropout_key),
         }
-        self.fed_steps(projected, state, prepared, dropout_key)
     }
 
     /// All steps of a single layer with input feeding as one operation, where it is served.
     fn fused(
         &self,
-        projected: Tensor<3>,
+        mut projected: Tensor<3>,
         state: &DecoderState,
         prepared: &Prepared,
+        fused: Fused,
         lengths: Arc<[u32]>,
         dropout_key: Option<Key>,
-    ) -> Tensor<3> {
-        let (Some(readout), Some(attention)) = (&self.readout, &self.attention) else {
-            unreachable!("input feeding has attention");
-        };
+    ) -> Decoded {
+        let readout = self.readout.as_ref().expect("input feeding has a readout");
+        if let Some(fed) = state.fed.clone() {
+            // The operation starts from nothing that is fed back: what was carried is a share of the first step's input.
+            let [rows, steps, width] = projected.dims();
+            let first = projected.clone().narrow(1, 0, 1) + self.layers[0].project_feed(fed);
+            let rest = (steps > 1).then(|| projected.narrow(1, 1, steps - 1));
+            projected = Tensor::cat(std::iter::once(first).chain(rest).collect(), 1);
+            debug_assert_eq!(projected.dims(), [rows, steps, width]);
+        }
         let (cell, [recurrent, feed], bias) = self.layers[0].fed_parts();
         let keys = |key: Key| (0..projected.dims()[1]).map(|t| output_key(key.numbered(t as u64))).collect();
         let dropout = dropout_key.filter(|_| self.rate > 0.0).map(|key| (self.rate, keys(key)));
-        let run = Feeding { cell, lengths, over: prepared.over.clone(), dropout };
+        let run = Feeding { cell, lengths: lengths.clone(), over: prepared.over.clone(), dropout };
         let tensors = FedDecoder {
             x: projected,
             recurrent,
@@ -246,32 +309,39 @@ impl Decoder {
             feed,
             keys: prepared.keys.clone(),
             memory: prepared.memory.clone(),
-            additive: attention.additive(),
+            additive: fused.additive,
             readout_state: readout.state.val(),
             readout_context: readout.context.val(),
             readout_bias: readout.bias.val(),
         };
-        fed_decoder(tensors, &run).0
+        let (outputs, layer) = fed_decoder(tensors, &run);
+        let fed = last_real(outputs.clone().inner(), state.fed.clone().map(Tensor::inner), &lengths);
+        Decoded { outputs, state: DecoderState { layers: vec![layer], fed: Some(fed), attention: Vec::new() } }
     }
 
-    /// All steps with input feeding one by one.
-    fn fed_steps(
+    /// All steps one by one: each needs the output of the one before, or where that has looked.
+    fn single_steps(
         &self,
         projected: Tensor<3>,
         mut state: DecoderState,
         prepared: &Prepared,
+        lengths: &[u32],
         dropout_key: Option<Key>,
-    ) -> Tensor<3> {
+    ) -> Decoded {
         let mut outputs = Vec::new();
         for (t, x) in projected.split(1, 1).into_iter().enumerate() {
-            let fed = state.fed.clone().expect("input feeding keeps the last output");
-            let x = x + self.layers[0].project_feed(fed);
+            let x = match state.fed.clone() {
+                Some(fed) => x + self.layers[0].project_feed(fed),
+                None => x,
+            };
             let key = dropout_key.map(|key| key.numbered(t as u64));
+            let live: Vec<bool> = lengths.iter().map(|&n| t < n as usize).collect();
+            let before = state.clone();
             let decoded = self.stretch(x, state, Some(prepared), None, key);
-            state = decoded.state;
+            state = if live.contains(&false) { before.where_live(decoded.state, &live) } else { decoded.state };
             outputs.push(decoded.outputs);
         }
-        Tensor::cat(outputs, 1)
+        Decoded { outputs: Tensor::cat(outputs, 1), state }
     }
 
     /// All layers, attention and readout over projected inputs `[B, T, G·H]`; nothing is fed back inside.
@@ -287,13 +357,14 @@ impl Decoder {
             Some(drawn) => dropout(x, self.rate, key(drawn)),
             None => x,
         };
+        let DecoderState { layers: before, attention: mut looked, .. } = state;
         let mut states = Vec::with_capacity(self.layers.len());
         let mut run_layer = |layer: &RecurrentLayer, projected: Tensor<3>, start: Tensor<2>| {
             let run = layer.run(projected, start, lengths.clone());
             states.push(run.state());
             run.sequence()
         };
-        let mut layers = self.layers.iter().zip(state.layers).enumerate();
+        let mut layers = self.layers.iter().zip(before).enumerate();
         let (_, (first, start)) = layers.next().expect("a decoder has a layer");
         let mut hidden = run_layer(first, projected, start);
         for (l, (layer, start)) in layers {
@@ -302,20 +373,54 @@ impl Decoder {
         }
         let outputs = match (&self.attention, &self.readout, prepared) {
             (Some(attention), Some(readout), Some(prepared)) => {
-                let context = attention.attend(hidden.clone(), prepared);
+                let look = attention.look(attention.query(hidden.clone()), prepared, looked, false);
+                looked = look.state;
                 let sum = linear(hidden.clone(), readout.state.val())
-                    + linear(context, readout.context.val())
+                    + linear(look.context, readout.context.val())
                     + readout.bias.val().unsqueeze();
                 tanh(sum)
             }
             _ => hidden,
         };
         let outputs = drop(outputs, &output_key);
+        // Only single steps are fed back, and their rows are told apart by who takes them.
         let fed = self.feeding.then(|| {
             let [rows, steps, width] = outputs.dims();
             outputs.clone().narrow(1, steps - 1, 1).reshape([rows, width])
         });
-        Decoded { outputs, state: DecoderState { layers: states, fed } }
+        Decoded { outputs, state: DecoderState { layers: states, fed, attention: looked } }
+    }
+}
+
+impl DecoderState {
+    /// This state in rows that are not live, `next` in those that are.
+    fn where_live(self, next: Self, live: &[bool]) -> Self {
+        let choose = |(before, next): (Tensor<2>, Tensor<2>)| choose_rows(before, next, live);
+        Self {
+            layers: self.layers.into_iter().zip(next.layers).map(choose).collect(),
+            fed: next.fed.map(|next| choose((self.fed.unwrap_or_else(|| next.zeros_like()), next))),
+            attention: self.attention.into_iter().zip(next.attention).map(choose).collect(),
+        }
+    }
+}
+
+/// `[B, …]`: rows of `next` where they are live, else of `before`.
+fn choose_rows(before: Tensor<2>, next: Tensor<2>, live: &[bool]) -> Tensor<2> {
+    let rows = live.len();
+    let mask = TensorData::new(live.to_vec(), [rows, 1]);
+    let mask = Tensor::<2, Bool>::from_data(mask, &next.device().inner()).expand(next.dims());
+    before.mask_where(mask, next)
+}
+
+/// `[B, T, R]` → `[B, R]`: each row's last real step, or `before` (else zero) where it has none.
+fn last_real(outputs: Tensor<3>, before: Option<Tensor<2>>, lengths: &[u32]) -> Tensor<2> {
+    let [rows, steps, width] = outputs.dims();
+    let last: Vec<u32> = lengths.iter().enumerate().map(|(b, &n)| (b * steps) as u32 + n.saturating_sub(1)).collect();
+    let last = lookup::rows(outputs.reshape([rows * steps, width]), &last);
+    let live: Vec<bool> = lengths.iter().map(|&n| n > 0).collect();
+    match live.contains(&false) {
+        true => choose_rows(before.unwrap_or_else(|| last.zeros_like()), last, &live),
+        false => last,
     }
 }
 
@@ -329,7 +434,7 @@ mod tests {
     use super::*;
     use crate::encoder::Encoded;
     use burn::module::ModuleVisitor;
-    use burn::tensor::{Gradients, TensorData};
+    use burn::tensor::Gradients;
 
     fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
         let key = Key::from_seed(6).named(name);
@@ -375,19 +480,23 @@ mod tests {
                         let of_memory = (0..rows).map(|b| (b % (source + 1)) as u32).collect();
                         let encoded = Encoded { memory: read.clone(), lengths: of_memory, states: Vec::new() };
                         let prepared = decoder.prepare(&encoded).unwrap();
-                        let start = decoder.start(vec![state.clone()]);
+                        let start = decoder.start(vec![state.clone()], Some(&prepared));
                         let projected = decoder.layers[0].project(&Input::Vectors(x.clone()));
                         let key = Some(Key::from_seed(3));
-                        let outputs = match fused {
-                            true => decoder.fused(projected, &start, &prepared, lengths.clone(), key),
-                            false => decoder.fed_steps(projected, start, &prepared, key) * real.clone(),
+                        let of_attention = decoder.attention.as_ref().unwrap().fused().unwrap();
+                        let Decoded { outputs, state: last } = match fused {
+                            true => decoder.fused(projected, &start, &prepared, of_attention, lengths.clone(), key),
+                            false => decoder.single_steps(projected, start, &prepared, &lengths, key),
                         };
+                        let outputs = if fused { outputs } else { outputs * real.clone() };
                         let given = random("gradient", [rows, steps, output], &device.clone().inner());
                         let gradients = (outputs.clone() * given * real.clone()).sum().backward();
                         let mut collect = Collect(&gradients, Vec::new());
                         decoder.visit(&mut collect);
                         let mut found = collect.1;
                         found.push(outputs.into_data().try_to_vec().unwrap());
+                        let last = [last.layers[0].clone(), last.fed.unwrap()];
+                        found.extend(last.map(|array| array.into_data().try_to_vec().unwrap()));
                         found
                             .extend([&x, &read].map(|x| x.grad(&gradients).unwrap().into_data().try_to_vec().unwrap()));
                         found.push(state.grad(&gradients).unwrap().into_data().try_to_vec().unwrap());

@@ -5,10 +5,10 @@
 //!                               └─ state ─▶ bridge ─▶ initial state ────────────────▲  └─▶ readout ─▶ projection
 //! ```
 //!
-//! [`EncoderDecoder`] is the whole: [`projection`](EncoderDecoder::projection) runs a sequence at a time for training and
-//! scoring; as a [`SearchModel`] it runs a step at a time for search, with the same numbers. Each part has
-//! a config (what a person chooses by `kind`) beside the module that it builds. This crate knows no optimizer, no search
-//! and no file.
+//! A [`Model`] is the whole, an encoder–decoder or a language model: [`terms`](Model::terms) and [`scores`](Model::scores) run a
+//! sequence at a time for training and scoring; as a [`SearchModel`] it runs a step at a time for search, with the same numbers.
+//! Each part has a config (what a person chooses by `kind`) beside the module that it builds. This crate knows no optimizer, no
+//! search and no file.
 
 #![forbid(unsafe_code)]
 
@@ -18,15 +18,23 @@ pub mod decoder;
 pub mod embedding;
 pub mod encoder;
 pub mod encoder_decoder;
+pub mod head;
 pub mod initial;
+pub mod language_model;
 mod lookup;
+mod model;
 pub mod recurrent;
 mod session;
+mod target;
 
 pub use attention::AttentionConfig;
 pub use bridge::BridgeConfig;
 pub use decoder::DecoderConfig;
 pub use embedding::EmbeddingConfig;
 pub use encoder::EncoderConfig;
-pub use encoder_decoder::{EncoderDecoder, ModelConfig, Tied, Vocabularies};
+pub use encoder_decoder::EncoderDecoderConfig;
+pub use head::HeadConfig;
+pub use language_model::LanguageModelConfig;
+pub use model::{Model, ModelConfig, Vocabularies};
 pub use session::SearchModel;
+pub use target::Tied;

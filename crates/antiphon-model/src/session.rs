@@ -1,83 +1,93 @@
 //! A step at a time: the model under search.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
-use antiphon_core::{Result, Selection, SourceBatch, StepModel, StepOutput, StepSession, TokenId, Want};
-use antiphon_kernels::{OutputLayer, host};
+use antiphon_core::{Error, Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
+use antiphon_core::{Mask, source_batches};
+use antiphon_kernels::host;
 use burn::module::Module;
 
 use crate::attention::Prepared;
 use crate::decoder::{DecoderWeights, SearchState};
-use crate::encoder_decoder::EncoderDecoder;
+use crate::head::SearchHead;
 use crate::lookup::check_ids;
+use crate::model::Model;
 
-/// A model made ready for search, off the graph: its weights are packed once, for all batches of sources.
-pub struct SearchModel<'m> {
+/// A model made ready for search, off the graph: its weights are packed once, for all requests.
+pub struct SearchModel {
     /// Without autodiff: a graph that never sees a backward pass would never be freed.
-    model: Cow<'m, EncoderDecoder>,
+    model: Model,
     decoder: DecoderWeights,
-    output: OutputLayer,
+    head: SearchHead,
 }
 
-impl EncoderDecoder {
-    /// This model as a search needs it.
-    pub fn for_search(&self) -> SearchModel<'_> {
-        let on_graph = self.output().0.is_autodiff();
-        let model = if on_graph { Cow::Owned(self.clone().valid()) } else { Cow::Borrowed(self) };
-        let decoder = model.decoder().weights(model.target_embedding().is_some());
-        let (weight, bias) = model.output();
-        SearchModel { decoder, output: OutputLayer::new(weight, bias), model }
+impl SearchModel {
+    pub(crate) fn new(model: &Model) -> Self {
+        let on_graph = model.target_side().head.is_on_graph();
+        let model = if on_graph { model.clone().valid() } else { model.clone() };
+        let side = model.target_side();
+        let decoder = side.decoder.weights(side.embedding.is_some());
+        Self { decoder, head: side.head.for_search(side.table()), model }
     }
 }
 
-impl StepModel for SearchModel<'_> {
-    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
-        let model = self.model.as_ref();
-        let encoded = model.encode(sources, None)?;
-        let prepared = model.decoder().prepare_steps(&encoded);
-        let state = SearchState::new(model.decoder().start(model.bridge().cross(&encoded.states)));
-        let owners = (0..sources.rows() as u32).collect();
-        Ok(Box::new(Session { model: self, state, prepared, owners }))
+impl StepModel for SearchModel {
+    fn begin(self: Arc<Self>, requests: &[Request]) -> Result<Box<dyn StepSession>> {
+        let sources = source_batches(requests)?;
+        let (prepared, state) = match &self.model {
+            Model::EncoderDecoder(model) => model.read(&sources)?,
+            Model::LanguageModel(_) if sources.is_empty() => {
+                (None, self.model.target_side().decoder.start_from_zero(requests.len()))
+            }
+            Model::LanguageModel(_) => {
+                return Err(Error::new(format!("a language model reads no source, but was given {}", sources.len())));
+            }
+        };
+        let owners = (0..requests.len() as u32).collect();
+        Ok(Box::new(Session { state: SearchState::new(state), prepared, owners, model: self }))
     }
 
     fn vocabulary(&self) -> usize {
-        self.output.vocabulary()
+        self.head.vocabulary()
     }
 }
 
-/// Rows in flight over one batch of sources.
-struct Session<'m> {
-    model: &'m SearchModel<'m>,
+/// Rows in flight over one batch of requests.
+struct Session {
+    model: Arc<SearchModel>,
     state: SearchState,
-    /// The memory as it was read, a row a source, and who looks at it.
+    /// The memory as it was read, a row a request, and who looks at it.
     prepared: Option<Prepared>,
-    /// Which source each row answers.
+    /// Which request each row answers.
     owners: Vec<u32>,
 }
 
-impl StepSession for Session<'_> {
+impl StepSession for Session {
     fn rows(&self) -> usize {
         self.owners.len()
     }
 
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
         assert_eq!(last.len(), self.owners.len(), "one token a row");
-        let SearchModel { model, decoder: weights, output } = self.model;
-        let vocabulary = output.vocabulary();
-        check_ids(last, vocabulary, "target")?;
-        check_ids(&want.banned, vocabulary, "target")?;
-        let (embedding, prepared) = (model.target_embedding(), self.prepared.as_ref());
-        let step = model.decoder().step(weights, embedding, last, &mut self.state, prepared, want.attention);
+        assert!(want.masks.is_empty() || want.masks.len() == last.len(), "a mask for each row, or none");
+        let SearchModel { model, decoder: weights, head } = self.model.as_ref();
+        let vocabulary = head.vocabulary();
+        for ids in [last, &want.banned].into_iter().chain(want.masks.iter().map(ids_of)) {
+            check_ids(ids, vocabulary, "target")?;
+        }
+        let (side, prepared) = (model.target_side(), self.prepared.as_ref());
+        let step = side.decoder.step(weights, side.embedding, last, &mut self.state, prepared, want.attention);
         out.tokens.clear();
         out.log_probs.clear();
+        out.scores.clear();
         if let Selection::Top(k) = want.selection {
             out.per_row = k.min(vocabulary);
-            let best = output.best(step.outputs, &want.banned, &[], out.per_row);
-            (out.tokens, out.log_probs) = best.into_iter().flatten().unzip();
+            head.best(step.outputs, &want.banned, &want.masks, out.per_row, out);
         } else {
-            let mut log_probs = output.log_probs(step.outputs);
-            for row in log_probs.chunks_exact_mut(vocabulary) {
+            let mut log_probs = head.log_probs(step.outputs);
+            for (b, row) in log_probs.chunks_exact_mut(vocabulary).enumerate() {
                 want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
+                want.masks.get(b).unwrap_or(&Mask::Free).apply(row);
             }
             select_scores(log_probs, vocabulary, &want.selection, out)?;
         }
@@ -90,6 +100,14 @@ impl StepSession for Session<'_> {
         self.state.select(rows);
         self.prepared = self.prepared.as_ref().map(|prepared| prepared.owned_by(&owners));
         self.owners = owners;
+    }
+}
+
+/// The ids that a mask names.
+fn ids_of(mask: &Mask) -> &[TokenId] {
+    match mask {
+        Mask::Free => &[],
+        Mask::Banned(ids) | Mask::Allowed(ids) => ids,
     }
 }
 

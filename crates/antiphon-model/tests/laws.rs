@@ -1,24 +1,44 @@
 //! What must hold for every combination of parts.
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Selection, SourceBatch, Special, StepModel, StepOutput, TokenBatch, TokenId, Want};
-use antiphon_kernels::{cross_entropy, token_scores};
-use antiphon_model::{EncoderDecoder, ModelConfig, Vocabularies};
+use antiphon_core::{Batch, FrameBatch, Mask, Request, Selection, Source, SourceBatch, Special, StepModel, StepOutput};
+use antiphon_core::{StepSession, Target, TokenBatch, TokenId, Want};
+use antiphon_kernels::{Carry, Term, cross_entropy};
+use antiphon_model::{EncoderDecoderConfig, Model, ModelConfig, Vocabularies};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
-const VOCABULARIES: Vocabularies = Vocabularies { source: 11, target: 9, shared: false };
+const SOURCE: usize = 11;
+const TARGET: usize = 9;
+
+/// An encoder–decoder's settings.
+fn settings(config: &ModelConfig) -> EncoderDecoderConfig {
+    match config {
+        ModelConfig::EncoderDecoder(config) => config.clone(),
+        ModelConfig::LanguageModel(_) => panic!("a language model has no encoder"),
+    }
+}
 
 fn config(encoder: &str, decoder: &str, attention: &str, extra: &str) -> ModelConfig {
+    let layers = if extra.contains("layers") { "" } else { r#""layers": 2,"# };
     let text = format!(
         r#"{{"source": {{"kind": "embedding", "size": 6}}, "target": {{"kind": "embedding", "size": 8}},
             "encoder": {{"kind": "{encoder}", "hidden": 5, "layers": 2, "dropout": 0.3}},
-            "decoder": {{"kind": "{decoder}", "hidden": 10, "layers": 2, "dropout": 0.3, "attention": {attention} {extra}}}}}"#
+            "decoder": {{"kind": "{decoder}", "hidden": 10, {layers} "dropout": 0.3, "attention": {attention} {extra}}}}}"#
     );
     serde_json::from_str(&text).unwrap()
 }
 
-/// Every cell on both sides, every attention, with and without input feeding.
+/// Encoders that are not one recurrent kind.
+fn stacks() -> Vec<&'static str> {
+    vec![
+        r#"{"kind": "stack", "stages": [{"kind": "gru", "hidden": 4, "bidirectional": false, "dropout": 0.3},
+            {"kind": "lstm", "hidden": 5, "layers": 2, "dropout": 0.3}]}"#,
+        r#"{"kind": "stack", "stages": [{"kind": "rnn", "hidden": 5}]}"#,
+    ]
+}
+
+/// Every cell on both sides, every attention, with and without input feeding; stacks; language models.
 fn configs() -> Vec<ModelConfig> {
     let mut configs = Vec::new();
     for (encoder, decoder) in [("rnn", "rnn"), ("lstm", "lstm"), ("gru", "gru"), ("gru", "lstm"), ("lstm", "rnn")] {
@@ -31,24 +51,45 @@ fn configs() -> Vec<ModelConfig> {
             configs.push(config(encoder, decoder, attention, ""));
             if !attention.contains("none") {
                 configs.push(config(encoder, decoder, attention, r#", "input_feeding": true"#));
+                configs.push(config(encoder, decoder, attention, r#", "input_feeding": true, "layers": 1"#));
             }
         }
     }
-    let mut tied = configs[3].clone();
-    tied.tied = antiphon_model::Tied::Output;
-    let zero = ModelConfig { bridge: serde_json::from_str(r#"{"kind": "zero"}"#).unwrap(), ..configs[3].clone() };
-    let one_hot: ModelConfig = serde_json::from_str(
+    let plain = settings(&config("rnn", "rnn", r#"{"kind": "general"}"#, ""));
+    let tied = EncoderDecoderConfig { tied: antiphon_model::Tied::Output, ..plain.clone() };
+    let zero = EncoderDecoderConfig { bridge: serde_json::from_str(r#"{"kind": "zero"}"#).unwrap(), ..plain.clone() };
+    let one_hot: EncoderDecoderConfig = serde_json::from_str(
         r#"{"source": {"kind": "one_hot"}, "target": {"kind": "one_hot"}, "bridge": {"kind": "copy"},
             "encoder": {"kind": "lstm", "hidden": 6, "bidirectional": false},
             "decoder": {"kind": "lstm", "hidden": 6, "attention": {"kind": "none"}}}"#,
     )
     .unwrap();
-    configs.extend([tied, zero, one_hot]);
+    let of_stack = |text: &str| EncoderDecoderConfig { encoder: serde_json::from_str(text).unwrap(), ..plain.clone() };
+    let all = [tied, zero, one_hot].into_iter().chain(stacks().into_iter().map(of_stack));
+    configs.extend(all.map(ModelConfig::EncoderDecoder));
+    configs.extend(language_models());
     configs
 }
 
-fn model(config: &ModelConfig, device: &Device) -> EncoderDecoder {
-    config.init(VOCABULARIES, Key::from_seed(5), device).unwrap()
+fn language_models() -> impl Iterator<Item = ModelConfig> {
+    let of = |text: String| serde_json::from_str(&text).unwrap();
+    let kinds = ["rnn", "lstm", "gru"].map(|kind| {
+        of(format!(
+            r#"{{"kind": "language_model", "target": {{"kind": "embedding", "size": 8}},
+                "decoder": {{"kind": "{kind}", "hidden": 6, "layers": 2, "dropout": 0.3}}}}"#
+        ))
+    });
+    let tied = r#"{"kind": "language_model", "tied": "output", "target": {"kind": "embedding", "size": 7},
+                   "decoder": {"kind": "gru", "hidden": 7}}"#;
+    let one_hot =
+        r#"{"kind": "language_model", "target": {"kind": "one_hot"}, "decoder": {"kind": "lstm", "hidden": 5}}"#;
+    kinds.into_iter().chain([of(tied.into()), of(one_hot.into())])
+}
+
+fn model(config: &ModelConfig, device: &Device) -> Model {
+    let sources = if config.has_source() { vec![SOURCE] } else { vec![] };
+    let vocabularies = Vocabularies { sources, target: TARGET, shared: false };
+    config.init(&vocabularies, Key::from_seed(5), device).unwrap()
 }
 
 fn row(name: &str, length: usize, vocabulary: u64) -> Vec<TokenId> {
@@ -60,18 +101,50 @@ fn row(name: &str, length: usize, vocabulary: u64) -> Vec<TokenId> {
     ids
 }
 
+/// Sources and targets of these lengths, for models that read sources.
 fn batch(rows: &[(usize, usize)]) -> Batch {
-    let sources: Vec<_> = rows.iter().enumerate().map(|(i, r)| row(&format!("s{i}"), r.0, 11)).collect();
-    let targets: Vec<_> = rows.iter().enumerate().map(|(i, r)| row(&format!("t{i}"), r.1, 9)).collect();
+    let rows = rows.iter().enumerate();
+    let sources: Vec<_> = rows.clone().map(|(i, r)| row(&format!("s{i}"), r.0, SOURCE as u64)).collect();
+    let targets: Vec<_> = rows.map(|(i, r)| row(&format!("t{i}"), r.1, TARGET as u64)).collect();
     Batch {
-        source: SourceBatch::Tokens(TokenBatch::from_rows(&sources)),
-        target: TokenBatch::from_rows(&targets),
-        examples: (0..rows.len()).collect(),
+        sources: vec![SourceBatch::Tokens(TokenBatch::from_rows(&sources))],
+        target: Target::whole(&targets),
+        continues: Vec::new(),
+        examples: (0..targets.len()).collect(),
     }
 }
 
-fn scores(model: &EncoderDecoder, batch: &Batch) -> Vec<f32> {
-    token_scores(model.projection(batch, None).unwrap()).log_probs
+/// The batch as a model of these settings reads it.
+fn seen_by(config: &ModelConfig, batch: &Batch) -> Batch {
+    let sources = if config.has_source() { batch.sources.clone() } else { vec![] };
+    Batch { sources, ..batch.clone() }
+}
+
+/// One request for each row of a batch.
+fn requests(batch: &Batch) -> Vec<Request> {
+    let source = |b: usize| match batch.sources.as_slice() {
+        [SourceBatch::Tokens(tokens)] => vec![Source::Tokens(tokens.row(b).to_vec())],
+        _ => vec![],
+    };
+    (0..batch.target.rows()).map(|b| Request::new(source(b))).collect()
+}
+
+fn scores(model: &Model, batch: &Batch) -> Vec<f32> {
+    model.scores(batch, &mut Carry::default()).unwrap().log_probs
+}
+
+/// The summed loss of a batch, on the graph of its model.
+fn loss(model: &Model, batch: &Batch, carry: &mut Carry, dropout: Option<Key>, smoothing: f32) -> Tensor<1> {
+    let mut terms = model.terms(batch, carry, dropout).unwrap();
+    match (terms.pop(), terms.len()) {
+        (Some(Term::CrossEntropy { projection, weight: 1.0 }), 0) => cross_entropy(projection, smoothing),
+        other => panic!("one term: {other:?}"),
+    }
+}
+
+/// What every step may choose.
+fn free(selection: Selection, attention: bool) -> Want {
+    Want { selection, banned: vec![], masks: vec![], attention }
 }
 
 fn assert_close(a: &[f32], b: &[f32], what: &str) {
@@ -85,18 +158,16 @@ fn assert_close(a: &[f32], b: &[f32], what: &str) {
 fn a_whole_sequence_equals_repeated_steps() {
     let batch = batch(&[(5, 4), (2, 6), (1, 0)]);
     for config in configs() {
-        let model = model(&config, &Device::flex());
+        let (model, batch) = (model(&config, &Device::flex()), seen_by(&config, &batch));
         let whole = scores(&model, &batch);
-        let ready = model.for_search();
-        let mut session = ready.begin(&batch.source).unwrap();
+        let mut session = model.for_search().begin(&requests(&batch)).unwrap();
         let (mut out, mut steps) = (StepOutput::default(), vec![Vec::new(); 3]);
-        for t in 0..batch.target.width {
-            let last = batch.target.shifted_right();
-            let column = |ids: &TokenBatch| (0..3).map(|b| ids.ids[b * ids.width + t]).collect::<Vec<_>>();
-            let want = Want { selection: Selection::Given(column(&batch.target)), banned: vec![], attention: false };
-            session.step(&column(&last), &want, &mut out).unwrap();
+        let Target { inputs, labels, lengths, width } = &batch.target;
+        for t in 0..*width {
+            let column = |ids: &[TokenId]| (0..3).map(|b| ids[b * width + t]).collect::<Vec<_>>();
+            session.step(&column(inputs), &free(Selection::Given(column(labels)), false), &mut out).unwrap();
             for (b, row) in steps.iter_mut().enumerate() {
-                if t < batch.target.lengths[b] as usize {
+                if t < lengths[b] as usize {
                     row.push(out.log_probs[b]);
                 }
             }
@@ -108,35 +179,178 @@ fn a_whole_sequence_equals_repeated_steps() {
 #[test]
 fn padding_and_other_rows_change_nothing() {
     let shapes = [(5, 4), (2, 7), (1, 1), (9, 2)];
-    let together = batch(&shapes);
     for config in configs() {
-        let model = model(&config, &Device::flex());
+        let (model, together) = (model(&config, &Device::flex()), seen_by(&config, &batch(&shapes)));
         let all = scores(&model, &together);
         let mut at = 0;
         for b in 0..shapes.len() {
-            let SourceBatch::Tokens(source) = &together.source else { unreachable!() };
-            let alone = Batch {
-                source: SourceBatch::Tokens(TokenBatch::from_rows(&[source.row(b)])),
-                target: TokenBatch::from_rows(&[together.target.row(b)]),
-                examples: vec![b],
-            };
             let n = together.target.lengths[b] as usize;
+            let target = Target::whole(&[&together.target.labels[b * together.target.width..][..n]]);
+            let sources = together.sources.iter().map(|source| match source {
+                SourceBatch::Tokens(tokens) => SourceBatch::Tokens(TokenBatch::from_rows(&[tokens.row(b)])),
+                SourceBatch::Frames(_) => unreachable!("sources are text"),
+            });
+            let alone = Batch { sources: sources.collect(), target, continues: vec![], examples: vec![b] };
             assert_close(&scores(&model, &alone), &all[at..at + n], &format!("row {b} of {config:?}"));
             at += n;
         }
     }
 }
 
+/// Rows of streams that are cut into stretches of these lengths; row `b` ends where its own stream ends.
+fn stretches(config: &ModelConfig, streams: &[Vec<TokenId>], cuts: &[usize]) -> Vec<Batch> {
+    let whole = seen_by(config, &batch(&vec![(3, 0); streams.len()]));
+    let mut at = 0;
+    let stretch = |&length: &usize| {
+        let from = |stream: &Vec<TokenId>| {
+            let rest = &stream[at.min(stream.len() - 1)..];
+            rest[..rest.len().min(length + 1)].to_vec()
+        };
+        let target = Target::stretch(&streams.iter().map(from).collect::<Vec<_>>());
+        let batch = Batch { target, continues: vec![at > 0; streams.len()], ..whole.clone() };
+        at += length;
+        batch
+    };
+    cuts.iter().map(stretch).collect()
+}
+
+fn streams() -> Vec<Vec<TokenId>> {
+    let begin = |mut ids: Vec<TokenId>| {
+        ids.insert(0, Special::Begin.id());
+        ids
+    };
+    [("a", 11), ("b", 6), ("c", 2)].map(|(name, length)| begin(row(name, length, TARGET as u64))).into()
+}
+
+#[test]
+fn losses_over_a_stream_cut_anywhere_equal_those_of_one_pass() {
+    for config in configs() {
+        let model = model(&config, &Device::flex());
+        let of = |cuts: &[usize]| {
+            let mut carry = Carry::default();
+            let mut rows = vec![Vec::new(); 3];
+            for batch in stretches(&config, &streams(), cuts) {
+                let mut scores = model.scores(&batch, &mut carry).unwrap().log_probs.into_iter();
+                for (row, &n) in rows.iter_mut().zip(&batch.target.lengths) {
+                    row.extend(scores.by_ref().take(n as usize));
+                }
+            }
+            rows
+        };
+        let whole = of(&[12]);
+        assert_eq!(whole.iter().map(Vec::len).collect::<Vec<_>>(), [12, 7, 3]);
+        for cuts in [&[1; 12][..], &[5, 7], &[2, 1, 6, 3], &[11, 1]] {
+            assert_close(&of(cuts).concat(), &whole.concat(), &format!("{cuts:?} {config:?}"));
+        }
+    }
+}
+
+/// All gradients of a module's parameters, by their order; zero where there is none.
+struct Collect<'a>(&'a burn::tensor::Gradients, Vec<Vec<f32>>);
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let n = param.dims().iter().product();
+        let gradient = param.val().grad(self.0).map(|g| g.into_data().try_to_vec().unwrap());
+        self.1.push(gradient.unwrap_or_else(|| vec![0.0; n]));
+    }
+}
+
+#[test]
+fn gradients_of_stretches_are_those_of_one_pass_that_is_detached_there() {
+    // By another road: the second stretch alone, from the state that the first leaves, whose loss a finite step along each
+    // parameter changes by as much as its gradient says, and the state held still.
+    let device = Device::flex().autodiff();
+    for config in configs() {
+        let model = model(&config, &device);
+        let [first, second] = &stretches(&config, &streams(), &[4, 5])[..] else { unreachable!() };
+        let mut carry = Carry::default();
+        model.terms(first, &mut carry, None).unwrap();
+        let gradients = loss(&model, second, &mut carry.clone(), None, 0.0).backward();
+        let mut found = Collect(&gradients, Vec::new());
+        model.visit(&mut found);
+        let value = |scale: f64| {
+            struct Along<'a>(std::slice::Iter<'a, Vec<f32>>, f64);
+            impl burn::module::ModuleMapper for Along<'_> {
+                fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                    let gradient = self.0.next().unwrap().clone();
+                    param.map(|tensor| {
+                        let data = burn::tensor::TensorData::new(gradient, tensor.dims());
+                        let step = Tensor::<D>::from_data(data, &tensor.device());
+                        (tensor + step * self.1).detach().require_grad()
+                    })
+                }
+            }
+            let moved = model.clone().map(&mut Along(found.1.iter(), scale));
+            f64::from(loss(&moved, second, &mut carry.clone(), None, 0.0).into_scalar::<f32>())
+        };
+        let squared: f64 = found.1.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum();
+        let step = 4e-3 / squared.sqrt();
+        let slope = (value(step) - value(-step)) / (2.0 * step);
+        assert!((slope - squared).abs() < 2e-2 * squared, "{slope} is not {squared}: {config:?}");
+    }
+}
+
+#[test]
+fn rows_go_on_or_begin_each_for_itself() {
+    for config in configs() {
+        let model = model(&config, &Device::flex());
+        let parts = stretches(&config, &streams(), &[4, 4]);
+        let mut carry = Carry::default();
+        model.terms(&parts[0], &mut carry, None).unwrap();
+        let of = |continues: Vec<bool>| {
+            let batch = Batch { continues, ..parts[1].clone() };
+            model.scores(&batch, &mut carry.clone()).unwrap().log_probs
+        };
+        let (all, none, mixed) = (of(vec![true; 3]), of(vec![false; 3]), of(vec![false, true, false]));
+        // Four, three and no steps.
+        assert_close(&mixed, &[&none[..4], &all[4..]].concat(), &format!("{config:?}"));
+        assert!(all.iter().zip(&none).any(|(a, b)| (a - b).abs() > 1e-4), "{config:?}");
+        // Where examples have nothing to do with one another, nothing is carried.
+        model.terms(&Batch { continues: vec![], ..parts[0].clone() }, &mut carry, None).unwrap();
+        assert!(carry.is_empty());
+        let error = model.scores(&parts[1], &mut carry).unwrap_err().to_string();
+        assert!(error.contains("nothing was carried"), "{error}");
+    }
+}
+
+#[test]
+fn a_stack_of_equal_stages_is_an_encoder_of_as_many_layers() {
+    let decoder = r#""decoder": {"kind": "lstm", "hidden": 6, "attention": {"kind": "general"}}"#;
+    let of = |encoder: &str| serde_json::from_str(&format!(r#"{{"encoder": {encoder}, {decoder}}}"#)).unwrap();
+    let layers = model(&of(r#"{"kind": "gru", "hidden": 5, "layers": 2}"#), &Device::flex());
+    let stack = of(r#"{"kind": "stack", "stages": [{"kind": "gru", "hidden": 5}, {"kind": "gru", "hidden": 5}]}"#);
+    // The same parameters in the same order, under other names.
+    struct Take(std::vec::IntoIter<Vec<f32>>);
+    impl burn::module::ModuleMapper for Take {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let values = self.0.next().expect("as many parameters");
+            param.map(|old| Tensor::from_data(burn::tensor::TensorData::new(values, old.dims()), &old.device()))
+        }
+    }
+    struct Values(Vec<Vec<f32>>);
+    impl ModuleVisitor for Values {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.val().into_data().try_to_vec().unwrap());
+        }
+    }
+    let mut values = Values(Vec::new());
+    layers.visit(&mut values);
+    let stack = model(&stack, &Device::flex()).map(&mut Take(values.0.into_iter()));
+    let batch = batch(&[(5, 4), (2, 7), (9, 2)]);
+    assert_eq!(scores(&stack, &batch), scores(&layers, &batch));
+}
+
 #[test]
 fn probabilities_sum_to_one_and_selected_rows_go_on_as_they_would() {
     let batch = batch(&[(5, 4), (2, 6), (3, 2)]);
     for config in configs() {
-        let model = model(&config, &Device::flex());
-        let want = Want { selection: Selection::All, banned: vec![], attention: true };
-        let step = |session: &mut dyn antiphon_core::StepSession, last: &[TokenId]| {
+        let (model, batch) = (model(&config, &Device::flex()), seen_by(&config, &batch));
+        let want = free(Selection::All, true);
+        let step = |session: &mut dyn StepSession, last: &[TokenId]| {
             let mut out = StepOutput::default();
             session.step(last, &want, &mut out).unwrap();
-            for row in out.log_probs.chunks_exact(9) {
+            for row in out.log_probs.chunks_exact(TARGET) {
                 assert!((row.iter().map(|l| l.exp()).sum::<f32>() - 1.0).abs() < 1e-5);
             }
             if !out.attention.is_empty() {
@@ -147,10 +361,10 @@ fn probabilities_sum_to_one_and_selected_rows_go_on_as_they_would() {
             out
         };
         let ready = model.for_search();
-        let mut plain = ready.begin(&batch.source).unwrap();
+        let mut plain = ready.clone().begin(&requests(&batch)).unwrap();
         step(&mut *plain, &[2, 2, 2]);
         let after = step(&mut *plain, &[5, 6, 7]);
-        let mut moved = ready.begin(&batch.source).unwrap();
+        let mut moved = ready.begin(&requests(&batch)).unwrap();
         moved.select(&[2, 2, 0]);
         step(&mut *moved, &[2, 2, 2]);
         moved.select(&[2, 0]);
@@ -158,6 +372,71 @@ fn probabilities_sum_to_one_and_selected_rows_go_on_as_they_would() {
         let selected = step(&mut *moved, &[5, 7]);
         assert_close(&selected.log_probs[..9], &after.log_probs[..9], "row 0");
         assert_close(&selected.log_probs[9..], &after.log_probs[18..], "row 2");
+    }
+}
+
+#[test]
+fn a_rows_step_has_the_same_bits_whatever_stands_beside_it() {
+    let other = |i: usize| vec![4 + (i * 7 % 5) as TokenId, 4 + (i % 7) as TokenId, 5, Special::End.id()];
+    let own = Source::Tokens(vec![6, 9, 4, Special::End.id()]);
+    let mut kinds: Vec<ModelConfig> = configs().into_iter().step_by(3).collect();
+    kinds.extend(language_models());
+    for config in kinds {
+        let ready = model(&config, &Device::flex()).for_search();
+        let run = |rows: usize, place: usize| {
+            let source = |b: usize| if b == place { own.clone() } else { Source::Tokens(other(b)) };
+            let sources = |b: usize| if config.has_source() { vec![source(b)] } else { vec![] };
+            let requests: Vec<Request> = (0..rows).map(|b| Request::new(sources(b))).collect();
+            let mut session = ready.clone().begin(&requests).unwrap();
+            let (mut out, mut found) = (StepOutput::default(), Vec::new());
+            for t in 0..3_u32 {
+                let last: Vec<TokenId> = (0..rows)
+                    .map(|b| if b == place { 2 + 3 * t } else { (b as u32 * 5 + t) % TARGET as u32 })
+                    .collect();
+                session.step(&last, &free(Selection::Top(4), true), &mut out).unwrap();
+                let row = place * out.per_row..(place + 1) * out.per_row;
+                found.extend(
+                    out.tokens[row.clone()].iter().copied().chain(out.log_probs[row].iter().map(|p| p.to_bits())),
+                );
+                let width = out.attention.len() / rows;
+                found.extend(out.attention[place * width..][..width].iter().map(|w| w.to_bits()));
+            }
+            found
+        };
+        let alone = run(1, 0);
+        for (rows, place) in [(2, 1), (3, 0), (8, 3), (9, 8), (17, 5), (64, 63), (100, 41), (500, 0), (500, 250)] {
+            assert_eq!(run(rows, place), alone, "row {place} of {rows}: {config:?}");
+        }
+    }
+}
+
+#[test]
+fn masks_hold_for_their_row_alone() {
+    let batch = batch(&[(5, 4), (2, 6), (3, 2)]);
+    let masks = vec![Mask::Free, Mask::Allowed(vec![7, 3]), Mask::Banned(vec![4, 5])];
+    for config in configs().into_iter().step_by(5) {
+        let (ready, batch) = (model(&config, &Device::flex()).for_search(), seen_by(&config, &batch));
+        let step = |selection: Selection, masks: &[Mask]| {
+            let want = Want { masks: masks.to_vec(), banned: vec![0, 2], ..free(selection, false) };
+            let mut out = StepOutput::default();
+            ready.clone().begin(&requests(&batch)).unwrap().step(&[2, 2, 2], &want, &mut out).unwrap();
+            out
+        };
+        let (plain, all) = (step(Selection::All, &[]), step(Selection::All, &masks));
+        for (b, mask) in masks.iter().enumerate() {
+            let mut expected = plain.log_probs[b * TARGET..][..TARGET].to_vec();
+            mask.apply(&mut expected);
+            assert_eq!(all.log_probs[b * TARGET..][..TARGET], expected);
+        }
+        let best = step(Selection::Top(3), &masks);
+        assert_eq!(best.tokens[..3], step(Selection::Top(3), &[]).tokens[..3]);
+        let mut allowed = [best.tokens[3], best.tokens[4]];
+        allowed.sort_unstable();
+        assert_eq!((allowed, best.log_probs[5]), ([3, 7], f32::NEG_INFINITY));
+        assert!(best.tokens[6..].iter().all(|id| ![0, 2, 4, 5].contains(id)));
+        for (id, log_prob) in best.tokens.iter().zip(&best.log_probs).skip(3).take(2) {
+            assert!((log_prob - all.log_probs[TARGET + *id as usize]).abs() < 1e-4);
+        }
     }
 }
 
@@ -180,9 +459,8 @@ fn every_parameter_receives_a_gradient() {
     }
     let batch = batch(&[(5, 4), (2, 6), (6, 3)]);
     for config in configs() {
-        let model = model(&config, &Device::flex().autodiff());
-        let loss = cross_entropy(model.projection(&batch, Some(Key::from_seed(3))).unwrap(), 0.1);
-        let gradients = loss.backward();
+        let (model, batch) = (model(&config, &Device::flex().autodiff()), seen_by(&config, &batch));
+        let gradients = loss(&model, &batch, &mut Carry::default(), Some(Key::from_seed(3)), 0.1).backward();
         let mut missing = Missing(&gradients, Vec::new(), Vec::new());
         model.visit(&mut missing);
         assert!(missing.2.is_empty(), "{config:?}: {:?}", missing.2);
@@ -193,7 +471,7 @@ fn every_parameter_receives_a_gradient() {
 fn a_key_fixes_the_parameters_and_the_dropout() {
     let (batch, config) = (batch(&[(5, 4), (2, 6)]), config("lstm", "lstm", r#"{"kind": "general"}"#, ""));
     let device = Device::flex();
-    let loss = |key| cross_entropy(model(&config, &device).projection(&batch, key).unwrap(), 0.0).into_scalar::<f32>();
+    let loss = |key| loss(&model(&config, &device), &batch, &mut Carry::default(), key, 0.0).into_scalar::<f32>();
     let key = |n| Some(Key::from_seed(1).numbered(n));
     assert_eq!(loss(None), loss(None));
     assert_eq!(loss(key(1)), loss(key(1)));
@@ -203,28 +481,62 @@ fn a_key_fixes_the_parameters_and_the_dropout() {
 
 #[test]
 fn what_cannot_work_is_told_at_its_key() {
-    let places = |config: &ModelConfig| config.problems(true).into_iter().map(|p| p.place).collect::<Vec<_>>();
-    let mut wrong = config("lstm", "gru", r#"{"kind": "dot"}"#, "");
-    wrong.bridge = serde_json::from_str(r#"{"kind": "copy"}"#).unwrap();
-    assert_eq!(places(&wrong), ["bridge.kind"]);
-    let fed = config("lstm", "gru", r#"{"kind": "none"}"#, r#", "input_feeding": true"#);
-    assert_eq!(places(&fed), ["decoder.input_feeding"]);
-    let mut narrow = config("lstm", "gru", r#"{"kind": "none"}"#, "");
-    narrow.tied = antiphon_model::Tied::Output;
-    assert_eq!(places(&narrow), ["tied"]);
-    let all = ModelConfig { tied: antiphon_model::Tied::All, ..config("lstm", "gru", r#"{"kind": "general"}"#, "") };
-    assert_eq!(places(&all), ["tied"]);
-    let error =
-        ModelConfig { source: all.target.clone(), ..all }.init(VOCABULARIES, Key::from_seed(1), &Device::flex());
+    let places = |config: EncoderDecoderConfig| {
+        let problems = ModelConfig::EncoderDecoder(config).problems(true);
+        problems.into_iter().map(|p| p.place.to_string()).collect::<Vec<_>>()
+    };
+    let of = |attention: &str, extra: &str| settings(&config("lstm", "gru", attention, extra));
+    let (none, dot) = (r#"{"kind": "none"}"#, r#"{"kind": "dot"}"#);
+    let copy = serde_json::from_str(r#"{"kind": "copy"}"#).unwrap();
+    assert_eq!(places(EncoderDecoderConfig { bridge: copy, ..of(dot, "") }), ["bridge.kind"]);
+    assert_eq!(places(of(none, r#", "input_feeding": true"#)), ["decoder.input_feeding"]);
+    let tied = |tied, config| EncoderDecoderConfig { tied, ..config };
+    assert_eq!(places(tied(antiphon_model::Tied::Output, of(none, ""))), ["tied"]);
+    let all = tied(antiphon_model::Tied::All, of(r#"{"kind": "general"}"#, ""));
+    assert_eq!(places(all.clone()), ["tied"]);
+    let empty = serde_json::from_str(r#"{"kind": "stack", "stages": []}"#).unwrap();
+    assert_eq!(places(EncoderDecoderConfig { encoder: empty, ..of(none, "") }), ["encoder.stages"]);
+    let apart = ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: all.target.clone(), ..all });
+    let vocabularies = Vocabularies { sources: vec![SOURCE], target: TARGET, shared: false };
+    let error = apart.init(&vocabularies, Key::from_seed(1), &Device::flex());
     assert!(error.unwrap_err().to_string().contains("model.tied: `all` needs one vocabulary"));
+    let narrow: ModelConfig = serde_json::from_str(
+        r#"{"kind": "language_model", "tied": "output", "decoder": {"kind": "gru", "hidden": 9}}"#,
+    )
+    .unwrap();
+    assert_eq!(narrow.problems(false).iter().map(|p| p.place.to_string()).collect::<Vec<_>>(), ["tied"]);
 }
 
 #[test]
-fn ids_outside_the_vocabulary_are_an_error() {
-    let model = model(&configs()[3], &Device::flex());
-    let mut bad = batch(&[(2, 2)]);
-    let SourceBatch::Tokens(tokens) = &mut bad.source else { unreachable!() };
-    tokens.ids[0] = 11;
-    assert!(model.projection(&bad, None).unwrap_err().to_string().contains("the source id 11"));
-    assert!(model.projection(&Batch { source: SourceBatch::None { rows: 1 }, ..bad }, None).is_err());
+fn what_a_model_cannot_read_is_an_error() {
+    let config = config("rnn", "rnn", r#"{"kind": "general"}"#, "");
+    let (reads, text) = (model(&config, &Device::flex()), model(&language_models().next().unwrap(), &Device::flex()));
+    let error = |model: &Model, batch: &Batch| model.terms(batch, &mut Carry::default(), None).unwrap_err().to_string();
+    let good = batch(&[(2, 2)]);
+    let mut bad = good.clone();
+    let [SourceBatch::Tokens(tokens)] = &mut bad.sources[..] else { unreachable!() };
+    tokens.ids[0] = SOURCE as TokenId;
+    assert!(error(&reads, &bad).contains("the source id 11"));
+    let mut bad = good.clone();
+    bad.target.labels[0] = TARGET as TokenId;
+    assert!(error(&reads, &bad).contains("the target id 9"));
+    assert!(error(&reads, &Batch { sources: vec![], ..good.clone() }).contains("reads one source, but was given 0"));
+    let frames = SourceBatch::Frames(FrameBatch::from_rows(&[vec![0.5; 6]], 2));
+    assert!(error(&reads, &Batch { sources: vec![frames], ..good.clone() }).contains("another kind of source"));
+    assert!(error(&text, &good).contains("reads no source"));
+    assert!(
+        error(&reads, &Batch { target: batch(&[(1, 1), (1, 1)]).target, ..good.clone() }).contains("2 targets for 1")
+    );
+    assert!(text.for_search().begin(&requests(&good)).is_err());
+    assert!(reads.for_search().begin(&[Request::new(vec![])]).is_err());
+}
+
+#[test]
+fn settings_without_a_kind_are_those_of_an_encoder_decoder() {
+    let config: ModelConfig = serde_json::from_str(r#"{"decoder": {"kind": "gru", "hidden": 9}}"#).unwrap();
+    assert_eq!(settings(&config).decoder, serde_json::from_str(r#"{"kind": "gru", "hidden": 9}"#).unwrap());
+    let written = serde_json::to_value(&config).unwrap();
+    assert_eq!(written["kind"], "encoder_decoder");
+    assert_eq!(serde_json::from_value::<ModelConfig>(written).unwrap(), config);
+    assert!(serde_json::from_str::<ModelConfig>(r#"{"decodre": {}}"#).is_err());
 }

@@ -1,6 +1,6 @@
 //! One safetensors file: `f32` arrays, and one metadata entry that says what they are.
 //!
-//! The entry `antiphon` holds `{"content":…,"format":1,"kind":…,"sha256":…}`; the digest covers the kind, the content
+//! The entry `antiphon` holds `{"content":…,"format":…,"kind":…,"sha256":…}`; the digest covers the kind, the content
 //! and every array with its name and shape, so that truncation and flipped bits are found. Equal contents give equal bytes.
 
 use std::collections::HashMap;
@@ -18,13 +18,15 @@ use sha2::{Digest, Sha256};
 
 use crate::Weight;
 
-/// The newest format that this version reads, and the one that it writes.
-const FORMAT: u64 = 1;
+/// The newest format that this version reads.
+const FORMAT: u64 = 2;
 const ENTRY: &str = "antiphon";
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Archive {
+    /// The format that it needs: the first one whose readers know all of its parts.
+    pub(crate) format: u64,
     /// What sort of file it is.
     pub(crate) kind: String,
     /// What the arrays belong to.
@@ -75,7 +77,7 @@ pub(crate) fn write(path: &Path, mut archive: Archive) -> Result<()> {
         .iter()
         .map(|array| (array.path.as_str(), array.dims.as_slice(), little_endian(&array.values).into()));
     let sha256 = digest(&archive.kind, &archive.content, parts);
-    let entry = Entry { sha256, content: archive.content, format: FORMAT, kind: archive.kind };
+    let entry = Entry { sha256, content: archive.content, format: archive.format, kind: archive.kind };
     let entry = serde_json::to_string(&entry).expect("JSON values can be written");
     let arrays = archive.arrays.iter().map(|array| (array.path.as_str(), Stored(array)));
     let bytes = safetensors::serialize(arrays, Some(HashMap::from([(ENTRY.to_owned(), entry)])))
@@ -154,7 +156,7 @@ impl Unverified {
         if sha256 != entry.sha256 {
             return Err(Failure::Damaged("its checksum does not match".into()));
         }
-        Ok(Archive { kind: entry.kind, content: entry.content, arrays })
+        Ok(Archive { format: entry.format, kind: entry.kind, content: entry.content, arrays })
     }
 }
 
@@ -169,7 +171,7 @@ fn parse_entry(bytes: &[u8]) -> Result<Entry, Failure> {
     let value: Value = serde_json::from_str(entry).map_err(damaged)?;
     match value.get("format").and_then(Value::as_u64) {
         Some(format) if format > FORMAT => Err(Failure::Newer(format)),
-        Some(FORMAT) => serde_json::from_value(value).map_err(damaged),
+        Some(1..=FORMAT) => serde_json::from_value(value).map_err(damaged),
         _ => Err(Failure::Damaged("its format has no number".into())),
     }
 }
@@ -232,7 +234,12 @@ mod tests {
             values: (0..dims.iter().product()).map(|i| i as f32 * 0.1 - 0.3).collect(),
         };
         let content = serde_json::json!({"value": 0.1, "name": "x", "seed": u64::MAX});
-        Archive { kind: "test".into(), content, arrays: vec![array("b", &[5]), array("a.b", &[2, 3]), array("c", &[])] }
+        Archive {
+            format: 1,
+            kind: "test".into(),
+            content,
+            arrays: vec![array("b", &[5]), array("a.b", &[2, 3]), array("c", &[])],
+        }
     }
 
     #[test]
@@ -277,14 +284,14 @@ mod tests {
     fn a_newer_format_is_told_from_damage() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let entry = r#"{"format":2,"surprise":true}"#.to_owned();
+        let entry = r#"{"format":3,"surprise":true}"#.to_owned();
         let arrays = Vec::<(&str, Stored<'_>)>::new();
         let bytes = safetensors::serialize(arrays, Some(HashMap::from([(ENTRY.to_owned(), entry)]))).unwrap();
         fs::write(&path, bytes).unwrap();
         let error = read(&path).unwrap_err().into_error(Path::new("x")).to_string();
         assert_eq!(
             error,
-            "x: was written by a newer version (format 2, this version reads up to 1): update this program"
+            "x: was written by a newer version (format 3, this version reads up to 2): update this program"
         );
     }
 

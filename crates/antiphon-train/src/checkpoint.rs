@@ -1,7 +1,7 @@
 //! All that the future of a run depends on, in one file.
 //!
-//! `step-0000012345.safetensors` holds the arrays `model.<path>` and `optimizer.<slot>.<path>` and the [`State`]. Random
-//! numbers and the order of the data are functions of the seed, the step and the epoch, so they need no state.
+//! `step-0000012345.safetensors` holds arrays in parts, `model.<path>`, `optimizer.<slot>.<path>` and `carry.<name>`, and the
+//! [`State`]. Random numbers and the order of the data are functions of the seed, the step and the epoch, so they need no state.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +16,17 @@ use crate::{Observer, Patience, Weight};
 
 const KIND: &str = "checkpoint";
 const EXTENSION: &str = "safetensors";
+
+/// Every part of a checkpoint, with the first format whose readers know it. A file is written in the format that its parts need,
+/// so that older versions read what has nothing new in it; they tell a newer format from damage.
+const PARTS: [(&str, u64); 3] = [(MODEL, 1), (OPTIMIZER, 1), (CARRY, 2)];
+
+/// The model's parameters.
+pub(crate) const MODEL: &str = "model";
+/// What the optimizer remembers, each as `<slot>.<path>`.
+pub(crate) const OPTIMIZER: &str = "optimizer";
+/// What the last batch handed on to the next.
+pub(crate) const CARRY: &str = "carry";
 
 /// The best validation so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -76,13 +87,33 @@ impl State {
 pub struct Checkpoint {
     /// Where it stands.
     pub state: State,
-    /// The model's parameters.
-    pub model: Vec<Weight>,
-    /// The optimizer's slots, each as `<slot>.<path>`.
-    pub optimizer: Vec<Weight>,
+    /// Its arrays, by the parts that they belong to. A part without arrays is absent.
+    pub(crate) parts: BTreeMap<&'static str, Vec<Weight>>,
 }
 
 impl Checkpoint {
+    /// A run's state with its parts.
+    pub(crate) fn new(state: State, parts: [(&'static str, Vec<Weight>); PARTS.len()]) -> Self {
+        Self { state, parts: parts.into_iter().filter(|(_, arrays)| !arrays.is_empty()).collect() }
+    }
+
+    /// The arrays of a part, which are then gone.
+    pub(crate) fn take(&mut self, part: &str) -> Vec<Weight> {
+        self.parts.remove(part).unwrap_or_default()
+    }
+
+    /// The parameters of the model that a run would give if it ended here.
+    pub fn into_model(mut self) -> Vec<Weight> {
+        self.take(MODEL)
+    }
+
+    /// The same without what only training needs.
+    #[must_use]
+    pub fn without_training(mut self) -> Self {
+        self.parts.retain(|&part, _| part == MODEL);
+        self
+    }
+
     /// Reads and verifies one file.
     ///
     /// # Errors
@@ -92,22 +123,20 @@ impl Checkpoint {
     }
 
     fn try_read(path: &Path) -> Result<Self, Failure> {
-        let Archive { kind, content, arrays } = archive::read(path)?;
+        let Archive { kind, content, arrays, .. } = archive::read(path)?;
         if kind != KIND {
             return Err(Failure::Damaged(format!("it holds a {kind}, not a {KIND}")));
         }
         let state = serde_json::from_value(content).map_err(|error| Failure::Damaged(error.to_string()))?;
-        let (mut model, mut optimizer) = (Vec::new(), Vec::new());
+        let mut parts: BTreeMap<&'static str, Vec<Weight>> = BTreeMap::new();
         for array in arrays {
             let (part, path) = array.path.split_once('.').unwrap_or((&array.path, ""));
-            let into = match part {
-                "model" => &mut model,
-                "optimizer" => &mut optimizer,
-                _ => return Err(Failure::Damaged(format!("the array `{}` belongs to nothing", array.path))),
+            let Some((part, _)) = PARTS.iter().find(|(name, _)| *name == part) else {
+                return Err(Failure::Damaged(format!("the array `{}` belongs to nothing", array.path)));
             };
-            into.push(Weight { path: path.to_owned(), ..array });
+            parts.entry(part).or_default().push(Weight { path: path.to_owned(), ..array });
         }
-        Ok(Self { state, model, optimizer })
+        Ok(Self { state, parts })
     }
 
     /// Writes the checkpoint into `folder`, as a whole or not at all. The same checkpoint gives the same bytes.
@@ -118,11 +147,12 @@ impl Checkpoint {
         fs::create_dir_all(folder).map_err(|source| Error::io(folder, "create the folder", &source))?;
         let path = checkpoint_path(folder, self.state.step);
         let content = serde_json::to_value(&self.state).expect("a state is JSON");
-        let within =
-            |part: &'static str| move |array: Weight| Weight { path: format!("{part}.{}", array.path), ..array };
-        let model = self.model.into_iter().map(within("model"));
-        let arrays = model.chain(self.optimizer.into_iter().map(within("optimizer"))).collect();
-        archive::write(&path, Archive { kind: KIND.into(), content, arrays })?;
+        let format = PARTS.iter().filter(|(part, _)| self.parts.contains_key(part)).map(|(_, format)| *format).max();
+        let within = |(part, arrays): (&'static str, Vec<Weight>)| {
+            arrays.into_iter().map(move |array| Weight { path: format!("{part}.{}", array.path), ..array })
+        };
+        let arrays = self.parts.into_iter().flat_map(within).collect();
+        archive::write(&path, Archive { format: format.unwrap_or(1), kind: KIND.into(), content, arrays })?;
         Ok(path)
     }
 }
@@ -230,7 +260,8 @@ mod tests {
         state.step = step;
         state.best = Some(Best { step: 1, value: 0.1 + 0.2 });
         state.updates.insert("a.b".into(), step);
-        Checkpoint { state, model: vec![weight("a.b")], optimizer: vec![weight("velocity.a.b")] }
+        let (model, optimizer) = (vec![weight("a.b")], vec![weight("velocity.a.b")]);
+        Checkpoint::new(state, [(MODEL, model), (OPTIMIZER, optimizer), (CARRY, Vec::new())])
     }
 
     #[derive(Default)]
@@ -257,6 +288,21 @@ mod tests {
         assert_eq!(newest_checkpoint(&folder, &mut ()).unwrap(), Some(checkpoint(12)));
         prune(&folder, 11, 1, None).unwrap();
         assert_eq!(steps_in(&folder).unwrap(), [11, 12]);
+    }
+
+    #[test]
+    fn a_file_has_the_format_that_its_parts_need() {
+        let folder = tempfile::tempdir().unwrap();
+        let format = |checkpoint: Checkpoint| {
+            let path = checkpoint.clone().write(folder.path()).unwrap();
+            assert_eq!(Checkpoint::read(&path).unwrap(), checkpoint);
+            archive::read(&path).unwrap().format
+        };
+        assert_eq!(format(checkpoint(1)), 1);
+        let mut carries = checkpoint(2);
+        carries.parts.insert(CARRY, vec![Weight { path: "layers.0".into(), dims: vec![1, 2], values: vec![0.5, 1.0] }]);
+        assert_eq!(format(carries.clone()), 2);
+        assert_eq!(carries.without_training().parts.keys().collect::<Vec<_>>(), [&MODEL]);
     }
 
     #[test]

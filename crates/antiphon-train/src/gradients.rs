@@ -6,6 +6,7 @@ use antiphon_kernels::update::square_sum;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
+use crate::path::ModulePath;
 use crate::weights::Places;
 
 /// The gradients of a module's parameters, flat, by the parameter's path in the module.
@@ -15,7 +16,7 @@ pub(crate) struct ParameterGradients(BTreeMap<String, Tensor<1>>);
 impl ParameterGradients {
     /// Takes the parameters' gradients out of a backward pass, adding them to those already here.
     pub(crate) fn add<M: Module>(&mut self, model: &M, gradients: Gradients) {
-        model.visit(&mut Collect { path: Vec::new(), from: gradients, into: &mut self.0 });
+        model.visit(&mut Collect { path: ModulePath::default(), from: gradients, into: &mut self.0 });
     }
 
     /// The gradient of one parameter, which is then gone.
@@ -45,25 +46,25 @@ pub fn parameters_without_gradient<M: Module>(model: &M, loss: &Tensor<1>) -> Ve
 }
 
 struct Collect<'a> {
-    path: Vec<String>,
+    path: ModulePath,
     from: Gradients,
     into: &'a mut BTreeMap<String, Tensor<1>>,
 }
 
 impl ModuleVisitor for Collect<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.val().grad_remove(&mut self.from) else { return };
         let n = gradient.shape().num_elements();
         let gradient = gradient.reshape([n]);
-        let path = self.path.join(".");
+        let path = self.path.dotted();
         let sum = match self.into.remove(&path) {
             Some(before) => before + gradient,
             None => gradient,

@@ -3,7 +3,7 @@
 //! One optimizer step, as [`Training::run`] makes it:
 //!
 //! ```text
-//! batch ─▶ Objective (the model's part) ─▶ summed cross-entropy ─▶ backward ─▶ gradients, added over `accumulate` batches
+//! batch ─▶ Objective (the model's part) ─▶ terms, summed ─▶ backward ─▶ gradients, added over `accumulate` batches
 //!   ─▶ global norm ─▶ one factor: 1 / tokens, and clipping ─▶ one fused pass a parameter: penalties, optimizer, rate
 //! ```
 //!
@@ -14,12 +14,14 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod carried;
 mod checkpoint;
 mod config;
 mod gradients;
 mod model_file;
 mod observer;
 mod optimizer;
+mod path;
 mod patience;
 mod schedule;
 mod training;

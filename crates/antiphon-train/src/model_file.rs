@@ -20,7 +20,7 @@ const KIND: &str = "model";
 /// If `metadata` is not JSON, or the module holds parameters that are not of floating point.
 pub fn write_model<M: Module>(path: &Path, model: &M, metadata: &str) -> Result<()> {
     let content = serde_json::from_str(metadata).expect("a model's metadata is JSON");
-    archive::write(path, Archive { kind: KIND.into(), content, arrays: save_weights(model) })
+    archive::write(path, Archive { format: 1, kind: KIND.into(), content, arrays: save_weights(model) })
 }
 
 /// A model file that was read once: first for what it says about itself, then for its parameters.
@@ -106,7 +106,7 @@ mod tests {
             "{unfit}"
         );
 
-        let checkpoint = Archive { kind: "checkpoint".into(), content: serde_json::Value::Null, arrays: vec![] };
+        let checkpoint = Archive { format: 1, kind: "checkpoint".into(), content: serde_json::Value::Null, arrays: vec![] };
         archive::write(&path, checkpoint).unwrap();
         let foreign = error(&path);
         assert!(foreign.ends_with("holds a checkpoint, not a model; give a model file"), "{foreign}");

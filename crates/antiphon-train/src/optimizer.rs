@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Weight;
 use crate::config::Found;
 use crate::gradients::ParameterGradients;
+use crate::path::ModulePath;
 use crate::weights::Places;
 
 /// The optimizer.
@@ -228,7 +229,7 @@ impl Optimizer {
     /// One step over all parameters that have a gradient; the gradients are used up. `scale` multiplies each gradient.
     pub(crate) fn step<M: Module>(&mut self, model: M, gradients: ParameterGradients, rate: f64, scale: f64) -> M {
         let step = Step { rate: rate as f32, scale: scale as f32, l1: self.l1 as f32, l2: self.l2 as f32 };
-        model.map(&mut Walk { path: Vec::new(), optimizer: self, gradients, step })
+        model.map(&mut Walk { path: ModulePath::default(), optimizer: self, gradients, step })
     }
 
     fn update(&mut self, path: String, dims: &[usize], value: Tensor<1>, gradient: Tensor<1>, step: Step) -> Tensor<1> {
@@ -304,23 +305,23 @@ impl Optimizer {
 }
 
 struct Walk<'a> {
-    path: Vec<String>,
+    path: ModulePath,
     optimizer: &'a mut Optimizer,
     gradients: ParameterGradients,
     step: Step,
 }
 
 impl ModuleMapper for Walk<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
+        let path = self.path.dotted();
         let Some(gradient) = self.gradients.take(&path) else { return param };
         // `consume` leaves one handle to the storage, so that the update can be in place.
         let (id, tensor, mapper) = param.consume();

@@ -7,33 +7,47 @@ use std::time::Instant;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Problem, Result};
-use antiphon_kernels::{Projection, cross_entropy};
+use antiphon_kernels::{Carry, Term, cross_entropy};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::checkpoint::{self, Best, Checkpoint, State, checkpoint_path};
+use crate::carried::{load_carry, save_carry};
+use crate::checkpoint::{self, Best, CARRY, Checkpoint, MODEL, OPTIMIZER, State, checkpoint_path};
 use crate::gradients::ParameterGradients;
 use crate::optimizer::Optimizer;
 use crate::schedule::When;
-use crate::weights::initialise;
+use crate::weights::{Places, initialise};
 use crate::{Observer, StepReport, TrainConfig, ValidationReport, load_weights, save_weights};
 
-/// The model's part of the loss: from a batch to hidden states, output projection and targets.
+/// The model's part of the loss: from a batch to the summands of its loss.
 ///
 /// Every closure of this shape is one.
 pub trait Objective<M> {
-    /// Runs `model` over `batch` under teacher forcing. Dropout masks are drawn below the key `dropout`, which differs from
-    /// batch to batch.
+    /// Runs `model` over `batch` under teacher forcing. `carry` is what the batch before handed on, and becomes what this one
+    /// hands on. Dropout masks are drawn below the key `dropout`, which differs from batch to batch.
     ///
     /// # Errors
     /// If the model cannot read this kind of batch.
-    fn projection(&self, model: &M, batch: &Batch, dropout: Key) -> Result<Projection>;
+    fn terms(&self, model: &M, batch: &Batch, carry: &mut Carry, dropout: Key) -> Result<Vec<Term>>;
 }
 
-impl<M, F: Fn(&M, &Batch, Key) -> Result<Projection>> Objective<M> for F {
-    fn projection(&self, model: &M, batch: &Batch, dropout: Key) -> Result<Projection> {
-        self(model, batch, dropout)
+impl<M, F: Fn(&M, &Batch, &mut Carry, Key) -> Result<Vec<Term>>> Objective<M> for F {
+    fn terms(&self, model: &M, batch: &Batch, carry: &mut Carry, dropout: Key) -> Result<Vec<Term>> {
+        self(model, batch, carry, dropout)
     }
+}
+
+/// The weighted sum of terms, `[1]`; `None` if none of them has a weight.
+fn total(terms: Vec<Term>, label_smoothing: f32) -> Option<Tensor<1>> {
+    let weighted = |term: Term| {
+        let weight = term.weight();
+        let loss = match term {
+            Term::CrossEntropy { projection, .. } => cross_entropy(projection, label_smoothing),
+            Term::Sum { loss, .. } => loss,
+        };
+        if weight == 1.0 { loss } else { loss * weight }
+    };
+    terms.into_iter().filter(|term| term.weight() != 0.0).map(weighted).reduce(|sum, loss| sum + loss)
 }
 
 /// The training corpus in batches. The order is a function of the epoch's number alone, so that a run can be resumed.
@@ -194,7 +208,7 @@ impl<M: Module> Training<'_, M> {
         let TrainConfig { optimizer, l1, l2, .. } = self.config;
         let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2);
         let mut unsaved = resume.is_none();
-        let (mut model, mut state) = match resume {
+        let (mut model, mut state, mut carry) = match resume {
             Some(checkpoint) => self.resume(model, &mut optimizer, checkpoint)?,
             None => self.begin(model)?,
         };
@@ -217,7 +231,7 @@ impl<M: Module> Training<'_, M> {
             let ended = ended.or((stopping || pausing).then_some(Ended::Stopped));
             let due = state.step > 0 && state.step.is_multiple_of(self.config.checkpoint.every_steps);
             if unsaved && (due || new_best || ended.is_some()) {
-                self.save(&model, &optimizer, &mut state)?;
+                self.save(&model, &optimizer, &carry, &mut state)?;
             }
             if let Some(ended) = ended {
                 return self.outcome(&model, ended, state);
@@ -231,7 +245,7 @@ impl<M: Module> Training<'_, M> {
                 none => none.insert(corpus.epoch(state.epoch, state.batch as usize)?),
             };
             let report;
-            (model, report) = self.step(model, &mut optimizer, &mut state, batches.as_mut(), total)?;
+            (model, report) = self.step(model, &mut optimizer, &mut state, &mut carry, batches.as_mut(), total)?;
             unsaved = true;
             self.observer.step(&report)?;
         }
@@ -254,17 +268,18 @@ impl<M: Module> Training<'_, M> {
         planned_steps(self.config, self.batches)
     }
 
-    fn begin(&self, model: M) -> Result<(M, State)> {
+    fn begin(&self, model: M) -> Result<(M, State, Carry)> {
         if !checkpoint::steps_in(self.checkpoints)?.is_empty() {
             let message = "holds the checkpoints of a run: resume it, or give another folder";
             return Err(Error::new(message).in_file(self.checkpoints));
         }
         initialise(&model);
-        Ok((model.train(), State::new(self.seed, self.settings)))
+        Ok((model.train(), State::new(self.seed, self.settings), Carry::default()))
     }
 
-    fn resume(&self, model: M, optimizer: &mut Optimizer, checkpoint: Checkpoint) -> Result<(M, State)> {
-        let Checkpoint { state, model: weights, optimizer: slots } = checkpoint;
+    fn resume(&self, model: M, optimizer: &mut Optimizer, mut checkpoint: Checkpoint) -> Result<(M, State, Carry)> {
+        let [weights, slots, carried] = [MODEL, OPTIMIZER, CARRY].map(|part| checkpoint.take(part));
+        let state = checkpoint.state;
         let path = checkpoint_path(self.checkpoints, state.step);
         if state.settings != self.settings || state.seed != self.seed {
             let message =
@@ -274,7 +289,11 @@ impl<M: Module> Training<'_, M> {
         // Before anything touches the parameters: those that are not drawn yet never need be.
         let model = load_weights(model, weights).map_err(|error| error.in_file(&path))?.train();
         optimizer.load(&model, slots, &state.updates).map_err(|error| error.in_file(&path))?;
-        Ok((model, state))
+        let carry = match Places::of(&model).device() {
+            Some(device) => load_carry(carried, &device).map_err(|error| error.in_file(&path))?,
+            None => Carry::default(),
+        };
+        Ok((model, state, carry))
     }
 
     /// Whether all steps or epochs are done.
@@ -341,6 +360,7 @@ impl<M: Module> Training<'_, M> {
         model: M,
         optimizer: &mut Optimizer,
         state: &mut State,
+        carry: &mut Carry,
         batches: &mut dyn Iterator<Item = Result<Batch>>,
         total_steps: u64,
     ) -> Result<(M, StepReport)> {
@@ -356,13 +376,14 @@ impl<M: Module> Training<'_, M> {
             let batch = batches.next().unwrap_or_else(|| {
                 Err(Error::new(format!("epoch {} ended after {number} of {in_epoch} batches", state.epoch + 1)))
             })?;
-            let projection = self.objective.projection(&model, &batch, dropout.numbered(number - first))?;
-            if projection.targets.is_empty() {
+            let real = batch.target.tokens() as u64;
+            if real == 0 {
                 let place = place(state, number..number + 1, &[batch.examples]);
                 return Err(Error::new(format!("a batch without target tokens at {place}")));
             }
-            tokens += projection.targets.len() as u64;
-            let loss = cross_entropy(projection, smoothing);
+            tokens += real;
+            let terms = self.objective.terms(&model, &batch, carry, dropout.numbered(number - first))?;
+            let loss = total(terms, smoothing).ok_or_else(|| Error::new("the model has no loss with a weight"))?;
             gradients.add(&model, loss.backward());
             losses.push(loss.inner());
             examples.push(batch.examples);
@@ -402,9 +423,10 @@ impl<M: Module> Training<'_, M> {
         Ok((model, report))
     }
 
-    fn save(&mut self, model: &M, optimizer: &Optimizer, state: &mut State) -> Result<()> {
+    fn save(&mut self, model: &M, optimizer: &Optimizer, carry: &Carry, state: &mut State) -> Result<()> {
         state.updates = optimizer.updates();
-        let checkpoint = Checkpoint { state: state.clone(), model: save_weights(model), optimizer: optimizer.save() };
+        let parts = [(MODEL, save_weights(model)), (OPTIMIZER, optimizer.save()), (CARRY, save_carry(carry))];
+        let checkpoint = Checkpoint::new(state.clone(), parts);
         let path = checkpoint.write(self.checkpoints)?;
         let best = state.best.map(|best| best.step);
         checkpoint::prune(self.checkpoints, state.step, self.config.checkpoint.keep, best)?;
@@ -424,7 +446,8 @@ impl<M: Module> Training<'_, M> {
     /// The model after `step` steps. Another in its place would be another experiment.
     fn best(&self, model: M, step: u64) -> Result<M> {
         let path = checkpoint_path(self.checkpoints, step);
-        let found = Checkpoint::read(&path).and_then(|c| load_weights(model, c.model).map_err(|e| e.in_file(&path)));
+        let found =
+            Checkpoint::read(&path).and_then(|c| load_weights(model, c.into_model()).map_err(|e| e.in_file(&path)));
         found.map_err(|error| {
             let cause = error.problems.into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ");
             let message = format!(

@@ -6,6 +6,8 @@ use antiphon_core::{Error, Problem, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
+use crate::path::ModulePath;
+
 /// A named array.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weight {
@@ -33,7 +35,7 @@ pub fn save_weights<M: Module>(model: &M) -> Vec<Weight> {
 /// If parameters are missing, unknown or of another shape: names all of them at once.
 pub fn load_weights<M: Module>(model: M, weights: Vec<Weight>) -> Result<M> {
     let weights = weights.into_iter().map(|weight| (weight.path.clone(), weight)).collect();
-    let mut load = Load { path: Vec::new(), weights, problems: Vec::new() };
+    let mut load = Load { path: ModulePath::default(), weights, problems: Vec::new() };
     let model = model.map(&mut load);
     let Load { weights, mut problems, .. } = load;
     problems
@@ -43,29 +45,29 @@ pub fn load_weights<M: Module>(model: M, weights: Vec<Weight>) -> Result<M> {
 
 #[derive(Default)]
 struct Save {
-    path: Vec<String>,
+    path: ModulePath,
     weights: Vec<Weight>,
 }
 
 impl Save {
     fn refuse(&self) -> ! {
-        panic!("parameter `{}` is not of floating point", self.path.join("."))
+        panic!("parameter `{}` is not of floating point", self.path.dotted())
     }
 }
 
 impl ModuleVisitor for Save {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val().inner();
         self.weights.push(Weight {
-            path: self.path.join("."),
+            path: self.path.dotted(),
             dims: value.dims().to_vec(),
             values: value.try_into_vec_as::<f32>().expect("a parameter can be read back"),
         });
@@ -81,22 +83,22 @@ impl ModuleVisitor for Save {
 }
 
 struct Load {
-    path: Vec<String>,
+    path: ModulePath,
     weights: BTreeMap<String, Weight>,
     problems: Vec<Problem>,
 }
 
 impl ModuleMapper for Load {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let place = self.path.join(".");
+        let place = self.path.dotted();
         let dims = param.lazy_shape().to_vec();
         let message = match self.weights.remove(&place) {
             Some(weight) if weight.dims == dims => {
@@ -127,7 +129,7 @@ pub(crate) fn initialise<M: Module>(model: &M) {
 /// The shape and the device of each parameter.
 #[derive(Default)]
 pub(crate) struct Places {
-    path: Vec<String>,
+    path: ModulePath,
     found: BTreeMap<String, (Vec<usize>, Device)>,
 }
 
@@ -143,6 +145,11 @@ impl Places {
         self.found.keys().map(String::as_str)
     }
 
+    /// The device (without autodiff) of the first parameter, if there is one.
+    pub(crate) fn device(&self) -> Option<Device> {
+        self.found.values().next().map(|(_, device)| device.clone())
+    }
+
     /// Shape and device (without autodiff) of the parameter at `path`.
     pub(crate) fn find(&self, path: &str) -> Option<(Vec<usize>, Device)> {
         self.found.get(path).cloned()
@@ -150,17 +157,17 @@ impl Places {
 }
 
 impl ModuleVisitor for Places {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let place = (param.lazy_shape().to_vec(), param.lazy_device().without_autodiff());
-        self.found.insert(self.path.join("."), place);
+        self.found.insert(self.path.dotted(), place);
     }
 }
 

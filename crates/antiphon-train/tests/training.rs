@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Result, SourceBatch, Special, TokenBatch};
-use antiphon_kernels::Projection;
+use antiphon_core::{Batch, Error, Result, Special, Target};
+use antiphon_kernels::{Carry, Projection, Term};
 use antiphon_train::*;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -36,19 +36,25 @@ fn model() -> Bigram {
 }
 
 /// `dropout` is the share of hidden units that are dropped.
-fn objective(dropout: f64) -> impl Fn(&Bigram, &Batch, Key) -> Result<Projection> {
-    move |model, batch, key| {
-        let device = Device::flex();
-        let before = batch.target.shifted_right();
-        let ids: Vec<i32> = (0..before.rows()).flat_map(|b| before.row(b)).map(|&id| id as i32).collect();
-        let targets: Vec<_> = (0..before.rows()).flat_map(|b| batch.target.row(b)).copied().collect();
-        let n = ids.len();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &device);
-        let keep = |i: u64| if key.uniform(i) < dropout { 0.0 } else { (1.0 / (1.0 - dropout)) as f32 };
-        let mask: Vec<f32> = (0..(n * H) as u64).map(keep).collect();
-        let mask = Tensor::<2>::from_data(TensorData::new(mask, [n, H]), &device);
-        let states = model.table.val().select(0, ids).tanh() * mask;
-        Ok(Projection { states, weight: model.output.val(), bias: Some(model.bias.val()), targets })
+fn projection(model: &Bigram, batch: &Batch, dropout: f64, key: Key) -> Projection {
+    let (device, Target { inputs, labels, lengths, width }) = (Device::flex(), &batch.target);
+    let real = |ids: &[u32]| {
+        let rows = lengths.iter().enumerate().map(|(b, &n)| &ids[b * width..][..n as usize]);
+        rows.collect::<Vec<_>>().concat()
+    };
+    let ids: Vec<i32> = real(inputs).into_iter().map(|id| id as i32).collect();
+    let n = ids.len();
+    let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [n]), &device);
+    let keep = |i: u64| if key.uniform(i) < dropout { 0.0 } else { (1.0 / (1.0 - dropout)) as f32 };
+    let mask: Vec<f32> = (0..(n * H) as u64).map(keep).collect();
+    let mask = Tensor::<2>::from_data(TensorData::new(mask, [n, H]), &device);
+    let states = model.table.val().select(0, ids).tanh() * mask;
+    Projection { states, weight: model.output.val(), bias: Some(model.bias.val()), targets: real(labels) }
+}
+
+fn objective(dropout: f64) -> impl Fn(&Bigram, &Batch, &mut Carry, Key) -> Result<Vec<Term>> {
+    move |model, batch, _, key| {
+        Ok(vec![Term::CrossEntropy { projection: projection(model, batch, dropout, key), weight: 1.0 }])
     }
 }
 
@@ -67,7 +73,7 @@ impl Corpus {
             ids
         };
         let rows: Vec<Vec<u32>> = examples.iter().map(sentence).collect();
-        Batch { source: SourceBatch::None { rows: rows.len() }, target: TokenBatch::from_rows(&rows), examples }
+        Batch { sources: Vec::new(), target: Target::whole(&rows), continues: Vec::new(), examples }
     }
 }
 
@@ -124,7 +130,7 @@ impl Observer for Outside<'_> {
 fn judge(model: &Bigram) -> Validation {
     let batch = CORPUS.batch(2);
     assert!(!model.table.val().is_autodiff());
-    let projection = objective(0.0)(model, &batch, Key::from_seed(0)).unwrap();
+    let projection = projection(model, &batch, 0.0, Key::from_seed(0));
     let tokens = projection.targets.len() as f64;
     let loss = f64::from(antiphon_kernels::cross_entropy(projection, 0.0).into_scalar::<f32>()) / tokens;
     Validation { values: BTreeMap::from([("loss".into(), loss), ("error".into(), 2.0 * loss)]) }
@@ -138,6 +144,7 @@ struct Run<'a> {
     config: &'a TrainConfig,
     folder: &'a Path,
     settings: &'a str,
+    objective: &'a dyn Objective<Bigram>,
 }
 
 impl Run<'_> {
@@ -154,7 +161,7 @@ impl Run<'_> {
         let never = AtomicBool::new(false);
         Training {
             config: self.config,
-            objective: &objective(0.3),
+            objective: self.objective,
             batches: &CORPUS,
             validator: Some(Validator { validate, lower_is_better: true }),
             stop: outside.stop.map_or(&never, |(_, flag)| flag),
@@ -176,7 +183,21 @@ impl Run<'_> {
 }
 
 fn run<'a>(config: &'a TrainConfig, folder: &'a tempfile::TempDir) -> Run<'a> {
-    Run { config, folder: folder.path(), settings: "settings" }
+    Run { config, folder: folder.path(), settings: "settings", objective: &usual }
+}
+
+fn usual(model: &Bigram, batch: &Batch, carry: &mut Carry, key: Key) -> Result<Vec<Term>> {
+    objective(0.3)(model, batch, carry, key)
+}
+
+/// The same, where the first states of the batch before are seen by every token.
+fn carrying(model: &Bigram, batch: &Batch, carry: &mut Carry, key: Key) -> Result<Vec<Term>> {
+    let mut projection = projection(model, batch, 0.3, key);
+    let goes_on = vec![!carry.is_empty(); 3];
+    let before = carry.resume("seen", Tensor::zeros([3, H], &Device::flex()), &goes_on)?;
+    projection.states = projection.states + before.mean_dim(0);
+    *carry = Carry::new([("seen".to_owned(), projection.states.clone().narrow(0, 0, 3))]);
+    Ok(vec![Term::CrossEntropy { projection, weight: 1.0 }])
 }
 
 /// Every file with its bytes.
@@ -244,6 +265,55 @@ fn a_run_that_is_stopped_or_killed_and_resumed_ends_in_the_same_bytes() {
             assert!(files(parts.path()) == files(whole.path()), "{config:?} killed after {die}");
         }
     }
+}
+
+#[test]
+fn what_is_carried_is_a_part_of_what_is_resumed() {
+    let config = &configs()[1];
+    let (whole, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fn of<'a>(config: &'a TrainConfig, folder: &'a tempfile::TempDir) -> Run<'a> {
+        Run { objective: &carrying, ..run(config, folder) }
+    }
+    of(config, &whole).go(&mut Outside::default(), None).unwrap();
+    run(config, &plain).go(&mut Outside::default(), None).unwrap();
+    let last = checkpoint_path(Path::new(""), 20).to_string_lossy().into_owned();
+    let has_carry = |folder: &Path| files(folder)[&last].windows(10).any(|bytes| bytes == b"carry.seen");
+    assert!(has_carry(whole.path()) && !has_carry(plain.path()));
+    // Between two batches of one step, of one epoch, and of two epochs.
+    for die in [2, 5, 8, 9, 14] {
+        let parts = tempfile::tempdir().unwrap();
+        assert!(of(config, &parts).go(&mut Outside { die: Some(die), ..Outside::default() }, None).is_err());
+        let mut outside = Outside::default();
+        let newest = newest_checkpoint(parts.path(), &mut outside).unwrap();
+        of(config, &parts).go(&mut outside, newest).unwrap();
+        assert!(files(parts.path()) == files(whole.path()), "killed after {die}");
+    }
+}
+
+#[test]
+fn terms_add_up_by_their_weights() {
+    let config = config(json!({"steps": 8, "checkpoint": {"every_steps": 0}, "loss": {"label_smoothing": 0.1}}));
+    // The cross-entropy with a weight, beside the sum of squares of the output weight, which is no share of it.
+    let ends = |cross_entropy: &'static [f64], decay: Option<f64>| {
+        let of = |model: &Bigram, batch: &Batch, _: &mut Carry, key: Key| {
+            let projection = projection(model, batch, 0.3, key);
+            let loss = model.output.val().powi_scalar(2).sum();
+            let decay = decay.map(|weight| Term::Sum { name: "decay", loss, weight });
+            let of = |&weight: &f64| Term::CrossEntropy { projection: projection.clone(), weight };
+            Ok(cross_entropy.iter().map(of).chain(decay).collect())
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let outcome = Run { objective: &of, ..run(&config, &folder) }.go(&mut Outside::default(), None);
+        outcome.map(|outcome| save_weights(&outcome.last))
+    };
+    let one = ends(&[1.0], None).unwrap();
+    assert_eq!(ends(&[1.0], Some(0.0)).unwrap(), one);
+    assert_eq!(ends(&[0.0, 1.0], None).unwrap(), one);
+    assert_ne!(ends(&[1.0], Some(0.1)).unwrap(), one);
+    for (halves, one) in ends(&[0.5, 0.5], None).unwrap().iter().zip(&one) {
+        assert!(halves.values.iter().zip(&one.values).all(|(a, b)| (a - b).abs() < 1e-4), "{}", one.path);
+    }
+    assert!(ends(&[0.0], None).unwrap_err().to_string().contains("no loss with a weight"));
 }
 
 #[test]
@@ -413,13 +483,13 @@ fn a_loss_that_is_not_finite_stops_the_run_with_the_batch_named() {
     let order: Vec<Vec<usize>> = CORPUS.epoch(1, 0).unwrap().map(|batch| batch.unwrap().examples).collect();
     // Seven batches of the first epoch, then the fourth of the second.
     let calls = Cell::new(0);
-    let poisoned = |model: &Bigram, batch: &Batch, key: Key| {
-        let mut projection = objective(0.0)(model, batch, key)?;
+    let poisoned = |model: &Bigram, batch: &Batch, _: &mut Carry, key: Key| {
+        let mut projection = projection(model, batch, 0.0, key);
         calls.set(calls.get() + 1);
         if calls.get() == 11 {
             projection.states = projection.states * f32::NAN;
         }
-        Ok(projection)
+        Ok(vec![Term::CrossEntropy { projection, weight: 1.0 }])
     };
     let folder = tempfile::tempdir().unwrap();
     let never = AtomicBool::new(false);
@@ -444,7 +514,7 @@ fn a_loss_that_is_not_finite_stops_the_run_with_the_batch_named() {
     assert_eq!(error, expected);
     let kept = newest_checkpoint(folder.path(), &mut ()).unwrap().unwrap();
     assert_eq!(kept.state.step, 5);
-    assert!(kept.model.iter().all(|weight| weight.values.iter().all(|value| value.is_finite())));
+    assert!(kept.into_model().iter().all(|weight| weight.values.iter().all(|value| value.is_finite())));
 }
 
 #[test]
@@ -462,10 +532,13 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
     let error = refused(Run { settings: "others", ..run(&good, &folder) }, newest.clone());
     assert!(error.contains("step-0000000002.safetensors: was made with other settings"), "{error}");
 
-    let mut foreign = newest.unwrap();
-    foreign.model[0].path = "other".into();
-    let error = refused(run(&good, &folder), Some(foreign));
-    assert!(error.contains("2 problems\n  "), "{error}");
+    #[derive(Module, Debug)]
+    struct Other {
+        other: Param<Tensor<2>>,
+    }
+    let foreign = Other { other: model().table };
+    let error = load_weights(foreign, newest.unwrap().into_model()).unwrap_err().to_string();
+    assert!(error.starts_with("4 problems\n  "), "{error}");
 
     let bad = config(json!({"steps": 2, "validate": {"metric": "bleu"}}));
     assert_eq!(

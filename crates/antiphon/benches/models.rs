@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Result, SourceBatch, TokenBatch, TokenId};
+use antiphon_core::{Batch, Request, Result, Source, SourceBatch, Target, TokenBatch, TokenId};
 use antiphon_decode::{SearchConfig, search_all};
-use antiphon_kernels::keep_freed_memory;
-use antiphon_model::{EncoderDecoder, ModelConfig, Vocabularies};
+use antiphon_kernels::{Carry, keep_freed_memory};
+use antiphon_model::{Model, ModelConfig, Vocabularies};
 use antiphon_train::{Batches, Observer, StepReport, TrainConfig, Training};
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -59,11 +59,11 @@ const CASES: [Case; 3] = [
 ];
 
 impl Case {
-    fn model(&self, device: &Device) -> EncoderDecoder {
+    fn model(&self, device: &Device) -> Model {
         let config: ModelConfig = serde_json::from_str(self.model).expect("a model's settings");
         let [source, target] = self.vocabularies;
-        let vocabularies = Vocabularies { source, target, shared: false };
-        config.init(vocabularies, Key::from_seed(1), device).expect("a model")
+        let vocabularies = Vocabularies { sources: vec![source], target, shared: false };
+        config.init(&vocabularies, Key::from_seed(1), device).expect("a model")
     }
 
     /// Drawn sentences, each closed by the end symbol's id.
@@ -80,8 +80,9 @@ impl Case {
     }
 
     fn batch(&self) -> Batch {
-        let [source, target] = [0, 1].map(|side| TokenBatch::from_rows(&self.sentences(side)));
-        Batch { source: SourceBatch::Tokens(source), target, examples: (0..self.rows).collect() }
+        let source = SourceBatch::Tokens(TokenBatch::from_rows(&self.sentences(0)));
+        let target = Target::whole(&self.sentences(1));
+        Batch { sources: vec![source], target, continues: Vec::new(), examples: (0..self.rows).collect() }
     }
 }
 
@@ -117,7 +118,7 @@ fn time_steps(case: &Case, steps: u64) -> Duration {
             .expect("[train]");
     let folder = tempfile::tempdir().expect("a folder");
     let mut clock = Clock::default();
-    let objective = |model: &EncoderDecoder, batch: &Batch, key: Key| model.projection(batch, Some(key));
+    let objective = |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| model.terms(batch, carry, Some(key));
     let training = Training {
         config: &config,
         objective: &objective,
@@ -152,7 +153,8 @@ fn search(criterion: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     let length = r#""max_length": {"ratio": 0.0, "extra": 15, "limit": 15}, "min_length": 14"#;
     for case in &CASES {
-        let sentences = case.sentences(0);
+        let request = |ids: Vec<TokenId>| Request::new(vec![Source::Tokens(ids)]);
+        let sentences: Vec<Request> = case.sentences(0).into_iter().map(request).collect();
         group.throughput(Throughput::Elements(sentences.len() as u64));
         for (strategy, settings) in [("greedy", r#""kind": "greedy""#), ("beam-5", r#""kind": "beam", "width": 5"#)] {
             let config: SearchConfig = serde_json::from_str(&format!("{{{settings}, {length}}}")).expect("[search]");
@@ -160,7 +162,7 @@ fn search(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(case.name, strategy), |bench| {
                 let model = case.model(&Device::flex());
                 let ready = model.for_search();
-                let run = || search_all(built.as_ref(), &ready, &sentences, 64, &mut |_| {});
+                let run = || search_all(built.as_ref(), ready.clone(), &sentences, 64, &mut |_| {});
                 bench.iter(|| black_box(run().expect("answers")));
             });
         }

@@ -1,9 +1,11 @@
 //! Models small enough to be enumerated, whose answers depend on the source and on the whole prefix.
 
-use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Result, Selection, SourceBatch, Special, StepModel, StepOutput, StepSession, TokenId, Want};
+use antiphon_core::{
+    Mask, Request, Result, Selection, Source, Special, StepModel, StepOutput, StepSession, TokenId, Want,
+};
 use antiphon_decode::{Hypothesis, LengthPenalty};
 
 pub(crate) const PAD: TokenId = Special::Pad.id();
@@ -12,25 +14,43 @@ pub(crate) const BEGIN: TokenId = Special::Begin.id();
 pub(crate) const END: TokenId = Special::End.id();
 
 /// The log-probabilities `[V]` of the next token, given source and prefix.
-pub(crate) type Next = Box<dyn Fn(&[TokenId], &[TokenId]) -> Vec<f32>>;
+pub(crate) type Next = Box<dyn Fn(&[TokenId], &[TokenId]) -> Vec<f32> + Send + Sync>;
 
 /// A model that is a function.
 pub(crate) struct Toy {
     pub(crate) vocabulary: usize,
     pub(crate) next: Next,
+    /// What its tokens are ranked by, if that is not their log-probability.
+    pub(crate) scores: Option<Next>,
     /// What was asked of it, step after step: rows and selection.
-    pub(crate) asked: RefCell<Vec<(usize, Selection)>>,
+    pub(crate) asked: Mutex<Vec<(usize, Selection)>>,
     /// How often rows were selected.
-    pub(crate) selects: RefCell<usize>,
+    pub(crate) selects: Mutex<usize>,
 }
 
 impl Toy {
-    pub(crate) fn new(vocabulary: usize, next: impl Fn(&[TokenId], &[TokenId]) -> Vec<f32> + 'static) -> Self {
-        Self { vocabulary, next: Box::new(next), asked: RefCell::default(), selects: RefCell::default() }
+    pub(crate) fn new(
+        vocabulary: usize,
+        next: impl Fn(&[TokenId], &[TokenId]) -> Vec<f32> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let (asked, selects) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { vocabulary, next: Box::new(next), scores: None, asked, selects })
+    }
+
+    /// A toy whose tokens are ranked by the log-probabilities of another.
+    pub(crate) fn ranked_by(toy: Arc<Self>, other: Arc<Self>) -> Arc<Self> {
+        let vocabulary = toy.vocabulary;
+        let mut ranked =
+            Arc::into_inner(Self::new(vocabulary, move |source, prefix| (toy.next)(source, prefix))).unwrap();
+        ranked.scores = Some(Box::new(move |source, prefix| (other.next)(source, prefix)));
+        Arc::new(ranked)
     }
 
     /// Probabilities by hand: `table(prefix)` lists `(token, probability)`; all others are impossible.
-    pub(crate) fn table(vocabulary: usize, table: impl Fn(&[TokenId]) -> Vec<(TokenId, f64)> + 'static) -> Self {
+    pub(crate) fn table(
+        vocabulary: usize,
+        table: impl Fn(&[TokenId]) -> Vec<(TokenId, f64)> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Self::new(vocabulary, move |_, prefix| {
             let mut row = vec![f32::NEG_INFINITY; vocabulary];
             for (token, probability) in table(prefix) {
@@ -42,7 +62,7 @@ impl Toy {
 
     /// A softmax over normal numbers drawn under the hash of source and prefix; every fifth or so token is impossible
     /// if `holes`, and log-probabilities are rounded to quarters if `ties`.
-    pub(crate) fn random(seed: u64, vocabulary: usize, holes: bool, ties: bool) -> Self {
+    pub(crate) fn random(seed: u64, vocabulary: usize, holes: bool, ties: bool) -> Arc<Self> {
         Self::new(vocabulary, move |source, prefix| {
             let key = Key::from_seed(seed);
             let key = source.iter().fold(key, |key, &id| key.numbered(u64::from(id)));
@@ -64,7 +84,7 @@ impl Toy {
 impl Toy {
     /// A model that has learned one target for each source, of at most `longest` tokens, and gives each of its tokens a
     /// probability of at least `least`. Off that path it likes to end at once, as trained models do.
-    pub(crate) fn peaked(seed: u64, vocabulary: usize, longest: u64, least: f64) -> Self {
+    pub(crate) fn peaked(seed: u64, vocabulary: usize, longest: u64, least: f64) -> Arc<Self> {
         Self::new(vocabulary, move |source, prefix| {
             let key = source.iter().fold(Key::from_seed(seed), |key, &id| key.numbered(u64::from(id)));
             let letters = vocabulary as u64 - 4;
@@ -84,26 +104,24 @@ impl Toy {
     }
 }
 
-struct ToySession<'m> {
-    toy: &'m Toy,
+struct ToySession {
+    toy: Arc<Toy>,
     width: usize,
     /// Source and what was fed so far, the begin symbol included.
     rows: Vec<(Vec<TokenId>, Vec<TokenId>)>,
 }
 
 impl StepModel for Toy {
-    fn begin(&self, sources: &SourceBatch) -> Result<Box<dyn StepSession + '_>> {
-        let (width, rows) = match sources {
-            SourceBatch::Tokens(t) => (t.width, (0..t.rows()).map(|b| (t.row(b).to_vec(), Vec::new())).collect()),
-            SourceBatch::Frames { values, lengths, features } => {
-                let width = values.len() / lengths.len() / features;
-                let id = |b: usize, s: usize| values[(b * width + s) * features] as TokenId;
-                let source = |b: usize| (0..lengths[b] as usize).map(|s| id(b, s)).collect();
-                (width, (0..lengths.len()).map(|b| (source(b), Vec::new())).collect())
-            }
-            SourceBatch::None { rows } => (0, vec![(Vec::new(), Vec::new()); *rows]),
-            other => panic!("a toy does not read {other:?}"),
+    fn begin(self: Arc<Self>, requests: &[Request]) -> Result<Box<dyn StepSession>> {
+        let source = |request: &Request| match request.sources.as_slice() {
+            [] => Vec::new(),
+            [Source::Tokens(ids)] => ids.clone(),
+            // A frame's first number is its id.
+            [Source::Frames { values, features }] => values.iter().step_by(*features).map(|&v| v as TokenId).collect(),
+            more => panic!("a toy reads one source, not {}", more.len()),
         };
+        let rows: Vec<_> = requests.iter().map(|request| (source(request), Vec::new())).collect();
+        let width = rows.iter().map(|(source, _)| source.len()).max().unwrap_or(0);
         Ok(Box::new(ToySession { toy: self, width, rows }))
     }
 
@@ -112,7 +130,7 @@ impl StepModel for Toy {
     }
 }
 
-impl StepSession for ToySession<'_> {
+impl StepSession for ToySession {
     fn rows(&self) -> usize {
         self.rows.len()
     }
@@ -120,18 +138,32 @@ impl StepSession for ToySession<'_> {
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
         assert_eq!(last.len(), self.rows.len(), "each row is fed one token");
         assert!(!self.rows.is_empty(), "an empty batch is not stepped");
-        self.toy.asked.borrow_mut().push((last.len(), want.selection.clone()));
+        self.toy.asked.lock().unwrap().push((last.len(), want.selection.clone()));
         out.tokens.clear();
         out.log_probs.clear();
         out.attention.clear();
+        out.scores.clear();
+        assert!(want.masks.is_empty() || want.masks.len() == last.len(), "a mask for each row, or none");
         for (b, (source, fed)) in self.rows.iter_mut().enumerate() {
             assert_eq!(fed.is_empty(), last[b] == BEGIN, "a row begins with the begin symbol, once");
             fed.push(last[b]);
             let mut log_probs = (self.toy.next)(source, &fed[1..]);
-            for &id in &want.banned {
-                log_probs[id as usize] = f32::NEG_INFINITY;
-            }
-            let mut entries: Vec<(TokenId, f32)> = (0..).zip(log_probs).collect();
+            let may = |id: TokenId| {
+                !want.banned.contains(&id)
+                    && match want.masks.get(b).unwrap_or(&Mask::Free) {
+                        Mask::Free => true,
+                        Mask::Banned(ids) => !ids.contains(&id),
+                        Mask::Allowed(ids) => ids.contains(&id),
+                    }
+            };
+            (0..).zip(&mut log_probs).filter(|(id, _)| !may(*id)).for_each(|(_, p)| *p = f32::NEG_INFINITY);
+            let scores = self.toy.scores.as_ref().map(|scores| scores(source, &fed[1..]));
+            let score = |id: usize| match &scores {
+                Some(scores) if log_probs[id] > f32::NEG_INFINITY => scores[id],
+                _ => log_probs[id],
+            };
+            let mut entries: Vec<(TokenId, f32, f32)> =
+                (0..log_probs.len()).map(|id| (id as TokenId, score(id), log_probs[id])).collect();
             match &want.selection {
                 Selection::All => {}
                 Selection::Given(tokens) => entries = vec![entries[tokens[b] as usize]],
@@ -142,9 +174,10 @@ impl StepSession for ToySession<'_> {
                 }
             }
             out.per_row = entries.len();
-            for (token, log_prob) in entries {
+            for (token, score, log_prob) in entries {
                 out.tokens.push(token);
                 out.log_probs.push(log_prob);
+                out.scores.extend(scores.is_some().then_some(score));
             }
             if want.attention {
                 let weights = attention(source, &fed[1..]);
@@ -155,7 +188,7 @@ impl StepSession for ToySession<'_> {
     }
 
     fn select(&mut self, rows: &[u32]) {
-        *self.toy.selects.borrow_mut() += 1;
+        *self.toy.selects.lock().unwrap() += 1;
         self.rows = rows.iter().map(|&r| self.rows[r as usize].clone()).collect();
     }
 }

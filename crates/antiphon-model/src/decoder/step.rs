@@ -7,7 +7,7 @@ use antiphon_kernels::{Shared, Weight, linear, tanh};
 use burn::tensor::Tensor;
 
 use super::{Decoder, DecoderState};
-use crate::attention::Prepared;
+use crate::attention::{AttentionState, Look, Prepared};
 use crate::embedding::{Embedding, Input, embed};
 use crate::encoder::Encoded;
 use crate::lookup;
@@ -41,7 +41,7 @@ pub(crate) struct Step {
 impl SearchState {
     /// A row for each state.
     pub(crate) fn new(states: DecoderState) -> Self {
-        let rows = states.layers[0].dims()[0] as u32;
+        let rows = states.rows() as u32;
         Self { states, parents: (0..rows).collect() }
     }
 
@@ -50,9 +50,7 @@ impl SearchState {
         let parents: Vec<u32> = rows.iter().map(|&row| self.parents[row as usize]).collect();
         let (kept, parents) = distinct(&parents);
         let numbers = lookup::ids(&kept, &self.states.layers[0].device());
-        let pick = |tensor: &Tensor<2>| tensor.clone().select(0, numbers.clone());
-        let DecoderState { layers, fed } = &self.states;
-        self.states = DecoderState { layers: layers.iter().map(pick).collect(), fed: fed.as_ref().map(pick) };
+        self.states = self.states.map(|array| array.clone().select(0, numbers.clone()));
         self.parents = parents;
     }
 }
@@ -70,13 +68,22 @@ fn distinct(values: &[u32]) -> (Vec<u32>, Vec<u32>) {
     (kept, places)
 }
 
+/// A row for each row of a search, where rows that grew from one share what it remembers.
+fn own_rows(state: AttentionState, parents: &[u32]) -> AttentionState {
+    let own = |array: Tensor<2>| {
+        let numbers = lookup::ids(parents, &array.device());
+        array.select(0, numbers)
+    };
+    state.into_iter().map(own).collect()
+}
+
 impl Decoder {
     /// The weights, ready for many steps on inputs that are embedded, or one-hot.
     pub(crate) fn weights(&self, embedded: bool) -> DecoderWeights {
         let layers = self.layers.iter().enumerate();
         DecoderWeights {
             layers: layers.map(|(l, layer)| layer.weights(l > 0 || embedded)).collect(),
-            query: self.attention.as_ref().and_then(|a| a.additive()).map(|(query, _)| Weight::new(query)),
+            query: self.attention.as_ref().and_then(|attention| attention.query_weight()).map(Weight::new),
             readout: self.readout.as_ref().map(|readout| Weight::new(readout.state.val())),
         }
     }
@@ -105,6 +112,7 @@ impl Decoder {
         let (different, mut numbers) = distinct(tokens);
         let mut input = embed(embedding, &different, [different.len(), 1], None);
         let mut fed = states.fed.take();
+        let mut looked = own_rows(std::mem::take(&mut states.attention), parents);
         let mut layers = Vec::with_capacity(self.layers.len());
         for ((layer, weights), before) in self.layers.iter().zip(&weights.layers).zip(states.layers.drain(..)) {
             let x = Shared { table: layer.project_rows(weights, &input), numbers: &numbers };
@@ -124,17 +132,12 @@ impl Decoder {
                 Some(weight) => weight.multiply(flat.clone()).unsqueeze_dim(1),
                 None => hidden,
             };
-            let context = if want_attention {
-                let (context, weights) = look.look_with_weights(query, prepared);
-                attention = Some(weights.squeeze_dim(1));
-                context.squeeze_dim(1)
-            } else {
-                look.look(query, prepared).squeeze_dim(1)
-            };
-            outputs = tanh(of_state.multiply(flat) + context + readout.bias.val().unsqueeze());
+            let Look { context, weights, state } = look.look(query, prepared, looked, want_attention);
+            (attention, looked) = (weights.map(|weights| weights.squeeze_dim(1)), state);
+            outputs = tanh(of_state.multiply(flat) + context.squeeze_dim(1) + readout.bias.val().unsqueeze());
         }
         let fed = self.feeding.then(|| outputs.clone());
-        *state = SearchState::new(DecoderState { layers, fed });
+        *state = SearchState::new(DecoderState { layers, fed, attention: looked });
         Step { outputs, attention }
     }
 }

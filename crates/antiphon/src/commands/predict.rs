@@ -88,8 +88,7 @@ impl Arguments {
             search = search.with_n_best(n).map_err(|error| error.at("--n-best"))?;
         }
         let rows = saved.config.evaluate.rows;
-        let model = saved.model.for_search();
-        let searcher = Searcher::new(&model, &saved.tokenizers, &search, rows)?;
+        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &search, rows)?;
         let mut incoming = self.input.open(&saved.config.data)?;
         self.check_output()?;
         let mut out: Option<Box<dyn Write>> = None;

@@ -61,8 +61,8 @@ impl Arguments {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
         let saved = Target::find(&self.what, &[], &self.runs.runs(), threads)?.open(self.device.device)?;
-        let (model, rows) = (saved.model.for_search(), saved.config.evaluate.rows);
-        let searcher = Searcher::new(&model, &saved.tokenizers, &saved.config.search, rows)?;
+        let rows = saved.config.evaluate.rows;
+        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &saved.config.search, rows)?;
         let (mut incoming, name, is_stream) =
             (self.input.open(&saved.config.data)?, self.input.name(), self.input.file().is_none());
         let most = rows * TOGETHER * rayon::current_num_threads();

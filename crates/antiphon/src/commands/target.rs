@@ -152,7 +152,7 @@ impl Stand {
     pub(super) fn of(run: &Run) -> Result<Option<Self>> {
         let folder = run.checkpoints_path();
         Ok(chosen_checkpoint(&folder)?.map(|(checkpoint, is_best)| {
-            let checkpoint = Checkpoint { optimizer: Vec::new(), ..checkpoint };
+            let checkpoint = checkpoint.without_training();
             let step = checkpoint.state.step;
             let which = if is_best { "best checkpoint so far" } else { "newest checkpoint" };
             Self { path: checkpoint_path(&folder, step), what: format!("its {which}, after step {step}"), checkpoint }
@@ -199,12 +199,10 @@ fn makes(words: &[&String], run: &Run, manifest: &Manifest) -> bool {
         (None, Some(runs), Some(own)) => same_folder(&runs, own),
         _ => false,
     };
-    let settings = to_toml(&loaded.config.decisive());
-    let own = std::fs::read_to_string(run.config_path());
     is_there
         && loaded.name == manifest.name
         && thread_count(loaded.config.threads) == manifest.threads
-        && settings.is_ok_and(|settings| own.is_ok_and(|own| own == settings))
+        && has_settings(run, &loaded.config)
 }
 
 /// Whether a setting, or an assignment of one, is one that a trained model can be given.
@@ -242,8 +240,7 @@ fn refusal(set: &str) -> String {
 /// without, then one on as many threads as are asked for, then the latest; which it is, is said.
 fn run_of(config: &Path, sets: &[String], runs: &Runs, threads: Option<usize>) -> Result<Option<Run>> {
     let Loaded { config: settings, .. } = Loaded::read(config, sets)?;
-    let wanted = to_toml(&settings.decisive())?;
-    let same = |run: &Run| std::fs::read_to_string(run.config_path()).is_ok_and(|text| text == wanted);
+    let same = |run: &Run| has_settings(run, &settings);
     let wanted_threads = thread_count(threads.or(settings.threads));
     let mut found = Vec::new();
     for run in runs.list()?.into_iter().filter(same) {
@@ -257,6 +254,13 @@ fn run_of(config: &Path, sets: &[String], runs: &Runs, threads: Option<usize>) -
         tell(&format!("{}: {count} runs have these settings; this is {}", config.display(), run.path().display()));
     }
     Ok(best)
+}
+
+/// Whether a run was made with these settings: what its own do not have, since they are older, is at its default.
+fn has_settings(run: &Run, settings: &ExperimentConfig) -> bool {
+    let own = run.config().ok().and_then(|own| serde_json::to_value(own).ok());
+    let own = own.and_then(|own| serde_json::from_value::<ExperimentConfig>(own).ok());
+    own.is_some_and(|own| own.decisive() == settings.decisive())
 }
 
 /// Settings with some of them changed, checked like any config.

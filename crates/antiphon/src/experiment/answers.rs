@@ -1,9 +1,10 @@
 //! Answers: source texts in, target texts out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use antiphon_core::{Result, SourceBatch, Special, StepModel, TokenBatch, TokenId};
+use antiphon_core::random::Key;
+use antiphon_core::{Request, Result, Source, Special, StepModel, TokenId};
 use antiphon_decode::{
     Finished, Hypothesis, SearchConfig, Strategy, order_by_length, rename_sources, restore, score, search_all,
 };
@@ -42,7 +43,7 @@ pub struct Answers {
 
 /// A model with its tokenizers and a search strategy.
 pub struct Searcher<'a> {
-    model: &'a (dyn StepModel + Sync),
+    model: Arc<dyn StepModel>,
     tokenizers: &'a Tokenizers,
     strategy: Box<dyn Strategy>,
     /// Sentences a batch.
@@ -55,7 +56,7 @@ impl<'a> Searcher<'a> {
     /// # Errors
     /// If the search settings cannot work.
     pub fn new(
-        model: &'a (dyn StepModel + Sync),
+        model: Arc<dyn StepModel>,
         tokenizers: &'a Tokenizers,
         search: &SearchConfig,
         rows: usize,
@@ -64,15 +65,13 @@ impl<'a> Searcher<'a> {
         Ok(Self { model, tokenizers, strategy, rows })
     }
 
-    /// A source as ids, its end symbol included.
+    /// A source as ids, its end symbol included; empty where there are no sources.
     ///
     /// # Errors
     /// If the text cannot be represented.
     pub fn encode(&self, source: &str) -> Result<Vec<TokenId>> {
-        let mut ids = match self.tokenizers.source() {
-            Some(tokenizer) => tokenizer.encode(source)?,
-            None => Vec::new(),
-        };
+        let Some(tokenizer) = self.tokenizers.source() else { return Ok(Vec::new()) };
+        let mut ids = tokenizer.encode(source)?;
         ids.push(Special::End.id());
         Ok(ids)
     }
@@ -95,8 +94,8 @@ impl<'a> Searcher<'a> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let batch: Vec<Vec<TokenId>> = places.iter().map(|&i| sources[i].clone()).collect();
-            let found = search_all(self.strategy.as_ref(), self.model, &batch, self.rows, &mut |_| {})
+            let batch: Vec<Request> = places.iter().map(|&i| self.request(i, &sources[i])).collect();
+            let found = search_all(self.strategy.as_ref(), Arc::clone(&self.model), &batch, self.rows, &mut |_| {})
                 .map_err(|error| rename_sources(error, |i| format!("source {}", places[i])))?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
@@ -130,13 +129,20 @@ impl<'a> Searcher<'a> {
     pub fn score(&self, pairs: &[(Vec<TokenId>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
         let order = order_by_length(&pairs.iter().map(|(_, target)| target.len()).collect::<Vec<_>>());
         let batch = |places: &[usize]| {
-            let sources: Vec<&[TokenId]> = places.iter().map(|&i| pairs[i].0.as_slice()).collect();
+            let requests: Vec<Request> = places.iter().map(|&i| self.request(i, &pairs[i].0)).collect();
             let targets: Vec<&[TokenId]> = places.iter().map(|&i| pairs[i].1.as_slice()).collect();
-            score(self.model, &SourceBatch::Tokens(TokenBatch::from_rows(&sources)), &TokenBatch::from_rows(&targets))
+            score(Arc::clone(&self.model), &requests, &targets)
         };
         let found: Vec<Result<_>> = order.par_chunks(self.rows).map(batch).collect();
         let scores: Vec<Vec<Vec<f32>>> = found.into_iter().collect::<Result<_>>()?;
         Ok(restore(&order, scores.concat()))
+    }
+
+    /// What is asked for a source as ids, the `place`-th of all; where there are no sources, whatever stands in its place.
+    pub(super) fn request(&self, place: usize, source: &[TokenId]) -> Request {
+        let sources = self.tokenizers.source().map(|_| Source::Tokens(source.to_vec()));
+        let key = Key::from_seed(0).named("answers").numbered(place as u64);
+        Request { key, ..Request::new(sources.into_iter().collect()) }
     }
 
     /// A source as the model sees it: what its tokenizer does not know is the unknown symbol.

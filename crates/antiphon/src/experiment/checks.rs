@@ -8,7 +8,7 @@ use antiphon_data::{CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
-use antiphon_model::{AttentionConfig, DecoderConfig, ModelConfig};
+use antiphon_model::ModelConfig;
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -57,11 +57,20 @@ impl Sections {
     /// Everything that cannot work.
     pub(super) fn problems(&self, tree: &Tree) -> Vec<Problem> {
         let mut found = Found { tree, problems: Vec::new() };
-        if let Some(data) = &self.data
-            && !data.has_source()
-        {
-            let message = "an encoder-decoder answers sources, and a text corpus has none; use `pairs` or `parallel`";
-            found.add("data.kind", message);
+        if let (Some(data), Some(model)) = (&self.data, &self.model) {
+            match (data.has_source(), model.has_source()) {
+                (false, true) => {
+                    let message = "an encoder-decoder answers sources, and a text corpus has none; set `kind = \"language_model\"`, \
+                                   or take a corpus of `pairs`";
+                    found.add("model.kind", message);
+                }
+                (true, false) => {
+                    let message = "a language model reads no sources, and this corpus has some; set `data.kind = \"text\"`, or \
+                                   take an `encoder_decoder`";
+                    found.add("model.kind", message);
+                }
+                (true, true) | (false, false) => {}
+            }
         }
         if let Some(tokenizer) = &self.tokenizer {
             self.tokenizer_problems(tokenizer, &mut found);
@@ -202,7 +211,7 @@ impl Sections {
                 }
             }
             if let (ScheduleConfig::Noam(noam), Some(model)) = (&train.schedule, &self.model) {
-                let (hidden, _) = decoder(model);
+                let hidden = model.width();
                 if noam.width != hidden as u64 {
                     let width = noam.width;
                     let message =
@@ -229,16 +238,10 @@ impl Sections {
         {
             found.if_set(&["search.length_penalty"], "a beam of 1 has one answer, and none to hold it against");
         }
-        if self.model.as_ref().is_some_and(|model| !decoder(model).1) {
+        if self.model.as_ref().is_some_and(|model| !model.attends()) {
             found.if_set(&["search.return_attention"], "the decoder has no attention");
         }
     }
-}
-
-/// How wide a model's decoder is, and whether it has attention.
-fn decoder(model: &ModelConfig) -> (usize, bool) {
-    let (DecoderConfig::Rnn(decoder) | DecoderConfig::Lstm(decoder) | DecoderConfig::Gru(decoder)) = &model.decoder;
-    (decoder.hidden, !matches!(decoder.attention, AttentionConfig::None(_)))
 }
 
 /// What is worth a warning.

@@ -4,8 +4,8 @@ use antiphon_data::{BatchConfig, CorpusConfig};
 use antiphon_decode::SearchConfig;
 use antiphon_eval::MetricConfig;
 use antiphon_eval::error_rate::SequenceErrorRateConfig;
-use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
+use antiphon_lab::{ExpectConfig, leave_out};
 use antiphon_model::ModelConfig;
 use antiphon_text::TokenizerConfig;
 use antiphon_train::TrainConfig;
@@ -145,6 +145,16 @@ impl EvaluateConfig {
 }
 
 impl ExperimentConfig {
+    /// Whether answers are searched to be judged: a language model has no sources to answer.
+    pub(crate) fn searches(&self) -> bool {
+        self.searched().next().is_some()
+    }
+
+    /// The metrics over searched answers, with their labels.
+    pub(crate) fn searched(&self) -> impl Iterator<Item = (String, &MetricConfig)> {
+        self.evaluate.labelled().filter(|_| self.data.has_source())
+    }
+
     /// The settings that decide a run's figures, as JSON: all but its name and the threads, which an
     /// [`Identity`](antiphon_lab::Identity) has of its own, what is only shown, and what other commands read.
     pub(crate) fn decisive(&self) -> serde_json::Value {
@@ -152,11 +162,49 @@ impl ExperimentConfig {
         let plain = Self { name: None, threads: None, evaluate, sweep: None, expect: None, ..self.clone() };
         serde_json::to_value(plain).expect("a config is JSON")
     }
+
+    /// Of these settings those that count for a digest: a setting that is younger than runs that there are, and at its default,
+    /// does not, so that they stay the runs of their experiments.
+    pub(crate) fn counted(&self) -> serde_json::Value {
+        let mut settings = self.decisive();
+        let young = uncounted(&settings);
+        leave_out(&mut settings, &young);
+        settings
+    }
+}
+
+/// Settings that are younger than version 0.2.0, as JSON pointers, with their defaults.
+fn young() -> [(&'static str, serde_json::Value); 2] {
+    [("/model/kind", "encoder_decoder".into()), ("/model/head", serde_json::json!({ "kind": "softmax" }))]
+}
+
+/// Those of them that are at their defaults.
+pub(super) fn uncounted(settings: &serde_json::Value) -> Vec<String> {
+    let at_default = young().into_iter().filter(|(key, default)| settings.pointer(key) == Some(default));
+    at_default.map(|(key, _)| key.to_owned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_young_and_at_its_default_does_not_count() {
+        let of = |model: &str| {
+            let text = format!(r#"{{"data": {{"kind": "text", "train": "a"}}, "model": {model}}}"#);
+            serde_json::from_str::<ExperimentConfig>(&text).unwrap().counted()["model"].clone()
+        };
+        let plain = of("{}");
+        assert_eq!(plain, of(r#"{"kind": "encoder_decoder", "head": {"kind": "softmax"}}"#));
+        assert!(plain.get("kind").is_none() && plain.get("head").is_none());
+        assert_eq!(of(r#"{"kind": "language_model"}"#)["kind"], "language_model");
+        // A default that changes would make older runs other experiments.
+        let defaults = serde_json::to_value(ModelConfig::default()).unwrap();
+        let is_default = |(key, value): &(&str, serde_json::Value)| {
+            defaults.pointer(key.strip_prefix("/model").unwrap()) == Some(value)
+        };
+        assert!(young().iter().all(is_default));
+    }
 
     #[test]
     fn metrics_of_one_name_get_labels_of_their_own() {

@@ -10,9 +10,9 @@ use antiphon_core::{Judged, Result, Score};
 use antiphon_data::{Corpus, Dataset, Example, Prefetch, References, plan_in_order};
 use antiphon_decode::rename_sources;
 use antiphon_eval::Likelihood;
-use antiphon_kernels::token_scores;
+use antiphon_kernels::Carry;
 use antiphon_lab::{Counts, Losses, SplitResults};
-use antiphon_model::EncoderDecoder;
+use antiphon_model::Model;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +41,7 @@ pub(super) fn figures_of_likelihood() -> impl Iterator<Item = (&'static str, boo
 
 /// The labels of all figures that a validation may have, and whether smaller is better.
 pub(crate) fn figures_of_validation(config: &ExperimentConfig) -> Vec<(String, bool)> {
-    let of_search = config.evaluate.labelled().map(|(label, metric)| (label, metric.lower_is_better()));
+    let of_search = config.searched().map(|(label, metric)| (label, metric.lower_is_better()));
     figures_of_likelihood().map(|(name, lower)| (name.to_owned(), lower)).chain(of_search).collect()
 }
 
@@ -211,8 +211,8 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// If the corpus cannot be read or the model fails.
-    pub fn likelihood(&self, model: &EncoderDecoder, stop: &AtomicBool) -> Result<Option<Likelihood>> {
-        let mut sum = Likelihood::default();
+    pub fn likelihood(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Likelihood>> {
+        let (mut sum, mut carry) = (Likelihood::default(), Carry::default());
         let plan = plan_in_order(self.dataset.lengths(), &self.config.batch);
         for batch in Prefetch::new(Arc::clone(&self.dataset), plan, AHEAD) {
             if stop.load(Ordering::Relaxed) {
@@ -223,7 +223,7 @@ impl<'a> Evaluator<'a> {
             for &i in &batch.examples {
                 characters += self.dataset.corpus().get(i)?.targets[0].chars().count() as u64 + 1;
             }
-            let scores = token_scores(model.projection(&batch, None)?);
+            let scores = model.scores(&batch, &mut carry)?;
             sum.merge(&Likelihood {
                 nats: scores.log_probs.iter().map(|&log_prob| -f64::from(log_prob)).sum(),
                 tokens: scores.log_probs.len() as u64,
@@ -240,12 +240,12 @@ impl<'a> Evaluator<'a> {
     /// If the model fails.
     pub fn answers(
         &self,
-        model: &EncoderDecoder,
+        model: &Model,
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
-        let model = model.for_search();
-        let searcher = Searcher::new(&model, self.tokenizers, &self.config.search, self.config.evaluate.rows)?;
+        let searcher =
+            Searcher::new(model.for_search(), self.tokenizers, &self.config.search, self.config.evaluate.rows)?;
         let source = |example: &Example| example.source.clone().unwrap_or_default();
         let sources = self.examples.iter().map(|example| searcher.encode(&source(example)));
         let sources = sources.collect::<Result<Vec<_>>>()?;
@@ -274,7 +274,7 @@ impl<'a> Evaluator<'a> {
         let judged: Vec<Judged> = answers.iter().map(judge).collect();
         let score =
             |(label, metric): (String, &antiphon_eval::MetricConfig)| Ok((label, metric.build().score(&judged)?));
-        self.config.evaluate.labelled().map(score).collect()
+        self.config.searched().map(score).collect()
     }
 
     /// Everything; `None` if `stop` was raised before the end.
@@ -283,13 +283,13 @@ impl<'a> Evaluator<'a> {
     /// If the corpus cannot be read or the model fails.
     pub fn evaluate(
         &self,
-        model: &EncoderDecoder,
+        model: &Model,
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Evaluation>> {
         let Some(likelihood) = self.likelihood(model, stop)? else { return Ok(None) };
         let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
-        if !self.config.evaluate.metrics.is_empty() {
+        if self.config.searches() {
             let Some(found) = self.answers(model, stop, progress)? else { return Ok(None) };
             metrics = self.metrics(&found)?;
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);

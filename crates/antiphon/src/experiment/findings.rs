@@ -1,6 +1,6 @@
 //! What the page of a run shows beside its figures: examples with their attention, and errors.
 
-use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
+use antiphon_core::{Judged, Request, Result, Special, TokenId, Tokenizer};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, search_all};
 use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
 use antiphon_eval::{Edit, MetricConfig, Unit, align};
@@ -40,10 +40,11 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
     let search = telling(&config.search)?;
     let model = model.for_search();
-    let searcher = Searcher::new(&model, tokenizers, &search, config.evaluate.rows)?;
+    let searcher = Searcher::new(model.clone(), tokenizers, &search, config.evaluate.rows)?;
     let sources = chosen.iter().map(|answered| searcher.encode(&answered.source)).collect::<Result<Vec<_>>>()?;
     let strategy = search.build()?;
-    let found = search_all(strategy.as_ref(), &model, &sources, config.evaluate.rows, &mut |_| {})?;
+    let requests: Vec<Request> = sources.iter().enumerate().map(|(i, ids)| searcher.request(i, ids)).collect();
+    let found = search_all(strategy.as_ref(), model, &requests, config.evaluate.rows, &mut |_| {})?;
     let target = tokenizers.target().as_ref();
     let source = tokenizers.source().map_or(target, AsRef::as_ref);
     let example = |((answered, ids), found): ((&&Answered, Vec<TokenId>), Finished)| Example {
@@ -161,13 +162,13 @@ fn confusions(found: Confusions) -> Vec<Confusion> {
 #[cfg(test)]
 mod tests {
     use antiphon_core::random::Key;
-    use antiphon_core::{Selection, SourceBatch, StepModel, StepOutput, TokenBatch, Want};
-    use antiphon_model::{EncoderDecoder, ModelConfig, Vocabularies};
+    use antiphon_core::{Selection, Source, StepModel, StepOutput, Want};
+    use antiphon_model::{Model, ModelConfig, Vocabularies};
 
     use super::*;
     use crate::device::{DeviceConfig, device};
 
-    fn model() -> EncoderDecoder {
+    fn model() -> Model {
         let config: ModelConfig = serde_json::from_str(
             r#"{"source": {"kind": "embedding", "size": 6}, "target": {"kind": "embedding", "size": 8},
                 "encoder": {"kind": "gru", "hidden": 5},
@@ -175,18 +176,27 @@ mod tests {
                             "attention": {"kind": "additive", "width": 7}}}"#,
         )
         .unwrap();
-        let vocabularies = Vocabularies { source: 11, target: 9, shared: false };
-        config.init(vocabularies, Key::from_seed(5), &device(DeviceConfig::default()).unwrap()).unwrap()
+        let vocabularies = Vocabularies { sources: vec![11], target: 9, shared: false };
+        config.init(&vocabularies, Key::from_seed(5), &device(DeviceConfig::default()).unwrap()).unwrap()
+    }
+
+    fn requests(sources: &[Vec<TokenId>]) -> Vec<Request> {
+        sources.iter().map(|ids| Request::new(vec![Source::Tokens(ids.clone())])).collect()
     }
 
     /// What a single row gives when it is led along the tokens of an answer.
-    fn led(model: &EncoderDecoder, source: &[TokenId], answer: &[TokenId]) -> (f64, Vec<Vec<f32>>) {
+    fn led(model: &Model, source: &[TokenId], answer: &[TokenId]) -> (f64, Vec<Vec<f32>>) {
         let ready = model.for_search();
-        let mut session = ready.begin(&SourceBatch::Tokens(TokenBatch::from_rows(&[source]))).unwrap();
+        let mut session = ready.begin(&requests(&[source.to_vec()])).unwrap();
         let (mut out, mut last, mut log_prob, mut attention) =
             (StepOutput::default(), Special::Begin.id(), 0.0, Vec::new());
         for &token in answer {
-            let want = Want { selection: Selection::Given(vec![token]), banned: Vec::new(), attention: true };
+            let want = Want {
+                selection: Selection::Given(vec![token]),
+                banned: Vec::new(),
+                masks: Vec::new(),
+                attention: true,
+            };
             session.step(&[last], &want, &mut out).unwrap();
             log_prob += f64::from(out.log_probs[0]);
             attention.push(out.attention.clone());
@@ -201,7 +211,7 @@ mod tests {
         let sources: Vec<Vec<TokenId>> = vec![vec![4, 5, 6, 7, 3], vec![8, 3], vec![10, 9, 10, 3]];
         let search: SearchConfig = serde_json::from_str(r#"{"kind": "beam", "width": 4}"#).unwrap();
         let strategy = telling(&search).unwrap().build().unwrap();
-        let found = search_all(strategy.as_ref(), &model.for_search(), &sources, 2, &mut |_| {}).unwrap();
+        let found = search_all(strategy.as_ref(), model.for_search(), &requests(&sources), 2, &mut |_| {}).unwrap();
         let mut compared = 0;
         for (source, found) in sources.iter().zip(&found) {
             for hypothesis in &found.hypotheses {
@@ -230,7 +240,8 @@ mod tests {
             let search: SearchConfig = serde_json::from_str(text).unwrap();
             let best = |search: &SearchConfig| {
                 let strategy = search.build().unwrap();
-                let found = search_all(strategy.as_ref(), &model.for_search(), &sources, 8, &mut |_| {}).unwrap();
+                let found =
+                    search_all(strategy.as_ref(), model.for_search(), &requests(&sources), 8, &mut |_| {}).unwrap();
                 found.into_iter().map(|mut found| found.hypotheses.swap_remove(0).tokens).collect::<Vec<_>>()
             };
             assert_eq!(best(&search), best(&telling(&search).unwrap()), "{text}");

@@ -66,7 +66,7 @@ impl Loaded {
         }
         // A key without a default stays as it is.
         let defaults = serde_json::from_value::<ExperimentConfig>(config);
-        let mut config = defaults.map_or_else(|_| self.config.decisive(), |config| config.decisive());
+        let mut config = defaults.map_or_else(|_| self.config.counted(), |config| config.counted());
         if self.idle.iter().any(|key| key == ACTIVE_BY_DEFAULT)
             && let Some((table, last)) = within(&mut config, ACTIVE_BY_DEFAULT)
         {

@@ -46,7 +46,7 @@ impl Interpreter {
 impl Meaning for Interpreter {
     fn check(&self, tree: &Tree) -> Result<Checked> {
         let loaded = Loaded::from_tree(tree)?;
-        let (decisive, effective) = (digest_of(&loaded.config.decisive()), digest_of(&loaded.effective()));
+        let (decisive, effective) = (digest_of(&loaded.config.counted()), digest_of(&loaded.effective()));
         let Loaded { config, name, warnings, .. } = loaded;
         let mut settings = tree.seen_by::<ExperimentConfig>().value().clone();
         settings["name"] = name.as_str().into();

@@ -38,6 +38,7 @@ use crate::device::thread_count;
 use crate::revision::revision;
 
 pub use answers::{Answer, Answers, Searcher};
+use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, TokenizersConfig};
 pub use data::Corpora;
 pub(crate) use data::{files, named, remedy};
@@ -114,9 +115,11 @@ impl Experiment {
 
 /// What makes an experiment the same as another; `data` are its files with their digests.
 fn identity(config: &ExperimentConfig, name: String, data: BTreeMap<String, String>) -> Identity {
+    let settings = config.decisive();
     Identity {
         name,
-        config: config.decisive(),
+        uncounted: uncounted(&settings),
+        config: settings,
         data,
         version: env!("CARGO_PKG_VERSION").into(),
         device: config.device.name().into(),

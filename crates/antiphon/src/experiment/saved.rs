@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use antiphon_config::Tree;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
-use antiphon_lab::{ModelSize, Run};
-use antiphon_model::EncoderDecoder;
+use antiphon_lab::{ModelSize, Run, leave_out};
+use antiphon_model::Model;
 use antiphon_train::{Checkpoint, ModelFile, checkpoint_path, load_weights, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::config::uncounted;
 use super::tokenizers::SavedTokenizers;
 use super::{ExperimentConfig, Loaded, Tokenizers};
 
@@ -30,7 +31,7 @@ pub struct SavedModel {
     /// Its tokenizers.
     pub tokenizers: Tokenizers,
     /// The model, without autodiff.
-    pub model: EncoderDecoder,
+    pub model: Model,
 }
 
 /// What the file says about itself: no time, no host, so that equal runs give equal files.
@@ -66,7 +67,11 @@ impl SavedModel {
             config: ExperimentConfig { name: None, threads: None, sweep: None, expect: None, ..self.config.clone() },
             tokenizers: self.tokenizers.to_saved(),
         };
-        let metadata = serde_json::to_string(&metadata).expect("metadata is JSON");
+        // Versions that do not know a setting read what does not use it.
+        let mut metadata = serde_json::to_value(&metadata).expect("metadata is JSON");
+        let young = uncounted(&metadata["config"]);
+        leave_out(&mut metadata["config"], &young);
+        let metadata = metadata.to_string();
         write_model(path, &self.model, &metadata)
     }
 
@@ -94,7 +99,7 @@ impl SavedModel {
         let Metadata { name, steps, config, tokenizers, .. } = serde_json::from_str(&text).map_err(foreign)?;
         let tokenizers = Tokenizers::from_saved(&tokenizers)?;
         // The initial parameters are all replaced.
-        let model = config.model.outline(tokenizers.vocabularies(), Key::from_seed(0), device)?;
+        let model = config.model.outline(&tokenizers.vocabularies(), Key::from_seed(0), device)?;
         Ok(Self { name, config, steps, model: file.load(model)?, tokenizers })
     }
 
@@ -107,11 +112,11 @@ impl SavedModel {
         let config = Loaded::from_tree(&Tree::load_with(&run.config_path(), &[], [])?)?.config;
         let lacking = || Error::new("has a checkpoint, but no tokenizers: they are gone; repeat it with `--again`");
         let tokenizers = TokenizersFile::of(run).read()?.ok_or_else(|| lacking().in_file(run.path()))?;
-        let Checkpoint { state, model: weights, .. } = checkpoint;
-        let model = config.model.outline(tokenizers.vocabularies(), Key::from_seed(0), device)?;
-        let path = || checkpoint_path(&run.checkpoints_path(), state.step);
-        let model = load_weights(model, weights).map_err(|error| error.in_file(path()))?;
-        Ok(Self { name: run.manifest()?.name, config, steps: state.step, tokenizers, model })
+        let step = checkpoint.state.step;
+        let model = config.model.outline(&tokenizers.vocabularies(), Key::from_seed(0), device)?;
+        let path = || checkpoint_path(&run.checkpoints_path(), step);
+        let model = load_weights(model, checkpoint.into_model()).map_err(|error| error.in_file(path()))?;
+        Ok(Self { name: run.manifest()?.name, config, steps: step, tokenizers, model })
     }
 
     /// How large it is; `path` is its file.

@@ -24,7 +24,12 @@ pub struct Tokenizers {
 #[derive(Clone)]
 enum Sides {
     Shared(Arc<dyn Tokenizer>),
-    Separate { source: Arc<dyn Tokenizer>, target: Arc<dyn Tokenizer> },
+    Separate {
+        source: Arc<dyn Tokenizer>,
+        target: Arc<dyn Tokenizer>,
+    },
+    /// Of texts without sources.
+    Target(Arc<dyn Tokenizer>),
 }
 
 /// The tokenizers as they are saved: each as the text of [`Tokenizer::to_json`].
@@ -75,6 +80,15 @@ impl Tokenizers {
             tokenizer.map(Arc::from).map_err(|error| error.at(format_args!("tokenizer.{side}")))
         };
         let sides = match (&config.shared, &config.source, &config.target) {
+            // A tokenizer for both sides serves the one that there is.
+            (shared, _, target) if !corpora.train.has_source() => {
+                let (side, tokenizer) = match (shared, target) {
+                    (Some(shared), _) => ("shared", shared),
+                    (None, Some(target)) => ("target", target),
+                    (None, None) => return Err(Error::new("set `target`").at("tokenizer")),
+                };
+                Sides::Target(learn(side, tokenizer, Texts::Targets)?)
+            }
             (Some(shared), ..) => Sides::Shared(learn("shared", shared, Texts::Both)?),
             (None, Some(source), Some(target)) => Sides::Separate {
                 source: learn("source", source, Texts::Sources)?,
@@ -92,6 +106,7 @@ impl Tokenizers {
             SavedTokenizers { shared: None, source: Some(source), target: Some(target) } => {
                 Sides::Separate { source: read(source)?, target: read(target)? }
             }
+            SavedTokenizers { shared: None, source: None, target: Some(target) } => Sides::Target(read(target)?),
             _ => return Err(Error::new("the tokenizers are neither one for both sides nor one for each")),
         };
         Ok(Self { sides })
@@ -103,6 +118,7 @@ impl Tokenizers {
             Sides::Separate { source, target } => {
                 SavedTokenizers { shared: None, source: Some(source.to_json()), target: Some(target.to_json()) }
             }
+            Sides::Target(target) => SavedTokenizers { shared: None, source: None, target: Some(target.to_json()) },
         }
     }
 
@@ -111,14 +127,14 @@ impl Tokenizers {
         match &self.sides {
             Sides::Shared(shared) => Some(shared),
             Sides::Separate { source, .. } => Some(source),
+            Sides::Target(_) => None,
         }
     }
 
     /// The tokenizer of the targets.
     pub fn target(&self) -> &Arc<dyn Tokenizer> {
         match &self.sides {
-            Sides::Shared(shared) => shared,
-            Sides::Separate { target, .. } => target,
+            Sides::Shared(target) | Sides::Separate { target, .. } | Sides::Target(target) => target,
         }
     }
 
@@ -126,8 +142,9 @@ impl Tokenizers {
     pub fn vocabularies(&self) -> Vocabularies {
         let target = self.target().size();
         match &self.sides {
-            Sides::Shared(_) => Vocabularies { source: target, target, shared: true },
-            Sides::Separate { source, .. } => Vocabularies { source: source.size(), target, shared: false },
+            Sides::Shared(_) => Vocabularies { sources: vec![target], target, shared: true },
+            Sides::Separate { source, .. } => Vocabularies { sources: vec![source.size()], target, shared: false },
+            Sides::Target(_) => Vocabularies { sources: Vec::new(), target, shared: false },
         }
     }
 }

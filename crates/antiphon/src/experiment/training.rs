@@ -4,8 +4,9 @@ use std::sync::atomic::AtomicBool;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Result};
+use antiphon_kernels::Carry;
 use antiphon_lab::{BestValidation, EndReason, Run, Stopwatch, TrainingEnd};
-use antiphon_model::EncoderDecoder;
+use antiphon_model::Model;
 use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
 use super::data::{TrainingBatches, dataset};
@@ -50,14 +51,15 @@ impl Experiment {
             }
         }
         let vocabularies = tokenizers.vocabularies();
-        console.note(&format!(
-            "train    {} examples, {} source and {} target tokens, vocabularies of {} and {}",
-            training.len(),
-            training.source_tokens(),
-            training.target_tokens(),
-            vocabularies.source,
-            vocabularies.target,
-        ));
+        let (examples, of_target) = (training.len(), training.target_tokens());
+        console.note(&match vocabularies.sources.as_slice() {
+            [] => format!("train    {examples} texts, {of_target} tokens, a vocabulary of {}", vocabularies.target),
+            [source, ..] => format!(
+                "train    {examples} examples, {} source and {of_target} target tokens, vocabularies of {source} and {}",
+                training.source_tokens(),
+                vocabularies.target,
+            ),
+        });
         for warning in unknown::warnings(&training) {
             console.warn(&format!("train: {warning}"));
         }
@@ -73,12 +75,13 @@ impl Experiment {
         observer.begin_after(step, validated)?;
         let device = device(config.device)?;
         let model = match resume {
-            Some(_) => config.model.outline(vocabularies, key, &device)?,
-            None => config.model.init(vocabularies, key, &device)?,
+            Some(_) => config.model.outline(&vocabularies, key, &device)?,
+            None => config.model.init(&vocabularies, key, &device)?,
         };
 
-        let objective = |model: &EncoderDecoder, batch: &Batch, key: Key| model.projection(batch, Some(key));
-        let mut validate = |model: &EncoderDecoder, _: &Progress| match &validation {
+        let objective =
+            |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| model.terms(batch, carry, Some(key));
+        let mut validate = |model: &Model, _: &Progress| match &validation {
             Some(validation) => validate(validation, config, model, stop),
             None => Ok(None),
         };
@@ -142,12 +145,12 @@ impl Experiment {
 fn validate(
     validation: &Evaluator<'_>,
     config: &ExperimentConfig,
-    model: &EncoderDecoder,
+    model: &Model,
     stop: &AtomicBool,
 ) -> Result<Option<Validation>> {
     let Some(likelihood) = validation.likelihood(model, stop)? else { return Ok(None) };
     let mut values = values(&likelihood);
-    if config.evaluate.validation_examples > 0 && !config.evaluate.metrics.is_empty() {
+    if config.evaluate.validation_examples > 0 && config.searches() {
         let Some(answers) = validation.answers(model, stop, &mut |_| {})? else { return Ok(None) };
         values.extend(validation.metrics(&answers)?.into_iter().map(|(label, score)| (label, score.value)));
     }

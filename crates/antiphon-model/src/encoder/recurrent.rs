@@ -1,4 +1,4 @@
-//! Encoders: a source `[B, S]` becomes memory `[B, S', M]` and a final state.
+//! A stage of recurrent layers.
 
 use std::sync::Arc;
 
@@ -10,26 +10,9 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Encoded, EncoderShape};
 use crate::embedding::Input;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
-
-/// An encoder, chosen by `kind`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum EncoderConfig {
-    /// Elman's simple recurrent network with tanh.
-    Rnn(RecurrentEncoderConfig),
-    /// Long short-term memory.
-    Lstm(RecurrentEncoderConfig),
-    /// Gated recurrent unit.
-    Gru(RecurrentEncoderConfig),
-}
-
-impl Default for EncoderConfig {
-    fn default() -> Self {
-        EncoderConfig::Lstm(RecurrentEncoderConfig::default())
-    }
-}
 
 /// A stack of recurrent layers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,66 +39,40 @@ impl Default for RecurrentEncoderConfig {
     }
 }
 
-impl EncoderConfig {
-    fn parts(&self) -> (Cell, &RecurrentEncoderConfig) {
-        match self {
-            EncoderConfig::Rnn(config) => (Cell::Rnn, config),
-            EncoderConfig::Lstm(config) => (Cell::Lstm, config),
-            EncoderConfig::Gru(config) => (Cell::Gru, config),
-        }
+impl RecurrentEncoderConfig {
+    pub(super) fn shape(&self, cell: Cell) -> EncoderShape {
+        let width = self.hidden * if self.bidirectional { 2 } else { 1 };
+        EncoderShape { memory: width, states: cell.states(), state_width: width, layers: self.layers }
     }
 
-    /// What the decoder will meet.
-    pub(crate) fn shape(&self) -> EncoderShape {
-        let (cell, config) = self.parts();
-        let width = config.hidden * if config.bidirectional { 2 } else { 1 };
-        EncoderShape { memory: width, states: cell.states(), state_width: width, layers: config.layers }
-    }
-
-    pub(crate) fn warnings(&self) -> Vec<Problem> {
-        let (cell, config) = self.parts();
-        let mut warnings = config.initial.warnings(cell);
-        if config.dropout > 0.0 && config.layers == 1 {
+    pub(super) fn warnings(&self, cell: Cell, is_last: bool) -> Vec<Problem> {
+        let mut warnings = self.initial.warnings(cell);
+        if self.dropout > 0.0 && self.layers == 1 && is_last {
             warnings.push(Problem { place: "dropout".into(), message: "has no effect with a single layer".into() });
         }
         warnings
     }
 
-    /// An encoder of inputs of width `input`.
-    pub(crate) fn init(&self, input: usize, key: Key, device: &Device) -> Encoder {
-        let (cell, config) = self.parts();
-        let width = self.shape().memory;
-        let layers = (0..config.layers).map(|l| {
+    pub(super) fn init(&self, cell: Cell, input: usize, key: Key, device: &Device) -> RecurrentEncoder {
+        let width = self.shape(cell).memory;
+        let layers = (0..self.layers).map(|l| {
             let key = key.numbered(l as u64);
-            let sizes = LayerSizes { input: if l == 0 { input } else { width }, hidden: config.hidden, feed: None };
+            let sizes = LayerSizes { input: if l == 0 { input } else { width }, hidden: self.hidden, feed: None };
             let layer = |reverse: bool, name: &str| {
-                RecurrentLayer::init(cell, reverse, sizes, &config.initial, key.named(name), device)
+                RecurrentLayer::init(cell, reverse, sizes, &self.initial, key.named(name), device)
             };
             EncoderLayer {
                 forward: layer(false, "forward"),
-                backward: config.bidirectional.then(|| layer(true, "backward")),
+                backward: self.bidirectional.then(|| layer(true, "backward")),
             }
         });
-        Encoder { layers: layers.collect(), rate: config.dropout }
+        RecurrentEncoder { layers: layers.collect(), rate: self.dropout }
     }
-}
-
-/// What an encoder hands on, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EncoderShape {
-    /// `M`.
-    pub(crate) memory: usize,
-    /// `N`: state vectors a layer (`h`, and `c` for the LSTM).
-    pub(crate) states: usize,
-    /// The width of one state vector.
-    pub(crate) state_width: usize,
-    /// How many layers have a state.
-    pub(crate) layers: usize,
 }
 
 /// A stack of recurrent layers, in one direction or both.
 #[derive(Module, Debug)]
-pub struct Encoder {
+pub(crate) struct RecurrentEncoder {
     layers: Vec<EncoderLayer>,
     #[module(skip)]
     rate: f64,
@@ -127,20 +84,9 @@ struct EncoderLayer {
     backward: Option<RecurrentLayer>,
 }
 
-/// What was read.
-#[derive(Debug, Clone)]
-pub(crate) struct Encoded {
-    /// `[B, S', M]`.
-    pub(crate) memory: Tensor<3>,
-    /// `[B]`: real steps of each row's memory.
-    pub(crate) lengths: Arc<[u32]>,
-    /// A layer's final state, `[B, N·W]`: all of `h`, then all of `c`, both directions side by side.
-    pub(crate) states: Vec<Tensor<2>>,
-}
-
-impl Encoder {
+impl RecurrentEncoder {
     /// Reads a batch whose rows have `lengths` real steps.
-    pub(crate) fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
+    pub(super) fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
         let mut input = input;
         let mut states = Vec::with_capacity(self.layers.len());
         let mut memory = None;
@@ -156,6 +102,11 @@ impl Encoder {
             memory = Some(sequence);
         }
         Encoded { memory: memory.expect("an encoder has a layer"), lengths, states }
+    }
+
+    /// The share of numbers that is dropped from what a layer hands to the next, and the last one to a next stage.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate
     }
 }
 

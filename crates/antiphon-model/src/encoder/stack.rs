@@ -1,0 +1,78 @@
+//! Stages behind one another.
+
+use std::sync::Arc;
+
+use antiphon_core::Problem;
+use antiphon_core::random::Key;
+use antiphon_kernels::dropout;
+use burn::module::Module;
+use burn::tensor::Device;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Encoded, EncoderShape, Stage, StageConfig};
+use crate::embedding::Input;
+
+/// Stages of which each reads the memory of the one before. The final state is that of the last stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StackConfig {
+    /// The stages, from the source on. The `dropout` of each is also that of what it hands to the next.
+    #[schemars(length(min = 1), extend("examples" = [[{"kind": "lstm"}, {"kind": "gru"}]]))]
+    pub stages: Vec<StageConfig>,
+}
+
+impl StackConfig {
+    fn last(&self) -> &StageConfig {
+        self.stages.last().expect("a stack has a stage")
+    }
+
+    pub(super) fn shape(&self) -> EncoderShape {
+        self.last().shape()
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let message = "name at least one stage: `stages = [{ kind = \"lstm\" }]`";
+        let none = self.stages.is_empty().then(|| Problem { place: "stages".into(), message: message.into() });
+        none.into_iter().collect()
+    }
+
+    pub(super) fn warnings(&self) -> Vec<Problem> {
+        let last = self.stages.len().saturating_sub(1);
+        let of = |(i, stage): (usize, &StageConfig)| {
+            stage.warnings(i == last).into_iter().map(move |problem| problem.below(&format!("stages.{i}")))
+        };
+        self.stages.iter().enumerate().flat_map(of).collect()
+    }
+
+    pub(super) fn init(&self, input: usize, key: Key, device: &Device) -> Stack {
+        let (mut input, mut stages) = (input, Vec::with_capacity(self.stages.len()));
+        for (i, stage) in self.stages.iter().enumerate() {
+            stages.push(stage.init(input, key.named("stage").numbered(i as u64), device));
+            input = stage.shape().memory;
+        }
+        Stack { stages }
+    }
+}
+
+/// Stages behind one another.
+#[derive(Module, Debug)]
+pub(crate) struct Stack {
+    stages: Vec<Stage>,
+}
+
+impl Stack {
+    pub(super) fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
+        let key = |i: usize| dropout_key.map(|key| key.named("stage").numbered(i as u64));
+        let (first, rest) = self.stages.split_first().expect("a stack has a stage");
+        let mut encoded = first.encode(input, lengths, key(0));
+        for (i, (below, stage)) in self.stages.iter().zip(rest).enumerate() {
+            let memory = match key(i + 1) {
+                Some(key) => dropout(encoded.memory, below.rate(), key.named("below")),
+                None => encoded.memory,
+            };
+            encoded = stage.encode(Input::Vectors(memory), encoded.lengths, key(i + 1));
+        }
+        encoded
+    }
+}

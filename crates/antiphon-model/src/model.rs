@@ -1,0 +1,187 @@
+//! Every model behind one face: its losses, its scores, its steps.
+
+use std::sync::Arc;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Batch, Error, Problem, Result};
+use antiphon_kernels::{Carry, Term, TokenScores};
+use burn::module::Module;
+use burn::tensor::Device;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use crate::encoder_decoder::{EncoderDecoder, EncoderDecoderConfig};
+use crate::initial::draw;
+use crate::language_model::{LanguageModel, LanguageModelConfig};
+use crate::session::SearchModel;
+use crate::target::{TargetSide, Taught};
+
+/// `[model]`: what is learned, chosen by `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ModelConfig {
+    /// A source in, a target out.
+    EncoderDecoder(EncoderDecoderConfig),
+    /// Text without a source.
+    LanguageModel(LanguageModelConfig),
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        ModelConfig::EncoderDecoder(EncoderDecoderConfig::default())
+    }
+}
+
+/// Settings that name no `kind` are those of an encoder–decoder: they were written when there was no other.
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        enum Named {
+            EncoderDecoder(EncoderDecoderConfig),
+            LanguageModel(LanguageModelConfig),
+        }
+        let mut settings = Map::<String, Value>::deserialize(deserializer)?;
+        settings.entry("kind").or_insert_with(|| "encoder_decoder".into());
+        let named = serde_json::from_value(Value::Object(settings)).map_err(serde::de::Error::custom)?;
+        Ok(match named {
+            Named::EncoderDecoder(config) => ModelConfig::EncoderDecoder(config),
+            Named::LanguageModel(config) => ModelConfig::LanguageModel(config),
+        })
+    }
+}
+
+/// How many ids there are on each side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vocabularies {
+    /// Ids of each source; none where there is no source.
+    pub sources: Vec<usize>,
+    /// Ids of the target.
+    pub target: usize,
+    /// Whether both sides have one vocabulary.
+    pub shared: bool,
+}
+
+/// Puts problems below a key.
+pub(crate) fn below(section: &str, problems: Vec<Problem>) -> impl Iterator<Item = Problem> {
+    problems.into_iter().map(move |problem| problem.below(section))
+}
+
+impl ModelConfig {
+    /// What cannot work, with places below `[model]`; `shared`: whether both sides have one vocabulary.
+    pub fn problems(&self, shared: bool) -> Vec<Problem> {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.problems(shared),
+            ModelConfig::LanguageModel(config) => config.problems(),
+        }
+    }
+
+    /// What is valid but has no effect, with places below `[model]`.
+    pub fn warnings(&self) -> Vec<Problem> {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.warnings(),
+            ModelConfig::LanguageModel(config) => config.warnings(),
+        }
+    }
+
+    /// Whether it reads sources.
+    pub fn has_source(&self) -> bool {
+        match self {
+            ModelConfig::EncoderDecoder(_) => true,
+            ModelConfig::LanguageModel(_) => false,
+        }
+    }
+
+    /// Whether its decoder looks at a memory.
+    pub fn attends(&self) -> bool {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.decoder.attends(),
+            ModelConfig::LanguageModel(_) => false,
+        }
+    }
+
+    /// How wide its decoder is.
+    pub fn width(&self) -> usize {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.decoder.shape().hidden,
+            ModelConfig::LanguageModel(config) => config.width(),
+        }
+    }
+
+    /// A model with initial parameters drawn under `key`; on an autodiff device they can be trained.
+    ///
+    /// # Errors
+    /// All of [`problems`](Self::problems), or if the corpus has not the sources that the model reads.
+    pub fn init(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
+        let model = self.outline(vocabularies, key, device)?;
+        draw(&model);
+        Ok(model)
+    }
+
+    /// A model for parameters that are there already, to be loaded. Those that are not are drawn under `key` on first use.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub fn outline(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
+        let problems: Vec<Problem> = below("model", self.problems(vocabularies.shared)).collect();
+        if !problems.is_empty() {
+            return Err(Error { file: None, problems });
+        }
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.outline(vocabularies, key, device).map(Model::EncoderDecoder),
+            ModelConfig::LanguageModel(config) => config.outline(vocabularies, key, device).map(Model::LanguageModel),
+        }
+    }
+}
+
+/// A model.
+#[derive(Module, Debug)]
+pub enum Model {
+    /// A source in, a target out.
+    EncoderDecoder(EncoderDecoder),
+    /// Text without a source.
+    LanguageModel(LanguageModel),
+}
+
+impl Model {
+    /// What says the target.
+    pub(crate) fn target_side(&self) -> TargetSide<'_> {
+        match self {
+            Model::EncoderDecoder(model) => model.target_side(),
+            Model::LanguageModel(model) => model.target_side(),
+        }
+    }
+
+    fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
+        match self {
+            Model::EncoderDecoder(model) => model.teach(batch, carry, dropout),
+            Model::LanguageModel(model) => model.teach(batch, carry, dropout),
+        }
+    }
+
+    /// The losses of a batch under teacher forcing. `carry` is that of the batch before, and becomes that of this one.
+    ///
+    /// `dropout`: the key of this step's masks; `None` for none.
+    ///
+    /// # Errors
+    /// If the model cannot read this kind of batch, an id lies outside the vocabulary, or a row goes on and nothing was carried.
+    pub fn terms(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Vec<Term>> {
+        let taught = self.teach(batch, carry, dropout)?;
+        Ok(vec![self.target_side().term(taught)])
+    }
+
+    /// How probable each real target token of a batch is, row after row, under teacher forcing.
+    ///
+    /// # Errors
+    /// As [`terms`](Self::terms).
+    pub fn scores(&self, batch: &Batch, carry: &mut Carry) -> Result<TokenScores> {
+        let taught = self.teach(batch, carry, None)?;
+        Ok(self.target_side().scores(taught))
+    }
+
+    /// This model as a search needs it: off the graph, its weights packed once for all requests.
+    pub fn for_search(&self) -> Arc<SearchModel> {
+        Arc::new(SearchModel::new(self))
+    }
+}

@@ -1,0 +1,100 @@
+//! What says the target, in every model: embedding, decoder and head.
+
+use std::sync::Arc;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Batch, Result, TokenId};
+use antiphon_kernels::{Carry, Term, TokenScores};
+use burn::module::Param;
+use burn::tensor::Tensor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::attention::Prepared;
+use crate::decoder::{Decoder, DecoderState};
+use crate::embedding::{Embedding, embed};
+use crate::head::Head;
+use crate::lookup::{self, check_ids};
+
+/// Which tables are one and the same (Press and Wolf 2017).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tied {
+    /// None.
+    #[default]
+    None,
+    /// The output projection is the target embedding.
+    Output,
+    /// The output projection, the target and the source embedding; the vocabulary must be shared.
+    All,
+}
+
+/// The parts of a model that say the target.
+#[derive(Clone, Copy)]
+pub(crate) struct TargetSide<'m> {
+    /// Absent for one-hot.
+    pub(crate) embedding: Option<&'m Embedding>,
+    pub(crate) decoder: &'m Decoder,
+    pub(crate) head: &'m Head,
+}
+
+/// What a decoder gave for the real target tokens of a batch, row after row.
+pub(crate) struct Taught {
+    /// `[N, R]`.
+    outputs: Tensor<2>,
+    /// `[N]`: the tokens that are right.
+    targets: Vec<TokenId>,
+}
+
+impl TargetSide<'_> {
+    /// The target embedding's table, which a tied head uses.
+    pub(crate) fn table(&self) -> Option<Tensor<2>> {
+        self.embedding.map(|embedding| Param::val(&embedding.table))
+    }
+
+    /// Teacher forcing from `start`; rows that go on start from `carry` instead, which is then that of this batch. Nothing is
+    /// carried where examples have nothing to do with one another.
+    ///
+    /// # Errors
+    /// If an id lies outside the vocabulary, or a row goes on and nothing was carried.
+    pub(crate) fn teach(
+        &self,
+        batch: &Batch,
+        start: DecoderState,
+        prepared: Option<&Prepared>,
+        carry: &mut Carry,
+        dropout: Option<Key>,
+    ) -> Result<Taught> {
+        let target = &batch.target;
+        let (rows, width) = (target.rows(), target.width);
+        for ids in [&target.inputs, &target.labels] {
+            check_ids(ids, self.head.vocabulary(), "target")?;
+        }
+        let start = self.decoder.resume(start, carry, &batch.continues)?;
+        let key = |name: &str| dropout.map(|key| key.named(name));
+        let input = embed(self.embedding, &target.inputs, [rows, width], key("target"));
+        let lengths: Arc<[u32]> = target.lengths.as_slice().into();
+        let decoded = self.decoder.decode(&input, start, prepared, lengths, key("decoder"));
+        *carry = if batch.continues.is_empty() { Carry::default() } else { decoded.state.carry() };
+        let size = decoded.outputs.dims()[2];
+        let outputs = decoded.outputs.reshape([rows * width, size]);
+        let real: Vec<u32> =
+            (0..rows).flat_map(|b| (0..target.lengths[b] as usize).map(move |t| (b * width + t) as u32)).collect();
+        let targets = real.iter().map(|&at| target.labels[at as usize]).collect();
+        let outputs = if real.len() == rows * width { outputs } else { lookup::rows(outputs, &real) };
+        Ok(Taught { outputs, targets })
+    }
+
+    /// The loss of what was taught.
+    pub(crate) fn term(&self, taught: Taught) -> Term {
+        self.head.term(taught.outputs, taught.targets, self.table())
+    }
+
+    /// How probable the right tokens are.
+    pub(crate) fn scores(&self, taught: Taught) -> TokenScores {
+        if taught.targets.is_empty() {
+            return TokenScores::default();
+        }
+        self.head.scores(taught.outputs, taught.targets, self.table())
+    }
+}
