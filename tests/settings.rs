@@ -7,7 +7,7 @@ use std::path::Path;
 
 use antiphon::{ExperimentConfig, Loaded};
 use antiphon_config::to_toml;
-use antiphon_core::Problem;
+use antiphon_core::{Place, Problem};
 use serde_json::{Map, Value as Json, json};
 
 /// What must stand beside settings of these names (or a part of them) for a config to make sense; with a side, only where the
@@ -252,8 +252,8 @@ impl Checker {
 }
 
 /// A place without its origin.
-fn key(place: &str) -> &str {
-    place.split(" (").next().unwrap_or_default()
+fn key(place: &Place) -> &str {
+    place.as_key().unwrap_or_default()
 }
 
 /// A number on the ends of its range, and beside them: the side, the number and whether it is right.
@@ -375,7 +375,8 @@ fn every_range_is_what_is_checked() {
             }
             tried += 1;
             let problems = checker.problems(&setting, side, &setting.config, &[format!("{dotted}={value}")]);
-            let named = problems.iter().any(|p| key(&p.place) == dotted || p.place.starts_with(&format!("{dotted}.")));
+            let named =
+                problems.iter().any(|p| key(&p.place) == dotted || key(&p.place).starts_with(&format!("{dotted}.")));
             if right != problems.is_empty() || !right && !named {
                 let expected = if right { "right" } else { "refused" };
                 writeln!(wrong, "{} = {value} should be {expected}: {problems:?}", setting.name).unwrap();

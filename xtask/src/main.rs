@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand, value_parser};
 
 use crate::cargo::Features;
@@ -123,7 +123,9 @@ fn words(name: &str, passed: &ArgMatches, features: &mut Features) -> Result<Vec
 
 /// The names behind `--features`.
 fn named(names: Option<Cow<'_, str>>) -> Result<Cow<'_, str>> {
-    let lacking = || Error::new("names none: `--features wgpu`, or several with commas between them").at("--features");
+    let lacking = || {
+        Error::new("names none: `--features wgpu`, or several with commas between them").at(Place::text("--features"))
+    };
     names.filter(|names| !names.is_empty() && !names.starts_with('-')).ok_or_else(lacking)
 }
 

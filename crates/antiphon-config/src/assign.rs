@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::{Error, Problem, Result};
+use antiphon_core::{Error, Place, Problem, Result};
 use config::{Map, Value, ValueKind};
 use serde_json::Value as Json;
 use toml::Spanned;
@@ -17,13 +17,18 @@ const PREFIX: &str = "ANTIPHON__";
 /// As deep as the TOML reader goes.
 const DEEPEST: usize = 80;
 
+/// How an error names a variable.
+fn variable(name: &str) -> Place {
+    Place::text(Origin::Environment { name: name.to_owned() }.to_string())
+}
+
 /// The settings of this process's environment.
 pub(crate) fn variables() -> Result<Vec<(String, String)>> {
     let ours = std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
     ours.filter(|(name, _)| name.starts_with(PREFIX))
         .map(|(name, value)| match value.into_string() {
             Ok(value) => Ok((name, value)),
-            Err(_) => Err(Error::new("not valid UTF-8; set it again").at(format!("environment variable {name}"))),
+            Err(_) => Err(Error::new("not valid UTF-8; set it again").at(variable(&name))),
         })
         .collect()
 }
@@ -48,7 +53,7 @@ pub(crate) fn environment(variables: impl IntoIterator<Item = (String, String)>)
                 }
             }
         };
-        problems.push(Problem { place: format!("environment variable {name}"), message });
+        problems.push(Problem { place: variable(name), message });
     }
     layer(assignments, problems)
 }
@@ -66,7 +71,7 @@ pub(crate) fn sets(sets: &[String]) -> Result<Layer> {
         };
         match parsed {
             Ok(assignment) => assignments.push(assignment),
-            Err(message) => problems.push(Problem { place: format!("--set {set}"), message }),
+            Err(message) => problems.push(Problem { place: Place::text(format!("--set {set}")), message }),
         }
     }
     layer(assignments, problems)

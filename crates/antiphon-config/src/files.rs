@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use config::{Value, ValueKind};
 
 use crate::layer::Layer;
@@ -30,7 +30,7 @@ impl Chain {
         let blame = |error: Error| match from {
             Some((by, line)) => {
                 let message = error.problems[0].message.clone();
-                Error::new(format!("`{}`: {message}", file.display())).in_file(by).at(format!("extends (line {line})"))
+                Error::new(format!("`{}`: {message}", file.display())).in_file(by).at(extends_at(line))
             }
             None => error.in_file(file),
         };
@@ -53,7 +53,7 @@ impl Chain {
         let bytes = std::fs::read(file).map_err(unreadable)?;
         let text = std::str::from_utf8(&bytes).map_err(|e| {
             let line = 1 + bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
-            Error::new("not valid UTF-8; save the file as UTF-8").in_file(file).at(format!("line {line}"))
+            Error::new("not valid UTF-8; save the file as UTF-8").in_file(file).at(Place::line(line))
         })?;
         let mut layer = Layer::parse(text, file)?;
 
@@ -67,6 +67,11 @@ impl Chain {
         self.layers.push(layer);
         Ok(())
     }
+}
+
+/// How an error names the `extends` on a line.
+fn extends_at(line: usize) -> Place {
+    Place::Key { key: "extends".into(), origin: Some(format!("line {line}")) }
 }
 
 /// Takes `extends` out of a layer: the files named, with the lines that name them.
@@ -90,7 +95,7 @@ fn take_extends(layer: &mut Layer, file: &Path) -> Result<Vec<(String, usize)>> 
                 ValueKind::String(path) => Ok((path, line)),
                 _ => Err(Error::new("must be a file or a list of files, for example `\"../base.toml\"`")
                     .in_file(file)
-                    .at(format!("extends (line {first})"))),
+                    .at(extends_at(first))),
             }
         })
         .collect()

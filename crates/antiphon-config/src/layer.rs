@@ -1,6 +1,6 @@
 //! One layer of an experiment, and how a layer comes to lie upon the others.
 
-use antiphon_core::{Error, Problem, Result};
+use antiphon_core::{Error, Place, Problem, Result};
 use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
@@ -49,7 +49,7 @@ impl Layer {
         let reading = Reading { line_ends, file };
         let mut problems = Vec::new();
         for error in errors {
-            let place = error.span().map(|span| format!("line {}", reading.line(span.start))).unwrap_or_default();
+            let place = error.span().map(|span| Place::line(reading.line(span.start))).unwrap_or_default();
             let problem =
                 Problem { place, message: format!("not valid TOML: {}{}", error.message(), remedy(error.message())) };
             if !problems.contains(&problem) {
@@ -112,7 +112,7 @@ impl Layer {
                         let list = dotted::write(keys);
                         let entries = if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") };
                         Error::new(format!("no such entry: `{list}` has {entries}, counted from 0"))
-                            .at(format!("{list}.{key} ({origin})"))
+                            .at(Place::Key { key: format!("{list}.{key}"), origin: Some(origin.to_string()) })
                     })?;
                     keys.push(key);
                     self.merge(item, value, keys)?;
@@ -191,7 +191,8 @@ impl Reading<'_> {
     fn value(&self, value: &DeValue<'_>, byte: usize, keys: &mut Vec<String>, problems: &mut Vec<Problem>) -> Value {
         let line = self.line(byte);
         let mut refuse = |keys: &[String], message: String| {
-            problems.push(Problem { place: format!("{} (line {line})", dotted::write(keys)), message });
+            let place = Place::Key { key: dotted::write(keys), origin: Some(format!("line {line}")) };
+            problems.push(Problem { place, message });
             ValueKind::Nil
         };
         let kind = match value {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use antiphon_core::{Error, Problem, Result};
+use antiphon_core::{Error, Place, Problem, Result};
 use config::{ConfigError, Source, Value, ValueKind};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -208,6 +208,14 @@ impl Tree {
         self.found(&keys, message.into())
     }
 
+    /// A problem whose place is a key of this tree, as [`problem`](Self::problem) makes it. Any other problem stays as it is.
+    pub fn placed(&self, problem: Problem) -> Problem {
+        match &problem.place {
+            Place::Key { key, .. } => self.problem(key, problem.message),
+            _ => problem,
+        }
+    }
+
     fn name(&self, keys: &[String]) -> String {
         dotted::write(&[self.section.as_slice(), keys].concat())
     }
@@ -229,8 +237,8 @@ impl Tree {
     fn found(&self, keys: &[String], mut message: String) -> Problem {
         let (name, nearest) = (self.name(keys), self.nearest(keys));
         let place = match nearest.origin().and_then(Origin::from_tag) {
-            Some(origin) => format!("{name} ({})", origin.seen_from(&self.file)),
-            None => name,
+            Some(origin) => Place::Key { key: name, origin: Some(origin.seen_from(&self.file)) },
+            None => name.into(),
         };
         if is_carried(nearest) {
             message += " (set beside another `kind`)";

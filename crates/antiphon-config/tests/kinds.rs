@@ -535,7 +535,7 @@ proptest! {
             let seen = tree.seen_by::<Defaulted>();
             let dropped: Vec<String> = seen.dropped().into_iter().map(|(key, at)| plain(format!("{key} {at}"))).collect();
             let places = tree.read::<Defaulted>().map_err(|error| {
-                error.problems.into_iter().map(|problem| plain(problem.place)).collect::<Vec<_>>()
+                error.problems.into_iter().map(|problem| plain(problem.place.to_string())).collect::<Vec<_>>()
             });
             (seen.value()["encoder"].clone(), dropped, places)
         };

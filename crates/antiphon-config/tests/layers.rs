@@ -241,7 +241,7 @@ fn quoted_keys_and_capitals_survive() {
     assert_eq!(sweep.origin("\"b.c\""), Some(Origin::Set));
     assert_eq!(sweep.problem("\"a[0]\"", "no").to_string(), "sweep.\"a[0]\" (line 4): no");
     assert_eq!(
-        sweep.problem("seed.0", "no").place,
+        sweep.problem("seed.0", "no").place.to_string(),
         format!("sweep.seed.0 ({} line 5)", folder.path("base.toml").display())
     );
 }
@@ -258,7 +258,7 @@ fn problems_name_the_layer_at_fault() {
     let folder = Folder::new(&files);
     let error = folder.load(&["d=1"], &[("ANTIPHON__A", "300")]).unwrap().read::<Wants>().unwrap_err();
     assert_eq!(error.file, Some(folder.path("run.toml")));
-    let places: Vec<String> = error.problems.into_iter().map(|p| p.place).collect();
+    let places: Vec<String> = error.problems.into_iter().map(|p| p.place.to_string()).collect();
     let base = format!("b ({} line 2)", folder.path("base.toml").display());
     assert_eq!(places, ["c (line 2)", "a (environment variable ANTIPHON__A)", &base, "d (--set)"]);
 }

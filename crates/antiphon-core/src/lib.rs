@@ -16,7 +16,7 @@ pub mod step;
 pub mod token;
 
 pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
-pub use error::{Error, Problem, Result};
+pub use error::{Error, Place, Problem, Result};
 pub use metric::{Judged, Metric, Score};
 pub use printable::printable;
 pub use step::{

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use antiphon_core::{Batch, Error, Result, SourceBatch, Special, Target, TokenBatch, TokenId, Tokenizer};
+use antiphon_core::{Batch, Error, Place, Result, SourceBatch, Special, Target, TokenBatch, TokenId, Tokenizer};
 use rayon::prelude::*;
 
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
@@ -188,7 +188,7 @@ impl Dataset {
     fn encode(&self, tokenizer: &dyn Tokenizer, text: &str, side: &str, line: usize) -> Result<Vec<TokenId>> {
         let mut ids = tokenizer
             .encode(text)
-            .map_err(|e| e.at(format_args!("line {line}, {side}")).in_file(self.corpus.path()))?;
+            .map_err(|e| e.at(Place::Line { number: line, part: Some(side.into()) }).in_file(self.corpus.path()))?;
         ids.push(Special::End.id());
         Ok(ids)
     }

@@ -147,7 +147,8 @@ mod tests {
             text(r#"{"kind":"greedy","min_length":5,"max_length":{"limit":5}}"#).unwrap(),
             "min_length: must be below `max_length.limit` (5), got 5"
         );
-        let places = |json: &str| read(json).unwrap().problems().into_iter().map(|p| p.place).collect::<Vec<_>>();
+        let places =
+            |json: &str| read(json).unwrap().problems().into_iter().map(|p| p.place.to_string()).collect::<Vec<_>>();
         assert_eq!(
             places(
                 r#"{"kind":"beam","width":0,"n_best":0,"patience":0,"length_penalty":{"kind":"gnmt","alpha":-1},"max_length":{"ratio":-1,"limit":0}}"#

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{Error, Request, Result, Selection, Special, StepModel, TokenId};
+use antiphon_core::{Error, Place, Request, Result, Selection, Special, StepModel, TokenId};
 
 use crate::stepper::Stepper;
 
@@ -25,7 +25,7 @@ pub fn score<T: AsRef<[TokenId]>>(
     for (row, target) in targets.iter().enumerate() {
         if let Some(id) = target.as_ref().iter().find(|&&id| id as usize >= vocabulary) {
             let fault = format!("target token {id} is outside the model's vocabulary of {vocabulary}");
-            return Err(Error::new(fault).at(format_args!("row {row}")));
+            return Err(Error::new(fault).at(Place::text(format!("row {row}"))));
         }
     }
 

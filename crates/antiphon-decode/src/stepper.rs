@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{Error, LengthLimits, Mask, Problem, Request, Result, Selection, Special, StepModel, StepOutput};
+use antiphon_core::{Error, LengthLimits, Mask, Place, Request, Result, Selection, Special, StepModel, StepOutput};
 use antiphon_core::{StepSession, TokenId, Want};
 
 use crate::length::MaxLength;
@@ -95,7 +95,7 @@ impl Stepper {
                 |&&id: &&TokenId| id == Special::End.id() || id as usize >= vocabulary || want.banned.contains(&id);
             if let Some(id) = request.prefix.iter().find(odd) {
                 let message = format!("the prefix holds token {id}, which this search may not choose before the end");
-                return Err(Error::new(message).at(format_args!("row {row}")));
+                return Err(Error::new(message).at(Place::text(format!("row {row}"))));
             }
         }
         let session = if rows == 0 { None } else { Some(model.begin(requests)?) };
@@ -187,7 +187,7 @@ impl Stepper {
                 out.attention.len()
             )));
         }
-        let at = |i: usize| place(self.origins[i / expected], self.steps);
+        let at = |i: usize| Place::Row { row: self.origins[i / expected], step: self.steps };
         for (i, (log_prob, &token)) in out.log_probs.iter_mut().zip(&out.tokens).enumerate() {
             if token as usize >= self.vocabulary {
                 let vocabulary = self.vocabulary;
@@ -269,33 +269,52 @@ fn not_above_zero(value: f32, token: TokenId, what: &str) -> Result<f32> {
     Ok(value.min(0.0))
 }
 
-/// How an error names a row and a step.
-fn place(row: usize, step: usize) -> String {
-    format!("row {row}, step {step}")
-}
-
 /// The same error, with the rows of one batch named as the sources that they are.
 pub(crate) fn name_sources(error: Error, sources: &[usize]) -> Error {
-    rename(error, "row", |row| Some(format!("source {}", sources.get(row)?)))
+    error.map_places(|place| match place {
+        Place::Row { row, step } if row < sources.len() => Place::Source { source: sources[row], step },
+        other => other,
+    })
 }
 
 /// An error of [`search_all`](crate::search_all) with its sources, which it counts from 0, under names of the caller's: the
 /// lines of a file, say.
 #[must_use]
 pub fn rename_sources(error: Error, name: impl Fn(usize) -> String) -> Error {
-    rename(error, "source", |source| Some(name(source)))
+    error.map_places(|place| match place {
+        Place::Source { source, step } => Place::text(format!("{}, step {step}", name(source))),
+        other => other,
+    })
 }
 
-/// Gives `what N, step S` another name for `what N`.
-fn rename(mut error: Error, what: &str, name: impl Fn(usize) -> Option<String>) -> Error {
-    let renamed = |p: &Problem| {
-        let (number, step) = p.place.strip_prefix(what)?.strip_prefix(' ')?.split_once(", step ")?;
-        Some(format!("{}, step {step}", name(number.parse().ok()?)?))
-    };
-    for problem in &mut error.problems {
-        if let Some(place) = renamed(problem) {
-            problem.place = place;
-        }
+#[cfg(test)]
+mod tests {
+    use antiphon_core::Problem;
+
+    use super::*;
+
+    /// What only reads like a row or a source is none.
+    #[test]
+    fn rows_become_sources_and_sources_what_they_are_called() {
+        let places = |change: &dyn Fn(Error) -> Error| {
+            let all = [
+                Place::Row { row: 1, step: 5 },
+                Place::Row { row: 9, step: 5 },
+                Place::Source { source: 1, step: 5 },
+                Place::text("row 1, step 5"),
+                Place::text("source 1, step 5"),
+                Place::key("row"),
+                Place::line(1),
+                Place::Whole,
+            ];
+            let problem = |place| Problem { place, message: String::new() };
+            let error = Error { file: None, problems: all.clone().map(problem).into() };
+            let changed = change(error).problems.into_iter().map(|problem| problem.place);
+            changed.zip(all).filter(|(now, before)| now != before).collect::<Vec<_>>()
+        };
+        let named = places(&|error| name_sources(error, &[7, 3]));
+        assert_eq!(named, [(Place::Source { source: 3, step: 5 }, Place::Row { row: 1, step: 5 })]);
+        let renamed = places(&|error| rename_sources(error, |source| format!("line {}", source + 10)));
+        assert_eq!(renamed, [(Place::text("line 11, step 5"), Place::Source { source: 1, step: 5 })]);
     }
-    error
 }

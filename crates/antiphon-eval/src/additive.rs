@@ -1,6 +1,6 @@
 //! Metrics whose figure is a function of sums over the answers.
 
-use antiphon_core::{Error, Judged, Metric, Result, Score};
+use antiphon_core::{Error, Judged, Metric, Place, Result, Score};
 
 /// A metric that counts each answer by itself and turns the corpus's sums into its figure.
 pub(crate) trait AdditiveMetric: Send + Sync {
@@ -72,7 +72,7 @@ pub(crate) fn check(answers: &[Judged]) -> Result<()> {
     }
     match answers.iter().position(|answer| answer.references.is_empty()) {
         None => Ok(()),
-        Some(i) => Err(Error::new("has no reference; give at least one").at(format_args!("answer {}", i + 1))),
+        Some(i) => Err(Error::new("has no reference; give at least one").at(Place::text(format!("answer {}", i + 1)))),
     }
 }
 

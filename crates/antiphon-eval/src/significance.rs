@@ -10,7 +10,7 @@
 //! Both run in parallel; each trial draws under a key of its own, so the number of threads changes nothing.
 
 use antiphon_core::random::Key;
-use antiphon_core::{Error, Judged, Result};
+use antiphon_core::{Error, Judged, Place, Result};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -237,7 +237,7 @@ impl Pair {
         }
         if let Some(i) = first.iter().zip(second).position(|(a, b)| a.references != b.references) {
             let message = "the two systems' references differ; compare answers to the same sources in the same order";
-            return Err(Error::new(message).at(format_args!("answer {}", i + 1)));
+            return Err(Error::new(message).at(Place::text(format!("answer {}", i + 1))));
         }
         let (first_counts, second_counts) = (Counts::of(&*metric, first)?, Counts::of(&*metric, second)?);
         Ok(Self { metric, first: first_counts, second: second_counts, answers: first.len() })

@@ -99,7 +99,7 @@ impl ExpectConfig {
     /// Everything that cannot be held against a run. `known` are the labels of its figures; places are keys below `[expect]`.
     pub fn problems(&self, known: &[String]) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut add = |place: String, message: String| problems.push(Problem { place, message });
+        let mut add = |place: String, message: String| problems.push(Problem { place: place.into(), message });
         for (i, figure) in self.figures.iter().enumerate() {
             let place = |key: &str| format!("figures.{i}.{key}");
             if !known.contains(&figure.metric) {
@@ -255,7 +255,7 @@ mod tests {
         expect.data.insert("a.tsv".into(), "xyz".into());
         let places = |known: &[&str]| {
             let known: Vec<String> = known.iter().map(|k| k.to_string()).collect();
-            expect.problems(&known).into_iter().map(|p| p.place).collect::<Vec<_>>()
+            expect.problems(&known).into_iter().map(|p| p.place.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(places(&["bleu"]), ["figures.0.metric", r#"data."a.tsv""#]);
         assert_eq!(places(&["sequence_error_rate"]), [r#"data."a.tsv""#]);

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ fn records<'t>(text: &'t [u8], path: &Path) -> Result<Vec<(&'t [u8], Value)>> {
     let mut records = Vec::with_capacity(lines.len() + 1);
     for (number, line) in lines.into_iter().enumerate() {
         let damaged = || Error::new("is not a JSON object; remove this line").in_file(path);
-        records.push(parse(line).ok_or_else(|| damaged().at(format!("line {}", number + 1)))?);
+        records.push(parse(line).ok_or_else(|| damaged().at(Place::line(number + 1)))?);
     }
     records.extend(parse(tail));
     Ok(records)

@@ -145,7 +145,7 @@ mod tests {
     fn an_empty_corpus_and_an_unreadable_one_are_errors() {
         let error = count_closed_words(&mut texts(&["", " \t"]), &[]).unwrap_err();
         assert!(error.to_string().contains("corpus is empty"), "{error}");
-        let mut broken = [Ok("a".to_string()), Err(Error::new("broken").at("line 2"))].into_iter();
+        let mut broken = [Ok("a".to_string()), Err(Error::new("broken").at(antiphon_core::Place::line(2)))].into_iter();
         assert_eq!(count_closed_words(&mut broken, &[]).unwrap_err().to_string(), "line 2: broken");
     }
 }

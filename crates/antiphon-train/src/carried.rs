@@ -25,7 +25,7 @@ pub(crate) fn load_carry(arrays: Vec<Weight>, device: &Device) -> Result<Carry> 
         Ok(dims) => Ok((path, Tensor::<2>::from_data(TensorData::new(values, dims), device))),
         Err(dims) => {
             let message = format!("has the shape {dims:?}, and what is carried is made of rows");
-            let place = format!("carry.{path}").as_str().into();
+            let place = format!("carry.{path}").into();
             Err(Error { file: None, problems: vec![Problem { place, message }] })
         }
     };

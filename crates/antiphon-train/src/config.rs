@@ -231,7 +231,7 @@ mod tests {
 
     fn places(json: serde_json::Value) -> Vec<String> {
         let config: TrainConfig = serde_json::from_value(json).unwrap();
-        config.problems().into_iter().map(|p| p.place).collect()
+        config.problems().into_iter().map(|p| p.place.to_string()).collect()
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl Optimizer {
         let mut slots: BTreeMap<String, Weight> = slots.into_iter().map(|slot| (slot.path.clone(), slot)).collect();
         let mut problems = Vec::new();
         let mut problem = |place: &str, message: String| {
-            problems.push(Problem { place: format!("optimizer.{place}"), message });
+            problems.push(Problem { place: format!("optimizer.{place}").into(), message });
         };
         for (path, &updates) in updates {
             let Some((dims, device)) = places.find(path) else {

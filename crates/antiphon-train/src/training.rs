@@ -262,8 +262,7 @@ impl<M: Module> Training<'_, M> {
         needs(self.config.stop.patience > 0, "stop.patience");
         needs(self.config.schedule.needs_validation(), "schedule.kind");
         if !problems.is_empty() {
-            let below = |p: Problem| Problem { place: format!("train.{}", p.place), ..p };
-            return Err(Error { file: None, problems: problems.into_iter().map(below).collect() });
+            return Err(Error { file: None, problems: problems.into_iter().map(|p| p.below("train")).collect() });
         }
         planned_steps(self.config, self.batches)
     }

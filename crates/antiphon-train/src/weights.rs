@@ -38,8 +38,11 @@ pub fn load_weights<M: Module>(model: M, weights: Vec<Weight>) -> Result<M> {
     let mut load = Load { path: ModulePath::default(), weights, problems: Vec::new() };
     let model = model.map(&mut load);
     let Load { weights, mut problems, .. } = load;
-    problems
-        .extend(weights.into_keys().map(|place| Problem { place, message: "the model has no such parameter".into() }));
+    problems.extend(
+        weights
+            .into_keys()
+            .map(|path| Problem { place: path.into(), message: "the model has no such parameter".into() }),
+    );
     if problems.is_empty() { Ok(model) } else { Err(Error { file: None, problems }) }
 }
 
@@ -110,7 +113,7 @@ impl ModuleMapper for Load {
             Some(weight) => format!("has the shape {:?}, the model wants {dims:?}", weight.dims),
             None => "missing".into(),
         };
-        self.problems.push(Problem { place, message });
+        self.problems.push(Problem { place: place.into(), message });
         param
     }
 }

@@ -252,7 +252,7 @@ impl CorpusConfig {
 
     fn files(&self, split: Split) -> Result<(Layout, Named<'_>)> {
         let key = format!("data.{split}");
-        let none = || Error::new(format!("not set: name the file of the {split} split")).at(&key);
+        let none = || Error::new(format!("not set: name the file of the {split} split")).at(key.as_str());
         let (layout, file) = match self {
             Self::Pairs(c) => (Layout::Pairs, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Text(c) => (Layout::Text, one_of(split, &c.train, &c.validation, &c.test)),

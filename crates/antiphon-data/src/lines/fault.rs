@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use antiphon_core::{Error, Problem};
+use antiphon_core::{Error, Place, Problem};
 use serde::{Deserialize, Serialize};
 
 /// How many faults one error lists.
@@ -228,7 +228,7 @@ impl Faults {
 /// An error with at most [`LISTED`] of `total` problems; the last one says how many are not listed.
 pub(crate) fn listed(file: &Path, faults: impl Iterator<Item = (u64, String)>, total: usize) -> Error {
     let mut problems: Vec<Problem> =
-        faults.take(LISTED).map(|(line, message)| Problem { place: format!("line {}", line + 1), message }).collect();
+        faults.take(LISTED).map(|(line, message)| Problem { place: Place::line(line as usize + 1), message }).collect();
     if let Some(last) = problems.last_mut().filter(|_| total > LISTED) {
         last.message += &format!(" (and {} more such lines)", total - LISTED);
     }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 
 use super::{BLOCK, Fault, GZIP, Gunzip, LineReader};
 use crate::digest::Hashing;
@@ -91,7 +91,7 @@ impl LineFile {
     /// The error for a line that was good when the file was opened.
     pub(crate) fn changed(&self, index: usize, why: impl fmt::Display) -> Error {
         let message = format!("{why}; the file has changed since it was opened: leave it alone while it is in use");
-        Error::new(message).in_file(&self.path).at(format_args!("line {}", index + 1))
+        Error::new(message).in_file(&self.path).at(Place::line(index + 1))
     }
 }
 

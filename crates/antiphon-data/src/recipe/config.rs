@@ -1,6 +1,6 @@
 //! `recipe.toml`.
 
-use antiphon_core::Problem;
+use antiphon_core::{Place, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,7 @@ impl RecipeConfig {
             match line.split_once("  ").or_else(|| line.split_once(" *")) {
                 Some((sha256, name)) => self.files.push(FileConfig { name: name.into(), sha256: sha256.into() }),
                 None => problems.push(Problem {
-                    place: format!("line {}", i + 1),
+                    place: Place::line(i + 1),
                     message: "not a digest, two spaces and a name, as `sha256sum` writes them".into(),
                 }),
             }
@@ -74,8 +74,9 @@ impl RecipeConfig {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (i, file) in self.files.iter().enumerate() {
-            let mut add =
-                |key: &str, message: String| problems.push(Problem { place: format!("files[{i}].{key}"), message });
+            let mut add = |key: &str, message: String| {
+                problems.push(Problem { place: format!("files[{i}].{key}").into(), message })
+            };
             if !is_inside(&file.name) {
                 add("name", format!("`{}` is not a plain relative path", file.name));
             }
@@ -113,7 +114,7 @@ impl RecipeConfig {
                     written.push(name);
                     continue;
                 };
-                problems.push(Problem { place: place(&key), message });
+                problems.push(Problem { place: place(&key).into(), message });
             }
             problems.extend(step.problems().into_iter().map(|problem| problem.below(&format!("preparation[{i}]"))));
         }
@@ -125,7 +126,7 @@ impl RecipeConfig {
 }
 
 fn unlisted(place: String, name: &str) -> Problem {
-    Problem { place, message: format!("`{name}` is not among `files`") }
+    Problem { place: place.into(), message: format!("`{name}` is not among `files`") }
 }
 
 /// Whether a path of `/` stays below the folder that it is joined to, on every system.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 
 pub use config::{FileConfig, Licence, RecipeConfig};
 pub use origin::{
@@ -74,7 +74,7 @@ impl Recipe {
         let mut config: RecipeConfig = toml::from_str(&text).map_err(|e| {
             let error = Error::new(e.message()).in_file(path);
             match e.span() {
-                Some(span) => error.at(format_args!("line {}", text[..span.start].lines().count().max(1))),
+                Some(span) => error.at(Place::line(text[..span.start].lines().count().max(1))),
                 None => error,
             }
         })?;
@@ -161,7 +161,7 @@ impl Recipe {
                         "writes `{}`, as a step before it does: set another `into`, or make it a recipe of its own",
                         output.name
                     );
-                    return Err(Error::new(message).at(format_args!("preparation[{i}]")).in_file(recipe_dir));
+                    return Err(Error::new(message).at(format!("preparation[{i}]")).in_file(recipe_dir));
                 }
                 outputs.push(output);
             }
@@ -193,7 +193,7 @@ impl Recipe {
                     found => format!("not the file that the recipe means: its SHA-256 is {found}, not {sha256}"),
                 },
             };
-            problems.push(antiphon_core::Problem { place: name.clone(), message: problem });
+            problems.push(antiphon_core::Problem { place: Place::text(name), message: problem });
         }
         if let Some(last) = problems.last_mut() {
             last.message += &format!("; {}", self.config.origin.remedy());
@@ -227,7 +227,7 @@ fn add_listed(config: &mut RecipeConfig, list: &Path) -> Result<Vec<u8>> {
 
 /// The text of a file.
 fn text_of(bytes: &[u8]) -> Result<&str> {
-    crate::lines::text(bytes).map_err(|(line, fault)| Error::new(fault.to_string()).at(format_args!("line {line}")))
+    crate::lines::text(bytes).map_err(|(line, fault)| Error::new(fault.to_string()).at(Place::line(line)))
 }
 
 /// Who hears what happens.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use serde::Deserialize;
 
 use super::chart::{Chart, Line, Look};
@@ -72,7 +72,7 @@ impl Curves {
         for (i, record) in MetricsLog::read(&path)?.into_iter().enumerate() {
             let foreign = |e| Error::new(format!("is no record of a training ({e}); remove this line"));
             let record = serde_json::from_value(record)
-                .map_err(|e| foreign(e).at(format_args!("record {}", i + 1)).in_file(&path))?;
+                .map_err(|e| foreign(e).at(Place::text(format!("record {}", i + 1))).in_file(&path))?;
             match record {
                 Record::Step(step) => curves.steps.push(step),
                 Record::Validation(validation) => curves.validations.push(validation),

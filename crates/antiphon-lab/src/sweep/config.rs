@@ -429,7 +429,7 @@ mod tests {
 
     fn places(config: Value) -> Vec<String> {
         let config: SweepConfig = serde_json::from_value(config).unwrap();
-        config.problems().into_iter().map(|p| p.place).collect()
+        config.problems().into_iter().map(|p| p.place.to_string()).collect()
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Plan {
             // The check of the whole file says what is wrong with the sweep, and with all else.
             wrong => {
                 meaning.check(tree)?;
-                let problems = wrong?.problems().into_iter().map(|p| section.problem(&p.place, p.message)).collect();
+                let problems = wrong?.problems().into_iter().map(|p| section.placed(p)).collect();
                 return Err(Error::many(tree.file(), problems));
             }
         };
@@ -500,8 +500,8 @@ mod tests {
         let error = plan("\"x.a\" = [1, \"one\", 0]").unwrap_err().problems;
         assert_eq!(error.len(), 1, "{error:?}");
         assert_eq!(error[0].message, "`0` gives the same settings as `\"one\"`: remove one of the two");
-        assert_eq!(error[0].place, "sweep.over.\"x.a\" (line 4)");
+        assert_eq!(error[0].place.to_string(), "sweep.over.\"x.a\" (line 4)");
         let error = plan("s = [{ \"x.a\" = 0 }, { \"x.a\" = \"one\" }]").unwrap_err().problems;
-        assert!(error[0].place.starts_with("sweep.over.s (line 4)"), "{error:?}");
+        assert!(error[0].place.to_string().starts_with("sweep.over.s (line 4)"), "{error:?}");
     }
 }

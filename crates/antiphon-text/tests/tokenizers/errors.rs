@@ -56,7 +56,10 @@ fn settings_out_of_range_are_all_named() {
 
 #[test]
 fn a_line_that_cannot_be_read() {
-    let broken = || [Ok("a b".to_string()), Err(Error::new("is not UTF-8").in_file("a.txt").at("line 2"))].into_iter();
+    let broken = || {
+        [Ok("a b".to_string()), Err(Error::new("is not UTF-8").in_file("a.txt").at(antiphon_core::Place::line(2)))]
+            .into_iter()
+    };
     for config in every_kind(300, &[]).iter().filter(|config| config.needs_texts()) {
         assert_eq!(config.train(&mut broken()).err().unwrap().to_string(), "a.txt: line 2: is not UTF-8");
     }

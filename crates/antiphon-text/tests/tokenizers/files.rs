@@ -156,7 +156,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     let message = train::<&str>(&missing, &[]).err().unwrap().to_string();
     assert!(message.starts_with("no/such.json: cannot read the tokenizer"), "{message}");
     let unnamed = TokenizerConfig::File(FileConfig { path: PathBuf::new(), normalization: vec![] });
-    assert_eq!(unnamed.problems()[0].place, "path");
+    assert_eq!(unnamed.problems()[0].place.as_key(), Some("path"));
 
     let mut no_unknown = unigram();
     no_unknown["model"]["unk_id"] = Value::Null;

@@ -147,7 +147,6 @@ fn place(error: Error, tree: &Tree) -> Error {
     if error.file.is_some() {
         return error;
     }
-    let placed = |p: Problem| if p.place.is_empty() { p } else { tree.problem(&p.place, p.message) };
-    let problems = error.problems.into_iter().map(placed);
+    let problems = error.problems.into_iter().map(|problem| tree.placed(problem));
     Error::many(tree.file(), problems.collect())
 }

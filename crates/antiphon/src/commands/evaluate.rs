@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use antiphon_data::corpus::{ParallelFiles, Targets};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{Corpus, CorpusConfig, Split};
@@ -154,7 +154,7 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
     let files = references.iter().map(|file| ("--references", file.as_path())).chain([("--input", input)]);
     for (option, file) in files {
         if let Some(fault) = file_fault(file) {
-            return Err(Error::new(fault).in_file(file).at(option));
+            return Err(Error::new(fault).in_file(file).at(Place::text(option)));
         }
     }
     match data {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use antiphon_data::lines::{HEADER, file_fault, looks_like_header, unpacked};
 use antiphon_data::{CorpusConfig, Fault, LineReader};
 
@@ -48,7 +48,7 @@ impl Input {
             Some(path) => {
                 // A pipe is fine.
                 if let Some(fault) = file_fault(path).filter(|_| path.is_dir() || !path.exists()) {
-                    return Err(Error::new(fault).in_file(path).at("--input"));
+                    return Err(Error::new(fault).in_file(path).at(Place::text("--input")));
                 }
                 Incoming::new(File::open(path).map_err(|e| Error::io(path, "open", &e))?, longest)
             }

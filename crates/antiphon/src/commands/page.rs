@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use antiphon_config::Tree;
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use antiphon_data::Split;
 use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page, write_atomically};
 
@@ -75,7 +75,8 @@ impl Arguments {
         let figures = figures_of_validation(&config);
         let Some(&(_, lower_is_better)) = figures.iter().find(|(known, _)| *known == label) else {
             let known = figures.into_iter().map(|(known, _)| known).collect::<Vec<_>>().join("`, `");
-            return Err(Error::new(format!("the first run has no figure `{label}`; use one of `{known}`")).at("--by"));
+            return Err(Error::new(format!("the first run has no figure `{label}`; use one of `{known}`"))
+                .at(Place::text("--by")));
         };
         Ok(Chosen { label, lower_is_better })
     }

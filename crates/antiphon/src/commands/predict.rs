@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::{Error, Result, TokenId, printable};
+use antiphon_core::{Error, Place, Result, TokenId, printable};
 use antiphon_data::Fault;
 use antiphon_decode::rename_sources;
 use serde::Serialize;
@@ -85,7 +85,7 @@ impl Arguments {
         let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
         let mut search = saved.config.search.clone();
         if let Some(n) = self.n_best {
-            search = search.with_n_best(n).map_err(|error| error.at("--n-best"))?;
+            search = search.with_n_best(n).map_err(|error| error.at(Place::text("--n-best")))?;
         }
         let rows = saved.config.evaluate.rows;
         let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &search, rows)?;
@@ -138,7 +138,7 @@ impl Arguments {
                     _ => "; --skip-bad passes over such lines",
                 };
                 let message = format!("{fault}{remedy}");
-                return Err(Error::new(message).at(format_args!("line {number}")).in_file(self.input.name()));
+                return Err(Error::new(message).at(Place::line(*number as usize)).in_file(self.input.name()));
             }
         }
         if out.is_none() && self.output.is_some() {
@@ -251,7 +251,7 @@ impl Session<'_> {
         let (text, ids) = match checked {
             Err(fault) => (None, Err(fault)),
             Ok(text) => {
-                let ids = self.searcher.encode(&text).map_err(|e| e.at(format_args!("line {number}")))?;
+                let ids = self.searcher.encode(&text).map_err(|e| e.at(Place::line(number as usize)))?;
                 let within = self.saved.config.data.limits().check_source(ids.len() - 1);
                 (Some(text), within.map(|()| ids))
             }

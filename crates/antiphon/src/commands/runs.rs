@@ -1,6 +1,6 @@
 //! `antiphon runs`: all runs and how they stand.
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use antiphon_lab::{Filter, Listing, UnknownKey};
 
 use super::hints::settings_meant;
@@ -28,9 +28,9 @@ impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let mut listing = Listing::read(self.folder.runs().list()?);
         let there_are = !listing.is_empty();
-        listing.filter(&self.filters).map_err(|key| unknown(&key, "setting").at("--where"))?;
+        listing.filter(&self.filters).map_err(|key| unknown(&key, "setting").at(Place::text("--where")))?;
         if let Some(key) = &self.sort {
-            listing.sort(key).map_err(|key| unknown(&key, "setting or a figure").at("--sort"))?;
+            listing.sort(key).map_err(|key| unknown(&key, "setting or a figure").at(Place::text("--sort")))?;
         }
         if self.json {
             print(&format!("{:#}\n", listing.json()?))?;

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
-use antiphon_core::{Error, Result, TokenId};
+use antiphon_core::{Error, Place, Result, TokenId};
 use antiphon_data::corpus::split_pair;
 use antiphon_data::{CorpusConfig, Fault};
 use serde::Serialize;
@@ -83,7 +83,7 @@ impl Arguments {
                     check_lengths(&ids, &saved.config.data)?;
                     Ok(((source, target), ids))
                 };
-                read().map_err(|e: Error| e.at(format_args!("line {number}")).in_file(name))
+                read().map_err(|e: Error| e.at(Place::line(number as usize)).in_file(name))
             };
             let (mut texts, mut pairs, mut broken) = (Vec::new(), Vec::new(), None);
             for line in lines {

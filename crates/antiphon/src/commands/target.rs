@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use antiphon_config::{Tree, keys, to_toml};
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use antiphon_lab::{Manifest, Run, Runs};
 use antiphon_train::{Checkpoint, checkpoint_path, chosen_checkpoint};
 use clap::CommandFactory;
@@ -61,7 +61,7 @@ impl Target {
         let (changes, others): (Vec<String>, Vec<String>) = sets.iter().cloned().partition(|set| is_changeable(set));
         let is_config = what.extension().is_some_and(|e| e == "toml") && !what.is_dir();
         if !is_config && let Some(other) = others.first() {
-            return Err(Error::new(refusal(other)).at("--set"));
+            return Err(Error::new(refusal(other)).at(Place::text("--set")));
         }
         let below = runs.root().join(what);
         let run = if is_config {
@@ -124,7 +124,7 @@ impl Target {
 
     /// Reads the model onto a device and changes its settings.
     pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModel> {
-        let on = device(on).map_err(|error| error.at("--device"))?;
+        let on = device(on).map_err(|error| error.at(Place::text("--device")))?;
         let mut saved = match &self.unfinished {
             Some((run, checkpoint)) => SavedModel::of_checkpoint(run, checkpoint.clone(), &on)?,
             None => SavedModel::read(&self.path, &on)?,

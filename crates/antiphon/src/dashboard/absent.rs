@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::feature::missing;
-use antiphon_core::Result;
+use antiphon_core::{Place, Result};
 use antiphon_train::{StepReport, TrainConfig, ValidationReport};
 
 /// There is none.
@@ -12,11 +12,11 @@ pub(crate) enum Dashboard {}
 
 impl Dashboard {
     pub(crate) fn check() -> Result<()> {
-        Err(missing("the dashboard", "dashboard").at("--dashboard"))
+        Err(missing("the dashboard", "dashboard").at(Place::text("--dashboard")))
     }
 
     pub(crate) fn new(_: &str, _: &TrainConfig, _: Arc<AtomicBool>) -> Result<Self> {
-        Err(missing("the dashboard", "dashboard").at("--dashboard"))
+        Err(missing("the dashboard", "dashboard").at(Place::text("--dashboard")))
     }
 
     pub(crate) fn is_shown(&self) -> bool {

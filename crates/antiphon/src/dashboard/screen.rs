@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use antiphon_train::{StepReport, TrainConfig, ValidationReport};
 use burn::train::Interrupter;
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
@@ -45,7 +45,7 @@ impl Dashboard {
             return Ok(());
         }
         let message = "needs a terminal for its input and its output; leave it out to read lines instead";
-        Err(Error::new(message).at("--dashboard"))
+        Err(Error::new(message).at(Place::text("--dashboard")))
     }
 
     /// A view that is not open yet. `stop` is the flag that ends the run; the user can raise it from here.
@@ -66,7 +66,8 @@ impl Dashboard {
             }
         };
         let thread = std::thread::Builder::new().name("dashboard".into()).spawn(follow);
-        let thread = thread.map_err(|e| Error::new(format!("cannot start a thread: {e}")).at("--dashboard"))?;
+        let thread =
+            thread.map_err(|e| Error::new(format!("cannot start a thread: {e}")).at(Place::text("--dashboard")))?;
         Ok(Self { reports: Some(sender), thread: Some(thread), begun: false, closed })
     }
 

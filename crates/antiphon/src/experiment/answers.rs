@@ -80,7 +80,7 @@ impl<'a> Searcher<'a> {
     /// sources have been answered.
     ///
     /// # Errors
-    /// If the model fails: with the place in `sources`, as [`rename_sources`] reads it.
+    /// If the model fails: with the place in `sources`, as [`rename_sources`](antiphon_decode::rename_sources) reads it.
     pub fn answer(
         &self,
         sources: &[Vec<TokenId>],

@@ -289,14 +289,15 @@ impl Found<'_> {
 
     fn below(&mut self, section: &str, problems: Vec<Problem>) {
         for problem in problems {
-            let Problem { place, message } = problem.below(section);
-            self.add(&place, message);
+            self.problems.push(self.tree.placed(problem.below(section)));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use antiphon_core::Place;
+
     use crate::experiment::Loaded;
 
     const GOOD: &str = "
@@ -322,8 +323,8 @@ mod tests {
     }
 
     /// A place without its origin.
-    fn key(place: &str) -> &str {
-        place.split(' ').next().unwrap_or_default()
+    fn key(place: &Place) -> &str {
+        place.as_key().unwrap_or_default()
     }
 
     #[test]

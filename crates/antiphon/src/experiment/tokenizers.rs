@@ -77,7 +77,7 @@ impl Tokenizers {
                 Err(error) => vec![Err(error)],
             });
             let tokenizer = tokenizer.clone().resolved(|path| data_dir.join(path)).train(&mut texts);
-            tokenizer.map(Arc::from).map_err(|error| error.at(format_args!("tokenizer.{side}")))
+            tokenizer.map(Arc::from).map_err(|error| error.at(format!("tokenizer.{side}")))
         };
         let sides = match (&config.shared, &config.source, &config.target) {
             // A tokenizer for both sides serves the one that there is.

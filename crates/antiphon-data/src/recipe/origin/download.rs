@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use antiphon_core::{Error, Problem, Result};
+use antiphon_core::{Error, Place, Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,7 @@ impl DownloadOrigin {
     /// What is wrong with it, if these are the recipe's files.
     pub(super) fn problems(&self, files: &[FileConfig]) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut add = |place: String, message: String| problems.push(Problem { place, message });
+        let mut add = |place: String, message: String| problems.push(Problem { place: place.into(), message });
         for (i, download) in self.downloads.iter().enumerate() {
             if download.urls.is_empty() {
                 add(format!("downloads[{i}].urls"), "the list is empty: name an address".into());
@@ -113,7 +113,7 @@ impl DownloadOrigin {
 
     /// Adds what to do.
     fn explain(&self, mut error: Error) -> Error {
-        if let Some(last) = error.problems.last_mut().filter(|problem| !problem.place.is_empty()) {
+        if let Some(last) = error.problems.last_mut().filter(|problem| !problem.place.is_whole()) {
             last.message += &format!(
                 "\n  try again later, what has arrived is kept; or get the files from {} and give their folder with --from DIR",
                 self.page
@@ -148,7 +148,7 @@ impl Download {
                     part.remove();
                     return Ok(());
                 }
-                Ok(Some(message)) => problems.push(Problem { place: url.clone(), message }),
+                Ok(Some(message)) => problems.push(Problem { place: Place::text(url), message }),
                 Err(error) => {
                     part.leave();
                     return Err(error);

@@ -1,6 +1,6 @@
 //! Dialogs with a machine, in the format of dialog bAbI (Bordes and Weston 2016, "Learning end-to-end goal-oriented dialog").
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ impl Preparation for Dialogs {
 fn read(inputs: &Inputs<'_>, name: &str, mut split: Pairs, log: &mut dyn FnMut(&str)) -> Result<Pairs> {
     let (mut told, mut dialogs) = (String::new(), 0);
     for (i, line) in inputs.text(name)?.lines().enumerate() {
-        let wrong = |message: &str| -> Error { inputs.error(name, message.into()).at(format_args!("line {}", i + 1)) };
+        let wrong = |message: &str| -> Error { inputs.error(name, message.into()).at(Place::line(i + 1)) };
         if line.is_empty() {
             told.clear();
             continue;

@@ -1,6 +1,6 @@
 //! A file of pairs, split by lines.
 
-use antiphon_core::{Problem, Result};
+use antiphon_core::{Place, Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ pub(super) fn read_pairs<'a>(inputs: &'a Inputs<'_>, name: &str, separator: &str
         } else {
             padded_pair(line, separator)
         };
-        found.map_err(|message| inputs.error(name, message).at(format_args!("line {}", i + 1)))
+        found.map_err(|message| inputs.error(name, message).at(Place::line(i + 1)))
     };
     inputs.text(name)?.lines().enumerate().map(pair).collect()
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use antiphon_core::{Error, Problem, Result};
+use antiphon_core::{Error, Place, Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -164,9 +164,7 @@ impl ListedRecordings {
         }
         let mut read = Vec::new();
         for (i, (id, line)) in ids.lines().zip(texts.lines()).enumerate() {
-            let wrong = |file: &str, message: String| -> Error {
-                inputs.error(file, message).at(format_args!("line {}", i + 1))
-            };
+            let wrong = |file: &str, message: String| -> Error { inputs.error(file, message).at(Place::line(i + 1)) };
             let path = format!("{}/{id}{}", self.folder, self.ending);
             let bytes = inputs.find(&path).ok_or_else(|| {
                 wrong(&list.recordings, format!("names `{path}`, which is not among the recipe's files"))

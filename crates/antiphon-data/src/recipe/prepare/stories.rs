@@ -1,6 +1,6 @@
 //! Questions about stories, in the format of bAbI (Weston et al. 2015, "Towards AI-complete question answering").
 
-use antiphon_core::{Error, Problem, Result};
+use antiphon_core::{Error, Place, Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,7 @@ fn read(inputs: &Inputs<'_>, name: &str) -> Result<Vec<Story>> {
     let mut stories: Vec<Story> = Vec::new();
     let mut told = String::new();
     for (i, line) in inputs.text(name)?.lines().enumerate() {
-        let wrong = |message: &str| -> Error { inputs.error(name, message.into()).at(format_args!("line {}", i + 1)) };
+        let wrong = |message: &str| -> Error { inputs.error(name, message.into()).at(Place::line(i + 1)) };
         let (number, said) = line.split_once(' ').ok_or_else(|| wrong("no number before a text"))?;
         let number: usize = number.parse().map_err(|_| wrong("does not begin with a number"))?;
         if number == 1 {
