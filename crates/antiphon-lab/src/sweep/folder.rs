@@ -132,10 +132,8 @@ impl SweepFolder {
     /// # Errors
     /// If one does.
     pub fn lock(&self) -> Result<RunLock> {
-        RunLock::acquire(&self.path.join("sweep.lock")).map_err(|error| {
-            let busy = Error::new("another process drives this sweep; wait for it, or stop it").in_file(&self.path);
-            if error.problems[0].message.starts_with("another process") { busy } else { error }
-        })
+        RunLock::attempt(&self.path.join("sweep.lock"))?
+            .ok_or_else(|| Error::new("another process drives this sweep; wait for it, or stop it").in_file(&self.path))
     }
 
     /// A run's settings with its threads.

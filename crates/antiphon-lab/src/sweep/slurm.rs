@@ -111,7 +111,7 @@ impl Array<'_> {
     pub(super) fn submit(&self) -> Result<String> {
         let script = self.folder.join("slurm.sh");
         write_atomically(&script, self.script().as_bytes())?;
-        let said = call(Command::new("sbatch").arg("--parsable").arg(&script))?;
+        let said = call(Command::new("sbatch").arg("--parsable").arg(&script))?.answer()?;
         let job = said.trim().split(';').next().unwrap_or_default().to_owned();
         write_atomically(job_file(self.folder), format!("{job}\n").as_bytes())?;
         Ok(job)
@@ -125,19 +125,40 @@ impl Array<'_> {
 pub(super) fn job_at_work(folder: &Path) -> Result<Option<String>> {
     let Ok(job) = std::fs::read_to_string(job_file(folder)) else { return Ok(None) };
     let job = job.trim().to_owned();
-    match call(Command::new("squeue").args(["--noheader", "--jobs", &job])) {
-        Ok(listed) => Ok((!listed.trim().is_empty()).then_some(job)),
-        // So it calls a job that is long over.
-        Err(error) if error.to_string().contains("Invalid job id") => Ok(None),
-        Err(error) => Err(error),
-    }
+    let said = call(Command::new("squeue").args(["--noheader", "--jobs", &job]))?;
+    Ok(said.lists_a_job()?.then_some(job))
 }
 
 fn job_file(folder: &Path) -> PathBuf {
     folder.join("slurm.job")
 }
 
-fn call(command: &mut Command) -> Result<String> {
+/// What a command of Slurm said.
+struct Said {
+    command: String,
+    succeeded: bool,
+    output: String,
+    complaint: String,
+}
+
+impl Said {
+    /// Its output, if it succeeded.
+    fn answer(self) -> Result<String> {
+        let Self { command, succeeded, output, complaint } = self;
+        if succeeded { Ok(output) } else { Err(Error::new(format!("`{command}` failed: {}", complaint.trim()))) }
+    }
+
+    /// Of `squeue`, asked for one job: whether it is still there.
+    fn lists_a_job(self) -> Result<bool> {
+        // So it calls a job that is long over.
+        if !self.succeeded && self.complaint.contains("Invalid job id") {
+            return Ok(false);
+        }
+        Ok(!self.answer()?.trim().is_empty())
+    }
+}
+
+fn call(command: &mut Command) -> Result<Said> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
@@ -145,10 +166,13 @@ fn call(command: &mut Command) -> Result<String> {
         }
         _ => Error::new(format!("cannot start `{name}`: {e}")),
     })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(Error::new(format!("`{name}` failed: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Said {
+        command: name,
+        succeeded: output.status.success(),
+        output: text(&output.stdout),
+        complaint: text(&output.stderr),
+    })
 }
 
 #[cfg(test)]
@@ -178,6 +202,22 @@ mod tests {
         };
         let golden = include_str!("../../tests/golden/slurm.sh");
         assert!(array.script() == golden, "the script is now\n{}", array.script());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_command_says_is_understood() {
+        let said = |script: &str| call(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(said("echo 7").answer(), Ok("7\n".into()));
+        let refused = || said("echo listed; echo 'no such partition ' >&2; exit 1");
+        let error = Err(Error::new("`sh` failed: no such partition"));
+        assert_eq!(refused().answer(), error);
+        assert_eq!(refused().lists_a_job().map(|_| String::new()), error);
+        assert_eq!(said("echo 7 long PENDING").lists_a_job(), Ok(true));
+        assert_eq!(said("true").lists_a_job(), Ok(false));
+        assert_eq!(said("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1").lists_a_job(), Ok(false));
+        let missing = call(&mut Command::new("no-such-sbatch")).err().unwrap().to_string();
+        assert!(missing.starts_with("there is no `no-such-sbatch` here"), "{missing}");
     }
 
     #[test]
