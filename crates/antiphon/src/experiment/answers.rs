@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Request, Result, Source, Special, StepModel, TokenId};
+use antiphon_core::{Place, Request, Result, Source, Special, StepModel, TokenId};
 use antiphon_decode::{
-    Finished, Hypothesis, SearchConfig, Strategy, order_by_length, rename_sources, restore, score, search_all,
+    Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,12 @@ impl<'a> Searcher<'a> {
             }
             let batch: Vec<Request> = places.iter().map(|&i| self.request(i, &sources[i])).collect();
             let found = search_all(self.strategy.as_ref(), Arc::clone(&self.model), &batch, self.rows, &mut |_| {})
-                .map_err(|error| rename_sources(error, |i| format!("source {}", places[i])))?;
+                .map_err(|error| {
+                    error.map_places(|place| match place {
+                        Place::Source { source, step } => Place::Source { source: places[source], step },
+                        other => other,
+                    })
+                })?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
             let done = progress.0;
