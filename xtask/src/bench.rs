@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use antiphon_core::Error;
-use antiphon_lab::write_atomically;
+use antiphon_core::disk::write_atomically;
 use serde::Deserialize;
 
 use crate::cargo;

@@ -4,7 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use antiphon_core::Error;
-use antiphon_lab::{Run, Runs, results_page, write_atomically};
+use antiphon_core::disk::write_atomically;
+use antiphon_lab::{Run, Runs, results_page};
 
 use crate::stop::Outcome;
 

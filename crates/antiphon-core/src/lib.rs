@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod disk;
 pub mod error;
 pub mod metric;
 pub mod printable;

@@ -24,7 +24,6 @@
 
 mod clock;
 mod compare;
-mod disk;
 mod expect;
 mod identity;
 mod listing;
@@ -43,9 +42,10 @@ mod table;
 mod testing;
 mod words;
 
+use antiphon_core::disk;
+
 pub use clock::{Spent, Stopwatch, rfc3339};
 pub use compare::compare;
-pub use disk::write_atomically;
 pub use expect::{ExpectConfig, ExpectedFigure, ExpectedSplit, ExpectedTime, Verdict, verdict_table};
 pub use identity::{Identity, digest_of, leave_out, sha256_file};
 pub use listing::{Filter, Listing, UnknownKey};

@@ -3,12 +3,12 @@
 //! The entry `antiphon` holds `{"content":…,"format":…,"kind":…,"sha256":…}`; the digest covers the kind, the content
 //! and every array with its name and shape, so that truncation and flipped bits are found. Equal contents give equal bytes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::{borrow::Cow, io};
+use std::path::Path;
+use std::{fs, io};
 
+use antiphon_core::disk::write_atomically;
 use antiphon_core::{Error, Result};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, View};
@@ -66,7 +66,7 @@ struct Entry {
     sha256: String,
 }
 
-/// Writes the file as a whole or not at all: beside it first, then under its name.
+/// Writes the file as a whole or not at all.
 ///
 /// # Errors
 /// If the file system refuses; what stood there before is untouched.
@@ -82,30 +82,7 @@ pub(crate) fn write(path: &Path, mut archive: Archive) -> Result<()> {
     let arrays = archive.arrays.iter().map(|array| (array.path.as_str(), Stored(array)));
     let bytes = safetensors::serialize(arrays, Some(HashMap::from([(ENTRY.to_owned(), entry)])))
         .expect("named arrays make a safetensors file");
-    let beside = temporary(path);
-    let done = File::create(&beside)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&beside, path))
-        .and_then(|()| sync_folder(path));
-    done.map_err(|source| {
-        // The temporary file is of no use; that it cannot be removed either is not worth a second error.
-        let _ = fs::remove_file(&beside);
-        Error::io(path, "write", &source)
-    })
-}
-
-/// Where a file is written before it takes its name.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
-    path.with_extension("tmp")
-}
-
-/// Makes a rename survive a power failure, where folders can be synchronised.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
+    write_atomically(path, &bytes)
 }
 
 /// Reads and verifies a file.
@@ -293,18 +270,5 @@ mod tests {
             error,
             "x: was written by a newer version (format 3, this version reads up to 2): update this program"
         );
-    }
-
-    #[test]
-    fn a_write_that_fails_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.safetensors");
-        write(&path, archive()).unwrap();
-        let good = fs::read(&path).unwrap();
-        // A folder in the way of the temporary file makes the write fail, as a full disk would.
-        fs::create_dir(temporary(&path)).unwrap();
-        let error = write(&path, archive()).unwrap_err().to_string();
-        assert!(error.contains("x.safetensors: cannot write: "), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), good);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Result, disk};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Archive, Failure};
@@ -242,11 +242,11 @@ pub fn chosen_checkpoint(folder: &Path) -> Result<Option<(Checkpoint, bool)>> {
 pub(crate) fn prune(folder: &Path, step: u64, keep: usize, best: Option<u64>) -> Result<()> {
     let steps: Vec<u64> = steps_in(folder)?.into_iter().filter(|&s| s <= step).collect();
     let old = &steps[..steps.len().saturating_sub(keep)];
-    let old = old.iter().filter(|&&s| Some(s) != best).map(|&s| checkpoint_path(folder, s));
-    let names = names_in(folder)?.into_iter().filter(|name| name.starts_with("step-") && name.ends_with(".tmp"));
-    for path in old.chain(names.map(|name| folder.join(name))) {
+    for path in old.iter().filter(|&&s| Some(s) != best).map(|&s| checkpoint_path(folder, s)) {
         fs::remove_file(&path).map_err(|source| Error::io(&path, "delete", &source))?;
     }
+    // The folder is of this run alone.
+    disk::sweep(folder);
     Ok(())
 }
 
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(newest_checkpoint(&folder, &mut ()).unwrap(), None);
         for step in 1..=12 {
             checkpoint(step).write(&folder).unwrap();
-            fs::write(folder.join("step-0000000099.tmp"), b"cut off").unwrap();
+            fs::write(folder.join(".step-0000000099.safetensors.1-1.tmp"), b"cut off").unwrap();
             prune(&folder, step, 3, Some(1)).unwrap();
         }
         assert_eq!(steps_in(&folder).unwrap(), [1, 10, 11, 12]);

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use antiphon_config::Tree;
+use antiphon_core::disk::{sweep_beside, write_atomically};
 use antiphon_core::{Error, Place, Result};
 use antiphon_data::Split;
-use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page, write_atomically};
+use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page};
 
 use super::report::read_answers;
 use super::target::Stand;
@@ -54,6 +55,10 @@ impl Arguments {
                 (comparison_page(&runs, &chosen)?, self.folder.runs_dir.join("comparison.html"))
             }
         };
+        if self.output.is_none() {
+            // A user's folder is not ours to sweep.
+            sweep_beside(&default);
+        }
         let output = self.output.unwrap_or(default);
         write_atomically(&output, page.as_bytes())?;
         print(&format!("{}\n", shell(&output)))?;

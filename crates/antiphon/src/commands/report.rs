@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use antiphon_core::disk::write_atomically;
 use antiphon_core::{Error, Judged, Result, printable};
-use antiphon_lab::{Results, Run, Runs, write_atomically};
+use antiphon_lab::{Results, Run, Runs};
 
 use crate::device::DeviceConfig;
 use crate::experiment::{Answered, Experiment, spread};

@@ -156,6 +156,6 @@ impl TokenizersFile {
 
     pub(super) fn write(&self, tokenizers: &Tokenizers) -> Result<()> {
         let text = serde_json::to_string(&tokenizers.to_saved()).expect("tokenizers are JSON");
-        antiphon_lab::write_atomically(&self.0, text.as_bytes())
+        antiphon_core::disk::write_atomically(&self.0, text.as_bytes())
     }
 }

@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use antiphon_core::disk::write_atomically;
 use antiphon_core::{Error, Result};
+use antiphon_lab::Runs;
 use antiphon_lab::sweep::{Ended, Launcher, Plan, State, Sweep, SweepFolder, Watcher};
-use antiphon_lab::{Runs, write_atomically};
 use clap::ValueEnum;
 
 use super::{DataFolder, Ending, RunsFolder, Sets, report};
