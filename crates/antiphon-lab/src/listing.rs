@@ -170,7 +170,7 @@ impl Listing {
 impl Known {
     fn read(run: &Run) -> Result<Self> {
         let manifest = run.manifest()?;
-        let (state, settings) = (run.state(&manifest), settings_of(run, &manifest)?);
+        let (state, settings) = (run.state(&manifest)?, settings_of(run, &manifest)?);
         // Damaged figures are told by who needs them.
         Ok(Self { state, settings, results: run.results().ok().flatten(), manifest })
     }

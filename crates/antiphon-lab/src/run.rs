@@ -140,9 +140,21 @@ impl Run {
     /// Keeps other processes from training here while the lock lives.
     ///
     /// # Errors
-    /// If another process is at work here, or the folder cannot be written.
+    /// If another process is at work here, or the folder cannot be written or locked.
     pub fn lock(&self) -> Result<RunLock> {
-        RunLock::acquire(&self.path.join("run.lock"))
+        RunLock::acquire(&self.lock_path())
+    }
+
+    /// Whether another process is at work here. To look keeps nobody from beginning.
+    ///
+    /// # Errors
+    /// If the lock is there and cannot be opened or locked.
+    pub fn is_at_work(&self) -> Result<bool> {
+        RunLock::is_held(&self.lock_path())
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.path.join("run.lock")
     }
 
     /// The resolved settings.
@@ -194,16 +206,18 @@ impl Run {
     pub(crate) const STATES: [&str; 6] = ["running", "broken off", "stopped", "failed", "trained", "finished"];
 
     /// How the run stands, in a word or two; `manifest` is its own.
-    pub fn state(&self, manifest: &Manifest) -> &'static str {
-        match manifest.status {
-            // The lock is held by whoever is at work.
-            Status::Running if self.lock().is_ok() => "broken off",
-            Status::Running => "running",
+    ///
+    /// # Errors
+    /// As [`is_at_work`](Self::is_at_work).
+    pub fn state(&self, manifest: &Manifest) -> Result<&'static str> {
+        Ok(match manifest.status {
+            Status::Running if self.is_at_work()? => "running",
+            Status::Running => "broken off",
             Status::Finished if !self.results_path().is_file() => "trained",
             Status::Finished => "finished",
             Status::Stopped => "stopped",
             Status::Failed { .. } => "failed",
-        }
+        })
     }
 
     /// The figures, or `None` if the run has none yet.

@@ -33,6 +33,8 @@ struct Entry {
     /// What each of the differing settings is set to.
     settings: Vec<Option<String>>,
     look: Look,
+    /// How the run stands.
+    state: &'static str,
 }
 
 /// The page of several runs, the best first; of those that are not finished, with what is there so far.
@@ -71,8 +73,8 @@ impl Entry {
         let (validation, test) = results.map_or((None, None), |results| (results.validation, results.test));
         let logged = || curves.best().map(|best| best.value(&chosen.label)).filter(|value| value.is_finite());
         let value = validation.as_ref().and_then(|split| split.value(&chosen.label)).or_else(logged);
-        let run = run.clone();
-        Ok(Self { run, manifest, curves, validation, test, value, settings, look: Look::Rest })
+        let (run, state) = (run.clone(), run.state(&manifest)?);
+        Ok(Self { run, state, manifest, curves, validation, test, value, settings, look: Look::Rest })
     }
 
     fn name(&self) -> String {
@@ -129,7 +131,7 @@ fn ranking(entries: &[Entry], differing: &[String], chosen: &Chosen) -> String {
             let figure = |label: &String| split.as_ref().and_then(|s| s.figure(label)).unwrap_or_else(|| "–".into());
             labels.iter().map(figure).collect::<Vec<_>>()
         };
-        let state = match entry.run.state(&entry.manifest) {
+        let state = match entry.state {
             "finished" => String::new(),
             other => format!(" <em>{other}</em>"),
         };

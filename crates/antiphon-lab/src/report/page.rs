@@ -20,7 +20,7 @@ pub fn report_page(run: &Run, findings: &Findings) -> Result<String> {
     let chosen_by = config.get("train").and_then(|train| train.get("validate")?.get("metric")?.as_str());
     let chosen_by = chosen_by.unwrap_or_default();
     let mut body = format!("<h1>{}</h1>\n", escape(&run.name()));
-    body += &standing(run, &manifest, &curves);
+    body += &standing(run, &manifest, &curves)?;
     body += &section("Results", &results.as_ref().map_or_else(String::new, figures));
     body += &section("Training", &(curves.charts(chosen_by) + &curves.validations_table(chosen_by)));
     body += &section("Examples", &shown_examples(findings));
@@ -31,8 +31,8 @@ pub fn report_page(run: &Run, findings: &Findings) -> Result<String> {
 }
 
 /// How the run stands, and since when.
-fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> String {
-    let state = run.state(manifest);
+fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> Result<String> {
+    let state = run.state(manifest)?;
     let class = match manifest.status {
         Status::Finished => "good",
         Status::Running => "",
@@ -53,7 +53,7 @@ fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> String {
     if let Status::Failed { message } = &manifest.status {
         html += &paragraph(message);
     }
-    html
+    Ok(html)
 }
 
 /// The figures of the splits, as in the terminal.

@@ -132,7 +132,7 @@ impl SweepFolder {
     /// # Errors
     /// If one does.
     pub fn lock(&self) -> Result<RunLock> {
-        RunLock::attempt(&self.path.join("sweep.lock"))?
+        RunLock::try_acquire(&self.path.join("sweep.lock"))?
             .ok_or_else(|| Error::new("another process drives this sweep; wait for it, or stop it").in_file(&self.path))
     }
 
@@ -159,7 +159,7 @@ impl SweepFolder {
             if measured && found.is_finished()? {
                 return Ok(State::Finished(found));
             }
-            if found.lock().is_err() {
+            if found.is_at_work()? {
                 return Ok(State::Busy);
             }
             // A test split that could not be measured must not cost the best cell its place.

@@ -98,7 +98,7 @@ impl Target {
         }
         let Some(Stand { path, what, checkpoint }) = Stand::of(&run)? else {
             let manifest = run.manifest()?;
-            let remedy = match (run.state(&manifest), again(&run, &manifest)) {
+            let remedy = match (run.state(&manifest)?, again(&run, &manifest)) {
                 ("running", _) => "it is at work: wait for its first checkpoint".into(),
                 _ if manifest.version != env!("CARGO_PKG_VERSION") => {
                     format!("it was begun by version {}, and only that goes on with it", manifest.version)
