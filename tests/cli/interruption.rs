@@ -86,3 +86,28 @@ fn a_run_that_was_killed_goes_on_too() {
     called.succeeds();
     assert!(place.path(&format!("{run}/model.safetensors")).is_file());
 }
+
+#[test]
+fn a_run_begins_while_others_look_at_it() {
+    let place = Place::new();
+    place.call("train tiny.toml -q --set train.epochs=60 --pause-after-steps 1").succeeds();
+    let run = place.only_run();
+    // As if its process had died: whoever lists it has to look whether somebody is at work.
+    let manifest = String::from_utf8(place.read(&format!("{run}/manifest.json"))).unwrap();
+    place.write(&format!("{run}/manifest.json"), manifest.replace("\"stopped\"", "\"running\""));
+    assert!(place.call("runs").succeeds().contains(" broken off "));
+    // The same lock, looked at far more often than a program could.
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let run = antiphon_lab::Run::open(place.path(&run)).unwrap();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                run.is_at_work().unwrap();
+            }
+        });
+        for step in 2..=4 {
+            place.call(&format!("train tiny.toml -q --set train.epochs=60 --pause-after-steps {step}")).succeeds();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

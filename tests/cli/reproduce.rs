@@ -80,3 +80,50 @@ fn promises_are_checked_before_anything_runs() {
         "{answer}"
     );
 }
+
+/// The training that `reproduce` has started ends with it, however it ends, and goes on from there.
+#[cfg(unix)]
+#[test]
+fn no_training_outlives_a_reproduction() {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+    let place = Place::new();
+    let promise_of = "[train]\nepochs = 60\nvalidate = { every_epochs = 20 }\n[expect]\n\
+                      figures = [{ split = \"test\", metric = \"perplexity\", value = 1e6, tolerance = 1, better_is_fine = true }]\n";
+    promise(&place, promise_of);
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{what} does not come");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let runs = || {
+        let entries = std::fs::read_dir(place.path("runs")).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.join("manifest.json").exists()).collect::<Vec<_>>()
+    };
+    let lines = || {
+        let log = runs().first().and_then(|run| std::fs::read_to_string(run.join("metrics.jsonl")).ok());
+        log.map_or(0, |log| log.lines().count())
+    };
+    for (signal, code) in [("-KILL", None), ("-TERM", Some(130))] {
+        let before = lines();
+        // Without any other program: none is needed to stop it.
+        let mut command = place.command("reproduce promise.toml");
+        command.env("PATH", "/nowhere").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        until("the training", &|| lines() > before + 30);
+        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill {signal}");
+        let ended = crate::place::Called(child.wait_with_output().unwrap());
+        assert_eq!(ended.0.status.code(), code, "{}", ended.err());
+        let listed = || place.call("runs").succeeds();
+        until("the end of the training", &|| listed().lines().any(|line| line.contains(" stopped ")));
+        let log = lines();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(lines(), log, "somebody is still at work");
+    }
+    let called = place.call("reproduce promise.toml");
+    assert!(called.err().contains("resume   after step "), "{}", called.err());
+    called.succeeds();
+}

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once. A run of a sweep also ends in
-//! good order when the sweep is gone.
+//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once. A run that a sweep or
+//! `reproduce` has started also ends in good order when that process is gone.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -13,7 +13,10 @@ use signal_hook::flag;
 /// The exit code of a command that was interrupted.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-/// A flag that is raised by the first signal, or, for a run of a sweep, by the end of the sweep's process.
+/// A flag that is raised by the first signal, or, for a run that another process has started, by the end of that process.
+///
+/// # Errors
+/// If the system does not let us listen.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,9 @@ pub(super) trait Work {
 }
 
 /// Set for a run that is to stop in good order when its standard input ends.
+///
+/// That is a pipe from the process that started it, and ends with this process however it ends: nobody has to be told. It
+/// serves where a signal at the parent's death would not: on every system, and with a checkpoint.
 pub const LIFELINE: &str = "ANTIPHON_LIFELINE";
 
 impl Pool<'_> {
@@ -59,7 +63,7 @@ impl Pool<'_> {
         let done = self.drive(work, &mut children);
         if done.is_err() {
             // Whatever went wrong here, no child is left alone.
-            children.iter_mut().for_each(|(child, _)| ask_to_end(child));
+            children.iter_mut().for_each(|(child, _)| make_end(child));
             children.iter_mut().for_each(|(child, _)| drop(child.wait()));
         }
         done
@@ -70,7 +74,9 @@ impl Pool<'_> {
         loop {
             let stopping = self.stop.load(Ordering::Relaxed);
             if stopping && !asked {
-                children.iter_mut().for_each(|(child, _)| ask_to_end(child));
+                for (child, job) in children.iter_mut() {
+                    ask_to_end(child).map_err(|e| Error::io(&job.log, "stop the run of this log", &e))?;
+                }
                 asked = true;
             }
             while !stopping && children.len() < self.jobs {
@@ -106,36 +112,48 @@ impl Pool<'_> {
         let log: File = log.map_err(|e| Error::io(&job.log, "open", &e))?;
         let also = log.try_clone().map_err(|e| Error::io(&job.log, "open", &e))?;
         let mut command = Command::new(&self.program);
-        // The pipe ends with this process, however it ends.
-        command.args(&job.words).env(LIFELINE, "1").stdin(Stdio::piped()).stdout(log).stderr(also);
+        command.args(&job.words).stdout(log).stderr(also);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ANTIPHON__")) {
             // The settings of the environment stand in the run's config already, below those of the sweep.
             command.env_remove(name);
         }
-        // A group of its own: Ctrl-C reaches this process alone, which passes it on once.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command.spawn().map_err(|e| Error::io(&self.program, "start", &e))
+        spawn(&mut command)
     }
 }
 
-/// Calls a command on the terminal and waits for its exit code (128 and its number for a signal). Once `stop` is true, it is
-/// asked to end in good order.
-///
-/// # Errors
-/// If it cannot be started or waited for.
-pub fn call(command: &mut Command, stop: &AtomicBool) -> Result<i32> {
-    let program = PathBuf::from(command.get_program());
+/// Starts a run that does not outlive this process.
+fn spawn(command: &mut Command) -> Result<Child> {
+    command.env(LIFELINE, "1").stdin(Stdio::piped());
+    // A group of its own: Ctrl-C reaches this process alone, which passes it on once.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
-    let mut child = command.spawn().map_err(|e| Error::io(&program, "start", &e))?;
+    command.spawn().map_err(|e| Error::io(command.get_program(), "start", &e))
+}
+
+/// Calls a run on the terminal and waits for its exit code (128 and its number for a signal). Once `stop` is true, it is asked
+/// to end in good order. It ends so too when this process is killed: it gets a [`LIFELINE`].
+///
+/// # Errors
+/// If it cannot be started, asked or waited for.
+pub fn call(command: &mut Command, stop: &AtomicBool) -> Result<i32> {
+    let mut child = spawn(command)?;
+    let done = wait(&mut child, stop).map_err(|(action, e)| Error::io(command.get_program(), action, &e));
+    if done.is_err() {
+        make_end(&mut child);
+        let _ = child.wait();
+    }
+    done
+}
+
+/// Waits for a child; an error comes with what could not be done.
+fn wait(child: &mut Child, stop: &AtomicBool) -> Result<i32, (&'static str, io::Error)> {
     let mut asked = false;
     loop {
         if stop.load(Ordering::Relaxed) && !asked {
-            ask_to_end(&mut child);
+            ask_to_end(child).map_err(|e| ("stop", e))?;
             asked = true;
         }
-        match child.try_wait().map_err(|e| Error::io(&program, "wait for", &e))? {
+        match child.try_wait().map_err(|e| ("wait for", e))? {
             Some(status) => return Ok(code(status)),
             None => std::thread::sleep(LOOK_EVERY),
         }
@@ -143,11 +161,20 @@ pub fn call(command: &mut Command, stop: &AtomicBool) -> Result<i32> {
 }
 
 /// Asks for an end in good order, with a checkpoint.
-fn ask_to_end(child: &mut Child) {
+fn ask_to_end(child: &mut Child) -> io::Result<()> {
+    // Nobody else can have its number: it is not waited for yet.
     #[cfg(unix)]
-    let _ = Command::new("kill").arg("-TERM").arg(child.id().to_string()).stderr(Stdio::null()).status();
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::TERM)?;
     #[cfg(not(unix))]
-    let _ = child.kill();
+    child.kill()?;
+    Ok(())
+}
+
+/// Ends a child, in good order if it can be asked.
+fn make_end(child: &mut Child) {
+    if ask_to_end(child).is_err() {
+        let _ = child.kill();
+    }
 }
 
 /// The exit code; behind a signal 128 and its number, as shells have it.
@@ -157,4 +184,52 @@ fn code(status: ExitStatus) -> i32 {
     #[cfg(not(unix))]
     let signal: Option<i32> = None;
     status.code().or(signal.map(|signal| 128 + signal)).unwrap_or(1)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_call_is_stopped_in_good_order() {
+        // The shell answers a signal only between commands.
+        let script = "trap 'exit 7' TERM; while :; do sleep 0.01; done";
+        let stop = AtomicBool::new(false);
+        let began = Instant::now();
+        let code = std::thread::scope(|scope| {
+            let called = scope.spawn(|| call(&mut shell(script), &stop));
+            std::thread::sleep(Duration::from_millis(300));
+            stop.store(true, Ordering::Relaxed);
+            called.join().unwrap()
+        });
+        assert_eq!(code, Ok(7));
+        assert!(began.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_child_that_cannot_be_asked_is_told() {
+        let mut child = shell("exit 3").spawn().unwrap();
+        assert_eq!(code(child.wait().unwrap()), 3);
+        // It is gone, and so is its number.
+        assert!(ask_to_end(&mut child).is_err());
+    }
+
+    #[test]
+    fn a_call_has_a_lifeline_and_gives_the_exit_code() {
+        let stop = AtomicBool::new(false);
+        assert_eq!(
+            call(&mut shell(&format!("test \"${LIFELINE}\" = 1 && test -p /dev/stdin && exit 5")), &stop),
+            Ok(5)
+        );
+        assert_eq!(call(&mut shell("kill -TERM $$"), &stop), Ok(143));
+        let error = call(&mut Command::new("/nowhere/antiphon"), &stop).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/antiphon: cannot start: "), "{error}");
+    }
 }
