@@ -1,6 +1,6 @@
 //! Line charts as SVG.
 
-use super::html::escape;
+use super::html::{Html, escape, html};
 use super::scale::{Scale, short};
 
 /// A drawing's width and height, and where the plot stands in it. Made for the width of a phone: what is drawn for a large
@@ -57,33 +57,36 @@ impl Look {
     /// How many lines can be told apart.
     pub(super) const COUNT: usize = 6;
 
-    pub(super) fn class(self) -> String {
+    pub(super) fn class(self) -> Html {
         match self {
-            Look::Own(i) => format!("s{0} d{0}", i % Self::COUNT),
-            Look::Rest => "rest".into(),
+            Look::Own(i) => html!("s{0} d{0}", i % Self::COUNT),
+            Look::Rest => html!("rest"),
         }
     }
 
     /// A short piece of the line, for legends and tables.
-    pub(super) fn sample(self) -> String {
-        let class = self.class();
-        format!("<svg viewBox=\"0 0 26 10\" aria-hidden=\"true\"><path class=\"line {class}\" d=\"M1 5H25\"/></svg>")
+    pub(super) fn sample(self) -> Html {
+        html!(
+            "<svg viewBox=\"0 0 26 10\" aria-hidden=\"true\"><path class=\"line {}\" d=\"M1 5H25\"/></svg>",
+            self.class()
+        )
     }
 }
 
 impl Chart {
     /// The chart as a figure; nothing if there is no point to draw.
-    pub(super) fn figure(&self) -> String {
-        let (Some(across), Some(up)) = (self.across_range(), self.up_range()) else { return String::new() };
+    pub(super) fn figure(&self) -> Html {
+        let (Some(across), Some(up)) = (self.across_range(), self.up_range()) else { return Html::new() };
         let y = Scale::new(up, (SIZE.1 - BOTTOM, TOP));
         let longest = y.ticks(UP).iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
         let left = longest as f64 * LETTER + 12.0;
         let x = Scale::new(across, (left, SIZE.0 - RIGHT));
-        let small = if self.note.is_empty() { String::new() } else { format!("<small>{}</small>", escape(&self.note)) };
-        format!(
-            "<figure>\n<figcaption>{}{small}</figcaption>\n{}<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n\
+        let small = if self.note.is_empty() { Html::new() } else { html!("<small>{}</small>", escape(&self.note)) };
+        html!(
+            "<figure>\n<figcaption>{}{}</figcaption>\n{}<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n\
              {}{}{}</svg>\n</figure>\n",
             escape(&self.title),
+            small,
             self.legend(),
             SIZE.0,
             SIZE.1,
@@ -119,90 +122,107 @@ impl Chart {
         Some((if low >= 0.0 { (low - air).max(0.0) } else { low - air }, high + air))
     }
 
-    fn axes(&self, x: &Scale, y: &Scale, left: f64) -> String {
+    fn axes(&self, x: &Scale, y: &Scale, left: f64) -> Html {
         let (right, bottom) = (SIZE.0 - RIGHT, SIZE.1 - BOTTOM);
-        let mut svg = String::new();
+        let mut svg = Html::new();
         for (value, label) in y.ticks(UP) {
             let at = y.at(value);
-            svg += &format!("<path class=\"grid\" d=\"M{left} {at:.1}H{right}\"/>");
-            svg += &format!(
-                "<text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
+            svg += html!("<path class=\"grid\" d=\"M{} {:.1}H{}\"/>", left, at, right);
+            svg += html!(
+                "<text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
                 left - 6.0,
-                at + 4.0
+                at + 4.0,
+                escape(&label)
             );
         }
         for (value, label) in x.ticks(ACROSS) {
             let at = x.at(value);
             // A label at the very edge must not be cut.
             let anchor = if at > right - 12.0 { "end" } else { "middle" };
-            svg += &format!("<path class=\"axis\" d=\"M{at:.1} {bottom}v4\"/>");
-            svg += &format!(
-                "<text class=\"soft\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>\n",
-                bottom + 17.0
+            svg += html!("<path class=\"axis\" d=\"M{:.1} {}v4\"/>", at, bottom);
+            svg += html!(
+                "<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"{}\">{}</text>\n",
+                at,
+                bottom + 17.0,
+                escape(anchor),
+                escape(&label)
             );
         }
-        svg += &format!("<path class=\"axis\" d=\"M{left} {bottom}H{right}\"/>");
-        let middle = (left + right) / 2.0;
-        svg += &format!(
-            "<text class=\"soft\" x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+        svg += html!("<path class=\"axis\" d=\"M{} {}H{}\"/>", left, bottom, right);
+        svg + html!(
+            "<text class=\"soft\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+            (left + right) / 2.0,
             SIZE.1 - 5.0,
-            self.across
-        );
-        svg
+            escape(self.across)
+        )
     }
 
     /// The lines, in a drawing of their own, which cuts off what leaves it. Those that have no look of their own lie below.
-    fn curves(&self, x: &Scale, y: &Scale, left: f64) -> String {
+    fn curves(&self, x: &Scale, y: &Scale, left: f64) -> Html {
         let (width, height) = (SIZE.0 - RIGHT - left + 4.0, SIZE.1 - BOTTOM - TOP + 4.0);
         let (left, top) = (left - 2.0, TOP - 2.0);
         let place = |&(a, b): &(f64, f64)| (x.at(a), y.at(b));
-        let mut svg = String::new();
+        let mut svg = Html::new();
         for line in self.lines.iter().filter(|line| !line.raw.is_empty()) {
-            svg += &format!("<path class=\"raw {}\" d=\"{}\"/>\n", line.look.class(), path(line.raw.iter().map(place)));
+            svg += html!("<path class=\"raw {}\" d=\"{}\"/>\n", line.look.class(), path(line.raw.iter().map(place)));
         }
         let rest = |line: &&Line| line.look == Look::Rest;
         for line in self.lines.iter().filter(rest).chain(self.lines.iter().rev().filter(|line| !rest(line))) {
             let (class, name) = (line.look.class(), escape(&line.name));
-            let title = format!("<title>{name}</title>");
+            let title = html!("<title>{}</title>", name);
             if line.points.len() > 1 {
                 let path = path(line.points.iter().map(place));
-                svg += &format!("<path class=\"line {class}\" d=\"{path}\">{title}</path>\n");
+                svg += html!("<path class=\"line {}\" d=\"{}\">{}</path>\n", class, path, title);
             }
             if line.dots || line.points.len() == 1 {
                 for &(a, b) in line.points.iter().filter(|(a, b)| a.is_finite() && b.is_finite()) {
                     let (cx, cy) = place(&(a, b));
-                    let title = format!("<title>{name}: {} at {a}</title>", short(b));
-                    svg += &format!(
-                        "<circle class=\"dot {class}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3\">{title}</circle>\n"
+                    let title = html!("<title>{}: {} at {}</title>", name, escape(&short(b)), a);
+                    svg += html!(
+                        "<circle class=\"dot {}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\">{}</circle>\n",
+                        class,
+                        cx,
+                        cy,
+                        title
                     );
                 }
             }
         }
-        format!(
-            "<svg x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" viewBox=\"{left} {top} {width} {height}\">\n\
-             {svg}</svg>\n"
+        html!(
+            "<svg x=\"{0}\" y=\"{1}\" width=\"{2}\" height=\"{3}\" viewBox=\"{0} {1} {2} {3}\">\n{4}</svg>\n",
+            left,
+            top,
+            width,
+            height,
+            svg
         )
     }
 
-    fn ring(&self, x: &Scale, y: &Scale) -> String {
-        let Some((across, up, meaning)) = &self.mark else { return String::new() };
+    fn ring(&self, x: &Scale, y: &Scale) -> Html {
+        let Some((across, up, meaning)) = &self.mark else { return Html::new() };
         let (cx, cy) = (x.at(*across), y.at(*up));
-        let title = escape(meaning);
-        format!("<circle class=\"ring\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"6.5\"><title>{title}</title></circle>\n")
+        html!(
+            "<circle class=\"ring\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"6.5\"><title>{}</title></circle>\n",
+            cx,
+            cy,
+            escape(meaning)
+        )
     }
 
     /// The names of the lines, where there is more than one, and what is ringed.
-    fn legend(&self) -> String {
-        let item = |content: String| format!("<li>{content}</li>\n");
-        let mut items = String::new();
+    fn legend(&self) -> Html {
+        let item = |content: Html| html!("<li>{}</li>\n", content);
+        let mut items = Html::new();
         if self.names && self.lines.len() > 1 {
-            items.extend(self.lines.iter().map(|line| item(line.look.sample() + &escape(&line.name))));
+            items += self.lines.iter().map(|line| item(line.look.sample() + escape(&line.name))).collect();
         }
         if let Some((_, _, meaning)) = &self.mark {
-            let ring = "<svg viewBox=\"0 0 26 10\" aria-hidden=\"true\"><circle class=\"ring\" cx=\"13\" cy=\"5\" r=\"4\"/></svg>";
-            items += &item(ring.to_owned() + &escape(meaning));
+            let ring = html!(
+                "<svg viewBox=\"0 0 26 10\" aria-hidden=\"true\"><circle class=\"ring\" cx=\"13\" cy=\"5\" r=\"4\"/></svg>"
+            );
+            items += item(ring + escape(meaning));
         }
-        if items.is_empty() { items } else { format!("<ul class=\"legend\">\n{items}</ul>\n") }
+        if items.is_empty() { items } else { html!("<ul class=\"legend\">\n{}</ul>\n", items) }
     }
 
     /// The chart in words, for those who do not see it.
@@ -237,12 +257,12 @@ pub(super) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 /// The commands of an SVG path through places; it is interrupted where one is not finite.
-pub(super) fn path(places: impl Iterator<Item = (f64, f64)>) -> String {
-    let (mut path, mut broken) = (String::new(), true);
+pub(super) fn path(places: impl Iterator<Item = (f64, f64)>) -> Html {
+    let (mut path, mut broken) = (Html::new(), true);
     for (x, y) in places {
         let finite = x.is_finite() && y.is_finite();
         if finite {
-            path += &format!("{}{x:.1} {y:.1}", if broken { 'M' } else { 'L' });
+            path += if broken { html!("M{:.1} {:.1}", x, y) } else { html!("L{:.1} {:.1}", x, y) };
         }
         broken = !finite;
     }
@@ -253,7 +273,7 @@ pub(super) fn path(places: impl Iterator<Item = (f64, f64)>) -> String {
 mod tests {
     use super::*;
 
-    fn chart(points: &[(f64, f64)]) -> String {
+    fn chart(points: &[(f64, f64)]) -> Html {
         let line = Line { name: "a".into(), look: Look::Own(0), points: points.to_vec(), raw: Vec::new(), dots: false };
         let lines = vec![line];
         Chart { title: "t".into(), note: String::new(), across: "update", reach: 0.0, lines, names: true, mark: None }
@@ -262,8 +282,8 @@ mod tests {
 
     #[test]
     fn a_chart_without_points_is_nothing_and_one_point_is_a_dot() {
-        assert_eq!(chart(&[]), "");
-        assert_eq!(chart(&[(1.0, f64::NAN), (f64::INFINITY, 1.0)]), "");
+        assert!(chart(&[]).is_empty());
+        assert!(chart(&[(1.0, f64::NAN), (f64::INFINITY, 1.0)]).is_empty());
         let one = chart(&[(1.0, 2.0)]);
         assert!(one.contains("<circle") && !one.contains("class=\"line"), "{one}");
         assert!(!one.contains("NaN") && !one.contains("inf"), "{one}");
@@ -272,7 +292,7 @@ mod tests {
     #[test]
     fn what_is_not_finite_is_a_gap() {
         let places = [(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 4.0), (4.0, f64::INFINITY)];
-        assert_eq!(path(places.into_iter()), "M0.0 1.0L1.0 2.0M3.0 4.0");
+        assert_eq!(&*path(places.into_iter()), "M0.0 1.0L1.0 2.0M3.0 4.0");
         assert!(!chart(&places).contains("NaN"));
     }
 

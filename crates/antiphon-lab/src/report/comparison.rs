@@ -4,7 +4,7 @@ use antiphon_core::Result;
 
 use super::chart::{Chart, Line, Look};
 use super::curves::Curves;
-use super::html::{document, escape, paragraph, section, table};
+use super::html::{Html, document, escape, html, paragraph, section, table};
 use super::parallel::{Axis, parallel};
 use super::scale::short;
 use crate::compare::{Settings, warnings};
@@ -53,17 +53,17 @@ pub fn comparison_page(runs: &[Run], chosen: &Chosen) -> Result<String> {
 
     let title = format!("{} runs", entries.len());
     let better = if chosen.lower_is_better { "the lowest" } else { "the highest" };
-    let mut body = format!("<h1>{title}</h1>\n");
-    body += &paragraph(&format!(
+    let mut body = html!("<h1>{}</h1>\n", escape(&title));
+    body += paragraph(&format!(
         "Ranked by {} on the validation split, {better} first. The first {} have a colour of their own.",
         chosen.label,
         Look::COUNT.min(entries.len())
     ));
-    body += &warnings(settings.differing()).lines().filter(|line| !line.is_empty()).map(paragraph).collect::<String>();
+    body += warnings(settings.differing()).lines().filter(|line| !line.is_empty()).map(paragraph).collect::<Html>();
     let lines = parallel(&axes(&entries, settings.differing(), chosen), &looks(&entries));
-    body += &section("Settings and figure", &lines);
-    body += &section("Runs", &ranking(&entries, settings.differing(), chosen));
-    body += &section("Training", &charts(&entries, chosen));
+    body += section("Settings and figure", &lines);
+    body += section("Runs", &ranking(&entries, settings.differing(), chosen));
+    body += section("Training", &charts(&entries, chosen));
     Ok(document(&format!("{title} · Antiphon"), &body))
 }
 
@@ -82,9 +82,12 @@ impl Entry {
     }
 
     /// The chosen figure; one that is not that of the whole split, but of training, says so.
-    fn shown_value(&self) -> String {
-        let so_far = if self.validation.is_none() { " <small class=\"soft\">so far</small>" } else { "" };
-        self.value.map_or("–".into(), |value| short(value) + so_far)
+    fn shown_value(&self) -> Html {
+        let so_far = match self.validation {
+            None => html!(" <small class=\"soft\">so far</small>"),
+            Some(_) => Html::new(),
+        };
+        self.value.map_or_else(|| escape("–"), |value| escape(&short(value)) + so_far)
     }
 }
 
@@ -115,39 +118,40 @@ fn axes(entries: &[Entry], differing: &[String], chosen: &Chosen) -> Vec<Axis> {
 }
 
 /// The runs in figures.
-fn ranking(entries: &[Entry], differing: &[String], chosen: &Chosen) -> String {
+fn ranking(entries: &[Entry], differing: &[String], chosen: &Chosen) -> Html {
     let test: Vec<&SplitResults> = entries.iter().filter_map(|entry| entry.test.as_ref()).collect();
     let validation: Vec<&SplitResults> = entries.iter().filter_map(|entry| entry.validation.as_ref()).collect();
     let own = |label: &String| *label != chosen.label && !(chosen.label == "loss" && label == "loss_per_token");
     let labels: Vec<String> = labels_of_quality(&validation).into_iter().filter(own).collect();
     let test_labels = labels_of_quality(&test);
-    let mut head = vec!["run".to_owned(), escape(&chosen.label)];
+    let mut head = vec![escape("run"), escape(&chosen.label)];
     head.extend(differing.iter().map(|key| escape(key)));
     head.extend(labels.iter().map(|label| escape(label)));
-    head.extend(test_labels.iter().map(|label| format!("test {}", escape(label))));
-    head.extend(["updates", "minutes"].map(String::from));
+    head.extend(test_labels.iter().map(|label| html!("test {}", escape(label))));
+    head.extend(["updates", "minutes"].map(escape));
     let row = |entry: &Entry| {
         let figures = |split: &Option<SplitResults>, labels: &[String]| {
-            let figure = |label: &String| split.as_ref().and_then(|s| s.figure(label)).unwrap_or_else(|| "–".into());
+            let figure = |label: &String| split.as_ref().and_then(|s| s.figure(label));
+            let figure = |label: &String| escape(figure(label).as_deref().unwrap_or("–"));
             labels.iter().map(figure).collect::<Vec<_>>()
         };
         let state = match entry.state {
-            "finished" => String::new(),
-            other => format!(" <em>{other}</em>"),
+            "finished" => Html::new(),
+            other => html!(" <em>{}</em>", escape(other)),
         };
-        let mut cells = vec![entry.look.sample() + &escape(&entry.name()) + &state];
+        let mut cells = vec![entry.look.sample() + escape(&entry.name()) + state];
         cells.push(entry.shown_value());
-        cells.extend(entry.settings.iter().map(|value| value.as_deref().map_or("–".into(), escape)));
+        cells.extend(entry.settings.iter().map(|value| escape(value.as_deref().unwrap_or("–"))));
         cells.extend(figures(&entry.validation, &labels));
         cells.extend(figures(&entry.test, &test_labels));
-        cells.extend([entry.curves.updates().to_string(), minutes(entry.manifest.wall_seconds)]);
+        cells.extend([html!("{}", entry.curves.updates()), escape(&minutes(entry.manifest.wall_seconds))]);
         cells
     };
     table("Runs", &head, &entries.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Every figure of the validations, a line for each run.
-fn charts(entries: &[Entry], chosen: &Chosen) -> String {
+fn charts(entries: &[Entry], chosen: &Chosen) -> Html {
     let mut labels: Vec<&str> = entries.iter().flat_map(|entry| entry.curves.labels(&chosen.label)).collect();
     labels.sort_unstable();
     labels.dedup();
@@ -165,9 +169,9 @@ fn charts(entries: &[Entry], chosen: &Chosen) -> String {
         let note = "at each validation".to_owned();
         Chart { title: label.to_string(), note, across: "update", reach, lines, names: false, mark: None }.figure()
     };
-    let charts: String = labels.iter().map(chart).collect();
+    let charts: Html = labels.iter().map(chart).collect();
     if charts.is_empty() {
         return charts;
     }
-    paragraph("The lines are those of the table above.") + &format!("<div class=\"charts\">\n{charts}</div>\n")
+    paragraph("The lines are those of the table above.") + html!("<div class=\"charts\">\n{}</div>\n", charts)
 }

@@ -6,7 +6,7 @@ use antiphon_core::{Error, Place, Result};
 use serde::Deserialize;
 
 use super::chart::{Chart, Line, Look};
-use super::html::{folded, table};
+use super::html::{Html, escape, folded, html, table};
 use super::scale::short;
 use crate::metrics_log::MetricsLog;
 use crate::run::Run;
@@ -108,12 +108,12 @@ impl Curves {
     }
 
     /// All charts; `chosen_by` is the figure by which the model is chosen.
-    pub(super) fn charts(&self, chosen_by: &str) -> String {
+    pub(super) fn charts(&self, chosen_by: &str) -> Html {
         let labels = self.labels(chosen_by);
         let figures = labels.iter().filter(|&&label| label != LOSS).map(|label| self.of_validation(label));
         let charts = std::iter::once(self.loss()).chain(figures).chain(self.of_training());
-        let charts: String = charts.map(|chart| chart.figure()).collect();
-        if charts.is_empty() { charts } else { format!("<div class=\"charts\">\n{charts}</div>\n") }
+        let charts: Html = charts.map(|chart| chart.figure()).collect();
+        if charts.is_empty() { charts } else { html!("<div class=\"charts\">\n{}</div>\n", charts) }
     }
 
     fn loss(&self) -> Chart {
@@ -141,7 +141,7 @@ impl Curves {
             self.chart(title, note, vec![line])
         };
         let exact = self.steps.iter().map(|step| (step.step as f64, step.learning_rate.unwrap_or(f64::NAN)));
-        let exact = thinned(&exact.collect::<Vec<_>>());
+        let exact = self.broken(thinned(&exact.collect::<Vec<_>>()));
         let rate =
             Line { name: "learning rate".into(), look: Look::Own(0), points: exact, raw: Vec::new(), dots: false };
         [
@@ -173,30 +173,40 @@ impl Curves {
         let rough: Vec<(f64, f64)> = rough.collect();
         let smooth: Vec<(f64, f64)> = places.into_iter().zip(smoothed(&parts)).collect();
         // Of few updates each is its own mean.
-        let raw = if rough.len() >= SMOOTHED { thinned(&rough) } else { Vec::new() };
-        Line { name: name.into(), look: Look::Own(0), points: thinned(&smooth), raw, dots: false }
+        let raw = if rough.len() >= SMOOTHED { self.broken(thinned(&rough)) } else { Vec::new() };
+        Line { name: name.into(), look: Look::Own(0), points: self.broken(thinned(&smooth)), raw, dots: false }
+    }
+
+    /// A line with a gap wherever the log lacks steps.
+    fn broken(&self, mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+        for hole in self.steps.windows(2).filter(|pair| pair[0].step + 1 < pair[1].step) {
+            let middle = (hole[0].step as f64 + hole[1].step as f64) / 2.0;
+            points.insert(points.partition_point(|(at, _)| *at < middle), (middle, f64::NAN));
+        }
+        points
     }
 
     /// Every validation in figures, folded: what the charts show, for those who do not see them.
-    pub(super) fn validations_table(&self, chosen_by: &str) -> String {
+    pub(super) fn validations_table(&self, chosen_by: &str) -> Html {
         if self.validations.is_empty() {
-            return String::new();
+            return Html::new();
         }
         let labels = self.labels(chosen_by);
-        let head = ["update", "epochs"].into_iter().chain(labels.iter().copied()).map(super::html::escape);
+        let head = ["update", "epochs"].into_iter().chain(labels.iter().copied()).map(escape);
         let every = self.validations.len().div_ceil(ROWS);
         let best = self.best().map(|best| best.step);
         let listed = self.validations.iter().enumerate().filter(|(i, v)| i % every == 0 || Some(v.step) == best);
         let row = |(_, validation): (usize, &Validation)| {
             let figures = labels.iter().map(|label| match validation.value(label) {
-                value if value.is_finite() => short(value),
-                _ => "–".into(),
+                value if value.is_finite() => escape(&short(value)),
+                _ => escape("–"),
             });
-            let mark = if Some(validation.step) == best { " ★" } else { "" };
-            [format!("{}{mark}", validation.step), validation.epoch.to_string()].into_iter().chain(figures).collect()
+            let mark = escape(if Some(validation.step) == best { " ★" } else { "" });
+            let head = [html!("{}{}", validation.step, mark), html!("{}", validation.epoch)];
+            head.into_iter().chain(figures).collect()
         };
-        let head: Vec<String> = head.collect();
-        let rows: Vec<Vec<String>> = listed.map(row).collect();
+        let head: Vec<Html> = head.collect();
+        let rows: Vec<Vec<Html>> = listed.map(row).collect();
         let what = if every > 1 { format!("Validations, one in {every}") } else { "Validations".into() };
         let summary = format!("{what} in figures (★ the best model)");
         folded(&summary, &table(&what, &head, &rows))
@@ -266,6 +276,29 @@ mod tests {
         let alone = smoothed(&[(f64::NAN, 1.0)]);
         assert!(alone.len() == 1 && alone[0].is_nan());
         assert!(smoothed(&[]).is_empty());
+    }
+
+    #[test]
+    fn steps_that_the_log_lacks_are_a_gap() {
+        let step = |step| Step {
+            step,
+            loss: Some(1.0),
+            learning_rate: Some(1e-3),
+            gradient_norm: Some(1.0),
+            tokens: 10,
+            seconds: 0.1,
+        };
+        for (last, hole) in [(20, 5..=8), (3000, 500..=509)] {
+            let steps = (1..=last).filter(|own| !hole.contains(own)).map(step).collect();
+            let curves = Curves { steps, validations: Vec::new() };
+            let line = curves.smooth_line("loss", |step| (step.loss.unwrap_or(f64::NAN), 1.0));
+            for points in [&line.points, &line.raw].into_iter().filter(|points| !points.is_empty()) {
+                let gaps: Vec<f64> = points.iter().filter(|point| point.1.is_nan()).map(|point| point.0).collect();
+                assert!(gaps.len() == 1 && hole.contains(&(gaps[0] as u64)), "{gaps:?}");
+                assert!(points.windows(2).all(|pair| pair[0].0 < pair[1].0));
+            }
+            assert_eq!(super::super::chart::path(line.points.into_iter()).matches('M').count(), 2);
+        }
     }
 
     #[test]

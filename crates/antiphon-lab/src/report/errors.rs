@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::findings::{Aligned, Confusion, Errors, Pair};
-use super::html::{escape, foreign, paragraph, table, wide};
+use super::html::{Html, escape, foreign, html, paragraph, table, wide};
 
 /// How many units the table of confusions has on either side.
 const UNITS: usize = 12;
@@ -13,7 +13,7 @@ const LISTED: usize = 15;
 const NOTHING: &str = "∅";
 
 /// All of it; `split` is what was answered.
-pub(super) fn errors(errors: &Errors, split: &str) -> String {
+pub(super) fn errors(errors: &Errors, split: &str) -> Html {
     let Errors { unit, answers, wrong, worst, confusions } = errors;
     let edits: u64 = confusions.iter().map(|confusion| confusion.count).sum();
     let mut html = paragraph(&format!(
@@ -21,90 +21,92 @@ pub(super) fn errors(errors: &Errors, split: &str) -> String {
          replaced, left out or put in."
     ));
     if !worst.is_empty() {
-        html += "<h3>The worst answers</h3>\n";
-        html += &format!("<div class=\"cards\">\n{}</div>\n", worst.iter().map(aligned).collect::<String>());
+        html += html!("<h3>The worst answers</h3>\n");
+        html += html!("<div class=\"cards\">\n{}</div>\n", worst.iter().map(aligned).collect::<Html>());
     }
     if !confusions.is_empty() {
-        html += "<h3>What was taken for what</h3>\n<div class=\"lists\">\n";
-        html += &format!("<div>\n{}</div>\n<div>\n{}</div>\n</div>\n", matrix(confusions, unit), list(confusions));
+        html += html!("<h3>What was taken for what</h3>\n<div class=\"lists\">\n");
+        html += html!("<div>\n{}</div>\n<div>\n{}</div>\n</div>\n", matrix(confusions, unit), list(confusions));
     }
     html
 }
 
 /// A source, and below each other what was right and what was answered.
-fn aligned(answer: &Aligned) -> String {
+fn aligned(answer: &Aligned) -> Html {
     let row = |name: &str, of: fn(&Pair) -> &Option<String>| {
         let cell = |pair: &Pair| {
-            let text = of(pair).as_deref().map_or(NOTHING.into(), foreign);
-            let class = if pair.0 == pair.1 { "" } else { " class=\"differs\"" };
-            format!("<td{class}>{text}</td>")
+            let text = of(pair).as_deref().map_or_else(|| escape(NOTHING), foreign);
+            if pair.0 == pair.1 { html!("<td>{}</td>", text) } else { html!("<td class=\"differs\">{}</td>", text) }
         };
-        let cells: String = answer.pairs.iter().map(cell).collect();
-        format!("<tr><th scope=\"row\">{name}</th>{cells}</tr>\n")
+        let cells: Html = answer.pairs.iter().map(cell).collect();
+        html!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escape(name), cells)
     };
     let mark = |(right, answered): &Pair| match (right, answered) {
-        (Some(a), Some(b)) if a == b => "<td></td>",
-        (Some(_), Some(_)) => "<td title=\"another\">≠</td>",
-        (Some(_), None) => "<td title=\"left out\">−</td>",
-        (None, _) => "<td title=\"too many\">+</td>",
+        (Some(a), Some(b)) if a == b => html!("<td></td>"),
+        (Some(_), Some(_)) => html!("<td title=\"another\">≠</td>"),
+        (Some(_), None) => html!("<td title=\"left out\">−</td>"),
+        (None, _) => html!("<td title=\"too many\">+</td>"),
     };
-    let marks: String = answer.pairs.iter().map(mark).collect();
-    let rows = row("right", |pair| &pair.0) + &row("answered", |pair| &pair.1);
-    let rows = format!("{rows}<tr><th scope=\"row\">edit</th>{marks}</tr>\n");
-    let table = wide("Alignment", &format!("<table class=\"aligned\"><tbody>\n{rows}</tbody></table>\n"));
-    let (source, line) = (foreign(&answer.source), answer.line);
-    format!(
-        "<article class=\"card\">\n<h3>{source} <small class=\"soft\">line {line}</small></h3>\n{table}</article>\n"
+    let marks: Html = answer.pairs.iter().map(mark).collect();
+    let rows = row("right", |pair| &pair.0) + row("answered", |pair| &pair.1);
+    let rows = rows + html!("<tr><th scope=\"row\">edit</th>{}</tr>\n", marks);
+    let table = wide("Alignment", &html!("<table class=\"aligned\"><tbody>\n{}</tbody></table>\n", rows));
+    html!(
+        "<article class=\"card\">\n<h3>{} <small class=\"soft\">line {}</small></h3>\n{}</article>\n",
+        foreign(&answer.source),
+        answer.line,
+        table
     )
 }
 
 /// The most frequent confusions, one below the other.
-fn list(confusions: &[Confusion]) -> String {
-    let shown = |unit: &Option<String>| unit.as_deref().map_or(NOTHING.into(), shown);
-    let row = |c: &Confusion| vec![format!("{} → {}", shown(&c.reference), shown(&c.hypothesis)), c.count.to_string()];
-    let rows: Vec<Vec<String>> = confusions.iter().take(LISTED).map(row).collect();
-    let head = [format!("right → answered ({NOTHING} nothing)"), "times".to_owned()];
+fn list(confusions: &[Confusion]) -> Html {
+    let shown = |unit: &Option<String>| unit.as_deref().map_or_else(|| escape(NOTHING), shown);
+    let row = |c: &Confusion| vec![html!("{} → {}", shown(&c.reference), shown(&c.hypothesis)), html!("{}", c.count)];
+    let rows: Vec<Vec<Html>> = confusions.iter().take(LISTED).map(row).collect();
+    let head = [escape(&format!("right → answered ({NOTHING} nothing)")), escape("times")];
     table("The most frequent confusions", &head, &rows)
 }
 
-fn shown(unit: &str) -> String {
-    if unit == " " { "␣".into() } else { foreign(unit) }
+fn shown(unit: &str) -> Html {
+    if unit == " " { escape("␣") } else { foreign(unit) }
 }
 
 /// A table of the units that are confused most: a row for what was right, a column for what was answered.
-fn matrix(confusions: &[Confusion], unit: &str) -> String {
+fn matrix(confusions: &[Confusion], unit: &str) -> Html {
     let rows = most_confused(confusions.iter().map(|c| (&c.reference, c.count)));
     let columns = most_confused(confusions.iter().map(|c| (&c.hypothesis, c.count)));
     let counts: BTreeMap<_, u64> = confusions.iter().map(|c| ((&c.reference, &c.hypothesis), c.count)).collect();
     let most = counts.values().copied().max().unwrap_or(1).max(1);
-    let name = |unit: &Option<String>, nothing: &str| unit.as_deref().map_or(escape(nothing), shown);
-    let heads: String = columns.iter().map(|c| format!("<th scope=\"col\">{}</th>", name(c, "left out"))).collect();
-    let mut body = String::new();
+    let name = |unit: &Option<String>, nothing: &str| unit.as_deref().map_or_else(|| escape(nothing), shown);
+    let heads: Html = columns.iter().map(|c| html!("<th scope=\"col\">{}</th>", name(c, "left out"))).collect();
+    let mut body = Html::new();
     for row in &rows {
-        body += &format!("<tr><th scope=\"row\">{}</th>", name(row, "inserted"));
+        body += html!("<tr><th scope=\"row\">{}</th>", name(row, "inserted"));
         for column in &columns {
-            body += &match counts.get(&(*row, *column)) {
+            body += match counts.get(&(*row, *column)) {
                 // Pale enough to read the number on it.
                 Some(&count) => {
                     let weight = (count as f64 / most as f64).sqrt() * 0.4;
-                    format!("<td style=\"background: rgb(var(--heat) / {weight:.2})\">{count}</td>")
+                    html!("<td style=\"background: rgb(var(--heat) / {:.2})\">{}</td>", weight, count)
                 }
-                None if row == column && row.is_some() => "<td class=\"soft\">·</td>".into(),
-                None => "<td></td>".into(),
+                None if row == column && row.is_some() => html!("<td class=\"soft\">·</td>"),
+                None => html!("<td></td>"),
             };
         }
-        body += "</tr>\n";
+        body += html!("</tr>\n");
     }
-    let corner = "<th class=\"soft\">right ↓ answered →</th>";
-    let table = format!(
-        "<table class=\"matrix\">\n<thead><tr>{corner}{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
+    let table = html!(
+        "<table class=\"matrix\">\n<thead><tr><th class=\"soft\">right ↓ answered →</th>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table>\n",
+        heads,
+        body
     );
     let all = confusions.iter().flat_map(|c| [&c.reference, &c.hypothesis]).collect::<std::collections::BTreeSet<_>>();
     let note = match all.len() > UNITS {
-        true => format!("<p class=\"soft\">the {UNITS} {unit}s that are confused most</p>\n"),
-        false => String::new(),
+        true => html!("<p class=\"soft\">the {} {}s that are confused most</p>\n", UNITS, escape(unit)),
+        false => Html::new(),
     };
-    wide("Table of confusions", &table) + &note
+    wide("Table of confusions", &table) + note
 }
 
 /// The units that take part most often, by frequency, of equals in the order of their text.

@@ -2,52 +2,53 @@
 
 use super::findings::{Candidate, Example};
 use super::heatmap::heatmap;
-use super::html::{foreign, table};
+use super::html::{Html, escape, foreign, html, table};
 
 /// A card for each example.
-pub(super) fn examples(examples: &[Example]) -> String {
+pub(super) fn examples(examples: &[Example]) -> Html {
     if examples.is_empty() {
-        return String::new();
+        return Html::new();
     }
     // A map and its sentence need room.
     let long = examples.iter().any(|example| example.source_tokens.len() > 14);
     let class = if long { "cards broad" } else { "cards" };
-    format!("<div class=\"{class}\">\n{}</div>\n", examples.iter().map(card).collect::<String>())
+    html!("<div class=\"{}\">\n{}</div>\n", escape(class), examples.iter().map(card).collect::<Html>())
 }
 
-fn card(example: &Example) -> String {
+fn card(example: &Example) -> Html {
     let best = example.candidates.first();
-    let mut html = format!("<article class=\"card\">\n<h3>{}</h3>\n", foreign(&example.source));
+    let mut html = html!("<article class=\"card\">\n<h3>{}</h3>\n", foreign(&example.source));
     if let Some(best) = best {
-        html += &format!("<p>{} {}</p>\n", verdict(best.correct), foreign(&best.text));
+        html += html!("<p>{} {}</p>\n", verdict(best.correct), foreign(&best.text));
     }
     if !best.is_some_and(|best| best.correct) {
-        let right = example.references.iter().map(|text| foreign(text)).collect::<Vec<_>>().join(" <b>or</b> ");
-        html += &format!("<p class=\"soft\">right: {right}</p>\n");
+        let or = |i: usize| if i > 0 { html!(" <b>or</b> ") } else { Html::new() };
+        let right: Html = example.references.iter().enumerate().map(|(i, text)| or(i) + foreign(text)).collect();
+        html += html!("<p class=\"soft\">right: {}</p>\n", right);
     }
     let map = best.map(|best| heatmap(&example.source_tokens, &best.tokens, &best.attention)).unwrap_or_default();
-    html + &map + &n_best(&example.candidates) + "</article>\n"
+    html + map + n_best(&example.candidates) + html!("</article>\n")
 }
 
 /// Right or wrong, not by colour alone.
-fn verdict(correct: bool) -> &'static str {
+fn verdict(correct: bool) -> Html {
     if correct {
-        "<span class=\"good\" title=\"matches a reference\">✓</span>"
+        html!("<span class=\"good\" title=\"matches a reference\">✓</span>")
     } else {
-        "<span class=\"poor\" title=\"matches no reference\">✗</span>"
+        html!("<span class=\"poor\" title=\"matches no reference\">✗</span>")
     }
 }
 
-fn n_best(candidates: &[Candidate]) -> String {
+fn n_best(candidates: &[Candidate]) -> Html {
     if candidates.is_empty() {
-        return String::new();
+        return Html::new();
     }
     let row = |candidate: &Candidate| {
-        let cut = if candidate.finished { "" } else { " <em>cut off</em>" };
+        let cut = if candidate.finished { Html::new() } else { html!(" <em>cut off</em>") };
         let text = foreign(&candidate.text) + cut;
-        let mark = if candidate.correct { format!("{} ", verdict(true)) } else { String::new() };
-        vec![format!("{mark}{text}"), format!("{:.3}", candidate.score), format!("{:.2}", candidate.log_prob)]
+        let mark = if candidate.correct { html!("{} ", verdict(true)) } else { Html::new() };
+        vec![mark + text, html!("{:.3}", candidate.score), html!("{:.2}", candidate.log_prob)]
     };
-    let rows: Vec<Vec<String>> = candidates.iter().map(row).collect();
-    table("The best answers", &["answer", "score", "log p"].map(String::from), &rows)
+    let rows: Vec<Vec<Html>> = candidates.iter().map(row).collect();
+    table("The best answers", &["answer", "score", "log p"].map(escape), &rows)
 }

@@ -1,6 +1,6 @@
 //! Attention as a heatmap: a row for each token of the answer, a column for each token of the source.
 
-use super::html::{escape, wide};
+use super::html::{Html, escape, html, wide};
 
 /// The side of a cell, in pixels.
 const CELL: f64 = 20.0;
@@ -12,10 +12,10 @@ const LETTERS: usize = 12;
 const TOKENS: usize = 60;
 
 /// The weights `[T, S]` as a figure that scrolls where it is wide; nothing if there are none.
-pub(super) fn heatmap(across: &[String], down: &[String], weights: &[Vec<f32>]) -> String {
+pub(super) fn heatmap(across: &[String], down: &[String], weights: &[Vec<f32>]) -> Html {
     let (rows, columns) = (weights.len().min(TOKENS), weights.iter().map(Vec::len).max().unwrap_or(0).min(TOKENS));
     if rows == 0 || columns == 0 {
-        return String::new();
+        return Html::new();
     }
     let label = |tokens: &[String], i: usize| tokens.get(i).map_or(String::new(), |token| written(token));
     let over: Vec<String> = (0..columns).map(|s| label(across, s)).collect();
@@ -26,60 +26,68 @@ pub(super) fn heatmap(across: &[String], down: &[String], weights: &[Vec<f32>]) 
     let upright: Vec<String> = over.iter().filter(is_upright).cloned().collect();
     let (left, top) = (longest(&beside) + 10.0, (longest(&upright) + 10.0).max(CELL));
     let (width, height) = (left + columns as f64 * CELL + 2.0, top + rows as f64 * CELL + 2.0);
-    let mut svg = String::new();
+    let mut svg = Html::new();
     for (s, label) in over.iter().enumerate() {
         let x = left + (s as f64 + 0.5) * CELL;
-        svg += &match is_upright(&label) {
-            true => format!(
+        svg += match is_upright(&label) {
+            true => html!(
                 "<text transform=\"translate({:.1} {:.1}) rotate(-90)\">{}</text>\n",
                 x + 4.0,
                 top - 6.0,
                 escape(label)
             ),
             false => {
-                format!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n", top - 6.0, escape(label))
+                html!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n", x, top - 6.0, escape(label))
             }
         };
     }
     for (t, row) in weights.iter().take(rows).enumerate() {
         let y = top + t as f64 * CELL;
         let middle = y + CELL / 2.0 + 4.0;
-        svg += &format!(
-            "<text x=\"{:.1}\" y=\"{middle:.1}\" text-anchor=\"end\">{}</text>\n",
+        svg += html!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
             left - 6.0,
+            middle,
             escape(&beside[t])
         );
         for (s, &weight) in row.iter().take(columns).enumerate() {
             let weight = if weight.is_finite() { weight.clamp(0.0, 1.0) } else { 0.0 };
             let (x, title) = (left + s as f64 * CELL, format!("{} ← {}: {weight:.2}", beside[t], over[s]));
-            svg += &format!(
-                "<rect class=\"cell\" x=\"{:.1}\" y=\"{:.1}\" width=\"{}\" height=\"{}\" fill-opacity=\"{weight:.2}\"><title>{}\
+            svg += html!(
+                "<rect class=\"cell\" x=\"{:.1}\" y=\"{:.1}\" width=\"{}\" height=\"{}\" fill-opacity=\"{:.2}\"><title>{}\
                  </title></rect>",
                 x + 0.5,
                 y + 0.5,
                 CELL - 1.0,
                 CELL - 1.0,
+                weight,
                 escape(&title)
             );
         }
-        svg.push('\n');
+        svg += html!("\n");
     }
-    svg += &format!(
-        "<rect class=\"frame\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\n",
+    svg += html!(
+        "<rect class=\"frame\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\n",
+        left,
+        top,
         columns as f64 * CELL,
         rows as f64 * CELL
     );
     let description = description(&over, &beside, weights);
-    let svg = format!(
-        "<svg width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" \
-         aria-label=\"{}\">\n{svg}</svg>\n",
-        escape(&description)
+    let svg = html!(
+        "<svg width=\"{:.0}\" height=\"{:.0}\" viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" aria-label=\"{}\">\n{}</svg>\n",
+        width,
+        height,
+        width,
+        height,
+        escape(&description),
+        svg
     );
     let cut = match (weights.len() > rows, weights.iter().any(|row| row.len() > columns)) {
-        (false, false) => String::new(),
-        _ => format!("<p class=\"soft\">the first {TOKENS} tokens of either side</p>\n"),
+        (false, false) => Html::new(),
+        _ => html!("<p class=\"soft\">the first {} tokens of either side</p>\n", TOKENS),
     };
-    wide("Attention", &svg) + &cut
+    wide("Attention", &svg) + cut
 }
 
 /// Where each token of the answer looks most, in words.
@@ -127,8 +135,8 @@ mod tests {
 
     #[test]
     fn what_is_long_is_cut_and_what_is_empty_is_nothing() {
-        assert_eq!(heatmap(&[], &[], &[]), "");
-        assert_eq!(heatmap(&[], &[], &[vec![], vec![]]), "");
+        assert!(heatmap(&[], &[], &[]).is_empty());
+        assert!(heatmap(&[], &[], &[vec![], vec![]]).is_empty());
         let long = vec![vec![0.5; 300]; 200];
         let map = heatmap(&vec!["incomprehensibilities".into(); 300], &vec!["y".into(); 200], &long);
         assert_eq!(map.matches("class=\"cell\"").count(), TOKENS * TOKENS);

@@ -4,7 +4,7 @@ use antiphon_core::Result;
 
 use super::curves::Curves;
 use super::findings::Findings;
-use super::html::{document, escape, folded, paragraph, section, table};
+use super::html::{Html, document, escape, folded, html, paragraph, section, table, wide};
 use super::{errors, examples};
 use crate::manifest::{Manifest, Status};
 use crate::results::{Results, SplitResults, labels, minutes, signatures};
@@ -19,19 +19,19 @@ pub fn report_page(run: &Run, findings: &Findings) -> Result<String> {
     let (results, curves) = (run.results()?, Curves::read(run)?);
     let chosen_by = config.get("train").and_then(|train| train.get("validate")?.get("metric")?.as_str());
     let chosen_by = chosen_by.unwrap_or_default();
-    let mut body = format!("<h1>{}</h1>\n", escape(&run.name()));
-    body += &standing(run, &manifest, &curves)?;
-    body += &section("Results", &results.as_ref().map_or_else(String::new, figures));
-    body += &section("Training", &(curves.charts(chosen_by) + &curves.validations_table(chosen_by)));
-    body += &section("Examples", &shown_examples(findings));
+    let mut body = html!("<h1>{}</h1>\n", escape(&run.name()));
+    body += standing(run, &manifest, &curves)?;
+    body += section("Results", &results.as_ref().map_or_else(Html::new, figures));
+    body += section("Training", &(curves.charts(chosen_by) + curves.validations_table(chosen_by)));
+    body += section("Examples", &shown_examples(findings));
     let wrong = findings.errors.as_ref().map(|found| errors::errors(found, &findings.split));
-    body += &section("Errors", &wrong.unwrap_or_default());
-    body += &section("The run", &(facts(&manifest) + &settings(&config)));
+    body += section("Errors", &wrong.unwrap_or_default());
+    body += section("The run", &(facts(&manifest) + settings(&config)));
     Ok(document(&format!("{} · Antiphon", run.name()), &body))
 }
 
 /// How the run stands, and since when.
-fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> Result<String> {
+fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> Result<Html> {
     let state = run.state(manifest)?;
     let class = match manifest.status {
         Status::Finished => "good",
@@ -46,39 +46,44 @@ fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> Result<String> {
         day(&manifest.started),
         curves.updates()
     );
-    let mut html = format!("<p><span class=\"state {class}\">{state}</span> <span class=\"soft\">{times}</span></p>\n");
+    let mut html = html!(
+        "<p><span class=\"state {}\">{}</span> <span class=\"soft\">{}</span></p>\n",
+        escape(class),
+        escape(state),
+        escape(&times)
+    );
     if let Some(end) = &manifest.training {
-        html += &paragraph(&format!("Training ended {end}."));
+        html += paragraph(&format!("Training ended {end}."));
     }
     if let Status::Failed { message } = &manifest.status {
-        html += &paragraph(message);
+        html += paragraph(message);
     }
     Ok(html)
 }
 
 /// The figures of the splits, as in the terminal.
-fn figures(results: &Results) -> String {
+fn figures(results: &Results) -> Html {
     let (names, splits): (Vec<&str>, Vec<&SplitResults>) = results.splits().unzip();
-    let head: Vec<String> = std::iter::once("").chain(names).map(String::from).collect();
+    let head: Vec<Html> = std::iter::once("").chain(names).map(escape).collect();
     let row = |label: String| {
-        let figures = splits.iter().map(|split| split.figure(&label).unwrap_or_default());
+        let figures = splits.iter().map(|split| escape(&split.figure(&label).unwrap_or_default()));
         std::iter::once(escape(&label)).chain(figures).collect::<Vec<_>>()
     };
-    let rows: Vec<Vec<String>> = labels(&splits).into_iter().map(row).collect();
-    let mut html = if splits.is_empty() { String::new() } else { table("Figures", &head, &rows) };
+    let rows: Vec<Vec<Html>> = labels(&splits).into_iter().map(row).collect();
+    let mut html = if splits.is_empty() { Html::new() } else { table("Figures", &head, &rows) };
     let mebibytes = results.model.bytes as f64 / f64::from(1 << 20);
-    html += &paragraph(&format!(
+    html += paragraph(&format!(
         "{} parameters, {mebibytes:.1} MiB, {} updates. Losses in nats, under teacher forcing.",
         results.model.parameters, results.steps
     ));
     for (label, signature) in signatures(&splits) {
-        html += &format!("<p class=\"soft\">{} is <code>{}</code></p>\n", escape(&label), escape(&signature));
+        html += html!("<p class=\"soft\">{} is <code>{}</code></p>\n", escape(&label), escape(&signature));
     }
     html
 }
 
-fn shown_examples(findings: &Findings) -> String {
-    let note = findings.note.as_deref().map_or_else(String::new, paragraph);
+fn shown_examples(findings: &Findings) -> Html {
+    let note = findings.note.as_deref().map_or_else(Html::new, paragraph);
     let cards = examples::examples(&findings.examples);
     if cards.is_empty() {
         return cards;
@@ -96,34 +101,35 @@ fn shown_examples(findings: &Findings) -> String {
          penalty).{map}",
         findings.split
     );
-    note + &paragraph(&intro) + &cards
+    note + paragraph(&intro) + cards
 }
 
 /// What the manifest knows.
-fn facts(manifest: &Manifest) -> String {
+fn facts(manifest: &Manifest) -> Html {
     let Manifest { name, digest, version, revision, data, device, cpu_features, threads, seed, command, .. } = manifest;
     let revision = revision.as_ref().map_or("unknown".into(), |revision| {
         format!("{}{}", revision.commit, if revision.dirty { ", with changes" } else { "" })
     });
     let seed = seed.map_or("none".into(), |seed| seed.to_string());
-    let code = |text: &str| format!("<code>{}</code>", escape(text));
+    let code = |text: &str| html!("<code>{}</code>", escape(text));
     let mut rows = vec![
         ("experiment", escape(name)),
         ("digest", code(digest)),
         ("command", code(&command.join(" "))),
-        ("seed", seed),
+        ("seed", escape(&seed)),
         ("version", escape(version)),
         ("commit", code(&revision)),
-        ("device", format!("{}, threads: {threads}", escape(device))),
+        ("device", html!("{}, threads: {}", escape(device), threads)),
         ("processor", escape(&cpu_features.join(" "))),
     ];
-    rows.extend(data.iter().map(|(file, sha256)| ("data", format!("{}<br/>{}", escape(file), code(sha256)))));
-    let row = |(name, value): (&str, String)| format!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>\n");
-    let rows: String = rows.into_iter().map(row).collect();
-    format!("<table class=\"facts\"><tbody>\n{rows}</tbody></table>\n")
+    rows.extend(data.iter().map(|(file, sha256)| ("data", html!("{}<br/>{}", escape(file), code(sha256)))));
+    let row =
+        |(name, value): (&str, Html)| html!("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), value);
+    let rows: Html = rows.into_iter().map(row).collect();
+    html!("<table class=\"facts\"><tbody>\n{}</tbody></table>\n", rows)
 }
 
-fn settings(config: &toml::Table) -> String {
+fn settings(config: &toml::Table) -> Html {
     let text = escape(&config.to_string());
-    folded("Settings", &super::html::wide("Settings", &format!("<pre class=\"mono\">{text}</pre>\n")))
+    folded("Settings", &wide("Settings", &html!("<pre class=\"mono\">{}</pre>\n", text)))
 }

@@ -1,7 +1,7 @@
 //! Parallel coordinates (Inselberg 1985): an upright axis for each setting and for the figure, a line for each run.
 
 use super::chart::{Look, path, range};
-use super::html::{escape, wide};
+use super::html::{Html, escape, html, wide};
 use super::scale::{Scale, short};
 
 /// How wide the drawing would be; axes stand no nearer to each other and no farther than so much.
@@ -75,22 +75,22 @@ impl Axis {
 }
 
 /// The drawing, which scrolls where it is wide; nothing if there is only one axis or only one run.
-pub(super) fn parallel(axes: &[Axis], runs: &[(String, Look)]) -> String {
+pub(super) fn parallel(axes: &[Axis], runs: &[(String, Look)]) -> Html {
     if axes.len() < 2 || runs.len() < 2 {
-        return String::new();
+        return Html::new();
     }
     let between = (WIDTH - 2.0 * MARGIN) / (axes.len() - 1) as f64;
     let across = |axis: usize| MARGIN + axis as f64 * between.clamp(BETWEEN.0, BETWEEN.1).round();
     let up = |place: f64| BOTTOM - place * (BOTTOM - TOP);
     let width = across(axes.len() - 1) + MARGIN;
-    let mut svg = String::new();
+    let mut svg = Html::new();
     // The best is drawn last.
     for (i, (name, look)) in runs.iter().enumerate().rev() {
         let class = look.class();
         let path = path(axes.iter().enumerate().map(|(a, axis)| (across(a), up(axis.places[i]))));
         let said = axes.iter().map(|axis| format!("{} {}", axis.key, axis.values[i]));
         let title = escape(&format!("{name}: {}", said.collect::<Vec<_>>().join(", ")));
-        svg += &format!("<path class=\"line {class}\" d=\"{path}\"><title>{title}</title></path>\n");
+        svg += html!("<path class=\"line {}\" d=\"{}\"><title>{}</title></path>\n", class, path, title);
     }
     for (a, axis) in axes.iter().enumerate() {
         // The names of the outer axes must not leave the drawing.
@@ -101,33 +101,41 @@ pub(super) fn parallel(axes: &[Axis], runs: &[(String, Look)]) -> String {
         } else {
             "middle"
         };
-        svg += &drawn(axis, across(a), up, anchor, a % 2 == 1);
+        svg += axis_at(axis, across(a), up, anchor, a % 2 == 1);
     }
     let keys = axes.iter().map(|axis| axis.key.as_str()).collect::<Vec<_>>().join(", ");
     let description =
         format!("Parallel coordinates of {} runs over {keys}; the table below has the values", runs.len());
     wide(
         "Settings and figure of each run",
-        &format!(
-            "<svg width=\"{width}\" height=\"{HEIGHT}\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n\
-             {svg}</svg>\n",
-            escape(&description)
+        &html!(
+            "<svg width=\"{}\" height=\"{}\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n{}</svg>\n",
+            width,
+            HEIGHT,
+            width,
+            HEIGHT,
+            escape(&description),
+            svg
         ),
     )
 }
 
 /// An axis with its labels; names stand in two heights by turns, so that long ones do not run into each other.
-fn drawn(axis: &Axis, x: f64, up: impl Fn(f64) -> f64, anchor: &str, lower: bool) -> String {
-    let mut svg = format!("<path class=\"axis\" d=\"M{x} {TOP}V{BOTTOM}\"/>\n");
-    let y = if lower { 34 } else { 16 };
-    let key = escape(&end_of(&axis.key));
-    let full = escape(&axis.key);
-    svg += &format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{key}<title>{full}</title></text>\n");
+fn axis_at(axis: &Axis, x: f64, up: impl Fn(f64) -> f64, anchor: &str, lower: bool) -> Html {
+    let mut svg = html!("<path class=\"axis\" d=\"M{} {}V{}\"/>\n", x, TOP, BOTTOM);
+    svg += html!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"{}\">{}<title>{}</title></text>\n",
+        x,
+        if lower { 34.0 } else { 16.0 },
+        escape(anchor),
+        escape(&end_of(&axis.key)),
+        escape(&axis.key)
+    );
     for (place, label) in &axis.labels {
         let y = up(*place);
         let label = escape(&label.chars().take(LETTERS).collect::<String>());
-        svg += &format!("<path class=\"axis\" d=\"M{} {y:.1}h6\"/>", x - 3.0);
-        svg += &format!("<text class=\"label\" x=\"{}\" y=\"{:.1}\">{label}</text>\n", x + 7.0, y + 4.0);
+        svg += html!("<path class=\"axis\" d=\"M{} {:.1}h6\"/>", x - 3.0, y);
+        svg += html!("<text class=\"label\" x=\"{}\" y=\"{:.1}\">{}</text>\n", x + 7.0, y + 4.0, label);
     }
     svg
 }
@@ -184,7 +192,7 @@ mod tests {
             .collect();
         assert_eq!(paths.iter().map(|path| path.matches('L').count()).collect::<Vec<_>>(), [1, 2]);
         assert!(svg.contains("two: a 2, b &lt;x&gt;, loss –"), "{svg}");
-        assert_eq!(parallel(&axes[..1], &[("one".into(), Look::Rest)]), "");
+        assert!(parallel(&axes[..1], &[("one".into(), Look::Rest)]).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use roxmltree::{Document, ParsingOptions};
 use serde_json::json;
 
 use super::*;
-use crate::manifest::Status;
+use crate::manifest::{BestValidation, EndReason, Revision, Status, TrainingEnd};
 use crate::run::Run;
 use crate::runs::Runs;
 use crate::testing::{identity, results};
@@ -88,10 +88,10 @@ fn hostile_findings() -> Findings {
     let confusion = |reference, hypothesis| Confusion { reference, hypothesis, count: 2 };
     Findings {
         note: Some(HOSTILE.into()),
-        split: "validation".into(),
+        split: HOSTILE.into(),
         examples: vec![example],
         errors: Some(Errors {
-            unit: "word".into(),
+            unit: HOSTILE.into(),
             answers: 2,
             wrong: 1,
             worst: vec![aligned],
@@ -128,14 +128,29 @@ fn no_text_of_a_run_is_ever_markup() {
     run.write_results(&figures).unwrap();
     run.update_manifest(|manifest| {
         manifest.name = HOSTILE.into();
+        manifest.digest = HOSTILE.into();
+        manifest.version = HOSTILE.into();
+        manifest.revision = Some(Revision { commit: HOSTILE.into(), dirty: true });
+        manifest.device = HOSTILE.into();
+        manifest.cpu_features = vec![HOSTILE.into()];
         manifest.command = vec![HOSTILE.into()];
+        let best = BestValidation { step: 1, metric: HOSTILE.into(), value: 1.0 };
+        let end = TrainingEnd { reason: EndReason::Steps, step: 1, epoch: 1, waited: 0, best: Some(best) };
+        manifest.training = Some(end);
         manifest.end(Status::Failed { message: HOSTILE.into() });
+        manifest.started = HOSTILE.into();
+        manifest.ended = Some(HOSTILE.into());
     })
     .unwrap();
     let page = report_page(&run, &hostile_findings()).unwrap();
     let page = check(&page);
     assert_eq!(headings(&page), ["Results", "Training", "Examples", "Errors", "The run"]);
-    assert!(words(&page).matches("<script>alert('x')</script>").count() > 10);
+    let shown = words(&page);
+    assert!(shown.matches("<script>alert('x')</script>").count() > 10);
+    // Each of the texts in the line below the heading is a text there.
+    let standing = shown.split("begun ").nth(1).unwrap_or_default();
+    let standing = standing.split("minutes on the clock").next().unwrap_or_default();
+    assert_eq!(standing.matches("<script>").count(), 2, "{standing}");
 
     let chosen = Chosen { label: HOSTILE.into(), lower_is_better: true };
     let other = super::tests::run(&folder, "other");
