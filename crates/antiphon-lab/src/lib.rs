@@ -59,5 +59,5 @@ pub use report::{
 };
 pub use results::{Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
 pub use run::Run;
-pub use runs::Runs;
+pub use runs::{RunIndex, Runs};
 pub use words::{CALLED_AS, shell};

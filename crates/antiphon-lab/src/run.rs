@@ -172,6 +172,8 @@ impl Run {
     /// # Errors
     /// If it is missing, damaged, or of a newer version.
     pub fn manifest(&self) -> Result<Manifest> {
+        #[cfg(test)]
+        crate::testing::note_manifest();
         let path = self.manifest_path();
         Manifest::parse(&fs::read(&path).map_err(|e| Error::io(&path, "read", &e))?, &path)
     }

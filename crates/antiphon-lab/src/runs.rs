@@ -1,5 +1,7 @@
 //! The folder of all runs.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,21 +35,39 @@ impl Runs {
         &self.root
     }
 
-    /// The run of this experiment, whatever its folder is called; of several the latest repetition.
+    /// The run of this experiment; of several the latest repetition. Folders that are called after the experiment come first;
+    /// only when it is in none of them is every run read. Who looks for many runs makes an [`index`](Self::index).
     ///
     /// # Errors
     /// If the folder of runs cannot be read, or the experiment's own folder holds a run of a newer version.
     pub fn find(&self, identity: &Identity) -> Result<Option<Run>> {
         let (digest, folder) = (identity.digest(), identity.folder());
-        for run in self.list()?.into_iter().rev() {
-            match run.manifest() {
-                Ok(manifest) if manifest.digest == digest => return Ok(Some(run)),
-                // A damaged run of another experiment is no obstacle.
-                Err(error) if run.name().starts_with(&folder) => return Err(error),
-                _ => {}
+        let (own, others): (Vec<OsString>, Vec<OsString>) =
+            self.names()?.into_iter().partition(|name| name.to_string_lossy().starts_with(&folder));
+        for path in own.iter().rev().map(|name| self.root.join(name)).filter(|path| Run::is_at(path)) {
+            let run = Run::at(path);
+            if run.manifest()?.digest == digest {
+                return Ok(Some(run));
             }
         }
-        Ok(None)
+        let others = others.iter().rev().map(|name| self.root.join(name)).filter(|path| Run::is_at(path)).map(Run::at);
+        // A damaged run of another experiment is no obstacle.
+        Ok(others.into_iter().find(|run| run.manifest().is_ok_and(|manifest| manifest.digest == digest)))
+    }
+
+    /// All runs by their experiments, as they are now: each is read once, however many are looked for.
+    ///
+    /// # Errors
+    /// If the folder of runs cannot be read.
+    pub fn index(&self) -> Result<RunIndex> {
+        let mut index = RunIndex { runs: HashMap::new(), damaged: Vec::new() };
+        for run in self.list()? {
+            match run.manifest() {
+                Ok(manifest) => index.runs.entry(manifest.digest).or_default().push(run),
+                Err(error) => index.damaged.push((run.name(), error)),
+            }
+        }
+        Ok(index)
     }
 
     /// The runs that are [siblings](Manifest::is_sibling) of this experiment's, by the names of their folders.
@@ -118,20 +138,50 @@ impl Runs {
     /// # Errors
     /// If the folder of runs exists and cannot be read.
     pub fn list(&self) -> Result<Vec<Run>> {
+        let paths = self.names()?.into_iter().map(|name| self.root.join(name));
+        Ok(paths.filter(|path| Run::is_at(path)).map(Run::at).collect())
+    }
+
+    /// The names of all that lies in the folder, in the order of [`list`](Self::list).
+    fn names(&self) -> Result<Vec<OsString>> {
         let failed = |e: io::Error| Error::io(&self.root, "read the folder of runs", &e);
         let entries = match fs::read_dir(&self.root) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(failed)?,
         };
-        let mut runs = Vec::new();
+        let mut names = Vec::new();
         for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            if Run::is_at(&path) {
-                runs.push(Run::at(path));
-            }
+            names.push(entry.map_err(failed)?.file_name());
         }
-        runs.sort_by_cached_key(|run| order(&run.name()));
-        Ok(runs)
+        names.sort_by_cached_key(|name| order(&name.to_string_lossy()));
+        Ok(names)
+    }
+}
+
+/// All runs of a folder by their experiments: see [`Runs::index`].
+#[derive(Debug)]
+pub struct RunIndex {
+    /// By their digests; of one experiment in the order of [`Runs::list`].
+    runs: HashMap<String, Vec<Run>>,
+    /// The names of those that cannot be read, and why.
+    damaged: Vec<(String, Error)>,
+}
+
+impl RunIndex {
+    /// As [`Runs::find`], of the runs as they were when they were read.
+    ///
+    /// # Errors
+    /// If a run in the experiment's own folder could not be read, unless there is a later repetition.
+    pub fn find(&self, identity: &Identity) -> Result<Option<Run>> {
+        let folder = identity.folder();
+        let found = self.runs.get(&identity.digest()).map_or(&[][..], Vec::as_slice);
+        let is_own = |run: &&Run| run.name().starts_with(&folder);
+        let (own, any) = (found.iter().rfind(is_own), found.last());
+        let damaged = self.damaged.iter().rfind(|(name, _)| name.starts_with(&folder));
+        match (own, damaged) {
+            (own, Some((name, error))) if own.is_none_or(|run| order(&run.name()) < order(name)) => Err(error.clone()),
+            (own, _) => Ok(own.or(any).cloned()),
+        }
     }
 }
 
@@ -144,7 +194,7 @@ fn order(name: &str) -> (String, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::identity;
+    use crate::testing::{identity, manifests_read};
 
     fn names(runs: &[Run]) -> Vec<String> {
         runs.iter().map(Run::name).collect()
@@ -221,6 +271,74 @@ mod tests {
         assert!(runs.list().unwrap().is_empty());
         assert_eq!(runs.create(&one, false).unwrap().name(), one.folder());
         assert!(unborn.is_dir(), "it may be another process at work");
+    }
+
+    #[test]
+    fn looking_for_many_reads_each_once_and_for_one_its_own_folder_alone() {
+        const MANY: u64 = 40;
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::new(folder.path());
+        let cell = |seed: u64| {
+            let mut cell = identity("cell");
+            cell.config["seed"] = seed.into();
+            cell
+        };
+        let all: Vec<Run> = (0..MANY)
+            .map(|seed| Runs::create_at(runs.root().join(cell(seed).folder()), &cell(seed)).unwrap())
+            .collect();
+        let reads = |look: &dyn Fn()| {
+            let before = manifests_read();
+            look();
+            manifests_read() - before
+        };
+        let with_an_index = reads(&|| {
+            let index = runs.index().unwrap();
+            // Half of them are not there yet.
+            for seed in 0..2 * MANY {
+                assert_eq!(index.find(&cell(seed)).unwrap().as_ref(), all.get(seed as usize));
+            }
+        });
+        assert_eq!(with_an_index, MANY as usize);
+        assert_eq!(reads(&|| assert_eq!(runs.find(&cell(7)).unwrap().as_ref(), Some(&all[7]))), 1);
+        // One in a folder of another name is found all the same.
+        fs::rename(all[7].path(), folder.path().join("mine")).unwrap();
+        for found in [runs.find(&cell(7)), runs.index().unwrap().find(&cell(7))] {
+            assert_eq!(found.unwrap().unwrap().name(), "mine");
+        }
+    }
+
+    #[test]
+    fn an_index_finds_what_a_look_would_find() {
+        let folder = tempfile::tempdir().unwrap();
+        let (runs, one) = (Runs::new(folder.path()), identity("one"));
+        let same = |expected: Result<Option<&str>, &str>| {
+            let told = |found: Result<Option<Run>>| match found {
+                Ok(run) => Ok(run.map(|run| run.name())),
+                Err(error) => Err(error.to_string()),
+            };
+            let (look, index) = (told(runs.find(&one)), told(runs.index().unwrap().find(&one)));
+            assert_eq!(look, index);
+            match (expected, look) {
+                (Ok(expected), found) => assert_eq!(found, Ok(expected.map(String::from))),
+                (Err(part), found) => assert!(found.as_ref().is_err_and(|error| error.contains(part)), "{found:?}"),
+            }
+        };
+        same(Ok(None));
+        let name = one.folder();
+        let first = runs.create(&one, false).unwrap();
+        let mine = Runs::create_at(folder.path().join("zzz"), &one).unwrap();
+        same(Ok(Some(&name)));
+        let second = runs.create(&one, true).unwrap();
+        same(Ok(Some(&format!("{name}-2"))));
+        fs::write(first.manifest_path(), "{").unwrap();
+        same(Ok(Some(&format!("{name}-2"))));
+        fs::write(second.manifest_path(), "{").unwrap();
+        same(Err("manifest.json: is damaged"));
+        fs::remove_dir_all(first.path()).unwrap();
+        fs::remove_dir_all(second.path()).unwrap();
+        same(Ok(Some("zzz")));
+        fs::write(mine.manifest_path(), "{").unwrap();
+        same(Ok(None));
     }
 
     #[test]

@@ -1,11 +1,26 @@
 //! Experiments and figures for the tests of this crate.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use antiphon_core::Score;
 
 use crate::identity::Identity;
 use crate::results::{Counts, Losses, ModelSize, Results, SplitResults};
+
+thread_local! {
+    static MANIFESTS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts one more manifest that this thread has read.
+pub(crate) fn note_manifest() {
+    MANIFESTS.set(MANIFESTS.get() + 1);
+}
+
+/// How many manifests this thread has read.
+pub(crate) fn manifests_read() -> usize {
+    MANIFESTS.get()
+}
 
 pub(crate) fn identity(name: &str) -> Identity {
     Identity {

@@ -160,7 +160,8 @@ impl Sweep<'_> {
     }
 
     fn states(&self) -> Result<Vec<State>> {
-        self.plan.runs.iter().map(|run| self.folder.state(run, self.runs, self.meaning)).collect()
+        let index = self.runs.index()?;
+        self.plan.runs.iter().map(|run| self.folder.state(run, |one| index.find(one), self.meaning)).collect()
     }
 
     fn is_to_run(&self, state: &State) -> bool {
@@ -258,7 +259,7 @@ impl Sweep<'_> {
     fn tell_end(&mut self, run: usize) -> Result<()> {
         let planned = &self.plan.runs[run];
         let label = self.plan.cells[planned.cell].label();
-        let how = match self.folder.state(planned, self.runs, self.meaning)? {
+        let how = match self.folder.state(planned, |one| self.runs.find(one), self.meaning)? {
             State::Finished(done) => {
                 let figure = self.figure(&done)?;
                 format!("finished {}: {} {figure:.4}", planned.name, self.plan.metric)

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::cells::Cell;
 use super::plan::{Meaning, Plan, PlannedRun};
 use crate::disk::write_atomically;
-use crate::identity::digest_of;
+use crate::identity::{Identity, digest_of};
 use crate::lock::RunLock;
 use crate::run::Run;
 use crate::runs::Runs;
@@ -147,13 +147,18 @@ impl SweepFolder {
         settings
     }
 
-    /// How a run stands; it is found by what makes it the same experiment.
+    /// How a run stands; it is found by what makes it the same experiment. `find` is [`Runs::find`] for one run, and for many
+    /// [`RunIndex::find`](crate::RunIndex::find).
     ///
     /// # Errors
     /// If its data or its folder cannot be read.
-    pub fn state(&self, run: &PlannedRun, runs: &Runs, meaning: &dyn Meaning) -> Result<State> {
-        let identity = meaning.identify(&self.settings(run))?;
-        let begun = runs.find(&identity)?;
+    pub fn state(
+        &self,
+        run: &PlannedRun,
+        find: impl Fn(&Identity) -> Result<Option<Run>>,
+        meaning: &dyn Meaning,
+    ) -> Result<State> {
+        let begun = find(&meaning.identify(&self.settings(run))?)?;
         if let Some(found) = begun.clone() {
             let measured = found.results()?.is_some_and(|results| results.validation.is_some());
             if measured && found.is_finished()? {

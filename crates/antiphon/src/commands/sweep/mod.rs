@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use antiphon_core::disk::write_atomically;
 use antiphon_core::{Error, Result};
-use antiphon_lab::Runs;
+use antiphon_lab::RunIndex;
 use antiphon_lab::sweep::{Ended, Launcher, Plan, State, Sweep, SweepFolder, Watcher};
 use clap::ValueEnum;
 
@@ -68,12 +68,13 @@ impl Arguments {
         }
         let (runs, threads) = (self.runs.runs(), self.threads(&plan));
         if self.dry_run {
-            print(&listed(&plan, &SweepFolder::peek(&plan, &runs, threads)?, &runs, &meaning))?;
+            print(&listed(&plan, &SweepFolder::peek(&plan, &runs, threads)?, &runs.index()?, &meaning))?;
             return Ok(Ending::Done);
         }
         // Before anything is written: data that are missing are told with what prepares them.
         let folder = SweepFolder::peek(&plan, &runs, threads)?;
-        plan.runs.iter().try_for_each(|run| folder.state(run, &runs, &meaning).map(drop))?;
+        let index = runs.index()?;
+        plan.runs.iter().try_for_each(|run| folder.state(run, |one| index.find(one), &meaning).map(drop))?;
         let folder = SweepFolder::open(&plan, &runs, threads)?;
         console.note(&format!("sweep    {}", folder.path().display()));
         let program_path = std::env::current_exe().map_err(|e| Error::new(format!("cannot find this program: {e}")))?;
@@ -174,8 +175,8 @@ impl Arguments {
 }
 
 /// All cells and how their runs stand; `?` where the data are not there.
-fn listed(plan: &Plan, folder: &SweepFolder, runs: &Runs, meaning: &Interpreter) -> String {
-    let state = |run| match folder.state(run, runs, meaning) {
+fn listed(plan: &Plan, folder: &SweepFolder, runs: &RunIndex, meaning: &Interpreter) -> String {
+    let state = |run| match folder.state(run, |one| runs.find(one), meaning) {
         Ok(State::Open(None)) => "to run".to_owned(),
         Ok(State::Open(Some(run))) => format!("begun {}", run.name()),
         Ok(State::Busy) => "at work".to_owned(),
