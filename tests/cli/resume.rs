@@ -382,3 +382,30 @@ fn a_process_killed_while_it_begins_leaves_its_folder_free() {
     }
     place.call("train tiny.toml --run mine -q").succeeds();
 }
+
+/// What a crash of the machine may leave: a log that lacks what the checkpoint knows.
+#[test]
+fn a_hole_in_the_log_is_told_and_costs_no_more_than_its_records() {
+    let place = Place::new();
+    place.call("train tiny.toml -q --run whole").succeeds();
+    place.call("train tiny.toml -q --run parts --pause-after-steps 25").succeeds();
+    let log = String::from_utf8(place.read("parts/metrics.jsonl")).unwrap();
+    let step = |line: &str| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap();
+    let is_kept = |line: &&str| !(5..=8).contains(&step(line)) && step(line) <= 22;
+    place.write("parts/metrics.jsonl", log.lines().filter(is_kept).map(|line| format!("{line}\n")).collect::<String>());
+    let called = place.call("train tiny.toml --run parts");
+    let warning = "warning: parts/metrics.jsonl: the records of steps 5 to 8, 23 to 25 are lost, and curves have a gap there; \
+                   the training is whole and goes on\nresume   after step 25\n";
+    assert!(called.err().contains(warning), "{}", called.err());
+    called.succeeds();
+    assert_eq!(place.read("parts/model.safetensors"), place.read("whole/model.safetensors"));
+    let page = String::from_utf8(place.read("parts/report.html")).unwrap();
+    let lines: Vec<&str> =
+        page.split("class=\"line s0 d0\" d=\"").skip(1).map(|d| d.split('"').next().unwrap()).collect();
+    // The sample of a legend is a line too.
+    let curves: Vec<&&str> = lines.iter().filter(|path| path.len() > 100).collect();
+    assert!(curves.len() >= 4 && curves.iter().all(|path| path.matches('M').count() == 3), "{curves:?}");
+    // A log without a hole is no reason to say anything.
+    place.call("train tiny.toml -q --run other --pause-after-steps 25").succeeds();
+    assert!(!place.call("train tiny.toml --run other").err().contains("warning"));
+}

@@ -52,7 +52,7 @@ pub use listing::{Filter, Listing, UnknownKey};
 pub use lock::RunLock;
 pub use machine::cpu_features;
 pub use manifest::{BestValidation, EndReason, Manifest, Revision, Status, TrainingEnd};
-pub use metrics_log::MetricsLog;
+pub use metrics_log::{MetricsLog, lost_steps};
 pub use page::results_page;
 pub use report::{
     Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, Pair, comparison_page, report_page,

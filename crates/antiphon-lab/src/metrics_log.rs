@@ -1,7 +1,9 @@
 //! Progress, a JSON line at a time: `metrics.jsonl`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Place, Result};
@@ -40,15 +42,23 @@ impl MetricsLog {
         self.file.write_all(format!("{line}\n").as_bytes()).map_err(|e| Error::io(&self.path, "append", &e))
     }
 
-    /// Keeps the records that `wanted` names and drops the others. For resuming: what came after the checkpoint will come
-    /// again.
+    /// Makes what was appended last, whatever happens to the machine.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io(&self.path, "flush", &e))
+    }
+
+    /// Keeps the records that `wanted` names and drops the others; gives those that are kept. For resuming: what came after the
+    /// checkpoint will come again.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn retain(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<()> {
-        keep(&self.path, wanted)?;
+    pub fn retain(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
+        let kept = keep(&self.path, wanted)?;
         self.file = append_to(&self.path)?;
-        Ok(())
+        Ok(kept)
     }
 
     /// All whole records of the log at `path`; none if it is missing.
@@ -60,13 +70,31 @@ impl MetricsLog {
     }
 }
 
-/// Rewrites the log with the records that `wanted` keeps, if that changes anything.
-fn keep(path: &Path, wanted: impl Fn(&Value) -> bool) -> Result<()> {
+/// Which of the steps 1 to `last` have no record of the kind `step` among these: the holes of a log, in order.
+pub fn lost_steps(records: &[Value], last: u64) -> Vec<RangeInclusive<u64>> {
+    let logged = records.iter().filter(|record| record["kind"] == "step").filter_map(|record| record["step"].as_u64());
+    let logged: BTreeSet<u64> = logged.filter(|step| (1..=last).contains(step)).collect();
+    let mut lost = Vec::new();
+    let mut expected = 1;
+    for step in logged.into_iter().chain([last + 1]) {
+        if step > expected {
+            lost.push(expected..=step - 1);
+        }
+        expected = step + 1;
+    }
+    lost
+}
+
+/// Rewrites the log with the records that `wanted` keeps, if that changes anything; gives them.
+fn keep(path: &Path, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
     let text = read(path)?;
-    let records = records(&text, path)?;
-    let kept: Vec<u8> =
-        records.iter().filter(|(_, record)| wanted(record)).flat_map(|(line, _)| [*line, b"\n"].concat()).collect();
-    if kept == text { Ok(()) } else { write_atomically(path, &kept) }
+    let mut records = records(&text, path)?;
+    records.retain(|(_, record)| wanted(record));
+    let kept: Vec<u8> = records.iter().flat_map(|(line, _)| [*line, b"\n"].concat()).collect();
+    if kept != text {
+        write_atomically(path, &kept)?;
+    }
+    Ok(records.into_iter().map(|(_, record)| record).collect())
 }
 
 /// The bytes of the log; none if it is missing.
@@ -126,6 +154,21 @@ mod tests {
                 assert_eq!(fs::read_to_string(&path).unwrap(), whole, "cut {cut}, checkpoint {checkpoint}");
             }
         }
+    }
+
+    #[test]
+    fn holes_are_found_wherever_they_are() {
+        let lost = |steps: &[u64], last: u64| {
+            let mut records: Vec<Value> =
+                steps.iter().map(|step| serde_json::json!({ "kind": "step", "step": step })).collect();
+            records.push(serde_json::json!({ "kind": "validation", "step": 2 }));
+            lost_steps(&records, last).into_iter().map(RangeInclusive::into_inner).collect::<Vec<_>>()
+        };
+        assert_eq!(lost(&[1, 2, 3, 4], 4), []);
+        assert_eq!(lost(&[1, 2, 3, 4, 5], 4), []);
+        assert_eq!(lost(&[], 0), []);
+        assert_eq!(lost(&[], 3), [(1, 3)]);
+        assert_eq!(lost(&[2, 3, 6, 8], 9), [(1, 1), (4, 5), (7, 7), (9, 9)]);
     }
 
     #[test]

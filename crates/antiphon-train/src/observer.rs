@@ -68,6 +68,14 @@ pub trait Observer {
         Ok(())
     }
 
+    /// A checkpoint will be written now: what belongs to the steps before it should be on disk first.
+    ///
+    /// # Errors
+    /// If what the observer writes cannot be written.
+    fn before_checkpoint(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// A checkpoint was written.
     ///
     /// # Errors

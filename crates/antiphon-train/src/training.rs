@@ -426,6 +426,7 @@ impl<M: Module> Training<'_, M> {
         state.updates = optimizer.updates();
         let parts = [(MODEL, save_weights(model)), (OPTIMIZER, optimizer.save()), (CARRY, save_carry(carry))];
         let checkpoint = Checkpoint::new(state.clone(), parts);
+        self.observer.before_checkpoint()?;
         let path = checkpoint.write(self.checkpoints)?;
         let best = state.best.map(|best| best.step);
         checkpoint::prune(self.checkpoints, state.step, self.config.checkpoint.keep, best)?;

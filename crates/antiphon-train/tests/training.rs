@@ -97,6 +97,8 @@ struct Outside<'a> {
     reports: Vec<StepReport>,
     validations: Vec<ValidationReport>,
     warnings: Vec<String>,
+    /// How many steps it had heard of whenever a checkpoint was to be written, and whenever one was.
+    checkpoints: (Vec<usize>, Vec<usize>),
     /// Raises the flag after this step.
     stop: Option<(u64, &'a AtomicBool)>,
     /// Dies after this step, without a chance to save.
@@ -118,6 +120,18 @@ impl Observer for Outside<'_> {
 
     fn validation(&mut self, report: &ValidationReport) -> Result<()> {
         self.validations.push(report.clone());
+        Ok(())
+    }
+
+    fn before_checkpoint(&mut self) -> Result<()> {
+        assert_eq!(self.checkpoints.0.len(), self.checkpoints.1.len());
+        self.checkpoints.0.push(self.reports.len());
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, path: &Path) -> Result<()> {
+        assert!(path.is_file());
+        self.checkpoints.1.push(self.reports.len());
         Ok(())
     }
 

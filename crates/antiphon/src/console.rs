@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use antiphon_core::{Result, printable};
-use antiphon_lab::{MetricsLog, Run, Stopwatch};
+use antiphon_lab::{MetricsLog, Run, Stopwatch, lost_steps};
 use antiphon_train::{Observer, StepReport, ValidationReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -187,12 +188,22 @@ impl<'a> RunObserver<'a> {
     }
 
     /// Forgets what was logged after the checkpoint from which training goes on: `step` steps and the validations up to
-    /// step `validated`. A checkpoint of a validation that was cut short is older than that validation's record.
+    /// step `validated`. A checkpoint of a validation that was cut short is older than that validation's record. Of steps before
+    /// it that the log lacks, it warns.
+    ///
+    /// # Errors
+    /// If the log cannot be read or written.
     pub(crate) fn begin_after(&mut self, step: u64, validated: u64) -> Result<()> {
-        self.log.retain(|record| {
+        let records = self.log.retain(|record| {
             let last = if record["kind"] == "validation" { validated } else { step };
             record["step"].as_u64().is_none_or(|own| own <= last)
         })?;
+        if let Some(lost) = lost(&lost_steps(&records, step)) {
+            self.console.warn(&format!(
+                "{}: the records of {lost} are lost, and curves have a gap there; the training is whole and goes on",
+                self.run.metrics_path().display()
+            ));
+        }
         self.began = (Instant::now(), step);
         if step > 0 {
             self.console.note(&format!("resume   after step {step}"));
@@ -263,6 +274,10 @@ impl Observer for RunObserver<'_> {
         Ok(())
     }
 
+    fn before_checkpoint(&mut self) -> Result<()> {
+        self.log.sync()
+    }
+
     fn checkpoint(&mut self, _: &Path) -> Result<()> {
         let spent = self.watch.lap();
         self.run.update_manifest(|manifest| manifest.spend(spent))
@@ -271,6 +286,19 @@ impl Observer for RunObserver<'_> {
     fn warning(&mut self, message: &str) {
         self.console.warn(message);
     }
+}
+
+/// Steps that a log lacks, for people; nothing if it lacks none.
+fn lost(steps: &[RangeInclusive<u64>]) -> Option<String> {
+    const NAMED: usize = 3;
+    let named = |range: &RangeInclusive<u64>| match range.clone().into_inner() {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first} to {last}"),
+    };
+    let named: Vec<String> = steps.iter().take(NAMED).map(named).collect();
+    let one = steps.len() == 1 && steps[0].start() == steps[0].end();
+    let more = if steps.len() > NAMED { ", …" } else { "" };
+    (!steps.is_empty()).then(|| format!("step{} {}{more}", if one { "" } else { "s" }, named.join(", ")))
 }
 
 /// Seconds for people: `1:05`, `2:00:07`.
@@ -283,6 +311,14 @@ pub(crate) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lost_steps_are_named_as_far_as_there_is_room() {
+        assert_eq!(lost(&[]), None);
+        assert_eq!(lost(&[7..=7]).as_deref(), Some("step 7"));
+        assert_eq!(lost(&[1..=2, 7..=7]).as_deref(), Some("steps 1 to 2, 7"));
+        assert_eq!(lost(&[1..=1, 3..=3, 5..=9, 11..=11]).as_deref(), Some("steps 1, 3, 5 to 9, …"));
+    }
 
     #[test]
     fn a_plan_that_is_exceeded_leaves_nothing_to_wait_for() {
