@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod disk;
 pub mod error;
+mod hex;
 pub mod metric;
 pub mod printable;
 pub mod random;
@@ -18,6 +19,7 @@ pub mod token;
 
 pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
 pub use error::{Error, Place, Problem, Result};
+pub use hex::hex;
 pub use metric::{Judged, Metric, Score};
 pub use printable::printable;
 pub use step::{

@@ -2,11 +2,8 @@
 
 use std::io::{self, Read};
 
+use antiphon_core::hex;
 use sha2::{Digest, Sha256};
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
 
 /// The digest of some bytes.
 pub(crate) fn sha256(bytes: &[u8]) -> String {

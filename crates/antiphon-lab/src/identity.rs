@@ -1,12 +1,11 @@
 //! What makes two experiments the same.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Result, hex};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -69,7 +68,7 @@ pub fn leave_out(settings: &mut Value, keys: &[String]) {
 
 /// SHA-256, in hexadecimal, of a value as canonical JSON.
 pub fn digest_of(value: &Value) -> String {
-    hexadecimal(&Sha256::digest(canonical(value)))
+    hex(&Sha256::digest(canonical(value)))
 }
 
 /// SHA-256 of a file's bytes, in hexadecimal.
@@ -83,7 +82,7 @@ pub fn sha256_file(path: impl AsRef<Path>) -> Result<String> {
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut buffer).map_err(failed)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
+            0 => return Ok(hex(&hash.finalize())),
             n => hash.update(&buffer[..n]),
         }
     }
@@ -102,13 +101,6 @@ fn canonical(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
         scalar => scalar.to_string(),
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -60,4 +60,4 @@ pub use report::{
 pub use results::{Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
 pub use run::Run;
 pub use runs::{RunIndex, Runs};
-pub use words::{CALLED_AS, shell};
+pub use words::{CALLED_AS, command_line, shell};

@@ -7,7 +7,7 @@ use antiphon_core::Result;
 use crate::manifest::Manifest;
 use crate::results::{Results, SplitResults, labels_of_quality, minutes, signatures};
 use crate::run::Run;
-use crate::words::shell;
+use crate::words::command_line;
 
 const HEAD: &str = "\
 # Results
@@ -152,11 +152,6 @@ fn code(text: &str) -> String {
     format!("{fence}{space}{text}{space}{fence}")
 }
 
-/// Words as a line for a POSIX shell.
-fn command_line(words: &[String]) -> String {
-    words.iter().map(|word| shell(word)).collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,9 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_quoted_for_shell_and_markdown() {
-        let words = ["a", "--set", "x='y z'", ""].map(String::from);
-        assert_eq!(command_line(&words), r"a --set 'x='\''y z'\''' ''");
+    fn words_are_quoted_for_markdown() {
         assert_eq!(code("a|b"), "`a|b`");
         assert_eq!(code("a`b"), "`` a`b ``");
         assert_eq!(row(&["a|b", "c"]), "| a\\|b | c |\n");

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use antiphon_core::disk::write_atomically;
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Result, hex};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
@@ -172,7 +172,7 @@ fn digest<'a>(
         }
         hash.update(bytes);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 fn little_endian(values: &[f32]) -> Vec<u8> {

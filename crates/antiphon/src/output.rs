@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use antiphon_core::printable::acts;
 use antiphon_core::{Error, Result, printable};
-use antiphon_lab::CALLED_AS;
+pub(crate) use antiphon_lab::shell;
+use antiphon_lab::{CALLED_AS, command_line};
 
 /// Writes to the standard output, to a terminal as [`printable`] has it. A reader that has left (`| head`) is no error: what
 /// follows is for nobody.
@@ -50,7 +51,7 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
 pub(crate) fn program() -> String {
     match std::env::var(CALLED_AS) {
         Ok(words) if !words.is_empty() => words,
-        _ => shell(&typed(
+        _ => shell(typed(
             &std::env::args_os().next().map_or_else(|| "antiphon".into(), PathBuf::from),
             &std::env::current_dir().unwrap_or_default(),
         )),
@@ -74,8 +75,10 @@ pub(crate) fn command(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Str
 
 /// The beginning of a command and its other words, as a shell reads them.
 pub(crate) fn quoted(beginning: String, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
-    let quoted = |word: &OsStr| antiphon_lab::shell(&word.to_string_lossy());
-    words.into_iter().fold(beginning, |line, word| line + " " + &quoted(word.as_ref()))
+    match command_line(words) {
+        words if words.is_empty() => beginning,
+        words => beginning + " " + &words,
+    }
 }
 
 /// The folder of data sets, unless another is named.
@@ -86,16 +89,11 @@ pub(crate) fn option(name: &str, folder: &Path, default: &str) -> Vec<OsString> 
     if folder == Path::new(default) { Vec::new() } else { vec![name.into(), folder.into()] }
 }
 
-/// A path as a shell reads it.
-pub(crate) fn shell(path: &Path) -> String {
-    antiphon_lab::shell(&path.display().to_string())
-}
-
 /// A command that hands a line of text on.
 pub(crate) fn echo(text: &str) -> String {
     // What `echo` makes of these depends on the shell.
     let odd = text.starts_with('-') || text.contains('\\');
-    format!("{} {}", if odd { r"printf '%s\n'" } else { "echo" }, antiphon_lab::shell(text))
+    format!("{} {}", if odd { r"printf '%s\n'" } else { "echo" }, shell(text))
 }
 
 #[cfg(test)]
@@ -128,9 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_quoted_where_a_shell_would_split_them() {
-        assert_eq!(shell(Path::new("runs/a-1.b")), "runs/a-1.b");
-        assert_eq!(shell(Path::new("my runs/a'b")), r"'my runs/a'\''b'");
+    fn commands_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quoted("cargo xtask".into(), ["run", "my runs/a"]), "cargo xtask run 'my runs/a'");
+        assert_eq!(quoted("antiphon".into(), [""; 0]), "antiphon");
         assert_eq!(echo("it's"), r"echo 'it'\''s'");
         assert_eq!(echo("-n"), r"printf '%s\n' -n");
     }

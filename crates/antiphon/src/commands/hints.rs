@@ -57,7 +57,7 @@ fn tips(option: &str, parser: &Command, words: &[String]) -> (Vec<String>, bool)
         keys.clear();
     }
     let exact = keys.iter().any(|key| key.rsplit('.').next() == Some(&name));
-    let set = |key: &String| format!("--set {}", antiphon_lab::shell(&format!("{key}={value}")));
+    let set = |key: &String| format!("--set {}", antiphon_lab::shell(format!("{key}={value}")));
     (keys.iter().map(|key| format!("a setting is changed by `{}`", set(key))).collect(), exact)
 }
 

@@ -101,6 +101,16 @@ impl TrainArguments {
     }
 }
 
+/// What came of the work in a run's folder.
+enum Done {
+    /// It was interrupted or paused, and can go on.
+    Stopped,
+    /// It is trained; nothing was to be measured.
+    Trained,
+    /// It is trained and measured.
+    Measured(Results),
+}
+
 /// A run's folder, and whether it was there before.
 struct Found {
     run: Run,
@@ -181,8 +191,8 @@ impl Place {
         let Session { console, mut watch, .. } = session;
         drop(console);
         let status = match &done {
-            Ok(Some(_)) => Status::Finished,
-            Ok(None) => Status::Stopped,
+            Ok(Done::Trained | Done::Measured(_)) => Status::Finished,
+            Ok(Done::Stopped) => Status::Stopped,
             Err(error) => Status::Failed { message: error.to_string() },
         };
         let recorded = run.update_manifest(|manifest| {
@@ -193,13 +203,13 @@ impl Place {
         if let Err(error) = write_page(&run) {
             tell(&format!("warning: the page was not written: {error}"));
         }
+        // An error that ended the work is the one to tell; a full disk may well refuse the manifest too.
+        let done = done?;
+        recorded?;
         match done {
-            // An error that ended the work is the one to tell; a full disk may well refuse the manifest too.
-            Err(error) => Err(error),
-            Ok(None) => {
-                recorded?;
+            Done::Stopped => {
                 if pause.is_some() && !stop.load(Ordering::Relaxed) {
-                    crate::output::tell(&format!("paused; go on without --pause-after-… ({})", run.path().display()));
+                    tell(&format!("paused; go on without --pause-after-… ({})", run.path().display()));
                     return Ok(Ending::Done);
                 }
                 let without = if self.again { ", without --again" } else { "" };
@@ -207,12 +217,12 @@ impl Place {
                 tell(&format!("stopped; go on with the same command{without} ({folder})"));
                 Ok(Ending::Interrupted)
             }
-            Ok(Some(results)) => {
-                recorded?;
-                print(&match results {
-                    Some(results) => report::finished(&run, &results, &experiment, &self.runs.runs())?,
-                    None => self.trained(&run, &experiment)?,
-                })?;
+            Done::Trained => {
+                print(&self.trained(&run, &experiment)?)?;
+                Ok(Ending::Done)
+            }
+            Done::Measured(results) => {
+                print(&report::finished(&run, &results, &experiment, &self.runs.runs())?)?;
                 Ok(Ending::Done)
             }
         }
@@ -326,11 +336,11 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// `None` if it was interrupted or paused; the results, if they were asked for.
-    fn work(&mut self, splits: &[Split]) -> Result<Option<Option<Results>>> {
-        let Some(saved) = self.trained_model()? else { return Ok(None) };
+    /// Trains what is still to be trained, then measures these splits.
+    fn work(&mut self, splits: &[Split]) -> Result<Done> {
+        let Some(saved) = self.trained_model()? else { return Ok(Done::Stopped) };
         if splits.is_empty() {
-            return Ok(Some(None));
+            return Ok(Done::Trained);
         }
         // What is measured stays; figures that are damaged are taken anew.
         let mut results = self.run.results().ok().flatten().unwrap_or(Results {
@@ -350,7 +360,7 @@ impl Session<'_> {
             let mut progress = |done: usize| console.progress(&doing, done as u64, all);
             let found = evaluator.evaluate(&saved.model, self.stop, &mut progress)?;
             self.console.clear();
-            let Some(found) = found else { return Ok(None) };
+            let Some(found) = found else { return Ok(Done::Stopped) };
             for warning in found.warnings() {
                 self.console.warn(&format!("{split}: {warning}"));
             }
@@ -366,10 +376,10 @@ impl Session<'_> {
             (results.cpu_seconds, results.wall_seconds) = (manifest.cpu_seconds, manifest.wall_seconds);
         })?;
         self.run.write_results(&results)?;
-        Ok(Some(Some(results)))
+        Ok(Done::Measured(results))
     }
 
-    /// The run's model: the one that is there already, or the one that is trained now.
+    /// The run's model: the one that is there already, or the one that is trained now; `None` if that was interrupted or paused.
     fn trained_model(&mut self) -> Result<Option<SavedModel>> {
         let path = self.run.model_path();
         if path.is_file() {

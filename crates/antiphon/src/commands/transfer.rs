@@ -25,7 +25,7 @@ impl Transfers {
         Self { terminal: std::io::stderr().is_terminal(), bar: None, told: Duration::ZERO }
     }
 
-    fn draw(&mut self, progress: &Progress<'_>) {
+    fn show(&mut self, progress: &Progress<'_>) {
         let bar = self.bar.get_or_insert_with(|| {
             let template = match progress.total {
                 Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
@@ -51,7 +51,7 @@ impl Audience for Transfers {
 
     fn progress(&mut self, progress: &Progress<'_>) {
         if self.terminal {
-            self.draw(progress);
+            self.show(progress);
         } else if progress.elapsed >= self.told + LINE_EVERY {
             self.told = progress.elapsed;
             tell(&describe(progress));
