@@ -31,9 +31,9 @@ mod lock;
 mod machine;
 mod manifest;
 mod metrics_log;
-mod page;
 mod report;
 mod results;
+mod results_page;
 mod run;
 mod runs;
 pub mod sweep;
@@ -53,11 +53,11 @@ pub use lock::RunLock;
 pub use machine::cpu_features;
 pub use manifest::{BestValidation, EndReason, Manifest, Revision, Status, TrainingEnd};
 pub use metrics_log::{MetricsLog, lost_steps};
-pub use page::results_page;
 pub use report::{
     Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, Pair, comparison_page, report_page,
 };
 pub use results::{Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
+pub use results_page::results_page;
 pub use run::Run;
 pub use runs::{RunIndex, Runs};
 pub use words::{CALLED_AS, command_line, shell};

@@ -13,12 +13,12 @@ mod examples;
 mod findings;
 mod heatmap;
 mod html;
-mod page;
 mod parallel;
+mod run_page;
 mod scale;
 #[cfg(test)]
 mod tests;
 
 pub use comparison::{Chosen, comparison_page};
 pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair};
-pub use page::report_page;
+pub use run_page::report_page;

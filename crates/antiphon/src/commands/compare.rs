@@ -9,7 +9,7 @@ use antiphon_eval::MetricConfig;
 use antiphon_eval::significance::{SignificanceConfig, approximate_randomization, paired_bootstrap};
 use antiphon_lab::{Run, compare};
 
-use super::report::judged;
+use super::finished::judged;
 use super::{Ending, RunsFolder};
 use crate::experiment::ExperimentConfig;
 use crate::output::print;

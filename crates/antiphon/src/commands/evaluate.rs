@@ -11,9 +11,9 @@ use antiphon_data::{Corpus, CorpusConfig, Split};
 use antiphon_lab::{Results, Run};
 use clap::ValueEnum;
 
-use super::page::write_page;
+use super::report::write_page;
 use super::target::{Begin, Target};
-use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, report};
+use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
 use crate::experiment::{Corpora, Evaluator, SavedModel, named};
@@ -135,7 +135,7 @@ impl Arguments {
             _ => results.test = Some(evaluation.results),
         }
         if let Some(run) = run {
-            report::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
+            finished::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
             run.write_results(&results)?;
             write_page(run)?;
         }
@@ -144,7 +144,7 @@ impl Arguments {
             _ => Results { validation: None, ..results },
         };
         let table = if self.input.is_some() { shown.table_of(&["input"]) } else { shown.table() };
-        print(&format!("{table}\n{}", report::some_answers(&evaluation.answers, saved.config.evaluate.show)))?;
+        print(&format!("{table}\n{}", finished::some_answers(&evaluation.answers, saved.config.evaluate.show)))?;
         Ok(Ending::Done)
     }
 }

@@ -7,9 +7,9 @@ mod check;
 mod compare;
 mod data;
 mod evaluate;
+mod finished;
 mod hints;
 mod lines;
-mod page;
 mod predict;
 mod reference;
 mod report;
@@ -67,7 +67,7 @@ enum Command {
     Data(data::Arguments),
     Runs(runs::Arguments),
     Compare(compare::Arguments),
-    Report(page::Arguments),
+    Report(report::Arguments),
     Reference(reference::Arguments),
 }
 

@@ -1,125 +1,122 @@
-//! What a person is told about a run that is finished.
+//! `antiphon report`: a page for a browser, of one run or of several.
 
-use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use antiphon_core::disk::write_atomically;
-use antiphon_core::{Error, Judged, Result, printable};
-use antiphon_lab::{Results, Run, Runs};
+use antiphon_config::Tree;
+use antiphon_core::disk::{sweep_beside, write_atomically};
+use antiphon_core::{Error, Place, Result};
+use antiphon_data::Split;
+use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page};
 
-use crate::device::DeviceConfig;
-use crate::experiment::{Answered, Experiment, spread};
-use crate::output::{command, echo, shell};
+use super::finished::read_answers;
+use super::target::Stand;
+use super::{DataFolder, Ending, RunsFolder};
+use crate::device::{DeviceConfig, device, start_threads};
+use crate::experiment::{Corpora, Evaluator, Loaded, SavedModel, figures_of_validation, findings};
+use crate::output::{print, shell, tell};
 
-/// The figures, some answers, and what to do next. `runs` are those that it may be held against.
+/// How many sources the checkpoint of a run answers for its page.
+const SO_FAR: usize = 200;
+
+/// Write the page of a run, or one page that compares several
 ///
-/// `experiment` is the run's; where it has no answers, one of its sources is asked about.
-pub(super) fn finished(run: &Run, results: &Results, experiment: &Experiment, runs: &Runs) -> Result<String> {
-    let mut text = format!("\n{}{}\n", results.table(), meanings(results));
-    // The answers of the last split that was measured: test, if there is one.
-    let answers = match results.splits().last() {
-        Some((split, _)) => read_answers(&run.predictions_path(split))?,
-        None => Vec::new(),
-    };
-    text += &some_answers(&answers, experiment.config.evaluate.show);
-    let page = run.report_path();
-    let page = if page.is_file() { format!("its page   {}\n", shell(&page)) } else { String::new() };
-    text += &format!("the run    {}\n{page}", shell(run.path()));
-    let example = match answers.first() {
-        Some(answered) => answered.source.clone(),
-        None => experiment.a_source()?,
-    };
-    let mut commands = vec![predict(run, &example)?];
-    if let Some(other) = other(run, runs)? {
-        commands.push(command(["compare".as_ref(), other.path(), run.path()]));
+/// A run writes its page itself when it ends, as `report.html` in its folder; this writes it anew, also for a run that is
+/// still going or was interrupted, with what is there: then its best checkpoint so far answers some sources of the validation
+/// split.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The folders of the runs, or their names below --runs-dir
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The page [default: report.html in the folder of the run; of several, comparison.html below --runs-dir]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The figure by which several runs are ranked [default: train.validate.metric of the first]
+    #[arg(long, value_name = "METRIC")]
+    by: Option<String>,
+    #[command(flatten)]
+    data: DataFolder,
+    #[command(flatten)]
+    folder: RunsFolder,
+}
+
+impl Arguments {
+    pub(super) fn perform(self) -> Result<Ending> {
+        let runs = self.runs.iter().map(|run| self.folder.open(run)).collect::<Result<Vec<_>>>()?;
+        let (page, default) = match &runs[..] {
+            [run] => {
+                start_threads(None)?;
+                let found = if run.model_path().is_file() { found_in(run)? } else { self.found_so_far(run) };
+                (report_page(run, &found)?, run.report_path())
+            }
+            _ => {
+                let chosen = self.chosen(&runs[0])?;
+                (comparison_page(&runs, &chosen)?, self.folder.runs_dir.join("comparison.html"))
+            }
+        };
+        if self.output.is_none() {
+            // A user's folder is not ours to sweep.
+            sweep_beside(&default);
+        }
+        let output = self.output.unwrap_or(default);
+        write_atomically(&output, page.as_bytes())?;
+        print(&format!("{}\n", shell(&output)))?;
+        Ok(Ending::Done)
     }
-    Ok(text + &next(&commands))
+
+    /// What a run that is still to be trained to its end can show already; its page does not depend on it.
+    fn found_so_far(&self, run: &Run) -> Findings {
+        found_so_far(run, &self.data.path()).unwrap_or_else(|error| {
+            tell(&format!("warning: {}: there are no answers to show yet: {error}", run.path().display()));
+            Findings::default()
+        })
+    }
+
+    fn chosen(&self, first: &Run) -> Result<Chosen> {
+        // The environment belongs to configs that are still to be run.
+        let config = Loaded::from_tree(&Tree::load_with(&first.config_path(), &[], [])?)?.config;
+        let label = self.by.clone().unwrap_or_else(|| config.train.validate.metric.clone());
+        let figures = figures_of_validation(&config);
+        let Some(&(_, lower_is_better)) = figures.iter().find(|(known, _)| *known == label) else {
+            let known = figures.into_iter().map(|(known, _)| known).collect::<Vec<_>>().join("`, `");
+            return Err(Error::new(format!("the first run has no figure `{label}`; use one of `{known}`"))
+                .at(Place::text("--by")));
+        };
+        Ok(Chosen { label, lower_is_better })
+    }
 }
 
-/// What to do next: a command a line, each ready for the shell.
-pub(super) fn next(commands: &[String]) -> String {
-    let line = |(i, command): (usize, &String)| format!("{:11}{command}\n", if i == 0 { "next" } else { "" });
-    commands.iter().enumerate().map(line).collect()
+/// Writes the page of a run into its folder.
+pub(super) fn write_page(run: &Run) -> Result<()> {
+    write_atomically(run.report_path(), report_page(run, &found_in(run)?)?.as_bytes())
 }
 
-/// The command that answers a line by a run's model, where it was trained.
-pub(super) fn predict(run: &Run, text: &str) -> Result<String> {
-    let mut words: Vec<OsString> = vec!["predict".into(), run.path().into()];
-    words.extend(on_its_device(run)?);
-    Ok(format!("{} | {}", echo(text), command(words)))
-}
-
-/// The option that lets a run's model compute where it was trained; none for the default.
-pub(super) fn on_its_device(run: &Run) -> Result<Vec<OsString>> {
-    let device = run.manifest()?.device;
-    Ok(if device == DeviceConfig::default().name() { Vec::new() } else { vec!["--device".into(), device.into()] })
-}
-
-/// The run to hold this one against: the last other one that is finished, one of the same name before others.
-fn other(run: &Run, runs: &Runs) -> Result<Option<Run>> {
-    let name = run.manifest()?.name;
-    let mut found = Vec::new();
-    for other in runs.list()?.into_iter().filter(|other| other.name() != run.name()) {
-        // A damaged run is no obstacle.
-        if let (Ok(manifest), Ok(true), Ok(Some(_))) = (other.manifest(), other.is_finished(), other.results()) {
-            found.push((manifest.name == name, manifest.started, other));
+/// Examples and errors of the validation split, or of the test split where there is no other; none without a model.
+fn found_in(run: &Run) -> Result<Findings> {
+    let path = run.model_path();
+    if !path.is_file() {
+        return Ok(Findings::default());
+    }
+    for split in ["validation", "test"] {
+        let answers = read_answers(&run.predictions_path(split))?;
+        if !answers.is_empty() {
+            return findings(split, &answers, &SavedModel::read(&path, &device(DeviceConfig::default())?)?);
         }
     }
-    let last = found.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    Ok(last.map(|(_, _, other)| other))
+    Ok(Findings::default())
 }
 
-/// `show` answers from all over the split, the correct ones marked.
-pub(super) fn some_answers(answers: &[Answered], show: usize) -> String {
-    let line = |answered: &Answered| {
-        let right = answered.references.join(" | ");
-        let (mark, right) = if answered.is_correct() { ("+", String::new()) } else { ("-", format!("  [{right}]")) };
-        printable(&format!("{mark} {} -> {}{right}", answered.source, answered.best())).into_owned() + "\n"
-    };
-    let lines: Vec<String> = spread(answers, show).map(line).collect();
-    if lines.is_empty() {
-        return String::new();
+/// Of a run without a model: what its checkpoint answers to some sources of the validation split; none without either.
+fn found_so_far(run: &Run, data_dir: &Path) -> Result<Findings> {
+    let Some(Stand { what, checkpoint, .. }) = Stand::of(run)? else { return Ok(Findings::default()) };
+    let saved = SavedModel::of_checkpoint(run, checkpoint, &device(DeviceConfig::default())?)?;
+    if !saved.config.data.has(Split::Validation) || saved.config.evaluate.metrics.is_empty() {
+        return Ok(Findings::default());
     }
-    let (show, lines) = (lines.len(), lines.concat());
-    format!("{show} of {} answers (+ matches a reference, - does not [what would]):\n{lines}\n", answers.len())
-}
-
-/// What metrics are called where they come from, for those of a run.
-fn meanings(results: &Results) -> String {
-    const MEANINGS: [(&str, &str); 2] = [
-        (
-            "sequence_error_rate",
-            "percent of answers that match no reference; where a source is a word, its word error rate",
-        ),
-        ("phone_error_rate", "percent of phones to be edited to reach the closest reference"),
-    ];
-    let used = |name: &str| results.splits().any(|(_, split)| split.metrics.contains_key(name));
-    MEANINGS.iter().filter(|(name, _)| used(name)).map(|(name, meaning)| format!("{name}: {meaning}\n")).collect()
-}
-
-/// Writes the answers of a split, one JSON object a line.
-pub(super) fn write_answers(path: &Path, answers: &[Answered]) -> Result<()> {
-    let mut text = String::new();
-    for answered in answers {
-        text += &serde_json::to_string(answered).map_err(|e| Error::new(e.to_string()).in_file(path))?;
-        text.push('\n');
-    }
-    write_atomically(path, text.as_bytes())
-}
-
-/// The answers that [`write_answers`] wrote; none if there is no such file.
-pub(super) fn read_answers(path: &Path) -> Result<Vec<Answered>> {
-    let text = match std::fs::read_to_string(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.map_err(|e| Error::io(path, "read", &e))?,
-    };
-    let damaged = |e| Error::new(format!("is damaged ({e}); `evaluate` the run again")).in_file(path);
-    text.lines().map(|line| serde_json::from_str(line).map_err(damaged)).collect()
-}
-
-/// A run's best answers on a split with what counts as right; none if there are none.
-pub(super) fn judged(run: &Run, split: &str) -> Result<Vec<Judged>> {
-    let answers = read_answers(&run.predictions_path(split))?.into_iter();
-    let judged = |a: Answered| Judged { hypothesis: a.best().to_owned(), references: a.references };
-    Ok(answers.map(judged).collect())
+    let corpus = Corpora::open_split(&saved.config.data, Split::Validation, data_dir)?;
+    let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?.with_examples(SO_FAR);
+    let answers = evaluator.answers(&saved.model, &AtomicBool::new(false), &mut |_| {})?.unwrap_or_default();
+    let note = format!("The run is not trained to its end: these are {} answers by {what}.", answers.len());
+    Ok(Findings { note: Some(note), ..findings(Split::Validation.name(), &answers, &saved)? })
 }

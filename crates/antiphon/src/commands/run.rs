@@ -10,8 +10,8 @@ use antiphon_data::Split;
 use antiphon_lab::{Identity, Manifest, Results, Run, Runs, Status, Stopwatch};
 use antiphon_train::Pause;
 
-use super::page::write_page;
-use super::{DataFolder, Ending, RunsFolder, Sets, Threads, report};
+use super::report::write_page;
+use super::{DataFolder, Ending, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::dashboard::Dashboard;
 use crate::device::{DeviceConfig, device, start_device, start_threads};
@@ -167,7 +167,7 @@ impl Place {
                 && experiment.is_measured(&results, splits)
             {
                 console.note(&format!("{}: finished; {repeat} repeats it", run.path().display()));
-                print(&report::finished(&run, &results, &experiment, &self.runs.runs())?)?;
+                print(&finished::finished(&run, &results, &experiment, &self.runs.runs())?)?;
                 return Ok(Ending::Done);
             }
             if !evaluates && run.manifest()?.status == Status::Finished && run.model_path().is_file() {
@@ -222,7 +222,7 @@ impl Place {
                 Ok(Ending::Done)
             }
             Done::Measured(results) => {
-                print(&report::finished(&run, &results, &experiment, &self.runs.runs())?)?;
+                print(&finished::finished(&run, &results, &experiment, &self.runs.runs())?)?;
                 Ok(Ending::Done)
             }
         }
@@ -238,12 +238,12 @@ impl Place {
             if split != Split::Test {
                 words.extend(["--split".into(), split.name().into()]);
             }
-            words.extend(report::on_its_device(run)?);
+            words.extend(finished::on_its_device(run)?);
             words.extend(self.data.words());
             commands.push(command(words));
         }
-        commands.push(report::predict(run, &experiment.a_source()?)?);
-        Ok(format!("the run    {}\n{}", shell(run.path()), report::next(&commands)))
+        commands.push(finished::predict(run, &experiment.a_source()?)?);
+        Ok(format!("the run    {}\n{}", shell(run.path()), finished::next(&commands)))
     }
 
     /// The run of this experiment, or a new one.
@@ -365,7 +365,7 @@ impl Session<'_> {
                 self.console.warn(&format!("{split}: {warning}"));
             }
             let Evaluation { results: figures, answers, .. } = found;
-            report::write_answers(&self.run.predictions_path(split.name()), &answers)?;
+            finished::write_answers(&self.run.predictions_path(split.name()), &answers)?;
             match split {
                 Split::Validation => results.validation = Some(figures),
                 _ => results.test = Some(figures),

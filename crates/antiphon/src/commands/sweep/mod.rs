@@ -1,6 +1,6 @@
 //! `antiphon sweep`: a config in many variations.
 
-mod results;
+mod outcome;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use antiphon_lab::RunIndex;
 use antiphon_lab::sweep::{Ended, Launcher, Plan, State, Sweep, SweepFolder, Watcher};
 use clap::ValueEnum;
 
-use super::{DataFolder, Ending, RunsFolder, Sets, report};
+use super::{DataFolder, Ending, RunsFolder, Sets, finished};
 use crate::console::{Console, duration};
 use crate::device::core_count;
 use crate::experiment::Interpreter;
@@ -101,11 +101,11 @@ impl Arguments {
     fn tell(&self, plan: &Plan, folder: &SweepFolder, ended: Ended) -> Result<Ending> {
         match ended {
             Ended::Done(outcome) => {
-                let page = results::page(plan, folder, &outcome)?;
+                let page = outcome::page(plan, folder, &outcome)?;
                 if let Some(best) = outcome.ranking.first() {
                     write_atomically(
                         folder.path().join("best.toml"),
-                        results::best_config(plan, folder, best)?.as_bytes(),
+                        outcome::best_config(plan, folder, best)?.as_bytes(),
                     )?;
                 }
                 write_atomically(folder.path().join("results.md"), page.as_bytes())?;
@@ -170,7 +170,7 @@ impl Arguments {
         let mut words: Vec<OsString> = vec!["run".into(), best.clone().into()];
         words.extend(self.data.words());
         words.extend(self.runs.words());
-        format!("the page   {kept}\nthe best   {}\n{}", shell(&best), report::next(&[command(words)]))
+        format!("the page   {kept}\nthe best   {}\n{}", shell(&best), finished::next(&[command(words)]))
     }
 }
 

@@ -10,7 +10,7 @@ use antiphon_eval::{MetricConfig, Summary};
 use antiphon_lab::sweep::{Outcome, Plan, Ranked, SweepFolder};
 use antiphon_lab::{Run, SplitResults, labels_of_quality};
 
-use super::super::report::judged;
+use super::super::finished::judged;
 use crate::experiment::ExperimentConfig;
 
 /// How sure the confidence intervals are.

@@ -1,0 +1,125 @@
+//! What a person is told about a run that is finished.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use antiphon_core::disk::write_atomically;
+use antiphon_core::{Error, Judged, Result, printable};
+use antiphon_lab::{Results, Run, Runs};
+
+use crate::device::DeviceConfig;
+use crate::experiment::{Answered, Experiment, spread};
+use crate::output::{command, echo, shell};
+
+/// The figures, some answers, and what to do next. `runs` are those that it may be held against.
+///
+/// `experiment` is the run's; where it has no answers, one of its sources is asked about.
+pub(super) fn finished(run: &Run, results: &Results, experiment: &Experiment, runs: &Runs) -> Result<String> {
+    let mut text = format!("\n{}{}\n", results.table(), meanings(results));
+    // The answers of the last split that was measured: test, if there is one.
+    let answers = match results.splits().last() {
+        Some((split, _)) => read_answers(&run.predictions_path(split))?,
+        None => Vec::new(),
+    };
+    text += &some_answers(&answers, experiment.config.evaluate.show);
+    let page = run.report_path();
+    let page = if page.is_file() { format!("its page   {}\n", shell(&page)) } else { String::new() };
+    text += &format!("the run    {}\n{page}", shell(run.path()));
+    let example = match answers.first() {
+        Some(answered) => answered.source.clone(),
+        None => experiment.a_source()?,
+    };
+    let mut commands = vec![predict(run, &example)?];
+    if let Some(other) = other(run, runs)? {
+        commands.push(command(["compare".as_ref(), other.path(), run.path()]));
+    }
+    Ok(text + &next(&commands))
+}
+
+/// What to do next: a command a line, each ready for the shell.
+pub(super) fn next(commands: &[String]) -> String {
+    let line = |(i, command): (usize, &String)| format!("{:11}{command}\n", if i == 0 { "next" } else { "" });
+    commands.iter().enumerate().map(line).collect()
+}
+
+/// The command that answers a line by a run's model, where it was trained.
+pub(super) fn predict(run: &Run, text: &str) -> Result<String> {
+    let mut words: Vec<OsString> = vec!["predict".into(), run.path().into()];
+    words.extend(on_its_device(run)?);
+    Ok(format!("{} | {}", echo(text), command(words)))
+}
+
+/// The option that lets a run's model compute where it was trained; none for the default.
+pub(super) fn on_its_device(run: &Run) -> Result<Vec<OsString>> {
+    let device = run.manifest()?.device;
+    Ok(if device == DeviceConfig::default().name() { Vec::new() } else { vec!["--device".into(), device.into()] })
+}
+
+/// The run to hold this one against: the last other one that is finished, one of the same name before others.
+fn other(run: &Run, runs: &Runs) -> Result<Option<Run>> {
+    let name = run.manifest()?.name;
+    let mut found = Vec::new();
+    for other in runs.list()?.into_iter().filter(|other| other.name() != run.name()) {
+        // A damaged run is no obstacle.
+        if let (Ok(manifest), Ok(true), Ok(Some(_))) = (other.manifest(), other.is_finished(), other.results()) {
+            found.push((manifest.name == name, manifest.started, other));
+        }
+    }
+    let last = found.into_iter().max_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    Ok(last.map(|(_, _, other)| other))
+}
+
+/// `show` answers from all over the split, the correct ones marked.
+pub(super) fn some_answers(answers: &[Answered], show: usize) -> String {
+    let line = |answered: &Answered| {
+        let right = answered.references.join(" | ");
+        let (mark, right) = if answered.is_correct() { ("+", String::new()) } else { ("-", format!("  [{right}]")) };
+        printable(&format!("{mark} {} -> {}{right}", answered.source, answered.best())).into_owned() + "\n"
+    };
+    let lines: Vec<String> = spread(answers, show).map(line).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let (show, lines) = (lines.len(), lines.concat());
+    format!("{show} of {} answers (+ matches a reference, - does not [what would]):\n{lines}\n", answers.len())
+}
+
+/// What metrics are called where they come from, for those of a run.
+fn meanings(results: &Results) -> String {
+    const MEANINGS: [(&str, &str); 2] = [
+        (
+            "sequence_error_rate",
+            "percent of answers that match no reference; where a source is a word, its word error rate",
+        ),
+        ("phone_error_rate", "percent of phones to be edited to reach the closest reference"),
+    ];
+    let used = |name: &str| results.splits().any(|(_, split)| split.metrics.contains_key(name));
+    MEANINGS.iter().filter(|(name, _)| used(name)).map(|(name, meaning)| format!("{name}: {meaning}\n")).collect()
+}
+
+/// Writes the answers of a split, one JSON object a line.
+pub(super) fn write_answers(path: &Path, answers: &[Answered]) -> Result<()> {
+    let mut text = String::new();
+    for answered in answers {
+        text += &serde_json::to_string(answered).map_err(|e| Error::new(e.to_string()).in_file(path))?;
+        text.push('\n');
+    }
+    write_atomically(path, text.as_bytes())
+}
+
+/// The answers that [`write_answers`] wrote; none if there is no such file.
+pub(super) fn read_answers(path: &Path) -> Result<Vec<Answered>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.map_err(|e| Error::io(path, "read", &e))?,
+    };
+    let damaged = |e| Error::new(format!("is damaged ({e}); `evaluate` the run again")).in_file(path);
+    text.lines().map(|line| serde_json::from_str(line).map_err(damaged)).collect()
+}
+
+/// A run's best answers on a split with what counts as right; none if there are none.
+pub(super) fn judged(run: &Run, split: &str) -> Result<Vec<Judged>> {
+    let answers = read_answers(&run.predictions_path(split))?.into_iter();
+    let judged = |a: Answered| Judged { hypothesis: a.best().to_owned(), references: a.references };
+    Ok(answers.map(judged).collect())
+}
