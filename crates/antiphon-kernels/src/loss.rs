@@ -46,7 +46,7 @@ pub struct TokenScores {
 
 /// The cross-entropy in nats, summed over all tokens: `[1]`, differentiable.
 ///
-/// `label_smoothing` is `ε` in `[0, 1)`.
+/// `label_smoothing` is `ε` in `[0, 1)`, of which every token of the vocabulary has `ε / V`, those that never occur included.
 ///
 /// # Panics
 /// If shapes do not fit, there is no token, or a target lies beyond the vocabulary.

@@ -6,13 +6,17 @@
 //! |---|---|---|
 //! | [`Rule::Sgd`] | – | `w ← w − rate · g` |
 //! | [`Rule::Momentum`] | `v` | `v ← μ v + g`, `w ← w − rate · v`, or `w − rate · (g + μ v)` after Nesterov |
-//! | [`Rule::RmsProp`] | `s` | `s ← ρ s + (1 − ρ) g²`, `w ← w − rate · g / √(s + ε)` |
+//! | [`Rule::RmsProp`] | `s` | `s ← s − ρ̄ s + ρ̄ g²`, `w ← w − rate · g / √(s + ε)` |
 //! | [`Rule::RmsPropMomentum`] | `s`, `v` | the same, with `v ← μ v + rate · g / √(s + ε)`, `w ← w − v` |
-//! | [`Rule::Adam`] | `m`, `s` | `m ← β₁ m + (1 − β₁) g`, `s ← β₂ s + (1 − β₂) g²`, `w ← (1 − rate · decay) w − rate · (m / c₁) / (√(s / c₂) + ε)` |
+//! | [`Rule::Adam`] | `m`, `s` | `m ← m − β̄₁ m + β̄₁ g`, `s ← s − β̄₂ s + β̄₂ g²`, `w ← (1 − rate · decay) w − rate · (m / c₁) / (√(s / c₂) + ε)` |
 //!
 //! SGD as in PyTorch (Sutskever et al. 2013, without dampening), RMSProp as in Keras 3 (Hinton's lecture 6e; ε under the
 //! root), Adam by Kingma and Ba 2015, the decoupled decay by Loshchilov and Hutter 2019 (as PyTorch's AdamW). `c₁` and
 //! `c₂` are the bias corrections `1 − βᵗ` of update number `t`.
+//!
+//! A decay `ρ`, `β₁` or `β₂` is given by its complement `ρ̄ = 1 − ρ`, `β̄ = 1 − β`, subtracted before it is rounded to single
+//! precision: `0.9999` itself, rounded, would make `1 − β₂` wrong by 2e-4 of itself, and a mean over the last ten thousand
+//! squares another one than the bias correction is for.
 //!
 //! Parameter and state are written in place where nobody else holds them.
 
@@ -54,15 +58,15 @@ pub enum Rule {
     },
     /// Steps divided by the root mean square of recent gradients.
     RmsProp {
-        /// `ρ`.
-        decay: f32,
+        /// `1 − ρ`.
+        complement: f32,
         /// `ε`.
         epsilon: f32,
     },
     /// [`Rule::RmsProp`] with momentum.
     RmsPropMomentum {
-        /// `ρ`.
-        decay: f32,
+        /// `1 − ρ`.
+        complement: f32,
         /// `ε`.
         epsilon: f32,
         /// `μ`.
@@ -70,10 +74,10 @@ pub enum Rule {
     },
     /// Adam, and AdamW if `weight_decay` is not 0.
     Adam {
-        /// `β₁`.
-        beta1: f32,
-        /// `β₂`.
-        beta2: f32,
+        /// `1 − β₁`.
+        complement1: f32,
+        /// `1 − β₂`.
+        complement2: f32,
         /// `ε`.
         epsilon: f32,
         /// `c₁`.
@@ -256,10 +260,10 @@ fn on_slices<const S: usize>(
                         .zip(only)
                         .for_each(|((w, d), v)| momentum_chunk(w, d, v, step, momentum, own, ahead));
                 }
-                Rule::RmsProp { decay, epsilon } => parameters
+                Rule::RmsProp { complement, epsilon } => parameters
                     .zip(gradients)
                     .zip(only)
-                    .for_each(|((w, d), s)| rms_prop_chunk(w, d, s, step, decay, epsilon)),
+                    .for_each(|((w, d), s)| rms_prop_chunk(w, d, s, step, complement, epsilon)),
                 _ => unreachable!("{rule:?} does not have one slot"),
             }
         }
@@ -268,8 +272,8 @@ fn on_slices<const S: usize>(
                 (flex::slice_mut(first).par_chunks_mut(CHUNK), flex::slice_mut(second).par_chunks_mut(CHUNK));
             let all = parameters.zip(gradients).zip(first.zip(second));
             match rule {
-                Rule::RmsPropMomentum { decay, epsilon, momentum } => all.for_each(|((w, d), (s, v))| {
-                    rms_prop_momentum_chunk(w, d, s, v, step, decay, epsilon, momentum);
+                Rule::RmsPropMomentum { complement, epsilon, momentum } => all.for_each(|((w, d), (s, v))| {
+                    rms_prop_momentum_chunk(w, d, s, v, step, complement, epsilon, momentum);
                 }),
                 Rule::Adam { .. } => all.for_each(|((w, d), (m, s))| adam_chunk(w, d, m, s, step, rule)),
                 _ => unreachable!("{rule:?} does not have two slots"),
@@ -285,6 +289,13 @@ fn on_slices<const S: usize>(
 fn effective(w: f32, d: f32, step: Step) -> f32 {
     let sign = f32::from(i8::from(w > 0.0) - i8::from(w < 0.0));
     step.scale * d + step.l1 * sign + step.l2 * w
+}
+
+/// `x − complement · x + complement · new`: a running mean. Its decay is one less the complement, to the complement's own
+/// precision, and a complement of one leaves nothing of `x`.
+#[inline(always)]
+fn mean(x: f32, complement: f32, new: f32) -> f32 {
+    (x - complement * x) + complement * new
 }
 
 #[inline(always)]
@@ -311,15 +322,15 @@ multiversion!(
 );
 
 #[inline(always)]
-fn rms_prop<const FMA: bool>(w: &mut [f32], d: &[f32], s: &mut [f32], step: Step, decay: f32, epsilon: f32) {
+fn rms_prop<const FMA: bool>(w: &mut [f32], d: &[f32], s: &mut [f32], step: Step, complement: f32, epsilon: f32) {
     for ((w, &d), s) in w.iter_mut().zip(d).zip(s) {
         let g = effective(*w, d, step);
-        *s = decay * *s + (1.0 - decay) * (g * g);
+        *s = mean(*s, complement, g * g);
         *w -= step.rate * g / (*s + epsilon).sqrt();
     }
 }
 multiversion!(
-    fn rms_prop_chunk(w: &mut [f32], d: &[f32], s: &mut [f32], step: Step, decay: f32, epsilon: f32) = rms_prop
+    fn rms_prop_chunk(w: &mut [f32], d: &[f32], s: &mut [f32], step: Step, complement: f32, epsilon: f32) = rms_prop
 );
 
 #[inline(always)]
@@ -330,34 +341,34 @@ fn rms_prop_momentum<const FMA: bool>(
     s: &mut [f32],
     v: &mut [f32],
     step: Step,
-    decay: f32,
+    complement: f32,
     epsilon: f32,
     momentum: f32,
 ) {
     for ((w, &d), (s, v)) in w.iter_mut().zip(d).zip(s.iter_mut().zip(v)) {
         let g = effective(*w, d, step);
-        *s = decay * *s + (1.0 - decay) * (g * g);
+        *s = mean(*s, complement, g * g);
         *v = momentum * *v + step.rate * g / (*s + epsilon).sqrt();
         *w -= *v;
     }
 }
 multiversion!(
     fn rms_prop_momentum_chunk(
-        w: &mut [f32], d: &[f32], s: &mut [f32], v: &mut [f32], step: Step, decay: f32, epsilon: f32, momentum: f32
+        w: &mut [f32], d: &[f32], s: &mut [f32], v: &mut [f32], step: Step, complement: f32, epsilon: f32, momentum: f32
     ) = rms_prop_momentum
 );
 
 #[inline(always)]
 fn adam<const FMA: bool>(w: &mut [f32], d: &[f32], m: &mut [f32], s: &mut [f32], step: Step, rule: Rule) {
-    let Rule::Adam { beta1, beta2, epsilon, correction1, correction2, weight_decay } = rule else {
+    let Rule::Adam { complement1, complement2, epsilon, correction1, correction2, weight_decay } = rule else {
         unreachable!("{rule:?} is not Adam")
     };
     let (keep, rate) = (1.0 - step.rate * weight_decay, step.rate / correction1);
     let root = 1.0 / correction2.sqrt();
     for ((w, &d), (m, s)) in w.iter_mut().zip(d).zip(m.iter_mut().zip(s)) {
         let g = effective(*w, d, step);
-        *m = beta1 * *m + (1.0 - beta1) * g;
-        *s = beta2 * *s + (1.0 - beta2) * (g * g);
+        *m = mean(*m, complement1, g);
+        *s = mean(*s, complement2, g * g);
         *w = keep * *w - rate * *m / (s.sqrt() * root + epsilon);
     }
 }
@@ -392,6 +403,12 @@ mod portable {
         B::float_add(times::<B>(x, a), times::<B>(y, b))
     }
 
+    /// As [`super::mean`].
+    fn mean<B: Backend>(x: FloatTensor<B>, complement: f32, new: FloatTensor<B>) -> FloatTensor<B> {
+        let less = B::float_sub(x.clone(), times::<B>(x, complement));
+        B::float_add(less, times::<B>(new, complement))
+    }
+
     /// `g / √(s + ε)`.
     fn normalised<B: Backend>(g: FloatTensor<B>, s: FloatTensor<B>, epsilon: f32) -> FloatTensor<B> {
         B::float_div(g, B::float_sqrt(B::float_add_scalar(s, epsilon.into())))
@@ -424,18 +441,18 @@ mod portable {
                 let change = if nesterov { blend::<B>(1.0, g, momentum, v.clone()) } else { v.clone() };
                 less(w, change)
             }
-            (Rule::RmsProp { decay, epsilon }, [s]) => {
-                *s = blend::<B>(decay, s.clone(), 1.0 - decay, B::float_mul(g.clone(), g.clone()));
+            (Rule::RmsProp { complement, epsilon }, [s]) => {
+                *s = mean::<B>(s.clone(), complement, B::float_mul(g.clone(), g.clone()));
                 less(w, normalised::<B>(g, s.clone(), epsilon))
             }
-            (Rule::RmsPropMomentum { decay, epsilon, momentum }, [s, v]) => {
-                *s = blend::<B>(decay, s.clone(), 1.0 - decay, B::float_mul(g.clone(), g.clone()));
+            (Rule::RmsPropMomentum { complement, epsilon, momentum }, [s, v]) => {
+                *s = mean::<B>(s.clone(), complement, B::float_mul(g.clone(), g.clone()));
                 *v = blend::<B>(momentum, v.clone(), step.rate, normalised::<B>(g, s.clone(), epsilon));
                 B::float_sub(w, v.clone())
             }
-            (Rule::Adam { beta1, beta2, epsilon, correction1, correction2, weight_decay }, [m, s]) => {
-                *m = blend::<B>(beta1, m.clone(), 1.0 - beta1, g.clone());
-                *s = blend::<B>(beta2, s.clone(), 1.0 - beta2, B::float_mul(g.clone(), g));
+            (Rule::Adam { complement1, complement2, epsilon, correction1, correction2, weight_decay }, [m, s]) => {
+                *m = mean::<B>(m.clone(), complement1, g.clone());
+                *s = mean::<B>(s.clone(), complement2, B::float_mul(g.clone(), g));
                 let root = times::<B>(B::float_sqrt(s.clone()), 1.0 / correction2.sqrt());
                 let change = B::float_div(m.clone(), B::float_add_scalar(root, epsilon.into()));
                 B::float_sub(times::<B>(w, 1.0 - step.rate * weight_decay), times::<B>(change, step.rate / correction1))
@@ -460,8 +477,8 @@ mod tests {
             Rule::Sgd,
             Rule::Momentum { momentum: 0.9, nesterov: false },
             Rule::Momentum { momentum: 0.9, nesterov: true },
-            Rule::RmsProp { decay: 0.9, epsilon: 1e-7 },
-            Rule::RmsPropMomentum { decay: 0.9, epsilon: 1e-7, momentum: 0.5 },
+            Rule::RmsProp { complement: 0.1, epsilon: 1e-7 },
+            Rule::RmsPropMomentum { complement: 0.1, epsilon: 1e-7, momentum: 0.5 },
             adam(1, 0.0),
             adam(3, 0.01),
         ]
@@ -469,7 +486,7 @@ mod tests {
 
     fn adam(t: i32, weight_decay: f32) -> Rule {
         let (correction1, correction2) = (1.0 - 0.9_f32.powi(t), 1.0 - 0.999_f32.powi(t));
-        Rule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, correction1, correction2, weight_decay }
+        Rule::Adam { complement1: 0.1, complement2: 0.001, epsilon: 1e-8, correction1, correction2, weight_decay }
     }
 
     fn random(n: usize, name: &str) -> Vec<f32> {
@@ -532,18 +549,18 @@ mod tests {
                 let v = f(momentum) * state[0] + g;
                 vec![w - rate * if nesterov { g + f(momentum) * v } else { v }, v]
             }
-            Rule::RmsProp { decay, epsilon } => {
-                let s = f(decay) * state[0] + (1.0 - f(decay)) * g * g;
+            Rule::RmsProp { complement, epsilon } => {
+                let s = (1.0 - f(complement)) * state[0] + f(complement) * g * g;
                 vec![w - rate * g / (s + f(epsilon)).sqrt(), s]
             }
-            Rule::RmsPropMomentum { decay, epsilon, momentum } => {
-                let s = f(decay) * state[0] + (1.0 - f(decay)) * g * g;
+            Rule::RmsPropMomentum { complement, epsilon, momentum } => {
+                let s = (1.0 - f(complement)) * state[0] + f(complement) * g * g;
                 let v = f(momentum) * state[1] + rate * g / (s + f(epsilon)).sqrt();
                 vec![w - v, s, v]
             }
-            Rule::Adam { beta1, beta2, epsilon, correction1, correction2, weight_decay } => {
-                let m = f(beta1) * state[0] + (1.0 - f(beta1)) * g;
-                let s = f(beta2) * state[1] + (1.0 - f(beta2)) * g * g;
+            Rule::Adam { complement1, complement2, epsilon, correction1, correction2, weight_decay } => {
+                let m = (1.0 - f(complement1)) * state[0] + f(complement1) * g;
+                let s = (1.0 - f(complement2)) * state[1] + f(complement2) * g * g;
                 let decayed = w * (1.0 - rate * f(weight_decay));
                 let step = rate * (m / f(correction1)) / ((s / f(correction2)).sqrt() + f(epsilon));
                 vec![decayed - step, m, s]
@@ -578,6 +595,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_complement_of_one_leaves_nothing_of_the_past() {
+        let rule = Rule::RmsProp { complement: 1.0, epsilon: 1.0 };
+        let mut state = vec![tensor(vec![1e6, 3.0])];
+        let step = Step { scale: 1.0, l1: 0.0, l2: 0.0, ..STEP };
+        update(tensor(vec![0.0; 2]), tensor(vec![1e-3, 0.0]), &mut state, rule, step);
+        assert_eq!(values(state.remove(0)), [1e-3 * 1e-3, 0.0]);
     }
 
     #[test]

@@ -89,14 +89,14 @@ fn elementwise(device: &Device, found: &mut Found) {
 
 fn updates(device: &Device, found: &mut Found) {
     let step = Step { rate: 0.1, scale: 0.5, l1: 0.01, l2: 0.02 };
-    let (decay, epsilon, momentum) = (0.9, 1e-7, 0.5);
-    let (beta1, beta2, correction1, correction2) = (0.9, 0.999, 0.1, 0.001);
+    let (complement, epsilon, momentum) = (0.1, 1e-7, 0.5);
+    let (complement1, complement2, correction1, correction2) = (0.1, 0.001, 0.1, 0.001);
     for rule in [
         Rule::Sgd,
         Rule::Momentum { momentum, nesterov: true },
-        Rule::RmsProp { decay, epsilon },
-        Rule::RmsPropMomentum { decay, epsilon, momentum },
-        Rule::Adam { beta1, beta2, epsilon, correction1, correction2, weight_decay: 0.01 },
+        Rule::RmsProp { complement, epsilon },
+        Rule::RmsPropMomentum { complement, epsilon, momentum },
+        Rule::Adam { complement1, complement2, epsilon, correction1, correction2, weight_decay: 0.01 },
     ] {
         let mut state = vec![Tensor::<1>::zeros([40], device); rule.slots()];
         let mut parameter = given("parameter", [40], device);

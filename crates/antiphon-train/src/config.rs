@@ -67,7 +67,8 @@ impl Default for TrainConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossConfig {
-    /// The share of each target's probability that is spread evenly over the vocabulary (Szegedy et al. 2016).
+    /// The share of each target's probability that is spread evenly over the vocabulary (Szegedy et al. 2016). Of that,
+    /// padding and begin have their parts too, though they never occur, as in PyTorch.
     #[schemars(range(min = 0.0), extend("format" = "float", "exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
 }
