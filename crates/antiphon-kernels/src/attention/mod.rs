@@ -132,8 +132,8 @@ impl Over {
             let (_, real) = self.row(b, steps);
             (0..steps).map(move |s| if s < real { 0.0_f32 } else { -1e30 })
         });
-        let mask = TensorData::new(mask.collect::<Vec<f32>>(), [rows, 1, steps]).convert_dtype(like.dtype());
-        Tensor::from_data(mask, &like.device().inner())
+        let mask = TensorData::new(mask.collect::<Vec<f32>>(), [rows, 1, steps]);
+        Tensor::from_data(mask, (&like.device().inner(), like.dtype()))
     }
 }
 
