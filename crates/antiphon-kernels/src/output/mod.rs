@@ -6,10 +6,13 @@
 //!
 //! `|x·w − x̂·ŵ| ≤ ‖x‖ ‖w − ŵ‖ + ‖x − x̂‖ ‖ŵ‖` (Cauchy–Schwarz),
 //!
-//! and so every token whose screened logit lies no more than twice that bound below the `k`-th best may be one of the `k`
-//! best. These few are computed in `f32`, for their order and for the sum: the `k` best are those of a search in `f32`. What is
-//! left of the rounding is in the share of the others in that sum, where it mostly averages out; it moves the
-//! log-probabilities of a state, all by the same, by some 2e-5 (`tests::screening_costs_little`).
+//! a bound of each token's own. A token whose screened logit and bound together do not reach what the `k`-th best has at least
+//! is not among the `k` best. The few others are computed in `f32`, for their order and for the sum: the `k` best are those of
+//! a search in `f32`. A token with weights a thousand times those of others is in doubt alone. Where more than an eighth of the
+//! vocabulary is, because `k` is large or the states lie badly, the row goes through the full product.
+//!
+//! What is left of the rounding is in the share of the others in that sum, where it mostly averages out; it moves the
+//! log-probabilities of a state, all by the same, by some 3e-5, however widely logits deviate (`tests::screening_costs_little`).
 
 mod choice;
 mod contest;
@@ -18,7 +21,7 @@ mod rounded;
 use std::sync::OnceLock;
 
 use antiphon_core::{Mask, TokenId};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::attention::rows::dots;
@@ -29,7 +32,7 @@ use crate::product::Strides;
 use crate::vector::multiversion;
 use crate::weight::{Weight, host, share};
 use choice::{Choice, in_order};
-use contest::Contest;
+use contest::{Candidate, Contest, STRETCH};
 use rounded::Rounded;
 
 /// The weight and the bias that make logits of states, ready for many steps.
@@ -45,8 +48,12 @@ pub struct OutputLayer {
     screen: Option<Screen>,
 }
 
-/// Columns that are screened together: the sums of a task's rows lie in the second-level cache.
-const COLUMNS: usize = 384;
+/// Columns that are screened together, whole stretches of a [`Contest`]: the sums of a task's rows lie in the second-level
+/// cache.
+const COLUMNS: usize = 6 * STRETCH;
+
+/// The share of the vocabulary that is computed token by token before the full product is quicker, and the least number.
+const MOST: (usize, usize) = (8, 64);
 
 impl OutputLayer {
     /// From `[V, H]` and `[V]`, off the graph.
@@ -105,14 +112,31 @@ impl OutputLayer {
         let banned = in_order(banned.to_vec());
         let mask = |row: usize| masks.get(row).unwrap_or(&Mask::Free);
         let choices: Vec<Choice<'_>> = (0..rows).map(|row| Choice::new(&banned, mask(row), vocabulary, k)).collect();
-        let Some(screen) = &self.screen else {
-            let mut logits = self.logits(states);
-            let rows = logits.par_chunks_exact_mut(vocabulary).zip(&choices);
-            return rows.map(|(logits, choice)| best_of_all(logits, &self.bias, choice, k)).collect();
+        let most = (vocabulary / MOST.0).max(MOST.1);
+        let Some(screen) = self.screen.as_ref().filter(|_| k <= most) else {
+            return self.best_in_full(states, &choices.iter().collect::<Vec<_>>(), k);
         };
         let (states, share) = (host(states), share(rows));
         let blocks = states.par_chunks(share * width).zip(choices.par_chunks(share));
-        blocks.flat_map_iter(|(states, choices)| screen.best(states, &self.bias, choices, k)).collect()
+        let screened = blocks.flat_map_iter(|(states, choices)| screen.best(states, &self.bias, choices, k, most));
+        let mut found: Vec<Option<Vec<(TokenId, f32)>>> = screened.collect();
+        let open: Vec<usize> = (0..rows).filter(|&row| found[row].is_none()).collect();
+        if !open.is_empty() {
+            let of_open: Vec<f32> = open.iter().flat_map(|&row| &states[row * width..][..width]).copied().collect();
+            let of_open = Tensor::from_data(TensorData::new(of_open, [open.len(), width]), &self.weight.device());
+            let choices: Vec<&Choice<'_>> = open.iter().map(|&row| &choices[row]).collect();
+            for (row, best) in open.into_iter().zip(self.best_in_full(of_open, &choices, k)) {
+                found[row] = Some(best);
+            }
+        }
+        found.into_iter().flatten().collect()
+    }
+
+    /// The best tokens from all logits.
+    fn best_in_full(&self, states: Tensor<2>, choices: &[&Choice<'_>], k: usize) -> Vec<Vec<(TokenId, f32)>> {
+        let mut logits = self.logits(states);
+        let rows = logits.par_chunks_exact_mut(self.vocabulary()).zip(choices);
+        rows.map(|(logits, choice)| best_of_all(logits, &self.bias, choice, k)).collect()
     }
 }
 
@@ -125,9 +149,9 @@ fn best_of_all(logits: &mut [f32], bias: &[f32], choice: &Choice<'_>, k: usize) 
     let best = match choice {
         Choice::AllBut(banned) => {
             banned.iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
-            let mut contest = Contest::new(k, 0.0);
-            contest.offer(logits, 0);
-            contest.best
+            let mut contest = Contest::new(k);
+            contest.offer_exact(logits);
+            contest.best.into_iter().map(|best| (best.logit, best.id)).collect()
         }
         Choice::Only(only) => choice.best_of_only(only.iter().map(|&id| (logits[id as usize], id)).collect(), k),
     };
@@ -143,9 +167,49 @@ struct Screen {
     rounded: Packed<i32>,
     /// `[V]`: what one unit of a token's integers is worth.
     units: Vec<f32>,
-    /// The largest `‖ŵ‖` and the largest `‖w − ŵ‖` of a token; infinite, if some number is none.
+    /// `[V]`.
+    sizes: Vec<Sizes>,
+    /// The largest of each [`STRETCH`] of tokens.
+    stretches: Vec<Sizes>,
+    /// The largest of all; infinite, if some number is none.
+    largest: Sizes,
+    /// How many logits were computed in `f32`.
+    #[cfg(test)]
+    made: std::sync::atomic::AtomicUsize,
+}
+
+/// `‖ŵ‖` and `‖w − ŵ‖` of a token's weight.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
     norm: f32,
     error: f32,
+}
+
+impl Sizes {
+    /// The largest of both.
+    fn largest(of: &[Self]) -> Self {
+        let larger = |a: Self, b: &Self| Self { norm: a.norm.max(b.norm), error: a.error.max(b.error) };
+        of.iter().fold(Self { norm: 0.0, error: 0.0 }, larger)
+    }
+}
+
+/// How far the screened logits of one state can lie from the true ones: for each unit of a token's norm, and of its error.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    by_norm: f32,
+    by_error: f32,
+}
+
+impl Doubt {
+    fn new(state: &Rounded) -> Self {
+        // The hundredth is for the rounding of the norms and of the logits themselves.
+        Self { by_norm: 1.01 * state.error + 1e-6 * state.norm, by_error: 1.01 * (state.norm + state.error) }
+    }
+
+    /// That of a token.
+    fn of(self, sizes: Sizes) -> f32 {
+        self.by_norm * sizes.norm + self.by_error * sizes.error
+    }
 }
 
 impl Screen {
@@ -154,63 +218,76 @@ impl Screen {
         let mut pairs = vec![0; vocabulary * half];
         let rows = exact.par_chunks_exact(width).zip(pairs.par_chunks_exact_mut(half));
         let rounded: Vec<Rounded> = rows.map(|(row, pairs)| Rounded::new(row, pairs)).collect();
-        let largest = |of: fn(&Rounded) -> f32| rounded.iter().map(of).fold(0.0, f32::max);
+        let sizes: Vec<Sizes> = rounded.iter().map(|row| Sizes { norm: row.norm, error: row.error }).collect();
         Self {
             units: rounded.iter().map(|row| row.unit).collect(),
-            norm: largest(|row| row.norm),
-            error: largest(|row| row.error),
+            stretches: sizes.chunks(STRETCH).map(Sizes::largest).collect(),
+            largest: Sizes::largest(&sizes),
+            sizes,
             rounded: Packed::new(&pairs, Strides::transposed(half), [half, vocabulary]),
             exact,
+            #[cfg(test)]
+            made: Default::default(),
         }
     }
 
-    /// How far the screened logit of a state can lie from the true one.
-    fn bound(&self, state: &Rounded) -> f32 {
-        // The hundredth is for the rounding of the norms and of the logits themselves.
-        1.01 * ((state.norm + state.error) * self.error + state.error * self.norm) + 1e-6 * state.norm * self.norm
-    }
-
-    /// The best tokens of a few states, on the calling thread.
-    fn best(&self, states: &[f32], bias: &[f32], choices: &[Choice<'_>], k: usize) -> Vec<Vec<(TokenId, f32)>> {
+    /// The best tokens of a few states, on the calling thread; `None` where more than `most` can be among them.
+    fn best(
+        &self,
+        states: &[f32],
+        bias: &[f32],
+        choices: &[Choice<'_>],
+        k: usize,
+        most: usize,
+    ) -> Vec<Option<Vec<(TokenId, f32)>>> {
         let [half, vocabulary] = self.rounded.dims();
         let width = self.exact.len() / vocabulary;
         let mut pairs = vec![0; states.len() / width * half];
         let rows = states.chunks_exact(width).zip(pairs.chunks_exact_mut(half));
         let rounded: Vec<Rounded> = rows.map(|(state, pairs)| Rounded::new(state, pairs)).collect();
-        let mut contests: Vec<Contest> = rounded.iter().map(|state| Contest::new(k, 2.0 * self.bound(state))).collect();
-        let mut sums = Vec::new();
+        let mut contests: Vec<Contest> = rounded.iter().map(|_| Contest::new(k)).collect();
+        let (mut sums, mut doubts) = (Vec::new(), Vec::new());
         for (first, panels) in self.rounded.blocks(COLUMNS) {
             let columns = first..first + panels.columns();
             sums.resize(rounded.len() * columns.len(), 0.0);
             panels.multiply(&pairs, &mut sums, false);
+            let sizes = &self.sizes[columns.clone()];
+            let stretches = &self.stretches[first / STRETCH..columns.end.div_ceil(STRETCH)];
             let rows = sums.chunks_exact_mut(columns.len()).zip(&rounded).zip(contests.iter_mut().zip(choices));
             for ((sums, state), (contest, choice)) in rows {
                 let top = worth(sums, state.unit, &self.units[columns.clone()], &bias[columns.clone()]);
                 contest.add(sums, top);
+                let doubt = Doubt::new(state);
                 for &id in choice.banned_within(columns.start, columns.end) {
-                    contest.banned.push((std::mem::replace(&mut sums[id as usize - first], f32::NEG_INFINITY), id));
+                    let place = id as usize - first;
+                    let logit = std::mem::replace(&mut sums[place], f32::NEG_INFINITY);
+                    contest.banned.push(Candidate::new(logit, doubt.of(sizes[place]), id));
                 }
-                contest.offer(sums, first);
+                doubts.clear();
+                doubts.extend(stretches.iter().map(|&sizes| doubt.of(sizes)));
+                contest.offer(sums, first, &doubts, |place| doubt.of(sizes[place]));
             }
         }
-        let rows = states.chunks_exact(width).zip(contests.into_iter().zip(choices));
-        rows.map(|(state, (contest, choice))| {
-            if !contest.slack.is_finite() {
-                return choice.not_a_number(vocabulary, k);
+        let rows = states.chunks_exact(width).zip(&rounded).zip(contests.into_iter().zip(choices));
+        rows.map(|((state, rounded), (contest, choice))| {
+            if !Doubt::new(rounded).of(self.largest).is_finite() {
+                return Some(choice.not_a_number(vocabulary, k));
             }
             let exact = |id: TokenId| self.logit(state, id) + bias[id as usize];
-            let (mut best, log_z) = contest.settle(exact);
+            let (mut best, log_z) = contest.settle(most, exact)?;
             if let Choice::Only(only) = choice {
                 // The contest was for the sum alone: of all tokens, as in a row that may choose them.
                 best = choice.best_of_only(only.iter().map(|&id| (exact(id), id)).collect(), k);
             }
-            best.into_iter().map(|(logit, id)| (id, logit - log_z)).collect()
+            Some(best.into_iter().map(|(logit, id)| (id, (f64::from(logit) - log_z) as f32)).collect())
         })
         .collect()
     }
 
     /// The logit of one token without bias.
     fn logit(&self, state: &[f32], id: TokenId) -> f32 {
+        #[cfg(test)]
+        self.made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut logit = [0.0];
         dots(state, &self.exact[id as usize * state.len()..][..state.len()], &mut logit);
         logit[0]
@@ -261,7 +338,8 @@ mod tests {
         };
         let row = |state: &[f32]| {
             let logits: Vec<f64> = (0..v).map(|id| logit(state, id)).collect();
-            let log_z = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let log_z = top + logits.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
             logits.into_iter().map(|x| x - log_z).collect()
         };
         states.chunks_exact(h).map(row).collect()
@@ -361,22 +439,100 @@ mod tests {
         }
     }
 
-    #[test]
-    fn screening_costs_little() {
-        // The sizes of a translation model; logits with a deviation of about three.
+    /// What screening costs.
+    #[derive(Debug)]
+    struct Cost {
+        /// How many logits a state had to be computed in `f32`.
+        made: f64,
+        /// The error of log-probabilities above −100, at worst and on average.
+        worst: f64,
+        average: f64,
+        /// The worst error of all logits in `f32`.
+        in_full: f64,
+    }
+
+    /// That of the best five of 64 states as a translation model has them, where the weights of some tokens, and those of all,
+    /// are some times larger.
+    fn screened(outliers: &[(usize, f32)], scale: f32) -> Cost {
         let (rows, h, v) = (64, 512, 6000);
-        let (states, weight) = (random("states", [rows, h], 0.5), random("weight", [v, h], 0.27));
-        let bias = random("bias", [v], 0.1);
-        let given = OutputLayer::new(weight.clone(), bias.clone()).best(states.clone(), &[], &[], 5);
-        let (mut worst, mut squares) = (0.0_f64, 0.0);
-        for (row, best) in truth(&states, &weight, &bias).iter().zip(given) {
+        let (states, bias) = (random("states", [rows, h], 0.5), random("bias", [v], 0.1));
+        let mut weight = host(random("weight", [v, h], 0.27 * scale));
+        for &(id, times) in outliers {
+            weight[id * h..][..h].iter_mut().for_each(|w| *w *= times);
+        }
+        let weight = Tensor::<2>::from_data(TensorData::new(weight, [v, h]), &Device::flex());
+        let layer = OutputLayer::new(weight.clone(), bias.clone());
+        let given = layer.best(states.clone(), &[], &[], 5);
+        let made = layer.screen.as_ref().unwrap().made.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(layer.all.get().is_none(), "no row needed the full product");
+        let full = layer.log_probs(states.clone());
+        let (mut errors, mut in_full) = (Vec::new(), 0.0_f64);
+        for ((row, best), full) in truth(&states, &weight, &bias).iter().zip(given).zip(full.chunks_exact(v)) {
             assert!(best.iter().map(|(id, _)| *id).eq(best_of_row(row, &[], 5)));
             for (id, log_prob) in best {
-                let error = (f64::from(log_prob) - row[id as usize]).abs();
-                (worst, squares) = (worst.max(error), squares + error * error / (5 * rows) as f64);
+                let truth = row[id as usize];
+                let error = |found: f32| (f64::from(found) - truth).abs();
+                // A logit of thousands, in single precision.
+                assert!(error(log_prob) < 2e-3 + 1e-6 * truth.abs(), "{log_prob} is not {truth}");
+                if truth > -100.0 {
+                    errors.push(error(log_prob));
+                    in_full = in_full.max(error(full[id as usize]));
+                }
             }
         }
-        assert!(worst < 1e-4 && squares.sqrt() < 3e-5, "{worst:e} at worst, {:e} on average", squares.sqrt());
+        let worst = errors.iter().copied().fold(0.0, f64::max);
+        let average = (errors.iter().map(|error| error * error).sum::<f64>() / errors.len() as f64).sqrt();
+        let cost = Cost { made: made as f64 / rows as f64, worst, average, in_full };
+        println!("{outliers:?}, weights × {scale}: {cost:?}");
+        cost
+    }
+
+    #[test]
+    fn screening_costs_little() {
+        for (scale, most) in [(1.0, 1e-4), (5.0, 2e-4), (20.0, 2e-4)] {
+            let Cost { made, worst, average, .. } = screened(&[], scale);
+            assert!(made < 6.0, "{made} logits of a state were computed in full");
+            assert!(worst < most && average < 3e-5, "× {scale}: {worst:e} at worst, {average:e} on average");
+        }
+    }
+
+    #[test]
+    fn a_token_with_large_weights_is_in_doubt_alone() {
+        for times in [300.0, 1000.0] {
+            for tokens in [&[4321][..], &[7, 1007, 2007, 3007, 4007, 5007]] {
+                let outliers: Vec<(usize, f32)> = tokens.iter().map(|&id| (id, times)).collect();
+                let Cost { made, worst, in_full, .. } = screened(&outliers, 1.0);
+                assert!(made < 6.0 + tokens.len() as f64, "{made} logits of a state were computed in full");
+                assert!(worst < 2.0 * in_full.max(1e-4), "× {times}: {worst:e} at worst, in full {in_full:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_too_many_are_in_doubt_the_product_is_made_in_full() {
+        // Beside one large number that all tokens weigh alike, all others round to nothing.
+        let (rows, h, v, k) = (9, 40, 700, 5);
+        let (mut states, mut weight) = (host(random("states", [rows, h], 1e-3)), host(random("weight", [v, h], 1e-3)));
+        states.chunks_exact_mut(h).take(rows - 1).for_each(|state| state[3] = 100.0);
+        weight.chunks_exact_mut(h).for_each(|row| row[3] = 1.0);
+        let states = Tensor::<2>::from_data(TensorData::new(states, [rows, h]), &Device::flex());
+        let weight = Tensor::<2>::from_data(TensorData::new(weight, [v, h]), &Device::flex());
+        let bias = random("bias", [v], 1e-3);
+        let masks: Vec<Mask> = (0..rows as TokenId).map(|row| Mask::Allowed(vec![row, 5, 99])).collect();
+        for masks in [&[][..], &masks] {
+            let layer = OutputLayer::new(weight.clone(), bias.clone());
+            let given = layer.best(states.clone(), &[2], masks, k);
+            assert!(layer.all.get().is_some());
+            let made = layer.screen.as_ref().unwrap().made.load(std::sync::atomic::Ordering::Relaxed);
+            assert!(made < 40, "one row of nine is screened to its end: {made}");
+            let full = OutputLayer { screen: None, ..OutputLayer::new(weight.clone(), bias.clone()) };
+            for (ours, full) in given.iter().zip(full.best(states.clone(), &[2], masks, k)) {
+                for (ours, full) in ours.iter().zip(full) {
+                    assert_eq!(ours.0, full.0);
+                    assert!(ours.1 == full.1 || (ours.1 - full.1).abs() < 1e-4);
+                }
+            }
+        }
     }
 
     #[test]
@@ -416,14 +572,16 @@ mod tests {
             let mut pairs = vec![0; h.div_ceil(2)];
             let rounded = Rounded::new(state, &mut pairs);
             for row in &rows {
-                // The largest norm and error of all rows would bound each of them too widely.
                 let (screen, mut sum) = (Screen::new(row.clone(), [1, h]), [0.0]);
                 screen.rounded.multiply(&pairs, &mut sum, false);
                 let screened = f64::from(sum[0]) * f64::from(rounded.unit) * f64::from(screen.units[0]);
                 let products = state.iter().zip(row).map(|(&x, &w)| f64::from(x) * f64::from(w));
-                let (product, bound) = (products.sum::<f64>(), f64::from(screen.bound(&rounded)));
+                let (product, bound) = (products.sum::<f64>(), f64::from(Doubt::new(&rounded).of(screen.largest)));
                 assert!((screened - product).abs() <= bound, "{screened:e} {product:e} {bound:e}");
-                assert!(bound <= 1e-2 * f64::from(rounded.norm * screen.norm), "a bound of {bound:e} says nothing");
+                assert!(
+                    bound <= 1e-2 * f64::from(rounded.norm * screen.largest.norm),
+                    "a bound of {bound:e} says nothing"
+                );
             }
         }
     }
