@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use antiphon::experiment::Interpreter;
 use antiphon::{ExperimentConfig, Loaded};
-use antiphon_lab::sweep::Plan;
+use antiphon_config::Tree;
+use antiphon_lab::sweep::{Meaning, Plan};
 
 fn configs(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -60,6 +61,74 @@ fn a_recipe_that_a_config_names_is_there() {
         let recipe = loaded.config.data.recipe().unwrap_or_else(|| panic!("{}: no recipe", config.display()));
         assert!(root().join("recipes").join(recipe).join("recipe.toml").is_file(), "{}: {recipe}", config.display());
     }
+}
+
+/// What a run is found by: a setting that is new, and at its default, does not count. A digest that changes makes all runs of a
+/// config other experiments; the lines are those of version 0.2.0.
+#[test]
+fn the_digests_of_all_configs_are_those_of_the_first_runs() {
+    let root = root().join("configs");
+    let meaning = Interpreter::new(&root.join("data"));
+    let line = |config: &PathBuf| {
+        let digest = meaning.check(&Tree::load(config, &[]).unwrap()).unwrap().decisive;
+        format!("{digest}  {}\n", config.strip_prefix(&root).unwrap().display())
+    };
+    let now: String = configs(&root).iter().map(line).collect();
+    let golden = root.join("../tests/digests.txt");
+    if std::env::var_os("ANTIPHON_WRITE_GOLDEN").is_some() {
+        std::fs::write(&golden, &now).unwrap();
+    }
+    // A config that is new has no line yet.
+    let golden = std::fs::read_to_string(golden).unwrap();
+    for line in golden.lines() {
+        assert!(now.lines().any(|now| now == line), "{line} is no more; now:\n{now}");
+    }
+    assert_eq!(
+        golden.lines().count(),
+        now.lines().count(),
+        "if a config is new: ANTIPHON_WRITE_GOLDEN=1 cargo xtask test digests"
+    );
+}
+
+/// Files are read by the paths of parameters: what becomes one of several kinds keeps its own.
+#[test]
+fn parameters_are_called_what_they_are_called_in_older_files() {
+    let text = |model: &str| format!("data = {{ kind = 'text', train = 'a' }}\nmodel = {model}");
+    let pairs = |model: &str| format!("data = {{ kind = 'pairs', train = 'a' }}\nmodel = {model}");
+    let shipped = |file: &str| std::fs::read_to_string(root().join("configs").join(file)).unwrap();
+    let cases = [
+        ("g2p/quickstart.toml", shipped("g2p/quickstart.toml")),
+        ("bench/joeynmt.toml", shipped("bench/joeynmt.toml")),
+        ("translate/article.toml", shipped("translate/article.toml")),
+        (
+            "a stack",
+            pairs(
+                "{ encoder = { kind = 'stack', stages = [{ kind = 'gru', bidirectional = false }, { kind = 'lstm' }] } }",
+            ),
+        ),
+        ("a language model", text("{ kind = 'language_model', decoder = { kind = 'lstm', layers = 2 } }")),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let mut now = String::new();
+    for (name, text) in cases {
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, text).unwrap();
+        let config =
+            Loaded::read(&file, &["train={replace=true,epochs=1}".into()]).unwrap_or_else(|e| panic!("{e}")).config;
+        let sources = if config.data.has_source() { vec![9] } else { vec![] };
+        let vocabularies = antiphon_model::Vocabularies { sources, target: 9, shared: false };
+        let key = antiphon_core::random::Key::from_seed(1);
+        let model = config.model.init(&vocabularies, key, &burn::tensor::Device::flex()).unwrap();
+        now += &format!("# {name}\n");
+        now.extend(
+            antiphon_train::save_weights(&model).iter().map(|weight| format!("{} {:?}\n", weight.path, weight.dims)),
+        );
+    }
+    let golden = root().join("tests/paths.txt");
+    if std::env::var_os("ANTIPHON_WRITE_GOLDEN").is_some() {
+        std::fs::write(&golden, &now).unwrap();
+    }
+    assert_eq!(now, std::fs::read_to_string(golden).unwrap());
 }
 
 /// The article's choices are Keras's, and stay so.

@@ -22,4 +22,5 @@ mod smallest;
 #[cfg(unix)]
 mod suggestions;
 mod sweep;
+mod text;
 mod wgpu;

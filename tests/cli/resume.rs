@@ -47,6 +47,20 @@ checkpoint = { every_steps = 7 }
 validation_examples = 150
 "#;
 
+/// A language model of lines.
+const LINES: &str = r#"
+extends = "text.toml"
+[data]
+train = "train.tsv"
+validation = "validation.tsv"
+test = "test.tsv"
+[train]
+epochs = 14
+schedule = { kind = "cosine", warmup = 20 }
+validate = { every_steps = 25 }
+checkpoint = { every_steps = 10 }
+"#;
+
 /// When a run is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
@@ -115,6 +129,7 @@ impl Contract {
     fn of(config: &'static str, text: &str) -> Self {
         let place = Place::new();
         place.write("data/validation.tsv", pairs(700..1100));
+        place.write("text.toml", crate::text::TEXT);
         place.write(config, text);
         let began = Instant::now();
         place.call(&format!("run {config} --run whole -q")).succeeds();
@@ -267,6 +282,12 @@ fn an_lstm_killed_at_twenty_moments_ends_the_same() {
 #[ignore = "slow"]
 fn a_gru_killed_at_twenty_moments_ends_the_same() {
     twenty_kills("gru.toml", GRU);
+}
+
+#[test]
+#[ignore = "slow"]
+fn a_language_model_killed_at_twenty_moments_ends_the_same() {
+    twenty_kills("lines.toml", LINES);
 }
 
 /// Few moments, but all in one run.

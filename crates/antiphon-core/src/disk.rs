@@ -185,11 +185,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.html");
         std::thread::scope(|scope| {
-            // As often as an eager sweeper could call, but not without pause: nobody sweeps in a loop.
-            let writer = scope.spawn(|| (0..100).all(|_| write_atomically(&path, &[7; 10_000]).is_ok()));
+            // Once or twice a write, however slow the disk: nobody sweeps in a loop.
+            let written = std::sync::atomic::AtomicUsize::new(0);
+            let count = || written.load(std::sync::atomic::Ordering::Relaxed);
+            let write = |_| {
+                let done = write_atomically(&path, &[7; 10_000]).is_ok();
+                written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                done
+            };
+            let writer = scope.spawn(move || (0..100).all(write));
             while !writer.is_finished() {
+                let before = count();
                 sweep(folder.path());
-                std::thread::sleep(std::time::Duration::from_millis(5));
+                while count() == before && !writer.is_finished() {
+                    std::thread::yield_now();
+                }
             }
             assert!(writer.join().unwrap());
         });

@@ -106,7 +106,8 @@ mod tests {
             "{unfit}"
         );
 
-        let checkpoint = Archive { format: 1, kind: "checkpoint".into(), content: serde_json::Value::Null, arrays: vec![] };
+        let checkpoint =
+            Archive { format: 1, kind: "checkpoint".into(), content: serde_json::Value::Null, arrays: vec![] };
         archive::write(&path, checkpoint).unwrap();
         let foreign = error(&path);
         assert!(foreign.ends_with("holds a checkpoint, not a model; give a model file"), "{foreign}");

@@ -27,9 +27,9 @@ pub(super) fn finished(run: &Run, results: &Results, experiment: &Experiment, ru
     text += &format!("the run    {}\n{page}", shell(run.path()));
     let example = match answers.first() {
         Some(answered) => answered.source.clone(),
-        None => experiment.a_source()?,
+        None => experiment.a_line()?,
     };
-    let mut commands = vec![predict(run, &example)?];
+    let mut commands = vec![ask(run, experiment, &example)?];
     if let Some(other) = other(run, runs)? {
         commands.push(command(["compare".as_ref(), other.path(), run.path()]));
     }
@@ -42,9 +42,10 @@ pub(super) fn next(commands: &[String]) -> String {
     commands.iter().enumerate().map(line).collect()
 }
 
-/// The command that answers a line by a run's model, where it was trained.
-pub(super) fn predict(run: &Run, text: &str) -> Result<String> {
-    let mut words: Vec<OsString> = vec!["predict".into(), run.path().into()];
+/// The command that asks a run's model about a line, where it was trained: what it answers, or how probable a text is.
+pub(super) fn ask(run: &Run, experiment: &Experiment, text: &str) -> Result<String> {
+    let what = if experiment.config.data.has_source() { "predict" } else { "score" };
+    let mut words: Vec<OsString> = vec![what.into(), run.path().into()];
     words.extend(on_its_device(run)?);
     Ok(format!("{} | {}", echo(text), command(words)))
 }

@@ -83,6 +83,10 @@ impl Arguments {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
         let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
+        if !saved.config.data.has_source() {
+            let message = "is a language model, which answers no sources; `score` says how probable texts are";
+            return Err(Error::new(message).in_file(&self.what));
+        }
         let mut search = saved.config.search.clone();
         if let Some(n) = self.n_best {
             search = search.with_n_best(n).map_err(|error| error.at(Place::text("--n-best")))?;

@@ -54,7 +54,7 @@ impl Arguments {
         let stop = interrupt::stop_flag()?;
         let mut table = Vec::new();
         for (config, loaded, expect) in promises {
-            let better = figures(&loaded.config.evaluate);
+            let better = figures(&loaded.config.evaluate, loaded.config.data.has_source());
             let Some(run) = self.finished(config, &sets, loaded, &stop)? else { return Ok(Ending::Interrupted) };
             let lower = |label: &str| better.get(label).is_none_or(|figure| figure.lower_is_better);
             let verdicts = ExpectConfig::verdicts(&expect, &run, &lower)?;

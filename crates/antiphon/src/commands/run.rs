@@ -242,7 +242,7 @@ impl Place {
             words.extend(self.data.words());
             commands.push(command(words));
         }
-        commands.push(finished::predict(run, &experiment.a_source()?)?);
+        commands.push(finished::ask(run, experiment, &experiment.a_line()?)?);
         Ok(format!("the run    {}\n{}", shell(run.path()), finished::next(&commands)))
     }
 

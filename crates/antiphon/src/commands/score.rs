@@ -18,10 +18,10 @@ use crate::output::{json_line, tell};
 /// How many batches a thread are scored together.
 const TOGETHER: usize = 16;
 
-/// Score pairs of a file or of the standard input: how probable the model finds each target
+/// Score pairs or texts of a file or of the standard input: how probable the model finds each target
 ///
-/// A line of `source<TAB>target` gives a line: the natural logarithm of the target's probability, its end included. With
-/// --json each is {"source": …, "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
+/// A line of `source<TAB>target`, or of text for a language model, gives a line: the natural logarithm of the target's
+/// probability, its end included. With --json each is {"source": …, "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
 /// symbol last; `unknown_source` and `unknown` list the tokens of source and target, counted from 0, that are the unknown
 /// symbol.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,8 @@ pub(super) struct Arguments {
 /// A line of JSON.
 #[derive(Serialize)]
 struct Scored<'a> {
-    source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_source: Vec<usize>,
     target: &'a str,
@@ -61,7 +62,7 @@ impl Arguments {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
         let saved = Target::find(&self.what, &[], &self.runs.runs(), threads)?.open(self.device.device)?;
-        let rows = saved.config.evaluate.rows;
+        let (rows, has_source) = (saved.config.evaluate.rows, saved.config.data.has_source());
         let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &saved.config.search, rows)?;
         let (mut incoming, name, is_stream) =
             (self.input.open(&saved.config.data)?, self.input.name(), self.input.file().is_none());
@@ -78,8 +79,9 @@ impl Arguments {
             let read = |line: Line| {
                 let number = line.number;
                 let read = || {
-                    let (source, target) = pair(line)?;
-                    let ids = (searcher.encode(&source)?, searcher.encode_target(&target)?);
+                    let (source, target) = texts_of(line, has_source)?;
+                    let of_source = source.as_deref().map(|source| searcher.encode(source)).transpose()?;
+                    let ids = (of_source.unwrap_or_default(), searcher.encode_target(&target)?);
                     check_lengths(&ids, &saved.config.data)?;
                     Ok(((source, target), ids))
                 };
@@ -109,6 +111,7 @@ impl Arguments {
                     true => {
                         let tokens = ids.iter().map(token).collect();
                         let (unknown_source, unknown) = (unknown::positions(from), unknown::positions(ids));
+                        let source = source.as_deref();
                         let scored = Scored { source, unknown_source, target, unknown, log_prob, tokens, log_probs };
                         json_line(&scored).map_err(|e| Error::new(e.to_string()))?
                     }
@@ -127,17 +130,23 @@ impl Arguments {
     }
 }
 
-/// Source and target of a line.
-fn pair(line: Line) -> Result<(String, String)> {
+/// Source and target of a line; without sources it is all target.
+fn texts_of(line: Line, has_source: bool) -> Result<(Option<String>, String)> {
     let read = || {
         let text = line.text?;
+        if !has_source {
+            return if text.trim().is_empty() { Err(Fault::EmptyLine) } else { Ok((None, text)) };
+        }
         let (source, target) = split_pair(&text)?;
-        Ok((source.into(), target.into()))
+        Ok((Some(source.into()), target.into()))
     };
     read().map_err(|fault: Fault| Error::new(fault.to_string()))
 }
 
 /// Refuses a pair, as ids with their end symbols, that is beyond the limits of a model's corpus.
 fn check_lengths((source, target): &(Vec<TokenId>, Vec<TokenId>), config: &CorpusConfig) -> Result<()> {
-    config.limits().check(source.len() - 1, target.len() - 1).map_err(|fault| Error::new(fault.to_string()))
+    config
+        .limits()
+        .check(source.len().saturating_sub(1), target.len() - 1)
+        .map_err(|fault| Error::new(fault.to_string()))
 }

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Place, Request, Result, Source, Special, StepModel, TokenId};
-use antiphon_decode::{
-    Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all,
-};
+use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 

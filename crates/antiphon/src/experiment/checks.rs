@@ -4,7 +4,8 @@
 
 use antiphon_config::{Tree, keys};
 use antiphon_core::Problem;
-use antiphon_data::{CorpusConfig, Split};
+use antiphon_data::plan::Counted;
+use antiphon_data::{BatchConfig, CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
@@ -25,6 +26,7 @@ pub(super) struct Sections {
     data: Option<CorpusConfig>,
     tokenizer: Option<TokenizersConfig>,
     model: Option<ModelConfig>,
+    batch: Option<BatchConfig>,
     train: Option<TrainConfig>,
     search: Option<SearchConfig>,
     evaluate: Option<EvaluateConfig>,
@@ -46,6 +48,7 @@ impl Sections {
             data: read(tree, "data", None),
             tokenizer: read(tree, "tokenizer", Some(TokenizersConfig::default())),
             model: read(tree, "model", Some(ModelConfig::default())),
+            batch: read(tree, "batch", Some(BatchConfig::default())),
             train: read(tree, "train", Some(TrainConfig::default())),
             search: read(tree, "search", Some(SearchConfig::default())),
             evaluate: read(tree, "evaluate", Some(EvaluateConfig::default())),
@@ -65,12 +68,17 @@ impl Sections {
                     found.add("model.kind", message);
                 }
                 (true, false) => {
-                    let message = "a language model reads no sources, and this corpus has some; set `data.kind = \"text\"`, or \
-                                   take an `encoder_decoder`";
-                    found.add("model.kind", message);
+                    let message = "a language model reads no sources, and this corpus has some; set `kind = \"text\"`, or let \
+                                   `model.kind` be `encoder_decoder`";
+                    found.add("data.kind", message);
                 }
                 (true, true) | (false, false) => {}
             }
+        }
+        if let (true, Some(BatchConfig::Tokens(tokens))) = (self.lacks_sources(), &self.batch)
+            && tokens.counted == Counted::Source
+        {
+            found.add("batch.counted", "a text corpus has no sources; count those of the `target`");
         }
         if let Some(tokenizer) = &self.tokenizer {
             self.tokenizer_problems(tokenizer, &mut found);
@@ -115,7 +123,7 @@ impl Sections {
             found.below("sweep", sweep.problems());
         }
         if let (Some(expect), Some(evaluate)) = (&self.expect, &self.evaluate) {
-            let labels: Vec<String> = figures(evaluate).into_keys().collect();
+            let labels: Vec<String> = figures(evaluate, !self.lacks_sources()).into_keys().collect();
             found.below("expect", expect.problems(&labels));
         }
         found.problems
@@ -135,7 +143,8 @@ impl Sections {
                 found.add(&format!("tokenizer.{name}"), message);
             }
         } else {
-            for (name, _) in sides.iter().take(2).filter(|(_, tokenizer)| tokenizer.is_none()) {
+            let needed = if self.lacks_sources() { &sides[1..2] } else { &sides[..2] };
+            for (name, _) in needed.iter().filter(|(_, tokenizer)| tokenizer.is_none()) {
                 let message = format!("set `[tokenizer.{name}]`, or `[tokenizer.shared]` for both sides");
                 found.add("tokenizer", message);
             }
@@ -147,6 +156,11 @@ impl Sections {
         if learn_from.contains(&LearnFrom::Validation) && self.lacks_validation() {
             found.add("tokenizer.learn_from", "there is no validation split; set `data.validation`");
         }
+    }
+
+    /// Whether it is known that the corpus is text without sources.
+    fn lacks_sources(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| !data.has_source())
     }
 
     /// Whether it is known that there is no validation split.
@@ -167,7 +181,8 @@ impl Sections {
             return;
         }
         let Some(evaluate) = &self.evaluate else { return };
-        let labels: Vec<String> = evaluate.labelled().map(|(label, _)| label).collect();
+        let labels = evaluate.labelled().filter(|_| !self.lacks_sources()).map(|(label, _)| label);
+        let labels: Vec<String> = labels.collect();
         if !labels.iter().any(|label| label == metric) {
             let known = of_likelihood.iter().copied().chain(labels.iter().map(String::as_str));
             let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
@@ -220,7 +235,13 @@ impl Sections {
                 }
             }
         }
-        self.search_warnings(&mut found);
+        if self.lacks_sources() {
+            found.if_set(&["tokenizer.source"], "a text corpus has no sources");
+            let keys = ["search", "evaluate.metrics", "evaluate.validation_examples", "evaluate.show"];
+            found.if_set(&keys, "a text corpus has no sources to answer");
+        } else {
+            self.search_warnings(&mut found);
+        }
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
         {
@@ -337,7 +358,8 @@ mod tests {
             ("tokenizer.learn_from=[]", "tokenizer.learn_from"),
             ("tokenizer.learn_from=['train','train']", "tokenizer.learn_from.1"),
             ("model.tied=all", "model.tied"),
-            ("data={kind='text',train='a'}", "data.kind"),
+            ("data={kind='text',train='a'}", "model.kind"),
+            ("model.kind=language_model", "data.kind"),
             ("evaluate.metrics=[{kind='bleu'},{kind='bleu'}]", "evaluate.metrics.1"),
             ("search.min_length=5000", "search.min_length"),
             ("train.loss.label_smoothing=1.0", "train.loss.label_smoothing"),

@@ -14,15 +14,15 @@ use serde_json::Value;
 use super::evaluation::figures_of_likelihood;
 use super::{Corpora, EvaluateConfig, ExperimentConfig, Loaded, digests, identity};
 
-/// Every figure of a split by its label, as a validation or as results have it.
-pub(crate) fn figures(evaluate: &EvaluateConfig) -> BTreeMap<String, Figure> {
+/// Every figure of a split by its label, as a validation or as results have it; `searches`: whether there are sources to answer.
+pub(crate) fn figures(evaluate: &EvaluateConfig, searches: bool) -> BTreeMap<String, Figure> {
     let of_likelihood = figures_of_likelihood().chain([("loss_per_token", true)]);
     let of_likelihood = of_likelihood.map(|(name, lower_is_better)| {
         // Training calls it `loss`.
         (name.to_owned(), Figure { lower_is_better, while_training: name != "loss_per_token" })
     });
     let while_training = evaluate.validation_examples > 0;
-    let of_search = evaluate.labelled().map(|(label, metric)| {
+    let of_search = evaluate.labelled().filter(|_| searches).map(|(label, metric)| {
         let lower_is_better = metric.lower_is_better();
         (label, Figure { lower_is_better, while_training })
     });
@@ -59,7 +59,7 @@ impl Meaning for Interpreter {
             effective,
             has_validation: config.data.has(Split::Validation),
             has_test: config.data.has(Split::Test),
-            figures: figures(&config.evaluate),
+            figures: figures(&config.evaluate, config.data.has_source()),
             compared_by: train.validate.metric.clone(),
             steps: train.steps,
             epochs: train.epochs,

@@ -92,9 +92,10 @@ impl Experiment {
         planned_steps(&self.config.train, &batches).map(|_| ())
     }
 
-    /// A source that a model can be asked about: the first to learn from.
-    pub(crate) fn a_source(&self) -> Result<String> {
-        Ok(self.corpora.train.get(0)?.source.unwrap_or_default())
+    /// A line that a model can be asked about: the first source to learn from, or the first text.
+    pub(crate) fn a_line(&self) -> Result<String> {
+        let first = self.corpora.train.get(0)?;
+        Ok(first.source.unwrap_or_else(|| first.targets.concat()))
     }
 
     /// The tokenizers, learned once.

@@ -1,0 +1,127 @@
+//! A corpus of text without sources: a language model, trained line by line, tells how probable texts are.
+
+use serde_json::Value;
+
+use crate::place::Place;
+
+pub(crate) const TEXT: &str = r#"
+threads = 1
+
+[data]
+kind = "text"
+train = "train.txt"
+validation = "validation.txt"
+test = "test.txt"
+
+[tokenizer.target]
+kind = "character"
+
+[model]
+kind = "language_model"
+[model.target]
+kind = "embedding"
+size = 16
+[model.decoder]
+kind = "lstm"
+hidden = 24
+layers = 2
+dropout = 0.2
+
+[batch]
+kind = "sentences"
+count = 32
+
+[train]
+epochs = 2
+optimizer = { kind = "adam", learning_rate = 1e-2 }
+"#;
+
+/// Words in a row, some of them of one letter.
+fn texts(numbers: std::ops::Range<u64>) -> String {
+    let word = |n: u64| "abcd".chars().cycle().skip(n as usize % 4).take(1 + (n as usize * 7) % 5).collect::<String>();
+    numbers.map(|n| format!("{} {} {}\n", word(n), word(n / 3 + 1), word(n / 7))).collect()
+}
+
+pub(crate) fn place() -> Place {
+    let place = Place::new();
+    place.write("data/train.txt", texts(0..600));
+    place.write("data/validation.txt", texts(600..680));
+    place.write("data/test.txt", texts(680..720));
+    place.write("text.toml", TEXT);
+    place
+}
+
+#[test]
+fn a_language_model_is_trained_measured_and_asked() {
+    let place = place();
+    let out = place.call("run text.toml --run one").succeeds();
+    assert!(out.contains("perplexity") && !out.contains("answers"), "{out}");
+    assert!(out.contains("score one"), "what to do next: {out}");
+    let results: Value = serde_json::from_slice(&place.read("one/results.json")).unwrap();
+    let test = &results["test"];
+    assert!(test["losses"]["per_token"].as_f64().unwrap() < 2.0, "it has learned nothing: {test}");
+    assert_eq!(test["counts"]["source_tokens"], Value::Null, "{test}");
+
+    // What is scored line by line adds up to what was measured.
+    let text = place.read("data/test.txt");
+    let scored = place.call_with("score text.toml --runs-dir . --json", &text).succeeds();
+    let lines: Vec<Value> = scored.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let first = String::from_utf8(text.clone()).unwrap().lines().next().unwrap().to_owned();
+    assert_eq!((lines[0]["target"].as_str(), lines[0].get("source")), (Some(first.as_str()), None));
+    let tokens: usize = lines.iter().map(|line| line["log_probs"].as_array().unwrap().len()).sum();
+    let nats: f64 = lines.iter().map(|line| -line["log_prob"].as_f64().unwrap()).sum();
+    assert_eq!(tokens as u64, test["counts"]["target_tokens"].as_u64().unwrap());
+    assert!((nats / tokens as f64 - test["losses"]["per_token"].as_f64().unwrap()).abs() < 1e-5);
+    // The model file alone says the same.
+    let alone = place.call_with("score one/model.safetensors --json", &text).succeeds();
+    assert_eq!(alone, scored);
+
+    let out = place.call("evaluate one --split validation").succeeds();
+    assert!(out.contains("loss_per_character"), "{out}");
+    place.call("report one").succeeds();
+    let said = place.call("predict one").refuses();
+    assert!(
+        said.ends_with("one: is a language model, which answers no sources; `score` says how probable texts are"),
+        "{said}"
+    );
+    let said = place.call_with("score one", "a b\n\nc\n").refuses();
+    assert!(said.contains("standard input: line 2: "), "{said}");
+}
+
+#[test]
+fn models_and_corpora_that_do_not_fit_are_told_apart() {
+    let place = place();
+    let said = |words: &str| place.call(words).refuses();
+    let text = said("check text.toml --set model.kind=encoder_decoder --set model.decoder={replace=true,kind='gru'}");
+    assert!(text.contains("model.kind") && text.contains("set `kind = \"language_model\"`"), "{text}");
+    let pairs = said("check tiny.toml --set model={replace=true,kind='language_model'}");
+    assert!(pairs.contains("data.kind") && pairs.contains("`kind = \"text\"`"), "{pairs}");
+    let counted = said("check text.toml --set batch={replace=true,kind='tokens',counted='source'}");
+    assert!(counted.contains("batch.counted") && counted.contains("`target`"), "{counted}");
+    let metric = said("check text.toml --set train.validate.metric=sequence_error_rate");
+    assert!(metric.contains("validation does not give `sequence_error_rate`"), "{metric}");
+    let called =
+        place.call("check text.toml --set tokenizer.source.kind=word --set search.width=2 --set evaluate.show=3");
+    let warned = called.err();
+    for key in ["tokenizer.source", "search", "evaluate.show"] {
+        assert!(warned.lines().any(|line| line.contains(key) && line.contains("has no effect")), "{key}: {warned}");
+    }
+}
+
+/// A setting that is new stands in no older file, and hides no older run.
+#[test]
+fn a_run_whose_config_lacks_new_settings_is_found() {
+    let place = Place::new();
+    place.call("train tiny.toml --run runs/one").succeeds();
+    let written = String::from_utf8(place.read("runs/one/config.toml")).unwrap();
+    // As version 0.2.0 wrote it before there were kinds of models and heads.
+    let older =
+        written.replacen("[model.head]\nkind = \"softmax\"\n\n", "", 1).replacen("kind = \"encoder_decoder\"\n", "", 1);
+    assert!(!older.contains("softmax") && !older.contains("encoder_decoder"), "{older}");
+    place.write("runs/one/config.toml", &older);
+    let answer = place.call_with("predict tiny.toml", "abc\n").succeeds();
+    assert_eq!(place.call_with("predict runs/one", "abc\n").succeeds(), answer);
+    // And it is the run that is gone on with.
+    let out = place.call("train tiny.toml").err();
+    assert!(out.contains("runs/one: is trained"), "{out}");
+}
