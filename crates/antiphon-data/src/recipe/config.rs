@@ -4,6 +4,7 @@ use antiphon_core::{Place, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::files::{FileConfig, is_inside, is_sha256};
 use super::origin::OriginConfig;
 use super::prepare::PreparationConfig;
 use super::store::RECORD;
@@ -39,16 +40,6 @@ pub struct Licence {
     /// Its text among `files`, if it comes with the data: it is shown, and kept beside what is prepared as `LICENCE`.
     #[serde(default)]
     pub file: Option<String>,
-}
-
-/// A file that is taken.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FileConfig {
-    /// Its path below the origin, with `/`.
-    pub name: String,
-    /// The SHA-256 of its content, in lower-case hexadecimal.
-    pub sha256: String,
 }
 
 /// The name of the licence's copy.
@@ -127,14 +118,4 @@ impl RecipeConfig {
 
 fn unlisted(place: String, name: &str) -> Problem {
     Problem { place: place.into(), message: format!("`{name}` is not among `files`") }
-}
-
-/// Whether a path of `/` stays below the folder that it is joined to, on every system.
-pub(super) fn is_inside(name: &str) -> bool {
-    name.split('/').all(|part| !matches!(part, "" | "." | "..")) && !name.contains(['\\', ':'])
-}
-
-/// Whether a text is a SHA-256 as `sha256sum` writes it.
-pub(super) fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

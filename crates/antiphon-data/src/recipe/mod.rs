@@ -5,7 +5,10 @@
 //! `recipe.json` that lists what was written: a second preparation finds it and does nothing. What is being fetched lies
 //! in `<data>/.downloads/<name>` until then.
 
+mod audience;
 mod config;
+mod files;
+mod inputs;
 mod origin;
 mod prepare;
 mod store;
@@ -18,7 +21,9 @@ use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Place, Result};
 
-pub use config::{FileConfig, Licence, RecipeConfig};
+pub use audience::{Audience, Progress};
+pub use config::{Licence, RecipeConfig};
+pub use files::{FileConfig, PreparedFile};
 pub use origin::{
     Archive, Content, CrateOrigin, Download, DownloadOrigin, LocalOrigin, OriginConfig, Patience, PlainFile,
 };
@@ -28,7 +33,10 @@ pub use prepare::{
 };
 
 use config::LICENCE;
-use store::{Found, Output};
+use files::Output;
+use inputs::{Inputs, text_of};
+use origin::Tools;
+use store::Standing;
 
 /// A recipe, read and checked.
 #[derive(Debug, Clone)]
@@ -50,18 +58,6 @@ pub struct Prepared {
     pub files: Vec<PreparedFile>,
     /// False if everything was there already.
     pub fresh: bool,
-}
-
-/// A file that a preparation wrote.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PreparedFile {
-    /// Its path below the prepared folder, with `/`.
-    pub name: String,
-    /// Its SHA-256.
-    pub sha256: String,
-    /// How many lines it has.
-    pub lines: usize,
 }
 
 impl Recipe {
@@ -139,17 +135,18 @@ impl Recipe {
     ) -> Result<Prepared> {
         let folder = data_dir.join(&self.name);
         let outdated = match store::find(&folder, &self.sha256)? {
-            Found::Prepared(files) => {
+            Standing::Prepared(files) => {
                 audience.line(&format!("{}: already prepared in `{}`", self.name, folder.display()));
                 return Ok(Prepared { folder, files, fresh: false });
             }
-            Found::Outdated => true,
-            Found::Nothing => false,
+            Standing::Outdated => true,
+            Standing::Nothing => false,
         };
         let RecipeConfig { title, licence, .. } = &self.config;
         audience.line(&format!("{}: {title}", self.name));
         audience.line(&format!("licence: {} ({})", licence.name, licence.source));
-        let located = self.config.origin.locate(self, recipe_dir, data_dir, from, tools, audience)?;
+        let fetched = origin::fetched_folder(data_dir, &self.name);
+        let located = self.config.origin.locate(&self.config.files, recipe_dir, &fetched, from, tools, audience)?;
         let files = self.read(&located.root)?;
         let inputs = Inputs { root: &located.root, files: &files };
         self.show_licence(&inputs, audience);
@@ -223,73 +220,4 @@ fn add_listed(config: &mut RecipeConfig, list: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(list).map_err(|e| Error::io(list, "read", &e))?;
     let problems = config.add_listed(text_of(&bytes).map_err(|e| e.in_file(list))?);
     if problems.is_empty() { Ok(bytes) } else { Err(Error::many(list, problems)) }
-}
-
-/// The text of a file.
-fn text_of(bytes: &[u8]) -> Result<&str> {
-    crate::lines::text(bytes).map_err(|(line, fault)| Error::new(fault.to_string()).at(Place::line(line)))
-}
-
-/// Who hears what happens.
-pub trait Audience {
-    /// A line that stays.
-    fn line(&mut self, line: &str);
-
-    /// How far a transfer has come. Called often.
-    fn progress(&mut self, progress: &Progress<'_>);
-
-    /// The transfer that made progress has ended, well or badly.
-    fn progress_ends(&mut self);
-}
-
-/// How far a transfer has come.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress<'a> {
-    /// What is transferred.
-    pub name: &'a str,
-    /// Bytes that are there.
-    pub done: u64,
-    /// Bytes that were there before this transfer began.
-    pub before: u64,
-    /// Bytes in all, if the server says so.
-    pub total: Option<u64>,
-    /// How long this transfer has taken.
-    pub elapsed: std::time::Duration,
-}
-
-/// What a preparation uses beside files.
-struct Tools<'a> {
-    cargo: &'a OsStr,
-    patience: Patience,
-}
-
-/// The files that a preparation reads.
-struct Inputs<'a> {
-    root: &'a Path,
-    files: &'a BTreeMap<String, Vec<u8>>,
-}
-
-impl Inputs<'_> {
-    fn bytes(&self, name: &str) -> &[u8] {
-        &self.files[name]
-    }
-
-    /// The content of a file, if it is among the recipe's.
-    fn find(&self, name: &str) -> Option<&[u8]> {
-        self.files.get(name).map(Vec::as_slice)
-    }
-
-    /// The files below a folder, in the order of their names: each with its name from there and its full name.
-    fn below(&self, folder: &str) -> impl Iterator<Item = (&str, &str)> {
-        let beginning = format!("{folder}/");
-        self.files.keys().filter_map(move |name| Some((name.strip_prefix(&beginning)?, name.as_str())))
-    }
-
-    fn text(&self, name: &str) -> Result<&str> {
-        text_of(self.bytes(name)).map_err(|e| e.in_file(self.root.join(name)))
-    }
-
-    fn error(&self, name: &str, message: String) -> Error {
-        Error::new(message).in_file(self.root.join(name))
-    }
 }

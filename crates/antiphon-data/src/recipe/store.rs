@@ -6,18 +6,11 @@ use std::path::Path;
 use antiphon_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::PreparedFile;
+use super::files::{Output, PreparedFile};
 use crate::digest::sha256;
 
 /// The name of the record.
 pub(super) const RECORD: &str = "recipe.json";
-
-/// A file to be written.
-pub(super) struct Output {
-    /// Its path below the prepared folder, with `/`.
-    pub(super) name: String,
-    pub(super) bytes: Vec<u8>,
-}
 
 /// `recipe.json`: what was written.
 #[derive(Serialize, Deserialize)]
@@ -29,7 +22,7 @@ struct Record {
 }
 
 /// What lies where the prepared folder belongs.
-pub(super) enum Found {
+pub(super) enum Standing {
     Nothing,
     /// What this recipe wrote, unchanged.
     Prepared(Vec<PreparedFile>),
@@ -38,9 +31,9 @@ pub(super) enum Found {
 }
 
 /// Looks at `folder`. Whatever may be somebody's work is an error.
-pub(super) fn find(folder: &Path, recipe_sha256: &str) -> Result<Found> {
+pub(super) fn find(folder: &Path, recipe_sha256: &str) -> Result<Standing> {
     if !folder.exists() {
-        return Ok(Found::Nothing);
+        return Ok(Standing::Nothing);
     }
     let path = folder.join(RECORD);
     let foreign = || {
@@ -59,7 +52,7 @@ pub(super) fn find(folder: &Path, recipe_sha256: &str) -> Result<Found> {
         let message = format!("{why}: remove or move away `{}` to prepare it again", folder.display());
         return Err(Error::new(message).in_file(path));
     }
-    Ok(if record.recipe_sha256 == recipe_sha256 { Found::Prepared(record.files) } else { Found::Outdated })
+    Ok(if record.recipe_sha256 == recipe_sha256 { Standing::Prepared(record.files) } else { Standing::Outdated })
 }
 
 /// Writes everything into a temporary folder and puts it in place in one step; `replace` what an earlier version of the

@@ -10,8 +10,8 @@ use super::http::{Failure, Patience, Request};
 use super::part::Part;
 use super::unpack::Content;
 use crate::digest::sha256;
-use crate::recipe::Audience;
-use crate::recipe::config::FileConfig;
+use crate::recipe::audience::Audience;
+use crate::recipe::files::FileConfig;
 
 /// Files that are fetched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

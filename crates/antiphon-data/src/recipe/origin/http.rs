@@ -11,7 +11,7 @@ use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Agent, Body};
 
 use super::part::{Part, Rest, Sender};
-use crate::recipe::{Audience, Progress};
+use crate::recipe::audience::{Audience, Progress};
 
 /// How long to wait for servers.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,6 +6,7 @@ mod http;
 mod part;
 mod unpack;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Problem, Result};
@@ -17,8 +18,8 @@ pub use download::{Download, DownloadOrigin};
 pub use http::Patience;
 pub use unpack::{Archive, Content, PlainFile};
 
-use super::config::FileConfig;
-use super::{Audience, Recipe, Tools};
+use super::audience::Audience;
+use super::files::FileConfig;
 
 /// Where files come from, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +39,12 @@ pub enum OriginConfig {
 pub struct LocalOrigin {
     /// Where a person gets them.
     pub source: String,
+}
+
+/// What fetches files, and how long it waits.
+pub(super) struct Tools<'a> {
+    pub(super) cargo: &'a OsStr,
+    pub(super) patience: Patience,
 }
 
 /// The files, and what is to be removed when they have been read.
@@ -64,12 +71,12 @@ impl OriginConfig {
         }
     }
 
-    /// The folder that holds the files; fetches them if need be.
+    /// The folder that holds the files; if need be they are fetched into the folder `fetched`.
     pub(super) fn locate(
         &self,
-        recipe: &Recipe,
+        files: &[FileConfig],
         recipe_dir: &Path,
-        data_dir: &Path,
+        fetched: &Path,
         from: Option<&Path>,
         tools: &Tools<'_>,
         audience: &mut dyn Audience,
@@ -89,13 +96,17 @@ impl OriginConfig {
                 Err(Error::new("no such folder: --from takes one").in_file(from))
             }
             (Self::Download(origin), None) => {
-                let root = download::folder(data_dir, &recipe.name);
-                origin.fetch(&recipe.config.files, &root, &tools.patience, audience)?;
-                Ok(Located { root, fetched: true })
+                origin.fetch(files, fetched, &tools.patience, audience)?;
+                Ok(Located { root: fetched.into(), fetched: true })
             }
-            (Self::Local(origin), None) => Err(origin.ask(&recipe.config.files).in_file(recipe_dir)),
+            (Self::Local(origin), None) => Err(origin.ask(files).in_file(recipe_dir)),
         }
     }
+}
+
+/// Where the files of a recipe are fetched to.
+pub(super) fn fetched_folder(data_dir: &Path, name: &str) -> PathBuf {
+    download::folder(data_dir, name)
 }
 
 /// Removes what was fetched for a recipe, when it is no longer needed.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::http::Failure;
 use crate::digest::{Hashing, sha256};
-use crate::recipe::config::{FileConfig, is_inside};
+use crate::recipe::files::{FileConfig, is_inside};
 
 /// What is fetched, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,10 +7,10 @@ use antiphon_core::{Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Preparation;
+use super::preparation::Preparation;
 use super::splits::Pairs;
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// A pronouncing dictionary: `WORD P1 H2 …` a line.
 ///

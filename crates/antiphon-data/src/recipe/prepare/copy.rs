@@ -4,9 +4,9 @@ use antiphon_core::{Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Preparation;
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use super::preparation::Preparation;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// Files as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

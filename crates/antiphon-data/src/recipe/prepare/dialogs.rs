@@ -4,10 +4,10 @@ use antiphon_core::{Error, Place, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Preparation;
+use super::preparation::Preparation;
 use super::splits::{Pairs, below};
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// Dialogs: `1 user<TAB>bot` a line, or `1 fact` where the bot looked something up; an empty line between dialogs.
 ///

@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pairs::read_pairs;
+use super::preparation::{Preparation, at_least_1};
 use super::splits::Pairs;
-use super::{Preparation, at_least_1};
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// The `g014b2b` split: `WORD<TAB>P H O N E S` a line.
 ///

@@ -5,12 +5,12 @@ mod copy;
 mod dialogs;
 mod g014b2b;
 mod pairs;
+mod preparation;
 mod recordings;
 mod splits;
 mod stories;
 mod text;
 
-use antiphon_core::{Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +23,7 @@ pub use recordings::{ListedRecordings, NumberedRecordings, SpeechList};
 pub use stories::Stories;
 pub use text::TextByShare;
 
-use super::Inputs;
-use super::store::Output;
+pub(super) use preparation::Preparation;
 
 /// What is made of the files, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,23 +49,6 @@ pub enum PreparationConfig {
     Copy(Copies),
 }
 
-/// A kind of preparation.
-pub(super) trait Preparation {
-    /// The files that it reads, each with the key that names it.
-    fn inputs(&self) -> Vec<(String, &str)>;
-
-    /// The files that it writes and that its settings name, each with the key that names it.
-    fn outputs(&self) -> Vec<(String, String)>;
-
-    /// What is wrong with its other settings.
-    fn problems(&self) -> Vec<Problem> {
-        Vec::new()
-    }
-
-    /// The prepared files. `log` gets the counts.
-    fn run(&self, inputs: &Inputs<'_>, log: &mut dyn FnMut(&str)) -> Result<Vec<Output>>;
-}
-
 impl PreparationConfig {
     pub(super) fn preparation(&self) -> &dyn Preparation {
         match self {
@@ -81,9 +63,4 @@ impl PreparationConfig {
             Self::Copy(config) => config,
         }
     }
-}
-
-/// A number that must not be 0.
-fn at_least_1(key: &str, number: usize) -> Option<Problem> {
-    (number == 0).then(|| Problem { place: key.into(), message: "must be at least 1, got 0".into() })
 }

@@ -4,11 +4,11 @@ use antiphon_core::{Place, Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::preparation::{Preparation, at_least_1};
 use super::splits::{Pairs, below};
-use super::{Preparation, at_least_1};
 use crate::corpus::split_pair;
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// A pair a line: the first lines are train, the next are validation, then test; the rest is left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

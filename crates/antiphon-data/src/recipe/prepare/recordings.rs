@@ -8,10 +8,10 @@ use antiphon_core::{Error, Place, Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::preparation::{Preparation, at_least_1};
 use super::splits::Pairs;
-use super::{Preparation, at_least_1};
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// Recordings named `LABEL_SPEAKER_INDEX.ending`, where the label is a number.
 ///

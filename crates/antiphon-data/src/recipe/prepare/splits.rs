@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::recipe::store::Output;
+use crate::recipe::files::Output;
 
 /// `name` below the folder `into`, which may be empty.
 pub(super) fn below(into: &str, name: &str) -> String {

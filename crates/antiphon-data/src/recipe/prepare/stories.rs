@@ -4,10 +4,10 @@ use antiphon_core::{Error, Place, Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::preparation::{Preparation, at_least_1};
 use super::splits::{Pairs, below};
-use super::{Preparation, at_least_1};
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// Questions about stories: `1 statement` or `3 question<TAB>answer<TAB>supporting lines` a line; a story begins at line 1.
 ///

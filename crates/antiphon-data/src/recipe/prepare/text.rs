@@ -4,9 +4,9 @@ use antiphon_core::{Problem, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Preparation;
-use crate::recipe::Inputs;
-use crate::recipe::store::Output;
+use super::preparation::Preparation;
+use crate::recipe::files::Output;
+use crate::recipe::inputs::Inputs;
 
 /// A running text: the first `train_percent` of its characters (Unicode scalar values, rounded down) are `train.txt`, the
 /// rest is `validation.txt`. The cut may fall inside a line, as it does where figures per character were published.
