@@ -1,19 +1,20 @@
 //! From what was fetched to the files that the recipe names, each held against its SHA-256.
 //!
 //! Nothing is written under a name that an archive chose: members are looked up by the names that the recipe wants, and
-//! everything else in an archive is passed over.
+//! everything else in an archive is passed over. Neither what was fetched nor a file in it is ever held whole in memory.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
 use antiphon_core::{Error, Problem};
-use flate2::bufread::{DeflateDecoder, MultiGzDecoder};
+use flate2::bufread::MultiGzDecoder;
+use flate2::read::DeflateDecoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::http::Failure;
-use crate::digest::{Hashing, sha256};
+use crate::digest::Hashing;
 use crate::recipe::files::{FileConfig, is_inside};
 
 /// What is fetched, chosen by `kind`.
@@ -50,6 +51,8 @@ pub struct Archive {
 
 /// No file and no archive is longer when it is unpacked.
 const MOST_BYTES: u64 = 4 << 30;
+/// So much of a file is in memory at a time.
+const BUFFER: usize = 1 << 16;
 
 impl Content {
     /// Whether it holds a file of the recipe.
@@ -91,8 +94,7 @@ impl Content {
         match self {
             Self::File(_) => return move_file(fetched, root, wanted),
             Self::Gzip(plain) => {
-                let bytes = limited(MultiGzDecoder::new(open(fetched)?)).map_err(damaged)?;
-                files.take(&plain.name, &bytes)?;
+                files.take(&plain.name, MultiGzDecoder::new(open(fetched)?))?;
             }
             Self::TarGz(archive) => archive.unpack_tar(fetched, &mut files)?,
             Self::Zip(archive) => archive.unpack_zip(fetched, &mut files)?,
@@ -112,16 +114,33 @@ impl Unpacked<'_> {
         self.missing.iter().any(|file| file.name == name)
     }
 
-    fn take(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    /// Writes a file of the recipe. It gets its name when all of it is there and is what the recipe means.
+    fn take(&mut self, name: &str, content: impl Read) -> Result<(), Failure> {
         let Some(i) = self.missing.iter().position(|file| file.name == name) else { return Ok(()) };
         let file = self.missing.swap_remove(i);
-        compare(file, &sha256(bytes))?;
         let path = self.root.join(name);
-        let write = || {
-            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            std::fs::write(&path, bytes)
-        };
-        write().map_err(|e| Error::io(&path, "write", &e).into())
+        let writing = |e| Failure::from(Error::io(&path, "write", &e));
+        // Removed again, however this ends.
+        let mut scratch = tempfile::NamedTempFile::new_in(self.root).map_err(writing)?;
+        let mut content = Hashing::new(content);
+        let (mut length, mut buffer) = (0, vec![0; BUFFER]);
+        loop {
+            let n = match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(damaged(e)),
+            };
+            length += n as u64;
+            if length > MOST_BYTES {
+                return Err(damaged(format!("a file in it is longer than {MOST_BYTES} bytes")));
+            }
+            scratch.write_all(&buffer[..n]).map_err(writing)?;
+        }
+        compare(file, &content.finish())?;
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(writing)?;
+        scratch.persist(&path).map_err(|e| writing(e.error))?;
+        Ok(())
     }
 
     fn finish(self) -> Result<(), Failure> {
@@ -159,32 +178,32 @@ impl Archive {
             if let Some(name) = self.file(&member).filter(|name| files.wants(name))
                 && entry.header().entry_type().is_file()
             {
-                files.take(&name, &limited(entry).map_err(damaged)?)?;
+                files.take(&name, entry)?;
             }
         }
         Ok(())
     }
 
     fn unpack_zip(&self, fetched: &Path, files: &mut Unpacked<'_>) -> Result<(), Failure> {
-        let bytes = std::fs::read(fetched).map_err(|e| Error::io(fetched, "read", &e))?;
-        let archive = rawzip::ZipArchive::from_slice(&bytes).map_err(damaged)?;
-        let mut entries = archive.entries();
+        let file = File::open(fetched).map_err(|e| Error::io(fetched, "read", &e))?;
+        let mut buffer = vec![0; rawzip::RECOMMENDED_BUFFER_SIZE];
+        let archive = rawzip::ZipArchive::from_file(file, &mut buffer).map_err(damaged)?;
+        let mut entries = archive.entries(&mut buffer);
         while let Some(entry) = entries.next_entry().map_err(damaged)? {
             let member = String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned();
             let Some(name) = self.file(&member).filter(|name| files.wants(name)) else { continue };
             let method = entry.compression_method();
             let entry = archive.get_entry(entry.wayfinder()).map_err(damaged)?;
-            let content = match method {
-                rawzip::CompressionMethod::STORE => limited(entry.verifying_reader(entry.data())),
+            match method {
+                rawzip::CompressionMethod::STORE => files.take(&name, entry.verifying_reader(entry.reader()))?,
                 rawzip::CompressionMethod::DEFLATE => {
-                    limited(entry.verifying_reader(DeflateDecoder::new(entry.data())))
+                    files.take(&name, entry.verifying_reader(DeflateDecoder::new(entry.reader())))?;
                 }
                 _ => {
                     let message = format!("`{member}` is compressed in a way that cannot be read here");
                     return Err(Failure::Final(message));
                 }
-            };
-            files.take(&name, &content.map_err(damaged)?)?;
+            }
         }
         Ok(())
     }
@@ -192,16 +211,6 @@ impl Archive {
 
 fn open(path: &Path) -> Result<std::io::BufReader<File>, Failure> {
     Ok(std::io::BufReader::new(File::open(path).map_err(|e| Error::io(path, "read", &e))?))
-}
-
-/// All that is read, unless it is too much.
-fn limited(reader: impl Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(std::io::Error::other(format!("a file in it is longer than {MOST_BYTES} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn move_file(fetched: &Path, root: &Path, wanted: &[&FileConfig]) -> Result<(), Failure> {
@@ -230,4 +239,67 @@ fn compare(file: &FileConfig, found: &str) -> Result<(), Failure> {
 
 fn damaged(error: impl std::fmt::Display) -> Failure {
     Failure::Final(format!("what arrived cannot be unpacked: {error}"))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{Seek, SeekFrom};
+
+    use rawzip::{CompressionMethod, ZipArchiveWriter};
+
+    use super::*;
+    use crate::digest::sha256;
+
+    /// A member of this many bytes, all of them zero.
+    fn add(archive: &mut ZipArchiveWriter<impl Write>, name: &str, method: CompressionMethod, length: u64) {
+        let (mut entry, config) = archive.new_file(name).compression_method(method).start().unwrap();
+        let fill =
+            |mut writer: &mut dyn Write| std::io::copy(&mut std::io::repeat(0).take(length), &mut writer).unwrap();
+        let descriptor = if method == CompressionMethod::STORE {
+            let mut writer = config.wrap(&mut entry);
+            fill(&mut writer);
+            writer.finish().unwrap().1
+        } else {
+            let mut writer = config.wrap(flate2::write::DeflateEncoder::new(&mut entry, flate2::Compression::fast()));
+            fill(&mut writer);
+            let (encoder, descriptor) = writer.finish().unwrap();
+            encoder.finish().unwrap();
+            descriptor
+        };
+        entry.finish(descriptor).unwrap();
+    }
+
+    /// What this process has held in memory at most so far, in bytes.
+    fn peak() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    /// Neither the archive, which begins with a hole on the disk, nor the files in it are held in memory.
+    #[test]
+    fn a_large_archive_takes_little_memory() {
+        const HOLE: u64 = 256 << 20;
+        const LENGTH: u64 = 128 << 20;
+        let root = tempfile::tempdir().unwrap();
+        let fetched = root.path().join("all.zip");
+        let mut file = File::create(&fetched).unwrap();
+        file.seek(SeekFrom::Start(HOLE)).unwrap();
+        let mut archive = ZipArchiveWriter::builder().with_offset(HOLE).build(&mut file);
+        add(&mut archive, "a/small", CompressionMethod::STORE, 3);
+        add(&mut archive, "a/large", CompressionMethod::DEFLATE, LENGTH);
+        archive.finish().unwrap();
+        drop(file);
+        let mut zeros = Hashing::new(std::io::repeat(0).take(LENGTH));
+        std::io::copy(&mut zeros, &mut std::io::sink()).unwrap();
+        let large = FileConfig { name: "p/large".into(), sha256: zeros.finish() };
+        let small = FileConfig { name: "p/small".into(), sha256: sha256(&[0; 3]) };
+        let before = peak();
+        let content = Content::Zip(Archive { folder: "a".into(), into: "p".into() });
+        content.unpack(&fetched, root.path(), &[&large, &small]).unwrap_or_else(|_| panic!("it can be unpacked"));
+        let grown = peak() - before;
+        assert!(grown < 64 << 20, "{grown} bytes more");
+        let length = |name: &str| std::fs::metadata(root.path().join(name)).unwrap().len();
+        assert_eq!((length("p/large"), length("p/small")), (LENGTH, 3));
+    }
 }
