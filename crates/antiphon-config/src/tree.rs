@@ -50,6 +50,19 @@ impl Tree {
         let mut layers = files::layers(file)?;
         layers.push(assign::environment(environment)?);
         layers.push(assign::sets(sets)?);
+        Self::of_layers(file, layers)
+    }
+
+    /// Reads a document that is in memory, as [`load`](Self::load) would read it in `file`, with assignments laid upon it. It
+    /// extends nothing, and the environment has no say.
+    ///
+    /// # Errors
+    /// If the text is not TOML, or an assignment cannot be made.
+    pub fn of_text(file: &Path, text: &str, sets: &[String]) -> Result<Self> {
+        Self::of_layers(file, vec![Layer::parse(text, file)?, assign::sets(sets)?])
+    }
+
+    fn of_layers(file: &Path, layers: Vec<Layer>) -> Result<Self> {
         // Several sources are one source. `Config::builder()` would set its top-level keys once more by `config`'s own rules,
         // which split quoted keys and lose the origins of tables.
         let table = layers.collect().map_err(layer_error)?;

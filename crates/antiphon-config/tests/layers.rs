@@ -68,6 +68,32 @@ fn extends_is_relative_to_its_file_and_may_be_a_list() {
     );
 }
 
+/// A document in memory is read as a file of its name would be, which need not be there.
+#[test]
+fn a_text_is_read_like_its_file() {
+    let text = "a = 1\n[t]\nx = 1\ny = 'z'";
+    let folder = Folder::new(&[("run.toml", text)]);
+    let file = folder.path("run.toml");
+    for set in ["t.x=2", "t.x=two", "b=3", "t={replace=true,kind='u'}", "t.0=1", "a.b.c=4", "no", "=1"] {
+        let sets = [set.to_owned()];
+        let on_disk = folder.load(&[set], &[]);
+        let in_memory = Tree::of_text(&file, text, &sets);
+        match (on_disk, in_memory) {
+            (Ok(one), Ok(other)) => {
+                assert_eq!((one.value(), one.annotated()), (other.value(), other.annotated()), "{set}");
+                assert_eq!(one.problem("t.x", "no"), other.problem("t.x", "no"), "{set}");
+                assert_eq!(one.file(), other.file());
+            }
+            (one, other) => assert_eq!(one.err(), Some(other.unwrap_err()), "{set}"),
+        }
+    }
+    let nowhere = std::path::Path::new("nowhere/model.safetensors");
+    let error = Tree::of_text(nowhere, "a = ", &[]).unwrap_err().to_string();
+    assert!(error.starts_with("nowhere/model.safetensors: line 1: not valid TOML: "), "{error}");
+    let tree = Tree::of_text(nowhere, "a = 1", &[]).unwrap();
+    assert_eq!(tree.problem("a", "no").to_string(), "a (line 1): no");
+}
+
 #[test]
 fn a_circle_is_refused() {
     let files = [

@@ -1,7 +1,6 @@
 //! The model that a command is about: in a run, in a file, or of a config.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use antiphon_config::{Tree, keys, to_toml};
@@ -130,8 +129,7 @@ impl Target {
             None => SavedModel::read(&self.path, &on)?,
         };
         if !self.sets.is_empty() {
-            saved.config =
-                changed(&saved.config, &self.sets).map_err(|e| Error { file: Some(self.path.clone()), ..e })?;
+            saved.config = changed(&saved.config, &self.path, &self.sets).map_err(|e| e.in_file(&self.path))?;
         }
         Ok(saved)
     }
@@ -263,12 +261,9 @@ fn has_settings(run: &Run, settings: &ExperimentConfig) -> bool {
     own.is_some_and(|own| own.decisive() == settings.decisive())
 }
 
-/// Settings with some of them changed, checked like any config.
-fn changed(config: &ExperimentConfig, sets: &[String]) -> Result<ExperimentConfig> {
+/// The settings of a model's file with some of them changed, checked like any config. The environment belongs to configs that are
+/// still to be run.
+fn changed(config: &ExperimentConfig, file: &Path, sets: &[String]) -> Result<ExperimentConfig> {
     let text = to_toml(&serde_json::to_value(config).expect("a config is JSON"))?;
-    let failed = |e: std::io::Error| Error::new(format!("cannot write a temporary file: {e}"));
-    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
-    // The environment belongs to configs that are still to be run.
-    Ok(Loaded::from_tree(&Tree::load_with(file.path(), sets, [])?)?.config)
+    Ok(Loaded::from_tree(&Tree::of_text(file, &text, sets)?)?.config)
 }
