@@ -53,6 +53,23 @@ fn siblings_meet_in_core_alone() {
     assert!(wrong.is_empty(), "edges that the design does not have: {}", wrong.join(", "));
 }
 
+/// Where a count that wraps would be found by no test.
+const WRAP: [&str; 2] = ["antiphon-kernels", "antiphon-model"];
+
+#[test]
+fn arithmetic_that_wraps_panics_where_it_is_not_hot() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
+    let workspace = antiphon_config::Tree::load_with(std::path::Path::new(file), &[], []).expect("it is TOML");
+    let packages = &workspace.value()["profile"]["dev"]["package"];
+    let checked = |name: &str| packages[name]["overflow-checks"] == Value::Bool(true);
+    let wrong: Vec<_> =
+        dependencies().into_keys().filter(|name| checked(name) == WRAP.contains(&name.as_str())).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // Of this crate it is seen.
+    let [none, one] = std::hint::black_box([0_u64, 1]);
+    assert!(std::panic::catch_unwind(|| none - one).is_err(), "0 - 1 wraps");
+}
+
 #[test]
 fn burn_stays_out_of_what_must_be_quick_to_build() {
     let all = dependencies();

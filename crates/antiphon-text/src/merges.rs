@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_endless_word_is_no_trap() {
-        let word: String = (0..100_000_u32).map(|i| char::from(b'a' + (i * i % 7) as u8)).collect();
+        let word: String = (0..100_000_u64).map(|i| char::from(b'a' + (i * i % 7) as u8)).collect();
         assert!(!learned(&[(&word, 1)], 40, 1).is_empty());
     }
 }
