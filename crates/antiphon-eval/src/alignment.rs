@@ -94,10 +94,10 @@ fn last_row<'t, T: PartialEq + 't>(
     costs
 }
 
-/// The step into a cell of the table.
+/// The side, or both, that a step into a cell of the table goes on by one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Step {
+enum Advance {
     Both,
     Reference,
     Hypothesis,
@@ -108,7 +108,7 @@ fn next_row<'t, T: PartialEq + 't>(
     costs: &mut [usize],
     token: &T,
     columns: impl Iterator<Item = &'t T>,
-    mut step: impl FnMut(Step),
+    mut step: impl FnMut(Advance),
 ) {
     let mut diagonal = costs[0];
     costs[0] += 1;
@@ -119,9 +119,9 @@ fn next_row<'t, T: PartialEq + 't>(
         diagonal = costs[j + 1];
         costs[j + 1] = best;
         step(match best {
-            _ if best == both => Step::Both,
-            _ if best == delete => Step::Reference,
-            _ => Step::Hypothesis,
+            _ if best == both => Advance::Both,
+            _ if best == delete => Advance::Reference,
+            _ => Advance::Hypothesis,
         });
     }
 }
@@ -136,18 +136,18 @@ fn by_table<T: PartialEq>(hypothesis: &Part<'_, T>, reference: &Part<'_, T>, edi
     let (first, mut i, mut j) = (edits.len(), h.len(), r.len());
     while (i, j) != (0, 0) {
         let step = match (i, j) {
-            (0, _) => Step::Reference,
-            (_, 0) => Step::Hypothesis,
+            (0, _) => Advance::Reference,
+            (_, 0) => Advance::Hypothesis,
             _ => steps[(i - 1) * r.len() + j - 1],
         };
-        i -= usize::from(step != Step::Reference);
-        j -= usize::from(step != Step::Hypothesis);
+        i -= usize::from(step != Advance::Reference);
+        j -= usize::from(step != Advance::Hypothesis);
         let (hypothesis, reference) = (hypothesis.at + i, reference.at + j);
         edits.push(match step {
-            Step::Both if h[i] == r[j] => Edit::Match { hypothesis, reference },
-            Step::Both => Edit::Substitute { hypothesis, reference },
-            Step::Reference => Edit::Delete { reference },
-            Step::Hypothesis => Edit::Insert { hypothesis },
+            Advance::Both if h[i] == r[j] => Edit::Match { hypothesis, reference },
+            Advance::Both => Edit::Substitute { hypothesis, reference },
+            Advance::Reference => Edit::Delete { reference },
+            Advance::Hypothesis => Edit::Insert { hypothesis },
         });
     }
     edits[first..].reverse();

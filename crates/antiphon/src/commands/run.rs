@@ -25,7 +25,7 @@ use crate::output::{command, print, shell, tell};
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArguments {
     #[command(flatten)]
-    place: Place,
+    job: Job,
     /// Leave the test split alone; the same command without this measures it, and nothing else, later
     #[arg(long)]
     no_test: bool,
@@ -37,11 +37,12 @@ pub(super) struct RunArguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct TrainArguments {
     #[command(flatten)]
-    place: Place,
+    job: Job,
 }
 
+/// What `run` and `train` have in common.
 #[derive(Debug, clap::Args)]
-struct Place {
+struct Job {
     /// The experiment's config
     config: PathBuf,
     #[command(flatten)]
@@ -91,13 +92,13 @@ impl PauseArguments {
 
 impl RunArguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        self.place.perform(if self.no_test { &[Split::Validation] } else { &[Split::Validation, Split::Test] })
+        self.job.perform(if self.no_test { &[Split::Validation] } else { &[Split::Validation, Split::Test] })
     }
 }
 
 impl TrainArguments {
     pub(super) fn perform(self) -> Result<Ending> {
-        self.place.perform(&[])
+        self.job.perform(&[])
     }
 }
 
@@ -112,12 +113,12 @@ enum Done {
 }
 
 /// A run's folder, and whether it was there before.
-struct Found {
+struct Opened {
     run: Run,
     is_new: bool,
 }
 
-impl Place {
+impl Job {
     /// Trains, then measures these splits.
     fn perform(self, splits: &[Split]) -> Result<Ending> {
         let evaluates = !splits.is_empty();
@@ -152,7 +153,7 @@ impl Place {
             };
             console.warn(&format!("{}: `[data]` names {none}: nothing will be measured", self.config.display()));
         }
-        let Found { run, is_new } = self.find(&experiment, &mut console)?;
+        let Opened { run, is_new } = self.find(&experiment, &mut console)?;
         if !is_new {
             if let Some(warning) = run.manifest()?.other_revision(experiment.identity.revision.as_ref()) {
                 console.warn(&format!("{}: {warning}", run.path().display()));
@@ -247,7 +248,7 @@ impl Place {
     }
 
     /// The run of this experiment, or a new one.
-    fn find(&self, experiment: &Experiment, console: &mut Console) -> Result<Found> {
+    fn find(&self, experiment: &Experiment, console: &mut Console) -> Result<Opened> {
         let (identity, runs) = (&experiment.identity, self.runs.runs());
         let old = match &self.run {
             _ if self.again => None,
@@ -255,7 +256,7 @@ impl Place {
             None => runs.find(identity)?,
         };
         if let Some(run) = old {
-            return Ok(Found { run, is_new: false });
+            return Ok(Opened { run, is_new: false });
         }
         console.status("looking at the corpus");
         let checked = experiment.check_length();
@@ -265,9 +266,9 @@ impl Place {
             self.look_at_siblings(runs.siblings(identity)?, identity, console)?;
         }
         match &self.run {
-            Some(path) => Ok(Found { run: Runs::create_at(path, identity)?, is_new: true }),
-            None if self.again => Ok(Found { run: runs.create(identity, true)?, is_new: true }),
-            None => runs.find_or_create(identity).map(|(run, is_new)| Found { run, is_new }),
+            Some(path) => Ok(Opened { run: Runs::create_at(path, identity)?, is_new: true }),
+            None if self.again => Ok(Opened { run: runs.create(identity, true)?, is_new: true }),
+            None => runs.find_or_create(identity).map(|(run, is_new)| Opened { run, is_new }),
         }
     }
 
