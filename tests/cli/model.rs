@@ -262,6 +262,20 @@ fn an_answer_that_is_scored_is_as_probable_as_the_search_found_it() {
     }
 }
 
+/// What an error about a line suggests can be done.
+#[test]
+fn the_limits_of_a_scored_line_can_be_changed() {
+    let (place, run, _) = finished();
+    let long = format!("ab\t{}\n", "A ".repeat(1025));
+    let answer = place.call_with(&format!("score {run}"), &long).refuses();
+    assert!(answer.contains("more than data.max_target = 1024: shorten it or raise data.max_target"), "{answer}");
+    place.call_with(&format!("score {run} --set data.max_target=2000"), &long).succeeds();
+    let answer = place.call_with(&format!("score {run} --set data.max_line=9"), &long).refuses();
+    assert!(answer.contains("more than data.max_line = 9"), "{answer}");
+    let answer = place.call_with(&format!("score {run} --set train.epochs=3"), "ab\tA\n").refuses();
+    assert!(answer.contains("cannot be changed for a model that is trained"), "{answer}");
+}
+
 #[test]
 fn lines_that_cannot_be_answered_stop_or_are_counted() {
     let (place, run, _) = finished();

@@ -128,10 +128,11 @@ fn an_option_that_is_a_setting_is_shown_as_one() {
         ["search", "train.schedule", "train.stop"].map(|k| set(&format!("{k}.patience=VALUE")))
     );
     assert_eq!(tips("predict model --width 3"), [set("search.width=3")]);
+    assert_eq!(tips("score model --max-target 3"), [set("data.max_target=3")]);
     assert_eq!(tips("run tiny.toml --thread 3"), ["a similar argument exists: '--threads'"]);
     // Nothing can be changed, or nothing is called so.
     for words in [
-        "score model --width 3",
+        "score model --epochs 3",
         "predict model --epochs 3",
         "run tiny.toml --colour red",
         "run tiny.toml --lr 3",

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::lines::{Input, Line};
 use super::target::Target;
-use super::{Ending, OnDevice, RunsFolder, Threads};
+use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::{Searcher, unknown};
 use crate::output::{json_line, tell};
@@ -34,6 +34,8 @@ pub(super) struct Arguments {
     /// Write JSON lines
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sets: Sets,
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
@@ -61,7 +63,7 @@ impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
-        let saved = Target::find(&self.what, &[], &self.runs.runs(), threads)?.open(self.device.device)?;
+        let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
         let (rows, has_source) = (saved.config.evaluate.rows, saved.config.data.has_source());
         let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &saved.config.search, rows)?;
         let (mut incoming, name, is_stream) =
