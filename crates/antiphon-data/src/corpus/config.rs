@@ -47,6 +47,9 @@ pub enum Remedy {
     Skip,
 }
 
+// Each kind of corpus spells its limits out. A struct of them, flattened into the three, would lose which key is unknown and
+// what the others are, and the page says of each key what it means to that kind. Their defaults are here, and
+// `CorpusConfig::limits` and `line_rules` are where they come together.
 const MAX_TOKENS: usize = 1024;
 const MAX_LINE: usize = 1_000_000;
 
