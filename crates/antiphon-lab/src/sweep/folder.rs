@@ -20,7 +20,7 @@ const FORMAT: u32 = 1;
 /// The exit code of a run that was interrupted in good order.
 pub(super) const INTERRUPTED: i32 = 130;
 
-/// `runs/sweeps/NAME-DIGEST`: found again by the settings of its cells.
+/// `runs/sweeps/NAME-DIGEST`: found again by its `[sweep]` and the settings of its runs.
 #[derive(Debug, Clone)]
 pub struct SweepFolder {
     path: PathBuf,
