@@ -298,8 +298,13 @@ fn a_run_killed_again_and_again_ends_the_same() {
         // If the moment slips, the run is killed elsewhere, or is done.
         contract.kill("parts", moment);
     }
+    // What a process leaves that is killed while it writes its model.
+    contract.place.write("parts/.model.safetensors.1-1.tmp", "half");
     contract.place.call("run lstm.toml --run parts -q").succeeds();
     assert!(Left::by(&contract.place, "parts") == contract.whole);
+    for folder in ["parts", "parts/checkpoints"] {
+        assert!(!being_written(&contract.place.path(folder)), "{folder}: a leftover stays");
+    }
 }
 
 #[test]
