@@ -74,7 +74,9 @@ pub(super) fn legend(config: &SweepConfig, cells: &[Cell]) -> BTreeMap<String, S
 pub fn cells(config: &SweepConfig) -> Vec<Cell> {
     let combinations = match &config.strategy {
         SweepStrategy::Grid(_) => grid(config),
-        SweepStrategy::Random(random) => (0..random.draws).map(|number| draw(config, random, number as u64)).collect(),
+        SweepStrategy::Random(random) => {
+            (0..random.draws).map(|number| drawn_settings(config, random, number as u64)).collect()
+        }
     };
     let mut cells: Vec<Cell> = Vec::new();
     for mut chosen in combinations {
@@ -104,8 +106,8 @@ fn grid(config: &SweepConfig) -> Vec<BTreeMap<String, Value>> {
     combinations
 }
 
-/// Draw `number`: of each key on its own, so that another key, or more draws, change nothing of it.
-fn draw(config: &SweepConfig, random: &RandomConfig, number: u64) -> BTreeMap<String, Value> {
+/// The settings of draw `number`: each key is drawn on its own, so that another key, or more draws, change nothing of it.
+fn drawn_settings(config: &SweepConfig, random: &RandomConfig, number: u64) -> BTreeMap<String, Value> {
     let root = Key::from_seed(random.seed).named("sweep");
     config.over.iter().map(|(key, axis)| (key.clone(), value(axis, root.named(key), number))).collect()
 }
