@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::write_atomically;
-use crate::words::shell;
+use crate::words::{command_line, shell};
 
 /// What each run gets from Slurm, and where.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,14 +62,13 @@ impl Array<'_> {
     /// The script that `sbatch` gets.
     pub(super) fn script(&self) -> String {
         let Self { config, name, folder, working_folder, program, runs, at_once, words: (first, last) } = self;
-        let path = |path: &Path| shell(&path.display().to_string());
         let limit = at_once.map_or(String::new(), |n| format!("%{n}"));
         let mut options = vec![
             format!("--job-name={name}"),
             format!("--array=0-{}{limit}", runs.len() - 1),
             "--ntasks=1".into(),
             format!("--cpus-per-task={}", config.cores()),
-            format!("--output={}", path(&folder.join("logs/slurm-%A_%a.log"))),
+            format!("--output={}", shell(folder.join("logs/slurm-%A_%a.log"))),
             "--signal=B:TERM@60".into(),
             "--no-requeue".into(),
         ];
@@ -79,8 +78,7 @@ impl Array<'_> {
         let options: String = options.iter().map(|option| format!("#SBATCH {option}\n")).collect();
         let before: String = config.before.iter().map(|line| format!("{line}\n")).collect();
         let names: String = runs.iter().map(|name| format!("  {}\n", shell(name))).collect();
-        let words = |words: &[String]| words.iter().map(|word| shell(word)).collect::<Vec<_>>().join(" ");
-        let (first, last) = (words(first), words(last));
+        let (first, last) = (command_line(*first), command_line(*last));
         format!(
             "#!/bin/bash\n{options}\n\
              # Written by `antiphon sweep`, which writes it anew for each submission.\n\
@@ -101,9 +99,9 @@ impl Array<'_> {
              if [ -n \"${{told-}}\" ]; then\n  wait \"$child\"\n  code=$?\nfi\n\
              echo \"$code\" >\"$folder/logs/$run.exit\"\n\
              exit \"$code\"\n",
-            folder = path(folder),
-            working = path(working_folder),
-            program = path(program),
+            folder = shell(folder),
+            working = shell(working_folder),
+            program = shell(program),
         )
     }
 
