@@ -298,24 +298,24 @@ fn a_run_killed_again_and_again_ends_the_same() {
         // If the moment slips, the run is killed elsewhere, or is done.
         contract.kill("parts", moment);
     }
-    // What a process leaves that is killed while it writes its model.
-    contract.place.write("parts/.model.safetensors.1-1.tmp", "half");
     contract.place.call("run lstm.toml --run parts -q").succeeds();
     assert!(Left::by(&contract.place, "parts") == contract.whole);
-    for folder in ["parts", "parts/checkpoints"] {
-        assert!(!being_written(&contract.place.path(folder)), "{folder}: a leftover stays");
-    }
 }
 
 #[test]
-fn a_half_written_line_of_the_log_is_written_again() {
+fn what_is_half_written_is_written_again_and_nothing_of_it_stays() {
     let contract = Contract::of("lstm.toml", &LSTM.replace("epochs = 12", "epochs = 3"));
     let run = contract.killed("parts", Moment::Checkpoint(25));
     let mut log = contract.place.read(&format!("{run}/metrics.jsonl"));
     log.extend(b"{\"kind\":\"step\",\"step\":2");
     contract.place.write(&format!("{run}/metrics.jsonl"), log);
+    // What a process leaves that is killed while it writes its model; the checkpoint is half written already.
+    contract.place.write(&format!("{run}/.model.safetensors.1-1.tmp"), "half");
     contract.place.call(&format!("run lstm.toml --run {run} -q")).succeeds();
     assert!(Left::by(&contract.place, &run) == contract.whole);
+    for folder in [run.clone(), format!("{run}/checkpoints")] {
+        assert!(!being_written(&contract.place.path(&folder)), "{folder}: a leftover stays");
+    }
 }
 
 /// A validation that was cut short by a signal, then done, and then lost with its process, must not be logged twice.
