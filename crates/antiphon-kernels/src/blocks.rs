@@ -44,7 +44,7 @@ impl<'a> Rows<'a> {
 }
 
 /// A buffer cut into rows of `size`; `count` times nothing, if there is none.
-pub(crate) fn rows_mut(buffer: Option<&mut [f32]>, size: usize, count: usize) -> Vec<Option<&mut [f32]>> {
+pub(crate) fn rows_mut<T>(buffer: Option<&mut [T]>, size: usize, count: usize) -> Vec<Option<&mut [T]>> {
     match buffer {
         Some(buffer) => buffer.chunks_exact_mut(size).map(Some).collect(),
         None => (0..count).map(|_| None).collect(),

@@ -10,9 +10,9 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::Tensor;
 
 use crate::flex::{dense, dummy, serves, slice, wrap};
-use crate::memory::unwritten;
+use crate::memory::{unwritten, written};
 use crate::packed::Packed;
-use crate::product::{Strides, product};
+use crate::product::{Strides, product_into};
 use crate::weight::multiply_rows;
 
 /// `[B, T, I] · [I, O] → [B, T, O]`, differentiable in both.
@@ -103,11 +103,11 @@ impl Body for Flex {
             wrap(dx, [b, t, i])
         });
         let dw = wanted[1].then(|| {
-            // SAFETY: the product writes all of it.
-            let mut dw = unsafe { unwritten(i * o) };
+            let mut dw = unwritten(i * o);
             let (to, left) = (Strides::rows(o), Strides::transposed(i));
-            product([i, o, b * t], &mut dw, to, false, slice(&x), left, slice(&gradient), to);
-            wrap(dw, [i, o])
+            product_into([i, o, b * t], &mut dw, to, slice(&x), left, slice(&gradient), to);
+            // SAFETY: the product writes all of it.
+            wrap(unsafe { written(dw) }, [i, o])
         });
         [dx.unwrap_or_else(dummy), dw.unwrap_or_else(dummy)]
     }

@@ -17,8 +17,8 @@ use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, is_f32, slice, wrap};
-use crate::memory::unwritten;
-use crate::product::{Strides, product};
+use crate::memory::{unwritten, written};
+use crate::product::{Strides, product, product_into};
 use crate::vector::{exp, multiversion};
 use crate::weight::host;
 
@@ -334,8 +334,7 @@ impl LossOps for Flex {
         }
         let (states, weight, bias) = (dense(states), dense(weight), dense(bias));
         let (n, v, h) = (targets.len(), weight.shape()[0], weight.shape()[1]);
-        // SAFETY: the products of the first chunk write all of `dw`, and those of each its rows of `ds`.
-        let (mut ds, mut dw) = unsafe { (unwritten(n * h), unwritten(v * h)) };
+        let (mut ds, mut dw) = (unwritten(n * h), unwritten(v * h));
         let mut db = vec![0.0; v];
         let even = smoothing / v as f32;
         let bias_total = f64::from(sum(slice(&bias)));
@@ -358,9 +357,15 @@ impl LossOps for Flex {
             let (m, rows) = (targets.len(), &slice(&states)[first * h..][..targets.len() * h]);
             let (wide, narrow) = (Strides::rows(v), Strides::rows(h));
             let to = narrow.at(first * h);
-            product([m, h, v], &mut ds, to, false, logits, wide, slice(&weight), narrow);
+            product_into([m, h, v], &mut ds, to, logits, wide, slice(&weight), narrow);
             let d = Strides::transposed(v);
-            product([v, h, m], &mut dw, narrow, first > 0, logits, d, rows, narrow);
+            if first == 0 {
+                product_into([v, h, m], &mut dw, narrow, logits, d, rows, narrow);
+            } else {
+                // SAFETY: the first chunk has written all of it.
+                let dw = unsafe { dw.assume_init_mut() };
+                product([v, h, m], dw, narrow, true, logits, d, rows, narrow);
+            }
             const COLUMNS: usize = 512;
             db.par_chunks_mut(COLUMNS).enumerate().for_each(|(k, sums)| {
                 for row in logits.chunks_exact(v) {
@@ -368,6 +373,8 @@ impl LossOps for Flex {
                 }
             });
         });
+        // SAFETY: the products of each chunk have written its rows of `ds`, those of the first one all of `dw`.
+        let (ds, dw) = unsafe { (written(ds), written(dw)) };
         (wrap(vec![loss as f32], [1]), wrap(ds, [n, h]), wrap(dw, [v, h]), wrap(db, [v]))
     }
 
@@ -410,13 +417,13 @@ fn for_chunks(
     mut visit: impl FnMut(usize, &[TokenId], &mut [f32]),
 ) {
     let (h, size) = (weight.len() / v, chunk_rows(v));
-    // SAFETY: a chunk's product writes all of it that the chunk reads.
-    let mut logits = unsafe { unwritten(size.min(targets.len()) * v) };
+    let mut logits = unwritten(size.min(targets.len()) * v);
     for (k, targets) in targets.chunks(size).enumerate() {
         let (first, m) = (k * size, targets.len());
         let (from, right) = (Strides::rows(h).at(first * h), Strides::transposed(h));
-        product([m, v, h], &mut logits, Strides::rows(v), false, states, from, weight, right);
-        visit(first, targets, &mut logits[..m * v]);
+        product_into([m, v, h], &mut logits, Strides::rows(v), states, from, weight, right);
+        // SAFETY: the chunk's product has written as much.
+        visit(first, targets, unsafe { logits[..m * v].assume_init_mut() });
     }
 }
 

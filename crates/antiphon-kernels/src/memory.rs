@@ -1,5 +1,7 @@
 //! Large buffers: what the allocator does with freed ones, and new ones that are filled anyway.
 
+use std::mem::MaybeUninit;
+
 /// Lets the process keep the memory that it frees, for the whole of its life.
 ///
 /// A training step frees and takes the same few large buffers again. The C library of GNU/Linux would give each back to
@@ -31,22 +33,32 @@ impl Plain for i32 {
     const STRAY: Self = i32::MIN;
 }
 
-/// A buffer of `n` numbers that are yet to be written.
+/// A buffer of `n` numbers that are yet to be written; [`written`] makes it one of numbers.
 ///
 /// To clear it first would be a pass of one thread over memory while the others wait: a tenth of a recurrent layer's time.
 /// In this crate's tests it holds [`Plain::STRAY`], so that a number which nobody writes shows.
-///
-/// # Safety
-/// Every number is written before it is read.
-pub(crate) unsafe fn unwritten<T: Plain>(n: usize) -> Vec<T> {
+pub(crate) fn unwritten<T: Plain>(n: usize) -> Box<[MaybeUninit<T>]> {
+    let mut buffer = Box::new_uninit_slice(n);
     if cfg!(test) {
-        return vec![T::STRAY; n];
-    }
-    let mut buffer = Vec::with_capacity(n);
-    // SAFETY: the buffer has room for `n` numbers, and the caller writes each before it reads it.
-    #[allow(clippy::uninit_vec)]
-    unsafe {
-        buffer.set_len(n);
+        buffer.fill(MaybeUninit::new(T::STRAY));
     }
     buffer
+}
+
+/// The buffer as the numbers that it holds; nothing is copied.
+///
+/// # Safety
+/// All of them were written.
+pub(crate) unsafe fn written<T: Plain>(buffer: Box<[MaybeUninit<T>]>) -> Vec<T> {
+    // SAFETY: the caller has written all of it.
+    unsafe { buffer.assume_init() }.into_vec()
+}
+
+/// Numbers as a buffer to write over.
+///
+/// # Safety
+/// Whoever gets it leaves numbers wherever they write.
+pub(crate) unsafe fn overwritten(numbers: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    // SAFETY: both lie in memory alike, and numbers they stay.
+    unsafe { &mut *(std::ptr::from_mut(numbers) as *mut [MaybeUninit<f32>]) }
 }

@@ -10,10 +10,11 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::memory::{Plain, unwritten};
+use crate::memory::{Plain, overwritten, unwritten, written};
 use crate::product::Strides;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{InstructionSet, instruction_set};
@@ -42,8 +43,11 @@ pub(crate) struct Panels<'a, T> {
 /// `a₀ b₀ + a₁ b₁` over [`PAIRS`] of them in 32 bits, which must not overflow, and these sums in `f32`. It takes about two
 /// thirds of the time of a product in `f32`.
 pub(crate) trait Number: Plain + Default + Sync + 'static {
-    /// All tiles of a product, for the instruction set of this CPU.
-    fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [f32]);
+    /// All tiles of a product, for the instruction set of this CPU; they write all of `dst`.
+    ///
+    /// # Safety
+    /// `dst` is written, if `ADD`.
+    unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [MaybeUninit<f32>]);
 }
 
 /// How many pairs are summed as integers.
@@ -89,27 +93,27 @@ impl<T: Number> Packed<T> {
     pub(crate) fn new(matrix: &[T], strides: Strides, [k, n]: [usize; 2]) -> Self {
         let shape = Shape::best();
         let width = shape.width();
-        // SAFETY: each panel is filled below, the last one with zeros first.
-        let mut numbers = unsafe { unwritten(n.next_multiple_of(shape.lanes) * k) };
+        let mut numbers = unwritten(n.next_multiple_of(shape.lanes) * k);
         numbers.par_chunks_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
             let (columns, own) = (width.min(n - p * width), panel.len() / k);
             if columns < own {
-                panel.fill(T::default());
+                panel.fill(MaybeUninit::new(T::default()));
             }
             let first = strides.start + p * width * strides.column;
             if strides.column == 1 {
                 for (i, row) in panel.chunks_exact_mut(own).enumerate() {
-                    row[..columns].copy_from_slice(&matrix[first + i * strides.row..][..columns]);
+                    row[..columns].write_copy_of_slice(&matrix[first + i * strides.row..][..columns]);
                 }
             } else {
                 for j in 0..columns {
                     for (i, row) in panel.chunks_exact_mut(own).enumerate() {
-                        row[j] = matrix[first + i * strides.row + j * strides.column];
+                        row[j].write(matrix[first + i * strides.row + j * strides.column]);
                     }
                 }
             }
         });
-        Self { numbers, k, n, shape }
+        // SAFETY: each panel is filled, the last one with zeros first.
+        Self { numbers: unsafe { written(numbers) }, k, n, shape }
     }
 
     /// `k` and `n`.
@@ -128,10 +132,20 @@ impl<T: Number> Packed<T> {
         self.numbers.chunks((most * self.k).max(1)).enumerate().map(panels)
     }
 
+    /// All columns.
+    fn whole(&self) -> Panels<'_, T> {
+        Panels { numbers: &self.numbers, k: self.k, n: self.n, shape: self.shape }
+    }
+
     /// As [`Panels::multiply`], for all columns.
     pub(crate) fn multiply(&self, lhs: &[T], dst: &mut [f32], add: bool) {
-        let Self { numbers, k, n, shape } = self;
-        Panels { numbers, k: *k, n: *n, shape: *shape }.multiply(lhs, dst, add);
+        self.whole().multiply(lhs, dst, add);
+    }
+
+    /// `dst[m, n] = lhs[m, k] · self`, both dense, on the calling thread; all of `dst` is written.
+    pub(crate) fn multiply_into(&self, lhs: &[T], dst: &mut [MaybeUninit<f32>]) {
+        // SAFETY: nothing is added to.
+        unsafe { self.whole().onto(lhs, dst, false) }
     }
 }
 
@@ -141,19 +155,27 @@ impl<T: Number> Panels<'_, T> {
         self.n
     }
 
-    /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread. Unless `add`, all of
-    /// `dst` is written, and none of it read.
+    /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread.
     pub(crate) fn multiply(self, lhs: &[T], dst: &mut [f32], add: bool) {
+        // SAFETY: `dst` holds numbers, and gets numbers.
+        unsafe { self.onto(lhs, overwritten(dst), add) }
+    }
+
+    /// # Safety
+    /// `dst` is written, if `add`.
+    unsafe fn onto(self, lhs: &[T], dst: &mut [MaybeUninit<f32>], add: bool) {
         let m = dst.len() / self.n;
         assert!(dst.len() == m * self.n && lhs.len() == m * self.k, "operands of {m} rows");
         if self.k == 0 {
             if !add {
-                dst.fill(0.0);
+                dst.fill(MaybeUninit::new(0.0));
             }
         } else if add {
-            T::walk::<true>(self, lhs, dst);
+            // SAFETY: the caller has written `dst`.
+            unsafe { T::walk::<true>(self, lhs, dst) }
         } else {
-            T::walk::<false>(self, lhs, dst);
+            // SAFETY: nothing is added to.
+            unsafe { T::walk::<false>(self, lhs, dst) }
         }
     }
 }
@@ -162,16 +184,17 @@ impl<T: Number> Panels<'_, T> {
 macro_rules! number {
     ($number:ty, $avx512:ident, $avx2:ident, $portable:ident) => {
         impl Number for $number {
-            fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [f32]) {
+            unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [MaybeUninit<f32>]) {
                 #[cfg(target_arch = "x86_64")]
                 match instruction_set() {
-                    // SAFETY: the CPU has these instructions.
+                    // SAFETY: the CPU has these instructions, and the caller has written `dst`, if `ADD`.
                     InstructionSet::Avx512 => return unsafe { $avx512::walk::<ADD>(panels, lhs, dst) },
-                    // SAFETY: the CPU has these instructions.
+                    // SAFETY: the same.
                     InstructionSet::Avx2 => return unsafe { $avx2::walk::<ADD>(panels, lhs, dst) },
                     InstructionSet::Portable => {}
                 }
-                $portable::walk::<ADD>(panels, lhs, dst);
+                // SAFETY: the caller has written `dst`, if `ADD`.
+                unsafe { $portable::walk::<ADD>(panels, lhs, dst) }
             }
         }
     };
@@ -189,27 +212,32 @@ fn heights(m: usize, tiles: usize) -> impl Fn(usize) -> usize {
 /// Tile by tile, the first number of each row, then the second, and so on.
 #[inline(always)] // compiled for the instruction set of its caller
 fn gather<T: Number>(lhs: &[T], k: usize, tiles: usize) -> Vec<T> {
-    // SAFETY: every number is written below.
-    let mut gathered = unsafe { unwritten(lhs.len()) };
+    let mut gathered = unwritten(lhs.len());
     let height = heights(lhs.len() / k, tiles);
     let (mut from, mut to) = (lhs, &mut gathered[..]);
     for tile in 0..tiles {
         let rows = height(tile);
-        let (given, written);
+        let (given, turned);
         (given, from) = from.split_at(rows * k);
-        (written, to) = to.split_at_mut(rows * k);
+        (turned, to) = to.split_at_mut(rows * k);
         for (r, row) in given.chunks_exact(k).enumerate() {
-            written[r..].iter_mut().step_by(rows).zip(row).for_each(|(to, &x)| *to = x);
+            turned[r..].iter_mut().step_by(rows).zip(row).for_each(|(to, &x)| _ = to.write(x));
         }
     }
-    gathered
+    // SAFETY: the tiles hold all rows, and each row is written.
+    unsafe { written(gathered) }
 }
 
-/// Declares `fn walk`: panel by panel, `part` of `k` at a time, the rows in tiles of about equal height.
+/// Declares `fn walk`: panel by panel, `part` of `k` at a time, the rows in tiles of about equal height. What a tile adds to was
+/// written, by another part or by the caller.
 macro_rules! walk {
     ($($features:literal)?, $shape:ident, $number:ty, $part:expr, [$($rows:literal)*], [$($vectors:literal)*]) => {
         $(#[target_feature(enable = $features)])?
-        pub(super) fn walk<const ADD: bool>(panels: Panels<'_, $number>, lhs: &[$number], dst: &mut [f32]) {
+        pub(super) unsafe fn walk<const ADD: bool>(
+            panels: Panels<'_, $number>,
+            lhs: &[$number],
+            dst: &mut [MaybeUninit<f32>],
+        ) {
             const SHAPE: Shape = Shape::$shape;
             const WIDTH: usize = SHAPE.width();
             let Panels { numbers, k, n, shape } = panels;
@@ -220,7 +248,7 @@ macro_rules! walk {
             let part = k.min($part);
             let gathered = if SHAPE.gathers { gather(lhs, k, tiles) } else { Vec::new() };
             // Where the last vector is not full, its tiles are made here.
-            let mut edge = [0.0; SHAPE.rows * WIDTH];
+            let mut edge = [MaybeUninit::new(0.0); SHAPE.rows * WIDTH];
             for (p, panel) in numbers.chunks(WIDTH * k).enumerate() {
                 let (first, width) = (p * WIDTH, panel.len() / k);
                 let (columns, vectors) = (width.min(n - first), width / SHAPE.lanes);
@@ -255,7 +283,7 @@ macro_rules! walk {
         }
 
         $(#[target_feature(enable = $features)])?
-        fn by_width(add: bool, rows: usize, vectors: usize, work: Work<'_, $number>, dst: &mut [f32], stride: usize) {
+        fn by_width(add: bool, rows: usize, vectors: usize, work: Work<'_, $number>, dst: &mut [MaybeUninit<f32>], stride: usize) {
             match (vectors, add) {
                 $(
                     ($vectors, false) => by_height::<$vectors, false>(rows, work, dst, stride),
@@ -269,7 +297,7 @@ macro_rules! walk {
         fn by_height<const V: usize, const ADD: bool>(
             rows: usize,
             work: Work<'_, $number>,
-            dst: &mut [f32],
+            dst: &mut [MaybeUninit<f32>],
             stride: usize,
         ) {
             match rows {
@@ -306,6 +334,7 @@ macro_rules! vector_tiles {
      $zero:ident, $load:ident, $spread:ident, $multiply_add:path, $sum:path, $load_sum:ident, $store:ident, $add:ident) => {
         mod $name {
             use std::arch::x86_64::*;
+            use std::mem::MaybeUninit;
 
             use super::{AHEAD, LINE, Panels, Shape, Work, gather, heights};
 
@@ -318,7 +347,7 @@ macro_rules! vector_tiles {
             #[target_feature(enable = $features)]
             fn tile<const R: usize, const V: usize, const ADD: bool>(
                 work: Work<'_, $number>,
-                dst: &mut [f32],
+                dst: &mut [MaybeUninit<f32>],
                 stride: usize,
             ) {
                 let Work { lhs, apart, panel, mut next, step } = work;
@@ -362,9 +391,9 @@ macro_rules! vector_tiles {
                 }
                 for r in 0..R {
                     for v in 0..V {
-                        // SAFETY: `dst` holds `R` rows of `V` vectors.
+                        // SAFETY: `dst` holds `R` rows of `V` vectors, and is written, if `ADD`.
                         unsafe {
-                            let at = dst.as_mut_ptr().add(r * stride + v * LANES);
+                            let at = dst.as_mut_ptr().add(r * stride + v * LANES).cast::<f32>();
                             let sum = $sum(sums[r][v]);
                             $store(at, if ADD { $add($load_sum(at), sum) } else { sum });
                         }
@@ -468,6 +497,8 @@ fn pairs_avx2(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
 macro_rules! portable_tiles {
     ($name:ident, $number:ty, $part:expr, $multiply_add:expr) => {
         mod $name {
+            use std::mem::MaybeUninit;
+
             use super::{Panels, Shape, Work, gather, heights};
 
             const LANES: usize = Shape::PORTABLE.lanes;
@@ -477,7 +508,7 @@ macro_rules! portable_tiles {
             /// As its vectorised sisters.
             fn tile<const R: usize, const V: usize, const ADD: bool>(
                 work: Work<'_, $number>,
-                dst: &mut [f32],
+                dst: &mut [MaybeUninit<f32>],
                 stride: usize,
             ) {
                 let Work { lhs, apart, panel, .. } = work;
@@ -490,7 +521,9 @@ macro_rules! portable_tiles {
                 }
                 for (dst, sums) in dst.chunks_mut(stride).zip(&sums) {
                     for (to, &sum) in dst.iter_mut().zip(sums.as_flattened()) {
-                        *to = if ADD { *to + sum as f32 } else { sum as f32 };
+                        // SAFETY: `dst` is written, if `ADD`.
+                        let before = if ADD { unsafe { to.assume_init() } } else { 0.0 };
+                        to.write(if ADD { before + sum as f32 } else { sum as f32 });
                     }
                 }
             }
@@ -545,7 +578,7 @@ mod tests {
         }
     }
 
-    type Walk<T> = fn(Panels<'_, T>, &[T], &mut [f32]);
+    type Walk<T> = unsafe fn(Panels<'_, T>, &[T], &mut [MaybeUninit<f32>]);
 
     /// The tiles that this CPU can run, not its best alone.
     fn tiles<const ADD: bool>() -> Vec<(Shape, Walk<f32>)> {
@@ -578,7 +611,8 @@ mod tests {
             (0..k).flat_map(move |i| own.clone().map(move |column| (i, column)))
         };
         let numbers: Vec<T> = (0..columns).step_by(width).flat_map(panel).map(|(i, column)| at(i, column)).collect();
-        walk(Panels { numbers: &numbers, k, n, shape }, a, dst);
+        // SAFETY: `dst` holds numbers, and gets numbers.
+        unsafe { walk(Panels { numbers: &numbers, k, n, shape }, a, overwritten(dst)) }
     }
 
     #[test]

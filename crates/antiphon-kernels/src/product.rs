@@ -1,5 +1,9 @@
 //! Matrix products on slices, by the `gemm` crate.
 
+use std::mem::MaybeUninit;
+
+use crate::memory::overwritten;
+
 /// A matrix inside a buffer: where it starts, and how far apart its rows and columns lie.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strides {
@@ -32,11 +36,42 @@ impl Strides {
 
 /// `dst[m,n] = (if add { dst } else { 0 }) + lhs[m,k] · rhs[k,n]`.
 ///
-/// Unless `add`, all of the destination is written, and none of it read. Large products use all threads; the inner dimension is never split, so their number does not change the bits.
+/// Large products use all threads; the inner dimension is never split, so their number does not change the bits.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn product(
-    [m, n, k]: [usize; 3],
+    dims: [usize; 3],
     dst: &mut [f32],
+    to: Strides,
+    add: bool,
+    lhs: &[f32],
+    left: Strides,
+    rhs: &[f32],
+    right: Strides,
+) {
+    // SAFETY: `dst` holds numbers, and gets numbers.
+    unsafe { multiply(dims, overwritten(dst), to, add, lhs, left, rhs, right) }
+}
+
+/// `dst[m,n] = lhs[m,k] · rhs[k,n]`, all of which is written.
+pub(crate) fn product_into(
+    dims: [usize; 3],
+    dst: &mut [MaybeUninit<f32>],
+    to: Strides,
+    lhs: &[f32],
+    left: Strides,
+    rhs: &[f32],
+    right: Strides,
+) {
+    // SAFETY: nothing is added to.
+    unsafe { multiply(dims, dst, to, false, lhs, left, rhs, right) }
+}
+
+/// # Safety
+/// `dst` is written, if `add`.
+#[allow(clippy::too_many_arguments)]
+unsafe fn multiply(
+    [m, n, k]: [usize; 3],
+    dst: &mut [MaybeUninit<f32>],
     to: Strides,
     add: bool,
     lhs: &[f32],
@@ -52,7 +87,7 @@ pub(crate) fn product(
         if !add {
             for i in 0..m {
                 for j in 0..n {
-                    dst[to.start + i * to.row + j * to.column] = 0.0;
+                    dst[to.start + i * to.row + j * to.column].write(0.0);
                 }
             }
         }
@@ -61,13 +96,13 @@ pub(crate) fn product(
     assert!(left.end(m, k) <= lhs.len() && right.end(k, n) <= rhs.len(), "an operand is too short");
     // The same threshold as Burn's own products.
     let parallel = m * n * k >= 192 * 192 * 192;
-    // SAFETY: the bounds of all three matrices were checked above, and `dst` is borrowed exclusively.
+    // SAFETY: the bounds of all three matrices were checked above, `dst` is borrowed exclusively, and it is read if `add` alone.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            dst.as_mut_ptr().add(to.start),
+            dst.as_mut_ptr().add(to.start).cast::<f32>(),
             to.column as isize,
             to.row as isize,
             add,

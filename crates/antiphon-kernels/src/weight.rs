@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::serves;
-use crate::memory::unwritten;
+use crate::memory::{unwritten, written};
 use crate::packed::Packed;
 use crate::product::Strides;
 
@@ -61,11 +61,11 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 pub(crate) fn multiply_rows(packed: &Packed, x: &[f32]) -> Vec<f32> {
     let [k, n] = packed.dims();
     let rows = x.len() / k;
-    // SAFETY: the products of all shares write all of it.
-    let mut y = unsafe { unwritten(rows * n) };
+    let mut y = unwritten(rows * n);
     let share = share(rows);
-    y.par_chunks_mut(share * n).zip(x.par_chunks(share * k)).for_each(|(y, x)| packed.multiply(x, y, false));
-    y
+    y.par_chunks_mut(share * n).zip(x.par_chunks(share * k)).for_each(|(y, x)| packed.multiply_into(x, y));
+    // SAFETY: the products of all shares write all of it.
+    unsafe { written(y) }
 }
 
 /// Rows a task: equal shares of whole tiles, and as many rows as make a weight worth reading once more.

@@ -11,9 +11,9 @@ use crate::attention::rows as attention;
 use crate::blocks::{Rows, deal, real_steps};
 use crate::dropout::fill_mask;
 use crate::flex::{dense, dummy, into_owned, slice, slice_mut, wrap};
-use crate::memory::unwritten;
+use crate::memory::{unwritten, written};
 use crate::packed::Packed;
-use crate::product::{Strides, product};
+use crate::product::{Strides, product, product_into};
 use crate::recurrent::Cell;
 use crate::recurrent::gates::{self, StepBack};
 use crate::vector::{multiversion, tanh};
@@ -73,8 +73,7 @@ impl Body for Flex {
             weights: slice(&saved.weights),
             contexts: slice(&saved.contexts),
         };
-        let mut found = layer.backward(read, slice_mut(&mut gates), trace.as_mut().map(slice_mut));
-        let of_context = found.readout.split_off(h * r);
+        let found = layer.backward(read, slice_mut(&mut gates), trace.as_mut().map(slice_mut));
         let (query, energy) = match parts.additive {
             true => (wrap(found.query, [h, a]), wrap(found.energy, [a])),
             false => (dummy(), dummy()),
@@ -89,8 +88,8 @@ impl Body for Flex {
             wrap(found.memory, [b, s, m]),
             query,
             energy,
-            wrap(found.readout, [h, r]),
-            wrap(of_context, [m, r]),
+            wrap(found.readout_state, [h, r]),
+            wrap(found.readout_context, [m, r]),
             wrap(found.readout_bias, [r]),
         ]
     }
@@ -154,7 +153,7 @@ struct Read<'a> {
     contexts: &'a [f32],
 }
 
-/// The gradients but that of the projected inputs; `readout` is that of `U` over that of `C`.
+/// The gradients but that of the projected inputs.
 struct Gradient {
     recurrent: Vec<f32>,
     bias: Vec<f32>,
@@ -164,7 +163,8 @@ struct Gradient {
     memory: Vec<f32>,
     query: Vec<f32>,
     energy: Vec<f32>,
-    readout: Vec<f32>,
+    readout_state: Vec<f32>,
+    readout_context: Vec<f32>,
     readout_bias: Vec<f32>,
 }
 
@@ -436,30 +436,31 @@ impl<'a> Layer<'a> {
         let mut readout_bias = vec![0.0; r];
         da.chunks_exact(r).for_each(|row| add(&mut readout_bias, row));
         // Weight gradients: [rows, columns] = lhs[real, rows]ᵀ · rhs[real, columns].
-        let gradient = |to: &mut [f32], lhs: &[f32], rhs: &[f32], [rows, columns]: [usize; 2]| {
+        let gradient = |lhs: &[f32], rhs: &[f32], [rows, columns]: [usize; 2]| {
             let (left, right) = (Strides::transposed(rows), Strides::rows(columns));
-            product([rows, columns, real], to, right, false, lhs, left, rhs, right);
+            let mut gradient = unwritten(rows * columns);
+            product_into([rows, columns, real], &mut gradient, right, lhs, left, rhs, right);
+            // SAFETY: the product writes all of it.
+            unsafe { written(gradient) }
         };
-        // SAFETY: the products below write all of them.
-        let [mut recurrent, mut feed, mut query, mut readout] =
-            [h * g, r * g, h * asked, (h + m) * r].map(|n| unsafe { unwritten(n) });
         let hidden = real_steps(read.hidden, h, t, &lives);
-        {
-            let of_gates = real_steps(gates, g, t, &lives);
-            gradient(&mut feed, &fed, &of_gates, [r, g]);
-            // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
-            let own = if self.run.cell == Cell::Gru { g - h } else { g };
-            let (left, to) = (Strides::transposed(h), Strides::rows(g));
-            product([h, own, real], &mut recurrent, to, false, &before, left, &of_gates, to);
-            if let (true, Some(dq)) = (own < g, trace) {
-                let dq = real_steps(dq, h, t, &lives);
-                product([h, h, real], &mut recurrent, to.at(own), false, &before, left, &dq, Strides::rows(h));
-            }
+        let of_gates = real_steps(gates, g, t, &lives);
+        let feed = gradient(&fed, &of_gates, [r, g]);
+        // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
+        let own = if self.run.cell == Cell::Gru { g - h } else { g };
+        let (left, to) = (Strides::transposed(h), Strides::rows(g));
+        let mut recurrent = unwritten(h * g);
+        product_into([h, own, real], &mut recurrent, to, &before, left, &of_gates, to);
+        drop(of_gates);
+        if let (true, Some(of_products)) = (own < g, trace) {
+            let of_products = real_steps(of_products, h, t, &lives);
+            product_into([h, h, real], &mut recurrent, to.at(own), &before, left, &of_products, Strides::rows(h));
         }
-        gradient(&mut query, &hidden, &dq, [h, asked]);
-        let (of_state, of_context) = readout.split_at_mut(h * r);
-        gradient(of_state, &hidden, &da, [h, r]);
-        gradient(of_context, &real_steps(read.contexts, m, t, &lives), &da, [m, r]);
+        // SAFETY: the products write all of it.
+        let recurrent = unsafe { written(recurrent) };
+        let query = gradient(&hidden, &dq, [h, asked]);
+        let readout_state = gradient(&hidden, &da, [h, r]);
+        let readout_context = gradient(&real_steps(read.contexts, m, t, &lives), &da, [m, r]);
         Gradient {
             recurrent,
             bias,
@@ -469,7 +470,8 @@ impl<'a> Layer<'a> {
             memory: dmemory,
             query,
             energy,
-            readout,
+            readout_state,
+            readout_context,
             readout_bias,
         }
     }

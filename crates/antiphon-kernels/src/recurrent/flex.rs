@@ -5,6 +5,8 @@
 //! one dense product over the rows that are real there, followed by one vectorised pass over the gates. The weight
 //! gradient is one product over all real steps at the end.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
@@ -14,9 +16,9 @@ use super::gates::{self, StepBack};
 use super::{Cell, Recurrence, RecurrentOps, portable};
 use crate::blocks::{deal, real_steps, rows_mut};
 use crate::flex::{dense, dummy, into_owned, is_f32, slice, slice_mut, wrap};
-use crate::memory::unwritten;
+use crate::memory::{unwritten, written};
 use crate::packed::Packed;
-use crate::product::{Strides, product};
+use crate::product::{Strides, product_into};
 
 impl RecurrentOps for Flex {
     fn recurrent_forward(
@@ -106,11 +108,11 @@ struct Forward<'a> {
     gates: &'a mut [f32],
     /// The initial state.
     state: &'a [f32],
-    sequence: &'a mut [f32],
+    sequence: &'a mut [MaybeUninit<f32>],
     /// The final cell of an LSTM.
-    cell: Option<&'a mut [f32]>,
+    cell: Option<&'a mut [MaybeUninit<f32>]>,
     /// Cells (LSTM) or products in the reset gate (GRU) of every step, if they are to be saved.
-    trace: Option<&'a mut [f32]>,
+    trace: Option<&'a mut [MaybeUninit<f32>]>,
 }
 
 /// A row on its way back.
@@ -124,7 +126,7 @@ struct Backward<'a> {
     gates: &'a mut [f32],
     trace: Option<&'a mut [f32]>,
     /// The state before each real step.
-    before: &'a mut [f32],
+    before: &'a mut [MaybeUninit<f32>],
     ds: &'a mut [f32],
 }
 
@@ -158,10 +160,8 @@ impl<'a> Layer<'a> {
     fn forward(&self, gates: &mut [f32], bias: &[f32], state: &[f32], save: bool) -> (Vec<f32>, Option<Vec<f32>>) {
         let (h, t, n) = (self.hidden, self.steps, self.run.cell.states());
         let weight = Packed::new(self.weight, Strides::rows(self.width), [h, self.width]);
-        // SAFETY: a block writes its rows at every step, real or not, and the cells at the end.
-        let mut packed = unsafe { unwritten(self.packed_rows() * h) };
-        // SAFETY: the same.
-        let mut trace = (save && self.traced()).then(|| unsafe { unwritten(self.sequence_len()) });
+        let mut packed = unwritten(self.packed_rows() * h);
+        let mut trace = (save && self.traced()).then(|| unwritten(self.sequence_len()));
         let (sequence, cell) = packed.split_at_mut(self.sequence_len());
         let cells = rows_mut((n == 2).then_some(cell), h, self.batch);
         let traces = rows_mut(trace.as_deref_mut(), t * h, self.batch);
@@ -171,7 +171,8 @@ impl<'a> Layer<'a> {
             (self.live(b), Forward { live: self.live(b), gates, state, sequence, cell, trace })
         });
         deal(rows.collect()).into_par_iter().for_each(|block| self.forward_block(block, &weight, bias, save));
-        (packed, trace)
+        // SAFETY: a block writes its rows at every step, real or not, and the cells at the end.
+        unsafe { (written(packed), trace.map(|trace| written(trace))) }
     }
 
     /// Walks a block's rows, the longest first, through all steps: those that are real at a step come first.
@@ -199,15 +200,15 @@ impl<'a> Layer<'a> {
                     let (x, z) = (&mut row.gates[t * g..][..g], &z[r * g..][..g]);
                     step(self.run.cell, x, z, bias, c_row, h_row);
                 }
-                row.sequence[t * h..][..h].copy_from_slice(h_row);
+                row.sequence[t * h..][..h].write_copy_of_slice(h_row);
                 if let Some(trace) = row.trace.as_deref_mut() {
-                    trace[t * h..][..h].copy_from_slice(c_row);
+                    trace[t * h..][..h].write_copy_of_slice(c_row);
                 }
             }
         }
         for (row, inner) in block.into_iter().zip(inner.chunks_exact(h)) {
             if let Some(cell) = row.cell {
-                cell.copy_from_slice(inner);
+                cell.write_copy_of_slice(inner);
             }
         }
     }
@@ -218,14 +219,13 @@ impl<'a> Layer<'a> {
         let transposed = Packed::new(self.weight, Strides::transposed(g), [g, h]);
         let lives: Vec<usize> = (0..self.batch).map(|b| self.live(b)).collect();
         let real: usize = lives.iter().sum();
-        // SAFETY: a block writes the state before each real step of its rows.
-        let mut before = unsafe { unwritten(real * h) };
+        let mut before = unwritten(real * h);
         let mut ds = vec![0.0; self.batch * n * h];
         let (of_sequence, of_cell) = gradient.split_at(self.sequence_len());
-        let mut left = before.as_mut_slice();
-        let written = gates.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
-        let written = written.zip(rows_mut(trace.as_deref_mut(), t * h, self.batch));
-        let rows = written.enumerate().map(|(b, ((gates, ds), trace))| {
+        let mut left = &mut before[..];
+        let buffers = gates.chunks_exact_mut(t * g).zip(ds.chunks_exact_mut(n * h));
+        let buffers = buffers.zip(rows_mut(trace.as_deref_mut(), t * h, self.batch));
+        let rows = buffers.enumerate().map(|(b, ((gates, ds), trace))| {
             let live = lives[b];
             let (before, rest) = std::mem::take(&mut left).split_at_mut(live * h);
             left = rest;
@@ -248,18 +248,20 @@ impl<'a> Layer<'a> {
         for partial in partial {
             bias.iter_mut().zip(partial).for_each(|(sum, p)| *sum += p);
         }
-        // SAFETY: the products below write all of it.
-        let mut weight = unsafe { unwritten(h * g) };
+        // SAFETY: the blocks have written the state before each real step of their rows.
+        let before = unsafe { written(before) };
+        let mut weight = unwritten(h * g);
         let (left, to) = (Strides::transposed(h), Strides::rows(g));
         // The candidate's block of the GRU goes through the reset gate and has a gradient of its own.
         let own = if self.run.cell == Cell::Gru { g - h } else { g };
         let of_gates = real_steps(gates, g, t, &lives);
-        product([h, own, real], &mut weight, to, false, &before, left, &of_gates, Strides::rows(g));
+        product_into([h, own, real], &mut weight, to, &before, left, &of_gates, Strides::rows(g));
         if let (true, Some(dq)) = (own < g, trace) {
             let dq = real_steps(dq, h, t, &lives);
-            product([h, h, real], &mut weight, to.at(own), false, &before, left, &dq, Strides::rows(h));
+            product_into([h, h, real], &mut weight, to.at(own), &before, left, &dq, Strides::rows(h));
         }
-        Gradient { weight, bias, state: ds }
+        // SAFETY: the products write all of it.
+        Gradient { weight: unsafe { written(weight) }, bias, state: ds }
     }
 
     /// → the block's share of the bias's gradient
@@ -283,7 +285,7 @@ impl<'a> Layer<'a> {
                     continue;
                 }
                 let before = last.map_or(&row.state[..h], |last| &row.sequence[last * h..][..h]);
-                row.before[t * h..][..h].copy_from_slice(before);
+                row.before[t * h..][..h].write_copy_of_slice(before);
                 let (inner, cell_before) =
                     gates::inner_and_cell_before(row.trace.as_deref_mut(), t, last, row.state, h);
                 let gates = &mut row.gates[t * g..][..g];

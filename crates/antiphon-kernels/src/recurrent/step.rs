@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::{Cell, Recurrence, gates, recurrent};
-use crate::memory::unwritten;
+use crate::memory::{unwritten, written};
 use crate::weight::{Weight, host, multiply_rows, share};
 
 /// Rows of which some are the same: row `b` is row `numbers[b]` of a table. Each is computed once.
@@ -61,8 +61,7 @@ pub fn recurrent_step(
         _ => multiply_rows(packed, &parents.chunks_exact(n * h).map(|state| &state[..h]).collect::<Vec<_>>().concat()),
     };
     let fed = feed.map(|(weight, fed)| host(weight.multiply(fed)));
-    // SAFETY: every row is written.
-    let mut next = unsafe { unwritten(rows * n * h) };
+    let mut next = unwritten(rows * n * h);
     let share = share(rows);
     let tasks =
         next.par_chunks_mut(share * n * h).zip(x.numbers.par_chunks(share)).zip(states.numbers.par_chunks(share));
@@ -75,12 +74,14 @@ pub fn recurrent_step(
             if let Some(fed) = &fed {
                 x.iter_mut().zip(&fed[parent * width..][..width]).for_each(|(x, fed)| *x += fed);
             }
-            next.copy_from_slice(&parents[parent * n * h..][..n * h]);
+            let next = next.write_copy_of_slice(&parents[parent * n * h..][..n * h]);
             let (hidden, cells) = next.split_at_mut(h);
             let inner = if cells.is_empty() { &mut inner[..] } else { cells };
             gates::infer(cell, &mut x, &z[parent * width..][..width], &bias, inner, hidden);
         }
     });
+    // SAFETY: every row is written.
+    let next = unsafe { written(next) };
     Tensor::from_data(TensorData::new(next, [rows, n * h]), &device)
 }
 
