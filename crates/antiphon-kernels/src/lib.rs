@@ -6,12 +6,20 @@
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
 //! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
 //! - [`linear()`]: a sequence times a weight;
-//! - [`Weight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
+//! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
 //! - [`update`]: an optimizer's step over one parameter.
 //!
-//! Each has a *portable* body, made of backend operations, which serves every device and is the oracle of the tests,
-//! and a body for the Flex CPU backend on plain slices, which is chosen for `f32`. Nothing here knows modules.
+//! Each has a body for the Flex CPU backend on plain slices, which is chosen for `f32`. What serves every other device and
+//! number type, and is the oracle of the tests, depends on whether a gradient by hand pays there:
+//!
+//! - recurrent layers, the loss, tanh and the optimizers have a *portable* body made of backend operations, the default of
+//!   their traits' methods, in one node of the graph with a gradient by hand;
+//! - attention, a sequence times a weight and the steps of a search are tensor operations there, a few of them, whose
+//!   gradient autodiff makes as well; their traits exist for Flex alone, and the public function asks whether that serves;
+//! - [`fed_decoder`](feeding::fed_decoder) has no other body: see its module.
+//!
+//! Nothing here knows modules.
 
 pub mod attention;
 mod blocks;
@@ -43,4 +51,4 @@ pub use output::OutputLayer;
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
 pub use tanh::tanh;
 pub use term::{Carry, Term};
-pub use weight::{Weight, host};
+pub use weight::{PackedWeight, host};

@@ -10,12 +10,12 @@ use crate::product::Strides;
 
 /// A weight `[I, O]` that a search multiplies at every step: packed once, where the packed product serves.
 #[derive(Debug)]
-pub struct Weight {
+pub struct PackedWeight {
     tensor: Tensor<2>,
     packed: Option<Packed>,
 }
 
-impl Weight {
+impl PackedWeight {
     /// From `[I, O]`, off the graph.
     pub fn new(tensor: Tensor<2>) -> Self {
         let [i, o] = tensor.dims();
@@ -88,7 +88,7 @@ mod tests {
             let (x, weight) = (draw([b, i]), draw([i, o]));
             let expected = x.clone().matmul(weight.clone());
             let stored = Tensor::from_data(weight.clone().transpose().into_data(), &Device::flex());
-            for ours in [Weight::new(weight.clone()), Weight::transposed(stored)] {
+            for ours in [PackedWeight::new(weight.clone()), PackedWeight::transposed(stored)] {
                 let error = (ours.multiply(x.clone()) - expected.clone()).abs().max().into_scalar::<f32>();
                 assert!(error < 1e-4, "{b} {i} {o}: {error}");
             }

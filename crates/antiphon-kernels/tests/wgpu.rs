@@ -6,7 +6,7 @@ use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, square_sum, update};
 use antiphon_kernels::{
-    Cell, OutputLayer, Over, Projection, Recurrence, Shared, Weight, attend, cross_entropy, dropout, recurrent,
+    Cell, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, attend, cross_entropy, dropout, recurrent,
     recurrent_step, tanh, token_scores,
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -113,8 +113,8 @@ fn searches(device: &Device, found: &mut Found) {
     let (h, parents) = (6, [2, 0, 2, 1]);
     for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
         let (x, which) = (given("x", [3, cell.gates() * h], device), [1, 0, 2, 1]);
-        let weight = Weight::new(given("weight", [h, cell.gates() * h], device));
-        let feed = Weight::new(given("feed", [5, cell.gates() * h], device));
+        let weight = PackedWeight::new(given("weight", [h, cell.gates() * h], device));
+        let feed = PackedWeight::new(given("feed", [5, cell.gates() * h], device));
         let (bias, states) =
             (given("bias", [cell.biases() * h], device), given("states", [3, cell.states() * h], device));
         let (x, states) = (Shared { table: x, numbers: &which }, Shared { table: states, numbers: &parents });

@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, Recurrence, Recurrent, Shared, Weight, linear, recurrent, recurrent_step};
+use antiphon_kernels::{Cell, PackedWeight, Recurrence, Recurrent, Shared, linear, recurrent, recurrent_step};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -60,10 +60,10 @@ pub(crate) struct RecurrentLayer {
 
 /// A layer's weights, ready for many steps.
 pub(crate) struct LayerWeights {
-    input: Option<Weight>,
-    recurrent: Weight,
+    input: Option<PackedWeight>,
+    recurrent: PackedWeight,
     /// For what a decoder feeds back.
-    feed: Option<Weight>,
+    feed: Option<PackedWeight>,
 }
 
 /// What a layer is made of.
@@ -128,9 +128,9 @@ impl RecurrentLayer {
     /// The weights, ready for many steps; that of the input only where this is not one-hot.
     pub(crate) fn weights(&self, embedded: bool) -> LayerWeights {
         LayerWeights {
-            input: embedded.then(|| Weight::new(self.input.val())),
-            recurrent: Weight::new(self.recurrent.val()),
-            feed: self.feed.as_ref().map(|feed| Weight::new(feed.val())),
+            input: embedded.then(|| PackedWeight::new(self.input.val())),
+            recurrent: PackedWeight::new(self.recurrent.val()),
+            feed: self.feed.as_ref().map(|feed| PackedWeight::new(feed.val())),
         }
     }
 

@@ -30,7 +30,7 @@ use crate::loss::{log_partition, log_softmax_rows};
 use crate::packed::Packed;
 use crate::product::Strides;
 use crate::vector::multiversion;
-use crate::weight::{Weight, host, share};
+use crate::weight::{PackedWeight, host, share};
 use choice::{Choice, in_order};
 use contest::{Candidate, Contest, STRETCH};
 use rounded::Rounded;
@@ -43,7 +43,7 @@ pub struct OutputLayer {
     /// `[V]`.
     bias: Vec<f32>,
     /// For all logits, if anybody wants them.
-    all: OnceLock<Weight>,
+    all: OnceLock<PackedWeight>,
     /// Where the CPU screens.
     screen: Option<Screen>,
 }
@@ -78,7 +78,7 @@ impl OutputLayer {
     fn logits(&self, states: Tensor<2>) -> Vec<f32> {
         // Packed outside of the cell: a thread that waits there for others could be given a task that waits for the cell.
         if self.all.get().is_none() {
-            let _ = self.all.set(Weight::transposed(self.weight.clone()));
+            let _ = self.all.set(PackedWeight::transposed(self.weight.clone()));
         }
         host(self.all.get().expect("it was set").multiply(states))
     }

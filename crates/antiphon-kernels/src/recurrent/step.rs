@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{Cell, Recurrence, gates, recurrent};
 use crate::memory::{unwritten, written};
-use crate::weight::{Weight, host, multiply_rows, share};
+use crate::weight::{PackedWeight, host, multiply_rows, share};
 
 /// Rows of which some are the same: row `b` is row `numbers[b]` of a table. Each is computed once.
 ///
@@ -39,10 +39,10 @@ impl Shared<'_> {
 pub fn recurrent_step(
     cell: Cell,
     x: Shared<'_>,
-    weight: &Weight,
+    weight: &PackedWeight,
     bias: Tensor<1>,
     states: Shared<'_>,
-    feed: Option<(&Weight, Tensor<2>)>,
+    feed: Option<(&PackedWeight, Tensor<2>)>,
 ) -> Tensor<2> {
     let (width, rows, device) = (x.table.dims()[1], x.numbers.len(), x.table.device());
     let (h, n) = (width / cell.gates(), cell.states());
@@ -109,7 +109,7 @@ mod tests {
                 let run = Recurrence { cell, reverse: false, lengths: None };
                 let start = states.clone().apart();
                 let expected = recurrent(own.unsqueeze_dim(1), weight.clone(), bias.clone(), start, &run).state();
-                let (weight, feed) = (Weight::new(weight.clone()), Weight::new(feed.clone()));
+                let (weight, feed) = (PackedWeight::new(weight.clone()), PackedWeight::new(feed.clone()));
                 let feed = fed.then(|| (&feed, output.clone()));
                 let given = recurrent_step(cell, x.clone(), &weight, bias.clone(), states.clone(), feed);
                 let error = (given - expected).abs().max().into_scalar::<f32>();

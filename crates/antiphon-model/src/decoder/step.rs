@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use antiphon_core::TokenId;
-use antiphon_kernels::{Shared, Weight, linear, tanh};
+use antiphon_kernels::{PackedWeight, Shared, linear, tanh};
 use burn::tensor::Tensor;
 
 use super::{Decoder, DecoderState};
@@ -17,9 +17,9 @@ use crate::recurrent::LayerWeights;
 pub(crate) struct DecoderWeights {
     layers: Vec<LayerWeights>,
     /// Of additive attention.
-    query: Option<Weight>,
+    query: Option<PackedWeight>,
     /// Of the state; that of the context is in the memory.
-    readout: Option<Weight>,
+    readout: Option<PackedWeight>,
 }
 
 /// Where the rows of a search stand. Rows that grew from one share its state.
@@ -83,8 +83,8 @@ impl Decoder {
         let layers = self.layers.iter().enumerate();
         DecoderWeights {
             layers: layers.map(|(l, layer)| layer.weights(l > 0 || embedded)).collect(),
-            query: self.attention.as_ref().and_then(|attention| attention.query_weight()).map(Weight::new),
-            readout: self.readout.as_ref().map(|readout| Weight::new(readout.state.val())),
+            query: self.attention.as_ref().and_then(|attention| attention.query_weight()).map(PackedWeight::new),
+            readout: self.readout.as_ref().map(|readout| PackedWeight::new(readout.state.val())),
         }
     }
 
