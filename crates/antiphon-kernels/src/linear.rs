@@ -78,8 +78,8 @@ impl<B: Body, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
 
 /// `[rows, O]`: `x [rows, I] · weight`, where the weight lies as `strides` says.
 ///
-/// However few rows there are: a general product sums in another order, so that a source would be encoded otherwise alone
-/// than beside others.
+/// However few rows there are: beyond 512 inputs a general product sums in another order, so that a source would be encoded
+/// otherwise alone than beside others.
 fn multiply(x: &[f32], weight: &[f32], strides: Strides, dims: [usize; 2]) -> Vec<f32> {
     multiply_rows(&Packed::new(weight, strides, dims), x)
 }

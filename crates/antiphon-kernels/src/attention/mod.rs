@@ -167,8 +167,8 @@ fn composed(
     let mut weights = softmax(scores(query, over.rows_of(keys), energy) + mask, 2);
     if let Some(empty) = empty {
         let empty = empty.reshape([-1, 1, 1]).expand([over.lengths.len(), 1, 1]);
-        let looked_at = over.rows_of(empty.float().cast(weights.dtype()));
-        weights = weights.clone() * (1.0 - looked_at);
+        let empty = over.rows_of(empty.float().cast(weights.dtype()));
+        weights = weights * (1.0 - empty);
     }
     (weights.clone().matmul(over.rows_of(memory)), weights)
 }

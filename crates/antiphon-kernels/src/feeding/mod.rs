@@ -11,6 +11,9 @@
 //! Each step needs the one before it, so a graph of separate operations would pack its weights and pass over its
 //! inputs once a step. Here a thread walks its rows through all steps, and every weight's gradient is one product over
 //! all steps at the end.
+//!
+//! There is no portable body: of backend operations it would be the very steps that a caller takes elsewhere, with layers of
+//! any kind and number, and autodiff makes their gradient.
 
 mod flex;
 

@@ -114,7 +114,7 @@ def loss(tokens, hidden, vocabulary, smoothing, scale):
     value.backward()
     return {
         "tokens": tokens, "hidden": hidden, "vocabulary": vocabulary, "smoothing": smoothing, "scale": scale,
-        "loss": float(value), "of_states": numbers(states.grad), "of_weight": numbers(weight.grad),
+        "loss": value.item(), "of_states": numbers(states.grad), "of_weight": numbers(weight.grad),
         "of_bias": numbers(bias.grad),
     }
 
