@@ -531,7 +531,7 @@ macro_rules! portable_tiles {
     };
 }
 
-portable_tiles!(portable, f32, usize::MAX, |a: f32, b: f32, c: f32| c + a * b);
+portable_tiles!(portable, f32, usize::MAX, crate::vector::multiply_add::<{ cfg!(target_arch = "aarch64") }>);
 portable_tiles!(portable_pairs, i32, super::PAIRS, |a: i32, b: i32, c: i32| {
     c + i32::from(a as i16) * i32::from(b as i16) + (a >> 16) * (b >> 16)
 });
