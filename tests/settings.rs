@@ -11,7 +11,7 @@ use antiphon_core::{Place, Problem};
 use serde_json::{Map, Value as Json, json};
 
 /// What must stand beside settings of these names (or a part of them) for a config to make sense; with a side, only where the
-/// lower or the upper end of their range is tried, or what was meant by a mistake. All that fit are laid upon each other.
+/// lower or the upper end of their range is tried, or what was meant by a mistake, or is lacking. All that fit are laid upon each other.
 const BESIDE: &[(&str, &str, &[&str])] = &[
     ("tokenizer.source", "", &["tokenizer.target={}"]),
     ("tokenizer.target", "", &["tokenizer.source={}"]),
@@ -19,7 +19,8 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("model(encoder_decoder).tied", "meant", &["tokenizer.shared={}"]),
     ("model(language_model).tied", "meant", &["model.target.size=256"]),
     // A text has no source.
-    ("data(text)", "", &["model.kind='language_model'"]),
+    ("data(text).", "", &["model.kind='language_model'"]),
+    ("data(text)", "lack", &["model.kind='language_model'"]),
     ("model(language_model).", "", &["data.kind='text'"]),
     // Equal states and widths.
     (".bridge(copy)", "meant", &["model.encoder.bidirectional=false"]),
@@ -393,7 +394,7 @@ fn every_range_is_what_is_checked() {
     }
     assert!(wrong.is_empty(), "\n{wrong}");
     // An entry that nothing uses hides what it was meant for.
-    let idle = |i: &usize| !checker.used.contains(i) && BESIDE[*i].1 != "meant";
+    let idle = |i: &usize| !checker.used.contains(i) && !["meant", "lack"].contains(&BESIDE[*i].1);
     let idle: Vec<_> = (0..BESIDE.len()).filter(idle).map(|i| BESIDE[i]).collect();
     assert!(nearest.is_empty() && idle.is_empty(), "of no use: {nearest:?}, {idle:?}");
     assert!(tried > 600, "only {tried} values were tried");
@@ -504,7 +505,7 @@ fn what_a_missing_key_suggests_is_right() {
                 table => &mut table[key.as_str()],
             });
             table.as_object_mut().expect("a table").remove(name);
-            let problems = checker.problems(&setting, "", &without, &[]);
+            let problems = checker.problems(&setting, "lack", &without, &[]);
             let lacks = format!("lacks `{name}`: add ");
             let found = problems.iter().find(|p| p.message.starts_with(&lacks) && key(&p.place) == dotted);
             let suggested = found.map(|p| suggestions(&dotted, "", &p.message)).unwrap_or_default();
@@ -513,7 +514,7 @@ fn what_a_missing_key_suggests_is_right() {
                 continue;
             };
             tried += 1;
-            let after = checker.problems(&setting, "", &without, &[suggestion.trim_start_matches('.').to_owned()]);
+            let after = checker.problems(&setting, "lack", &without, &[suggestion.trim_start_matches('.').to_owned()]);
             if !after.is_empty() {
                 writeln!(bad, "{}: {suggestion}: {after:?}", setting.name).unwrap();
             }

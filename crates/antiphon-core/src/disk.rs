@@ -184,13 +184,14 @@ mod tests {
     fn a_writer_whose_file_is_swept_away_writes_it_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.html");
+        let written = AtomicU64::new(0);
+        let count = || written.load(Ordering::Relaxed);
         std::thread::scope(|scope| {
             // Once or twice a write, however slow the disk: nobody sweeps in a loop.
-            let written = std::sync::atomic::AtomicUsize::new(0);
-            let count = || written.load(std::sync::atomic::Ordering::Relaxed);
-            let write = |_| {
-                let done = write_atomically(&path, &[7; 10_000]).is_ok();
-                written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (path, written) = (&path, &written);
+            let write = move |_| {
+                let done = write_atomically(path, &[7; 10_000]).is_ok();
+                written.fetch_add(1, Ordering::Relaxed);
                 done
             };
             let writer = scope.spawn(move || (0..100).all(write));

@@ -10,6 +10,7 @@ use crate::loss::Projection;
 /// A summand of the loss of one batch: a *sum* over the batch's target tokens. A step divides all of them by its real target
 /// tokens, so that batches can be accumulated; a mean, which has a divisor of its own, is no term.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // a few values a batch
 pub enum Term {
     /// The cross-entropy of the target tokens.
     CrossEntropy {
