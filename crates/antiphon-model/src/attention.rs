@@ -173,14 +173,8 @@ impl Attention {
         }
     }
 
-    /// Whether where it looks depends on where it has looked before: then one step is taken after the other.
-    pub(crate) fn remembers(&self) -> bool {
-        match self {
-            Attention::Dot(_) | Attention::General(_) | Attention::Additive(_) => false,
-        }
-    }
-
-    /// What it remembers before the first step: an array `[B, …]` each, none for kinds that remember nothing.
+    /// What it remembers before the first step, arrays `[B, …]`. A kind whose looks do not depend on where it has looked before
+    /// has none; with any, one step is taken after the other.
     pub(crate) fn start(&self, _prepared: &Prepared) -> AttentionState {
         match self {
             Attention::Dot(_) | Attention::General(_) | Attention::Additive(_) => Vec::new(),

@@ -264,7 +264,7 @@ impl Decoder {
         dropout_key: Option<Key>,
     ) -> Decoded {
         let projected = self.layers[0].project(input);
-        let remembers = self.attention.as_ref().is_some_and(Attention::remembers);
+        let remembers = !state.attention.is_empty();
         if !self.feeding && !remembers {
             return self.stretch(projected, state, prepared, Some(lengths), dropout_key);
         }
