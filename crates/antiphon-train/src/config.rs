@@ -123,7 +123,7 @@ impl Default for CheckpointConfig {
 impl TrainConfig {
     /// Every value that is out of range and every pair that contradicts itself; places are keys below `[train]`.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut found = Found::default();
+        let mut found = Demands::default();
         found.demand(self.epochs.is_some() || self.steps.is_some(), "epochs", || {
             "set `epochs` or `steps`: without a limit the run would never end".into()
         });
@@ -163,7 +163,7 @@ impl TrainConfig {
 impl TrainConfig {
     /// What is valid but has no effect; places are keys below `[train]`.
     pub fn warnings(&self) -> Vec<Problem> {
-        let mut found = Found::default();
+        let mut found = Demands::default();
         if self.stop.patience == 0 && self.stop.min_delta != 0.0 {
             found.demand(false, "stop.min_delta", || "has no effect: `train.stop.patience` is 0".into());
         }
@@ -198,9 +198,9 @@ fn too_long(validations: u64) -> String {
 
 /// Problems as they are found.
 #[derive(Debug, Default)]
-pub(crate) struct Found(Vec<Problem>);
+pub(crate) struct Demands(Vec<Problem>);
 
-impl Found {
+impl Demands {
     pub(crate) fn demand(&mut self, holds: bool, place: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.0.push(Problem { place: place.into(), message: message() });

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Weight;
-use crate::config::Found;
+use crate::config::Demands;
 use crate::gradients::ParameterGradients;
 use crate::path::ModulePath;
 use crate::weights::Places;
@@ -177,7 +177,7 @@ impl OptimizerConfig {
         }
     }
 
-    pub(crate) fn problems(&self, found: &mut Found) {
+    pub(crate) fn problems(&self, found: &mut Demands) {
         found.positive(self.learning_rate(), "optimizer.learning_rate");
         match self {
             Self::Sgd(c) => {

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Patience;
-use crate::config::Found;
+use crate::config::Demands;
 
 /// How the learning rate changes over the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -268,7 +268,7 @@ impl ScheduleConfig {
         }
     }
 
-    pub(crate) fn problems(&self, found: &mut Found) {
+    pub(crate) fn problems(&self, found: &mut Demands) {
         match self {
             Self::Constant(_) | Self::Linear(_) => {}
             Self::Step(StepConfig { every_epochs, every_steps, factor, .. }) => {

@@ -188,7 +188,7 @@ impl Budget {
 impl SweepConfig {
     /// Everything that contradicts itself; places are keys below `[sweep]`.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut found = Found(Vec::new());
+        let mut found = Demands(Vec::new());
         let keys: Vec<(&str, &str)> = self.keys().collect();
         if self.over.is_empty() && self.seeds.len() < 2 {
             found.add("over", "varies nothing: name a key and its values, or several `seeds`");
@@ -232,7 +232,7 @@ impl SweepConfig {
         found.0
     }
 
-    fn axis_problems(&self, key: &str, axis: &Axis, found: &mut Found) {
+    fn axis_problems(&self, key: &str, axis: &Axis, found: &mut Demands) {
         let place = entry("over", key);
         for key in axis.keys(key) {
             let first = key.split('.').next().unwrap_or_default().trim();
@@ -277,7 +277,7 @@ impl SweepConfig {
     }
 
     /// What is wrong with settings that move together.
-    fn group_problems(&self, place: &str, entries: &[Value], found: &mut Found) {
+    fn group_problems(&self, place: &str, entries: &[Value], found: &mut Demands) {
         let mut labels = Vec::new();
         for (i, entry) in entries.iter().enumerate() {
             let place = format!("{place}.{i}");
@@ -328,7 +328,7 @@ impl SweepConfig {
         if values.is_empty() { Err(()) } else { Ok(Some(values)) }
     }
 
-    fn condition_problems(&self, place: &str, condition: &Condition, found: &mut Found) {
+    fn condition_problems(&self, place: &str, condition: &Condition, found: &mut Demands) {
         if condition.is_empty() {
             found.add(place, "names no key: it would hold for every cell");
         }
@@ -415,9 +415,9 @@ fn entry(table: &str, key: &str) -> String {
 }
 
 /// Problems as they are found.
-struct Found(Vec<Problem>);
+struct Demands(Vec<Problem>);
 
-impl Found {
+impl Demands {
     fn add(&mut self, place: &str, message: &str) {
         self.0.push(Problem { place: place.into(), message: message.into() });
     }
