@@ -76,7 +76,8 @@ enum Moment {
 #[derive(PartialEq)]
 struct Left {
     model: String,
-    predictions: [String; 2],
+    /// Of a language model there are none.
+    predictions: [Option<String>; 2],
     metrics: Vec<Value>,
     results: Value,
 }
@@ -89,7 +90,10 @@ impl Left {
         assert!(times.iter().all(Option::is_some), "{results}");
         Self {
             model: hash("model.safetensors"),
-            predictions: ["validation", "test"].map(|split| hash(&format!("predictions-{split}.jsonl"))),
+            predictions: ["validation", "test"].map(|split| {
+                let name = format!("predictions-{split}.jsonl");
+                place.path(&format!("{run}/{name}")).is_file().then(|| hash(&name))
+            }),
             metrics: metrics(place, run).into_iter().map(|record| Value::Object(without_seconds(record))).collect(),
             results,
         }

@@ -79,6 +79,19 @@ fn a_language_model_is_trained_measured_and_asked() {
     let out = place.call("evaluate one --split validation").succeeds();
     assert!(out.contains("loss_per_character"), "{out}");
     place.call("report one").succeeds();
+    assert!(!place.path("one/predictions-test.jsonl").exists(), "there are no answers");
+    let listed = place.call("runs --runs-dir .").succeeds();
+    assert!(listed.contains("test: perplexity "), "{listed}");
+    let said = place.call("evaluate one --references data/test.txt").refuses();
+    assert!(said.contains("--references: a language model answers nothing"), "{said}");
+    // What is read of one that is not at its end is not made up of answers.
+    place.call("run text.toml --run early --set seed=2 --pause-after-steps 25").succeeds();
+    place.call("report early").succeeds();
+    let page = String::from_utf8(place.read("early/report.html")).unwrap();
+    assert!(!page.contains("answers by"), "a page of answers to nothing");
+    place.call("run text.toml --run two --set seed=3 -q").succeeds();
+    let compared = place.call("compare one two").succeeds();
+    assert!(compared.contains("perplexity") && !compared.contains("luck"), "{compared}");
     let said = place.call("predict one").refuses();
     assert!(
         said.ends_with("one: is a language model, which answers no sources; `score` says how probable texts are"),
@@ -96,6 +109,14 @@ fn models_and_corpora_that_do_not_fit_are_told_apart() {
     assert!(text.contains("model.kind") && text.contains("set `kind = \"language_model\"`"), "{text}");
     let pairs = said("check tiny.toml --set model={replace=true,kind='language_model'}");
     assert!(pairs.contains("data.kind") && pairs.contains("`kind = \"text\"`"), "{pairs}");
+    // What an encoder-decoder alone has is dropped beside the other kind, which is said.
+    place.write("other.toml", "extends = 'tiny.toml'\n[data]\nkind = 'text'\n[model]\nkind = 'language_model'\n");
+    let called = place.call("check other.toml");
+    let dropped = called.err();
+    for key in ["model.encoder", "model.source", "model.decoder.attention"] {
+        assert!(dropped.lines().any(|line| line.contains(key) && line.contains("is dropped")), "{key}: {dropped}");
+    }
+    called.succeeds();
     let counted = said("check text.toml --set batch={replace=true,kind='tokens',counted='source'}");
     assert!(counted.contains("batch.counted") && counted.contains("`target`"), "{counted}");
     let metric = said("check text.toml --set train.validate.metric=sequence_error_rate");
@@ -119,9 +140,18 @@ fn a_run_whose_config_lacks_new_settings_is_found() {
         written.replacen("[model.head]\nkind = \"softmax\"\n\n", "", 1).replacen("kind = \"encoder_decoder\"\n", "", 1);
     assert!(!older.contains("softmax") && !older.contains("encoder_decoder"), "{older}");
     place.write("runs/one/config.toml", &older);
+    let mut manifest: Value = serde_json::from_slice(&place.read("runs/one/manifest.json")).unwrap();
+    assert_eq!(manifest["uncounted"], serde_json::json!(["/model/kind", "/model/head"]));
+    manifest.as_object_mut().unwrap().remove("uncounted");
+    manifest["format"] = 2.into();
+    place.write("runs/one/manifest.json", manifest.to_string());
     let answer = place.call_with("predict tiny.toml", "abc\n").succeeds();
     assert_eq!(place.call_with("predict runs/one", "abc\n").succeeds(), answer);
     // And it is the run that is gone on with.
     let out = place.call("train tiny.toml").err();
     assert!(out.contains("runs/one: is trained"), "{out}");
+    // What it does not say is no difference from those that say it.
+    place.call("train tiny.toml --run runs/two --set seed=2 -q").succeeds();
+    let compared = place.call("compare runs/one runs/two").succeeds();
+    assert!(compared.contains("seed") && !compared.contains("model."), "{compared}");
 }

@@ -462,9 +462,10 @@ impl<'s, 't> Check<'s, 't> {
             kind.all.iter().filter(|(_, of)| has(of)).map(|(name, _)| *name).collect()
         });
         let of_kind = kind.map(|kind| format!(" for kind `{}`", kind.chosen)).unwrap_or_default();
-        let mut ways = if near.is_none() { self.schema.ways(key) } else { Vec::new() };
-        // That of another kind.
-        ways.retain(|way| *way != dotted::write(&self.keys));
+        let (mut ways, here) = (self.schema.ways(key), dotted::write(&self.keys));
+        // What stands here beside another kind, of this table or of one around it.
+        let beside_another = ways.contains(&here);
+        ways.retain(|way| near.is_none() && *way != here);
         let unset = kind.filter(|kind| kind.unset);
         let message = match (elsewhere.as_slice(), near, unset) {
             _ if key == "replace" => {
@@ -476,6 +477,10 @@ impl<'s, 't> Check<'s, 't> {
             }
             ([one], _, None) => format!("no such key{of_kind}; kind `{one}` has it"),
             ([_, ..], _, None) => format!("no such key{of_kind}; kinds {} have it", list(elsewhere.iter().copied())),
+            ([], _, _) if beside_another => {
+                let names = list(names());
+                format!("no such key{of_kind} beside the kinds of the tables around it; the keys are {names}")
+            }
             ([], Some(near), _) => format!("no such key; did you mean `{near}`?"),
             ([], None, _) if (1..=3).contains(&ways.len()) => {
                 let ways: Vec<String> = ways.iter().map(|way| format!("`{way}`")).collect();
@@ -485,7 +490,7 @@ impl<'s, 't> Check<'s, 't> {
             ([], None, _) => format!("no such key{of_kind}; the keys are {}", list(names())),
         };
         // A key that no kind of this table has is a slip of the pen, for whatever kind it was meant.
-        let foreign = kind.is_none() || !elsewhere.is_empty();
+        let foreign = kind.is_none() || !elsewhere.is_empty() || beside_another;
         self.mistake_with(message, if foreign { Cure::Forget } else { Cure::None });
         near.filter(|_| elsewhere.is_empty())
     }

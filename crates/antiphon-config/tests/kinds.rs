@@ -217,7 +217,7 @@ fn what_is_set_beside_the_new_kind_is_meant() {
     );
     assert_eq!(
         problems(&[BASE], &["encoder.kind=gru", "encoder.initial.cell=1"]),
-        ["encoder.initial.cell (--set): no such key; the keys are `scale`"]
+        ["encoder.initial.cell (--set): no such key beside the kinds of the tables around it; the keys are `scale`"]
     );
     let gates = "[encoder]\nkind = 'lstm'\ngates = [{ bias = 1 }]";
     assert_eq!(dropped(&load(&[gates], &["encoder.kind=gru"])), ["encoder.gates"]);

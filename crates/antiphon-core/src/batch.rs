@@ -157,7 +157,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// That all parts have as many rows.
+    /// That sources, target and what goes on have as many rows.
     ///
     /// # Errors
     /// If they have not.
@@ -168,6 +168,10 @@ impl Batch {
         }
         if !self.continues.is_empty() && self.continues.len() != rows {
             return Err(Error::new(format!("{rows} targets, but {} rows that go on or begin", self.continues.len())));
+        }
+        let Target { inputs, labels, width, .. } = &self.target;
+        if let Some(ids) = [inputs, labels].into_iter().find(|ids| ids.len() != rows * width) {
+            return Err(Error::new(format!("{} ids for {rows} targets of {width} steps", ids.len())));
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ pub trait StepModel: Send + Sync {
 /// What is asked of a search: one answer, whatever stands beside it in a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// What all random numbers of the answer are drawn under, so that draws do not depend on the batch.
+    /// What all random numbers of the answer are drawn under, so that draws do not depend on the batch: below the seed, by the
+    /// request's own place.
     pub key: Key,
     /// The sources, one a stream, in the order of the model's streams; none for a language model.
     pub sources: Vec<Source>,
@@ -187,8 +188,8 @@ pub struct StepOutput {
     pub tokens: Vec<TokenId>,
     /// `[rows, per_row]`: natural logarithms of their probabilities.
     pub log_probs: Vec<f32>,
-    /// `[rows, per_row]`: what answers are ranked by, each at most 0; empty where that is the log-probability. The ids are the
-    /// best by score.
+    /// `[rows, per_row]`: what answers are ranked by, each at most 0; empty where that is the log-probability. The best are
+    /// the best by score.
     pub scores: Vec<f32>,
     /// `[rows, S']`: attention weights, if wanted and if the model attends; else empty.
     pub attention: Vec<f32>,

@@ -48,9 +48,10 @@ pub fn search_all(
     let mut answers: Vec<Finished> = Vec::with_capacity(requests.len());
     for places in order.chunks(rows) {
         let batch: Vec<Request> = places.iter().map(|&i| requests[i].clone()).collect();
-        let mut search = strategy.begin(Arc::clone(&model), &batch)?;
+        let named = |error| name_sources(error, places);
+        let mut search = strategy.begin(Arc::clone(&model), &batch).map_err(named)?;
         while !search.is_done() {
-            let finished = search.advance().map_err(|error| name_sources(error, places))?;
+            let finished = search.advance().map_err(named)?;
             if !finished.is_empty() {
                 answers.extend(finished.into_iter().map(|found| Finished { row: places[found.row], ..found }));
                 progress(answers.len());

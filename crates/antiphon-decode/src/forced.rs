@@ -9,7 +9,8 @@ use crate::stepper::Stepper;
 /// The natural logarithm of each target token's probability, given the request's sources and the tokens before it.
 ///
 /// `targets` must be closed by the end symbol where its probability counts. Row `b` of the result is as long as target
-/// `b`; a token that is impossible gives minus infinity. Short targets leave the batch when they are through.
+/// `b`; a token that is impossible gives minus infinity. Short targets leave the batch when they are through. Prefixes and limits
+/// of the requests have no effect: nothing is chosen.
 ///
 /// # Errors
 /// If there are not as many targets as requests, if a target holds an id outside the vocabulary, or if the model fails.
@@ -23,9 +24,10 @@ pub fn score<T: AsRef<[TokenId]>>(
     }
     let vocabulary = model.vocabulary();
     for (row, target) in targets.iter().enumerate() {
-        if let Some(id) = target.as_ref().iter().find(|&&id| id as usize >= vocabulary) {
+        if let Some(step) = target.as_ref().iter().position(|&id| id as usize >= vocabulary) {
+            let id = target.as_ref()[step];
             let fault = format!("target token {id} is outside the model's vocabulary of {vocabulary}");
-            return Err(Error::new(fault).at(Place::text(format!("row {row}"))));
+            return Err(Error::new(fault).at(Place::Row { row, step }));
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct Stepper {
 struct Asked {
     prefix: Vec<TokenId>,
     limits: LengthLimits,
-    /// The real length of its source, if it has one.
+    /// The real steps of its sources, if it has any.
     length: Option<usize>,
 }
 
@@ -65,7 +65,8 @@ impl Asked {
 }
 
 impl Stepper {
-    /// One row a request, each fed the begin symbol first. `Top(k)` is capped by the vocabulary.
+    /// One row a request, each fed the begin symbol first. `Top(k)` is capped by the vocabulary. Without rules, prefixes and limits
+    /// of the requests have no effect.
     pub(crate) fn begin(
         model: Arc<dyn StepModel>,
         requests: &[Request],
@@ -95,7 +96,7 @@ impl Stepper {
                 |&&id: &&TokenId| id == Special::End.id() || id as usize >= vocabulary || want.banned.contains(&id);
             if let Some(id) = request.prefix.iter().find(odd) {
                 let message = format!("the prefix holds token {id}, which this search may not choose before the end");
-                return Err(Error::new(message).at(Place::text(format!("row {row}"))));
+                return Err(Error::new(message).at(Place::Row { row, step: 0 }));
             }
         }
         let session = if rows == 0 { None } else { Some(model.begin(requests)?) };
@@ -110,7 +111,8 @@ impl Stepper {
             length: (!request.sources.is_empty()).then(|| request.length()),
         };
         let requests: Vec<Asked> = requests.iter().map(asked).collect();
-        let masked = requests.iter().map(Asked::masked).max().unwrap_or(0);
+        // Who follows given targets chooses nothing.
+        let masked = requests.iter().map(Asked::masked).max().filter(|_| rules.is_some()).unwrap_or(0);
         Ok(Self {
             session,
             vocabulary,
@@ -122,14 +124,14 @@ impl Stepper {
             requests,
             steps: 0,
             min_length,
-            masked: if own { masked.max(min_length) } else { masked },
+            masked: if own && rules.is_some() { masked.max(min_length) } else { masked },
         })
     }
 
     /// The most tokens of a request's answer, where the search has `limit` for its source.
     pub(crate) fn max_length(&self, request: usize, limit: &MaxLength) -> usize {
         let Asked { limits, length, .. } = &self.requests[request];
-        limits.max_length.unwrap_or_else(|| limit.tokens(*length))
+        limits.max_length.map_or_else(|| limit.tokens(*length), |most| most.max(1))
     }
 
     /// Steps taken.

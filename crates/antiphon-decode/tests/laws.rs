@@ -348,7 +348,7 @@ fn scoring_names_what_is_wrong() {
     assert_eq!(text(2, &[vec![4]]).unwrap_err(), "there are 1 targets for 2 requests");
     assert_eq!(
         text(2, &[vec![4], vec![4, 6]]).unwrap_err(),
-        "row 1: target token 6 is outside the model's vocabulary of 6"
+        "row 1, step 1: target token 6 is outside the model's vocabulary of 6"
     );
 }
 
@@ -701,15 +701,28 @@ fn an_answer_behind_a_prefix_is_that_of_the_model_behind_it() {
         SearchConfig::default().build().unwrap().run(Toy::table(6, |_| vec![]), &[request]).unwrap_err().to_string()
     };
     for prefix in [&[4, END][..], &[PAD], &[BEGIN], &[6]] {
-        assert!(refused(prefix).starts_with("row 0: the prefix holds token"), "{prefix:?}");
+        assert!(refused(prefix).starts_with("row 0, step 0: the prefix holds token"), "{prefix:?}");
     }
+    // Of many requests in several batches the right one is named.
+    let mut many = batch(&[vec![4, END], vec![4, 4, 4, END], vec![4, 4, END]]);
+    many[2].prefix = vec![PAD];
+    let strategy = SearchConfig::default().build().unwrap();
+    let error = search_all(&*strategy, Toy::table(6, |_| vec![(END, 1.0)]), &many, 1, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().starts_with("source 2, step 0: the prefix"), "{error}");
+    // Who scores a target follows it wherever it leads.
+    let toy = Toy::random(3, 6, false, false);
+    let mut bound = batch(&rows[..1]);
+    let free = score(toy.clone(), &bound, &[vec![5, END]]).unwrap();
+    (bound[0].prefix, bound[0].limits.min_length) = (vec![4, 4], Some(3));
+    assert_eq!(score(toy, &bound, &[vec![5, END]]).unwrap(), free);
 }
 
 #[test]
 fn limits_of_a_request_are_its_own() {
     for toy in toys(60) {
-        for (max_length, min_length) in [(5, 0), (4, 2), (3, 1), (1, 0)] {
+        for (max_length, min_length) in [(5, 0), (4, 2), (3, 1), (1, 0), (0, 0)] {
             let asked = LengthLimits { max_length: Some(max_length), min_length: Some(min_length) };
+            let max_length = max_length.max(1);
             let own = Limits { max_length, min_length, forbid_unknown: false };
             let others = Limits { max_length: 7, min_length: 3, forbid_unknown: false };
             for config in [greedy, |limits: &Limits| beam(3, 2, 1.0, &LengthPenalty::default(), limits)] {

@@ -59,7 +59,7 @@ impl Settings {
 /// The settings of a run with what else its figures depend on: dotted keys, and `(device)`, `(data) FILE` and the like.
 pub(crate) fn settings_of(run: &Run, manifest: &Manifest) -> Result<BTreeMap<String, String>> {
     let mut flat = BTreeMap::new();
-    flatten("", &toml::Value::Table(run.config()?), &mut flat);
+    flatten("", &toml::Value::Table(run.counted_config(manifest)?), &mut flat);
     let threads = manifest.threads.to_string();
     let more = [("version", &manifest.version), ("device", &manifest.device), ("threads", &threads)];
     flat.extend(more.map(|(key, value)| (format!("({key})"), value.clone())));

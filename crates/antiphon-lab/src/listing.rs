@@ -219,11 +219,15 @@ impl Listed {
     }
 }
 
-/// The metrics of the test split, or of the validation split where there is no other.
+/// The metrics of the test split, or of the validation split where there is no other; without any, its perplexity.
 fn figures(results: &Results) -> String {
     let Some((name, split)) = results.splits().last() else { return String::new() };
-    let metrics = split.metrics.iter().map(|(label, score)| format!("{label} {:.2}", score.value));
-    format!("{name}: {}", metrics.collect::<Vec<_>>().join(", "))
+    let mut figures: Vec<String> =
+        split.metrics.iter().map(|(label, score)| format!("{label} {:.2}", score.value)).collect();
+    if figures.is_empty() {
+        figures.extend(split.losses.iter().map(|losses| format!("perplexity {:.2}", losses.perplexity)));
+    }
+    format!("{name}: {}", figures.join(", "))
 }
 
 /// Dotted keys by as many of their last parts as tell them apart.

@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::machine::cpu_features;
 
 /// The layout of run folders that this version writes, and the newest that it reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// A run's record of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Manifest {
     pub version: String,
     /// The commit that the program was built from, where known.
     pub revision: Option<Revision>,
+    /// The settings that do not count for the digest: [`Identity::uncounted`]. Runs of format 2 have none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncounted: Vec<String>,
     /// The files read, and their SHA-256.
     pub data: BTreeMap<String, String>,
     /// The device.
@@ -173,6 +176,7 @@ impl Manifest {
             digest: identity.digest(),
             version: identity.version.clone(),
             revision: identity.revision.clone(),
+            uncounted: identity.uncounted.clone(),
             data: identity.data.clone(),
             device: identity.device.clone(),
             cpu_features: cpu_features(),
@@ -297,10 +301,10 @@ mod tests {
     #[test]
     fn a_newer_format_and_a_damaged_file_are_told_apart() {
         let parse = |text: &str| Manifest::parse(text.as_bytes(), Path::new("manifest.json")).unwrap_err().to_string();
-        let newer = parse(r#"{"format": 3, "version": "3.0.0", "what": {}}"#);
+        let newer = parse(r#"{"format": 4, "version": "3.0.0", "what": {}}"#);
         assert_eq!(
             newer,
-            "manifest.json: has format 3, written by version 3.0.0, and this program reads up to 2: use that version \
+            "manifest.json: has format 4, written by version 3.0.0, and this program reads up to 3: use that version \
              or a newer one"
         );
         for damaged in [r#"{"format": 1"#, "", r#"{"format": 1}"#, "[]"] {

@@ -54,7 +54,7 @@ impl Entry {
     fn read(run: &Run) -> Result<Option<Self>> {
         let (true, Some(results)) = (run.is_finished()?, run.results()?) else { return Ok(None) };
         let manifest = run.manifest()?;
-        let mut config = run.config()?;
+        let mut config = run.counted_config(&manifest)?;
         config.remove("seed");
         let Manifest { version, revision, data, device, threads, .. } = &manifest;
         let family = format!("{config}{version}{revision:?}{data:?}{device}{threads}");

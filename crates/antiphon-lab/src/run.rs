@@ -167,6 +167,21 @@ impl Run {
         text.parse().map_err(|e: toml::de::Error| Error::new(format!("is damaged: {}", e.message())).in_file(&path))
     }
 
+    /// The settings that count: those by which runs are told apart. `manifest` is the run's own.
+    ///
+    /// # Errors
+    /// As [`config`](Self::config).
+    pub(crate) fn counted_config(&self, manifest: &Manifest) -> Result<toml::Table> {
+        let mut config = self.config()?;
+        for key in &manifest.uncounted {
+            let mut parts: Vec<&str> = key.split('/').skip(1).collect();
+            let last = parts.pop().unwrap_or_default();
+            let table = parts.iter().try_fold(&mut config, |table, part| table.get_mut(*part)?.as_table_mut());
+            table.map(|table| table.remove(last));
+        }
+        Ok(config)
+    }
+
     /// The run's record of itself.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::tanh;
+use antiphon_kernels::{linear, tanh};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -146,7 +146,9 @@ impl Bridge {
                 let (from, to) = (states.len(), bridge.layers.len());
                 let cross = |(l, layer): (usize, &BridgeLayer)| {
                     let state = states[(l + from).saturating_sub(to)].clone();
-                    tanh(state.matmul(layer.weight.val()) + layer.bias.val().unsqueeze())
+                    // As every product of a search: the same bits whatever rows stand beside.
+                    let projected = linear(state.unsqueeze_dim(1), layer.weight.val()).squeeze_dim::<2>(1);
+                    tanh(projected + layer.bias.val().unsqueeze())
                 };
                 bridge.layers.iter().enumerate().map(cross).collect()
             }

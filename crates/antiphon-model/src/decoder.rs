@@ -180,7 +180,7 @@ pub(crate) struct DecoderState {
 }
 
 impl DecoderState {
-    /// As it is carried from batch to batch.
+    /// As it is carried from batch to batch, and as a checkpoint names it: `layers.N` `[B, N·H]`, `fed` `[B, R]` and `attention.N`.
     pub(crate) fn carry(self) -> Carry {
         let name = |part: &str, arrays: Vec<Tensor<2>>| {
             let named = arrays.into_iter().enumerate().map(|(i, array)| (format!("{part}.{i}"), array));
@@ -251,7 +251,8 @@ impl Decoder {
         self.start(self.layers.iter().map(|layer| layer.zero_state(rows)).collect(), None)
     }
 
-    /// Runs over given inputs of `lengths` real steps from `state`.
+    /// Runs over given inputs of `lengths` real steps from `state`. The state behind them means something only where it is to be
+    /// `kept`; of other batches nobody pays for telling apart the rows that end early.
     ///
     /// Where no step depends on the output of the one before, all steps go through each layer at once. Else the one operation
     /// [`fed_decoder`] serves a single layer, where it exists and knows the attention, and steps are taken one by one otherwise.
@@ -261,6 +262,7 @@ impl Decoder {
         state: DecoderState,
         prepared: Option<&Prepared>,
         lengths: Arc<[u32]>,
+        kept: bool,
         dropout_key: Option<Key>,
     ) -> Decoded {
         let projected = self.layers[0].project(input);
@@ -272,13 +274,14 @@ impl Decoder {
         let fused = self.attention.as_ref().and_then(Attention::fused).filter(|_| self.feeding && !remembers);
         match fused {
             Some(fused) if self.layers.len() == 1 && serves_fed_decoder(&projected) => {
-                self.fused(projected, &state, prepared, fused, lengths, dropout_key)
+                self.fused(projected, &state, prepared, fused, lengths, kept, dropout_key)
             }
-            _ => self.single_steps(projected, state, prepared, &lengths, dropout_key),
+            _ => self.single_steps(projected, state, prepared, kept.then_some(&lengths), dropout_key),
         }
     }
 
     /// All steps of a single layer with input feeding as one operation, where it is served.
+    #[allow(clippy::too_many_arguments)]
     fn fused(
         &self,
         mut projected: Tensor<3>,
@@ -286,6 +289,7 @@ impl Decoder {
         prepared: &Prepared,
         fused: Fused,
         lengths: Arc<[u32]>,
+        kept: bool,
         dropout_key: Option<Key>,
     ) -> Decoded {
         let readout = self.readout.as_ref().expect("input feeding has a readout");
@@ -315,17 +319,19 @@ impl Decoder {
             readout_bias: readout.bias.val(),
         };
         let (outputs, layer) = fed_decoder(tensors, &run);
-        let fed = last_real(outputs.clone().inner(), state.fed.clone().map(Tensor::inner), &lengths);
-        Decoded { outputs, state: DecoderState { layers: vec![layer], fed: Some(fed), attention: Vec::new() } }
+        let last = || last_real(outputs.clone().inner(), state.fed.clone().map(Tensor::inner), &lengths);
+        let fed = kept.then(last);
+        Decoded { outputs, state: DecoderState { layers: vec![layer], fed, attention: Vec::new() } }
     }
 
-    /// All steps one by one: each needs the output of the one before, or where that has looked.
+    /// All steps one by one: each needs the output of the one before, or where that has looked. With `lengths` the state behind
+    /// them is that of each row's last real step.
     fn single_steps(
         &self,
         projected: Tensor<3>,
         mut state: DecoderState,
         prepared: &Prepared,
-        lengths: &[u32],
+        lengths: Option<&Arc<[u32]>>,
         dropout_key: Option<Key>,
     ) -> Decoded {
         let mut outputs = Vec::new();
@@ -335,10 +341,13 @@ impl Decoder {
                 None => x,
             };
             let key = dropout_key.map(|key| key.numbered(t as u64));
-            let live: Vec<bool> = lengths.iter().map(|&n| t < n as usize).collect();
-            let before = state.clone();
+            let live = lengths.map(|lengths| lengths.iter().map(|&n| t < n as usize).collect::<Vec<bool>>());
+            let ended = live.filter(|live| live.contains(&false)).map(|live| (state.clone(), live));
             let decoded = self.stretch(x, state, Some(prepared), None, key);
-            state = if live.contains(&false) { before.where_live(decoded.state, &live) } else { decoded.state };
+            state = match ended {
+                Some((before, live)) => before.where_live(decoded.state, &live),
+                None => decoded.state,
+            };
             outputs.push(decoded.outputs);
         }
         Decoded { outputs: Tensor::cat(outputs, 1), state }
@@ -485,8 +494,10 @@ mod tests {
                         let key = Some(Key::from_seed(3));
                         let of_attention = decoder.attention.as_ref().unwrap().fused().unwrap();
                         let Decoded { outputs, state: last } = match fused {
-                            true => decoder.fused(projected, &start, &prepared, of_attention, lengths.clone(), key),
-                            false => decoder.single_steps(projected, start, &prepared, &lengths, key),
+                            true => {
+                                decoder.fused(projected, &start, &prepared, of_attention, lengths.clone(), true, key)
+                            }
+                            false => decoder.single_steps(projected, start, &prepared, Some(&lengths), key),
                         };
                         let outputs = if fused { outputs } else { outputs * real.clone() };
                         let given = random("gradient", [rows, steps, output], &device.clone().inner());

@@ -146,7 +146,6 @@ impl EncoderDecoder {
     /// If there is not one source of text for each target, an id lies outside the vocabulary, or a row goes on and nothing was
     /// carried.
     pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
-        batch.check()?;
         let encoded = self.encode(&batch.sources, dropout)?;
         let prepared = self.decoder.prepare(&encoded);
         let state = self.decoder.start(self.bridge.cross(&encoded.states), prepared.as_ref());

@@ -124,7 +124,6 @@ impl SearchHead {
         match self {
             SearchHead::Softmax(layer) => {
                 let best = layer.best(outputs, banned, masks, k);
-
                 (out.tokens, out.log_probs) = best.into_iter().flatten().unzip();
             }
         }

@@ -1,7 +1,7 @@
 //! No source, a text: a decoder alone, which says how probable texts are.
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Problem, Result};
+use antiphon_core::{Batch, Error, Problem, Result, SourceBatch};
 use antiphon_kernels::Carry;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{AttentionConfig, NoAttentionConfig};
-use crate::decoder::{Decoder, DecoderConfig, RecurrentDecoderConfig};
+use crate::decoder::{Decoder, DecoderConfig, DecoderState, RecurrentDecoderConfig};
 use crate::embedding::{Embedding, EmbeddingConfig};
 use crate::head::{Head, HeadConfig};
 use crate::model::{Vocabularies, below};
@@ -163,11 +163,18 @@ impl LanguageModel {
     /// # Errors
     /// If there is a source, an id lies outside the vocabulary, or a row goes on and nothing was carried.
     pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
-        batch.check()?;
-        if !batch.sources.is_empty() {
-            return Err(Error::new(format!("a language model reads no source, but was given {}", batch.sources.len())));
-        }
-        let start = self.decoder.start_from_zero(batch.target.rows());
+        let start = self.read(&batch.sources, batch.target.rows())?;
         self.target_side().teach(batch, start, None, carry, dropout)
+    }
+
+    /// The state before the first step of `rows` rows: there is nothing to read.
+    ///
+    /// # Errors
+    /// If there is a source.
+    pub(crate) fn read(&self, sources: &[SourceBatch], rows: usize) -> Result<DecoderState> {
+        match sources.len() {
+            0 => Ok(self.decoder.start_from_zero(rows)),
+            some => Err(Error::new(format!("a language model reads no source, but was given {some}"))),
+        }
     }
 }

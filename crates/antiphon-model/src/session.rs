@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{Error, Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
 use antiphon_core::{Mask, source_batches};
+use antiphon_core::{Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
 use antiphon_kernels::host;
 use burn::module::Module;
 
@@ -36,12 +36,7 @@ impl StepModel for SearchModel {
         let sources = source_batches(requests)?;
         let (prepared, state) = match &self.model {
             Model::EncoderDecoder(model) => model.read(&sources)?,
-            Model::LanguageModel(_) if sources.is_empty() => {
-                (None, self.model.target_side().decoder.start_from_zero(requests.len()))
-            }
-            Model::LanguageModel(_) => {
-                return Err(Error::new(format!("a language model reads no source, but was given {}", sources.len())));
-            }
+            Model::LanguageModel(model) => (None, model.read(&sources, requests.len())?),
         };
         let owners = (0..requests.len() as u32).collect();
         Ok(Box::new(Session { state: SearchState::new(state), prepared, owners, model: self }))

@@ -56,7 +56,7 @@ impl TargetSide<'_> {
     /// carried where examples have nothing to do with one another.
     ///
     /// # Errors
-    /// If an id lies outside the vocabulary, or a row goes on and nothing was carried.
+    /// If the parts of the batch do not fit, an id lies outside the vocabulary, or a row goes on and nothing was carried.
     pub(crate) fn teach(
         &self,
         batch: &Batch,
@@ -65,6 +65,7 @@ impl TargetSide<'_> {
         carry: &mut Carry,
         dropout: Option<Key>,
     ) -> Result<Taught> {
+        batch.check()?;
         let target = &batch.target;
         let (rows, width) = (target.rows(), target.width);
         for ids in [&target.inputs, &target.labels] {
@@ -74,8 +75,9 @@ impl TargetSide<'_> {
         let key = |name: &str| dropout.map(|key| key.named(name));
         let input = embed(self.embedding, &target.inputs, [rows, width], key("target"));
         let lengths: Arc<[u32]> = target.lengths.as_slice().into();
-        let decoded = self.decoder.decode(&input, start, prepared, lengths, key("decoder"));
-        *carry = if batch.continues.is_empty() { Carry::default() } else { decoded.state.carry() };
+        let carries = !batch.continues.is_empty();
+        let decoded = self.decoder.decode(&input, start, prepared, lengths, carries, key("decoder"));
+        *carry = if carries { decoded.state.carry() } else { Carry::default() };
         let size = decoded.outputs.dims()[2];
         let outputs = decoded.outputs.reshape([rows * width, size]);
         let real: Vec<u32> =

@@ -78,7 +78,7 @@ fn luck(one: &Run, other: &Run) -> Result<String> {
 fn metrics(run: &Run) -> Result<Vec<(String, MetricConfig)>> {
     let config: Option<ExperimentConfig> = run.config()?.try_into().ok();
     let labelled = |config: ExperimentConfig| -> Vec<_> {
-        config.evaluate.labelled().map(|(label, metric)| (label, metric.clone())).collect()
+        config.searched().map(|(label, metric)| (label, metric.clone())).collect()
     };
     Ok(config.map(labelled).unwrap_or_default())
 }

@@ -98,6 +98,10 @@ impl Arguments {
         if let Some(warning) = corpus.header_warning() {
             console.warn(&warning);
         }
+        if !saved.config.data.has_source() && !self.references.is_empty() {
+            let message = "a language model answers nothing that could be judged; leave --references out";
+            return Err(Error::new(message).at(Place::text("--references")));
+        }
         let own_judge = self.references.is_empty() && self.input.is_none();
         let run = target.run.as_ref().filter(|_| target.sets.is_empty() && own_judge);
         let trained_on = saved.config.device;

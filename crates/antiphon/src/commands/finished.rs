@@ -98,8 +98,11 @@ fn meanings(results: &Results) -> String {
     MEANINGS.iter().filter(|(name, _)| used(name)).map(|(name, meaning)| format!("{name}: {meaning}\n")).collect()
 }
 
-/// Writes the answers of a split, one JSON object a line.
+/// Writes the answers of a split, one JSON object a line; without any there is no file.
 pub(super) fn write_answers(path: &Path, answers: &[Answered]) -> Result<()> {
+    if answers.is_empty() {
+        return Ok(());
+    }
     let mut text = String::new();
     for answered in answers {
         text += &serde_json::to_string(answered).map_err(|e| Error::new(e.to_string()).in_file(path))?;

@@ -111,7 +111,7 @@ fn found_in(run: &Run) -> Result<Findings> {
 fn found_so_far(run: &Run, data_dir: &Path) -> Result<Findings> {
     let Some(Stand { what, checkpoint, .. }) = Stand::of(run)? else { return Ok(Findings::default()) };
     let saved = SavedModel::of_checkpoint(run, checkpoint, &device(DeviceConfig::default())?)?;
-    if !saved.config.data.has(Split::Validation) || saved.config.evaluate.metrics.is_empty() {
+    if !saved.config.data.has(Split::Validation) || !saved.config.searches() {
         return Ok(Findings::default());
     }
     let corpus = Corpora::open_split(&saved.config.data, Split::Validation, data_dir)?;

@@ -21,7 +21,7 @@ const TOGETHER: usize = 16;
 /// Score pairs or texts of a file or of the standard input: how probable the model finds each target
 ///
 /// A line of `source<TAB>target`, or of text for a language model, gives a line: the natural logarithm of the target's
-/// probability, its end included. With --json each is {"source": …, "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
+/// probability, its end included. With --json each is {"source": … (of pairs), "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
 /// symbol last; `unknown_source` and `unknown` list the tokens of source and target, counted from 0, that are the unknown
 /// symbol.
 #[derive(Debug, clap::Args)]

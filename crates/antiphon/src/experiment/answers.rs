@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use antiphon_core::random::Key;
-use antiphon_core::{Place, Request, Result, Source, Special, StepModel, TokenId};
+use antiphon_core::{Error, Place, Request, Result, Source, Special, StepModel, TokenId};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -92,14 +91,9 @@ impl<'a> Searcher<'a> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let batch: Vec<Request> = places.iter().map(|&i| self.request(i, &sources[i])).collect();
+            let batch: Vec<Request> = places.iter().map(|&i| self.request(&sources[i])).collect();
             let found = search_all(self.strategy.as_ref(), Arc::clone(&self.model), &batch, self.rows, &mut |_| {})
-                .map_err(|error| {
-                    error.map_places(|place| match place {
-                        Place::Source { source, step } => Place::Source { source: places[source], step },
-                        other => other,
-                    })
-                })?;
+                .map_err(|error| placed(error, places))?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
             let done = progress.0;
@@ -132,20 +126,19 @@ impl<'a> Searcher<'a> {
     pub fn score(&self, pairs: &[(Vec<TokenId>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
         let order = order_by_length(&pairs.iter().map(|(_, target)| target.len()).collect::<Vec<_>>());
         let batch = |places: &[usize]| {
-            let requests: Vec<Request> = places.iter().map(|&i| self.request(i, &pairs[i].0)).collect();
+            let requests: Vec<Request> = places.iter().map(|&i| self.request(&pairs[i].0)).collect();
             let targets: Vec<&[TokenId]> = places.iter().map(|&i| pairs[i].1.as_slice()).collect();
-            score(Arc::clone(&self.model), &requests, &targets)
+            score(Arc::clone(&self.model), &requests, &targets).map_err(|error| placed(error, places))
         };
         let found: Vec<Result<_>> = order.par_chunks(self.rows).map(batch).collect();
         let scores: Vec<Vec<Vec<f32>>> = found.into_iter().collect::<Result<_>>()?;
         Ok(restore(&order, scores.concat()))
     }
 
-    /// What is asked for a source as ids, the `place`-th of all; where there are no sources, whatever stands in its place.
-    pub(super) fn request(&self, place: usize, source: &[TokenId]) -> Request {
-        let sources = self.tokenizers.source().map(|_| Source::Tokens(source.to_vec()));
-        let key = Key::from_seed(0).named("answers").numbered(place as u64);
-        Request { key, ..Request::new(sources.into_iter().collect()) }
+    /// What is asked for a source as ids; where there are no sources, whatever stands in its place.
+    pub(super) fn request(&self, source: &[TokenId]) -> Request {
+        let source = self.tokenizers.source().map(|_| Source::Tokens(source.to_vec()));
+        Request::new(source.into_iter().collect())
     }
 
     /// A source as the model sees it: what its tokenizer does not know is the unknown symbol.
@@ -164,4 +157,12 @@ impl<'a> Searcher<'a> {
         };
         Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored }
     }
+}
+
+/// The error of a batch, with its rows and sources named by their places among all.
+fn placed(error: Error, places: &[usize]) -> Error {
+    error.map_places(|place| match place {
+        Place::Row { row: at, step } | Place::Source { source: at, step } => Place::Source { source: places[at], step },
+        other => other,
+    })
 }

@@ -145,8 +145,8 @@ impl Sections {
         } else {
             let needed = if self.lacks_sources() { &sides[1..2] } else { &sides[..2] };
             for (name, _) in needed.iter().filter(|(_, tokenizer)| tokenizer.is_none()) {
-                let message = format!("set `[tokenizer.{name}]`, or `[tokenizer.shared]` for both sides");
-                found.add("tokenizer", message);
+                let shared = if self.lacks_sources() { "" } else { ", or `[tokenizer.shared]` for both sides" };
+                found.add("tokenizer", format!("set `[tokenizer.{name}]`{shared}"));
             }
         }
         let learns = sides.iter().any(|(_, tokenizer)| tokenizer.as_ref().is_some_and(|t| t.needs_texts()));
@@ -187,7 +187,8 @@ impl Sections {
             let known = of_likelihood.iter().copied().chain(labels.iter().map(String::as_str));
             let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
             let message = format!("validation does not give `{metric}`; it gives {}", known.join(", "));
-            found.add("train.validate.metric", message + "; other metrics go into `evaluate.metrics`");
+            let others = if self.lacks_sources() { "" } else { "; other metrics go into `evaluate.metrics`" };
+            found.add("train.validate.metric", message + others);
         } else if evaluate.validation_examples == 0 {
             let message = format!("`{metric}` needs a search at every validation; set `evaluate.validation_examples`");
             found.add("train.validate.metric", message);
@@ -237,6 +238,9 @@ impl Sections {
         }
         if self.lacks_sources() {
             found.if_set(&["tokenizer.source"], "a text corpus has no sources");
+            if matches!(&self.batch, Some(BatchConfig::Tokens(tokens)) if tokens.counted == Counted::Both) {
+                found.if_set(&["batch.counted"], "a text corpus has no sources to count beside the targets");
+            }
             let keys = ["search", "evaluate.metrics", "evaluate.validation_examples", "evaluate.show"];
             found.if_set(&keys, "a text corpus has no sources to answer");
         } else {
@@ -244,6 +248,7 @@ impl Sections {
         }
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
+            && !self.lacks_sources()
         {
             let keys = ["evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
             found.if_set(&keys, "without metrics there is no search");

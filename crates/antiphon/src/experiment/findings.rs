@@ -43,7 +43,7 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let searcher = Searcher::new(model.clone(), tokenizers, &search, config.evaluate.rows)?;
     let sources = chosen.iter().map(|answered| searcher.encode(&answered.source)).collect::<Result<Vec<_>>>()?;
     let strategy = search.build()?;
-    let requests: Vec<Request> = sources.iter().enumerate().map(|(i, ids)| searcher.request(i, ids)).collect();
+    let requests: Vec<Request> = sources.iter().map(|ids| searcher.request(ids)).collect();
     let found = search_all(strategy.as_ref(), model, &requests, config.evaluate.rows, &mut |_| {})?;
     let target = tokenizers.target().as_ref();
     let source = tokenizers.source().map_or(target, AsRef::as_ref);

@@ -92,10 +92,23 @@ impl Experiment {
         planned_steps(&self.config.train, &batches).map(|_| ())
     }
 
-    /// A line that a model can be asked about: the first source to learn from, or the first text.
+    /// A line that a model can be asked about: the first source to learn from, or the first text; one within the limits, if there is
+    /// any among the first.
     pub(crate) fn a_line(&self) -> Result<String> {
-        let first = self.corpora.train.get(0)?;
-        Ok(first.source.unwrap_or_else(|| first.targets.concat()))
+        const LOOKED_AT: usize = 1000;
+        let limits = self.config.data.limits();
+        let most = if self.config.data.has_source() { limits.max_source } else { limits.max_target };
+        let mut first = None;
+        for example in self.corpora.train.iter().take(LOOKED_AT) {
+            let example = example?;
+            let line = example.source.unwrap_or_else(|| example.targets.concat());
+            // Hardly a tokenizer makes more tokens than there are bytes.
+            if line.len() <= most {
+                return Ok(line);
+            }
+            first.get_or_insert(line);
+        }
+        Ok(first.unwrap_or_default())
     }
 
     /// The tokenizers, learned once.

@@ -133,7 +133,7 @@ fn compared(plan: &Plan, first: &Ranked, second: &Ranked) -> Result<String> {
     let settings = &plan.runs[plan.runs_of(first.cell).next().unwrap_or_default()].settings;
     let config: Option<ExperimentConfig> = serde_json::from_value(settings.clone()).ok();
     let metrics: Vec<(String, MetricConfig)> = config
-        .map(|config| config.evaluate.labelled().map(|(label, metric)| (label, metric.clone())).collect())
+        .map(|config| config.searched().map(|(label, metric)| (label, metric.clone())).collect())
         .unwrap_or_default();
     let Some((label, metric)) = metrics.iter().find(|(label, _)| *label == plan.metric).or(metrics.first()) else {
         return Ok("The best two are not tested for significance: without metrics there are no answers.".into());
