@@ -71,7 +71,14 @@ fn the_digests_of_all_configs_are_those_of_the_first_runs() {
     let meaning = Interpreter::new(&root.join("data"));
     let line = |config: &PathBuf| {
         let digest = meaning.check(&Tree::load(config, &[]).unwrap()).unwrap().decisive;
-        format!("{digest}  {}\n", config.strip_prefix(&root).unwrap().display())
+        let name = config.strip_prefix(&root).unwrap().display();
+        // A sweep is found by the settings of its runs.
+        let runs = Loaded::read(config, &[]).unwrap().config.sweep.map(|_| {
+            let plan = Plan::read(config, &[], &meaning).unwrap();
+            let settings: Vec<_> = plan.runs.iter().map(|run| run.settings.clone()).collect();
+            format!("{}  the runs of {name}\n", antiphon_lab::digest_of(&settings.into()))
+        });
+        format!("{digest}  {name}\n{}", runs.unwrap_or_default())
     };
     let now: String = configs(&root).iter().map(line).collect();
     let golden = root.join("../tests/digests.txt");
