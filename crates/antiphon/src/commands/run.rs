@@ -103,6 +103,7 @@ impl TrainArguments {
 }
 
 /// What came of the work in a run's folder.
+#[allow(clippy::large_enum_variant)] // one value
 enum Done {
     /// It was interrupted or paused, and can go on.
     Stopped,

@@ -162,7 +162,7 @@ impl Arguments {
     }
 
     fn next(&self, folder: &SweepFolder, chosen: bool) -> String {
-        let kept = shell(&folder.path().join("results.md"));
+        let kept = shell(folder.path().join("results.md"));
         if !chosen {
             return format!("the page   {kept}\n");
         }
