@@ -155,20 +155,14 @@ impl Attention {
         Prepared { memory, keys, over: Over { lengths: encoded.lengths.clone(), owners: None } }
     }
 
-    /// What projects a state to its query, and the energy `[A]`, if scores are additive.
-    fn additive(&self) -> Option<(Tensor<2>, Tensor<1>)> {
-        match self {
-            Attention::Dot(_) | Attention::General(_) => None,
-            Attention::Additive(attention) => Some((attention.query.val(), attention.energy.val().squeeze_dim(1))),
-        }
-    }
-
     /// What the decoder in one operation needs of a kind that it serves; of others `None`: the decoder then takes its steps
     /// itself.
     pub(crate) fn fused(&self) -> Option<Fused> {
         match self {
-            Attention::Dot(_) | Attention::General(_) | Attention::Additive(_) => {
-                Some(Fused { additive: self.additive() })
+            Attention::Dot(_) | Attention::General(_) => Some(Fused { additive: None }),
+            Attention::Additive(attention) => {
+                let query = attention.query.val();
+                Some(Fused { additive: Some((query, attention.energy.val().squeeze_dim(1))) })
             }
         }
     }
@@ -183,7 +177,10 @@ impl Attention {
 
     /// What projects states to queries, if they are not queries themselves.
     pub(crate) fn query_weight(&self) -> Option<Tensor<2>> {
-        self.additive().map(|(query, _)| query)
+        match self {
+            Attention::Dot(_) | Attention::General(_) => None,
+            Attention::Additive(attention) => Some(attention.query.val()),
+        }
     }
 
     /// States `[B, T, H]` → queries `[B, T, A]`.
@@ -198,7 +195,10 @@ impl Attention {
     /// graph.
     pub(crate) fn look(&self, query: Tensor<3>, prepared: &Prepared, state: AttentionState, weights: bool) -> Look {
         let Prepared { memory, keys, over } = prepared;
-        let energy = self.additive().map(|(_, energy)| energy);
+        let energy = match self {
+            Attention::Dot(_) | Attention::General(_) => None,
+            Attention::Additive(attention) => Some(attention.energy.val().squeeze_dim(1)),
+        };
         let (context, weights) = if weights {
             let (context, weights) = attend_with_weights(query, keys.clone(), memory.clone(), energy, over);
             (context, Some(weights))

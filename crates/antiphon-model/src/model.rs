@@ -168,7 +168,7 @@ impl Model {
     /// If the model cannot read this kind of batch, an id lies outside the vocabulary, or a row goes on and nothing was carried.
     pub fn terms(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Vec<Term>> {
         let taught = self.teach(batch, carry, dropout)?;
-        Ok(vec![self.target_side().term(taught)])
+        Ok(self.target_side().terms(taught))
     }
 
     /// How probable each real target token of a batch is, row after row, under teacher forcing.

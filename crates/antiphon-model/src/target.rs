@@ -87,9 +87,9 @@ impl TargetSide<'_> {
         Ok(Taught { outputs, targets })
     }
 
-    /// The loss of what was taught.
-    pub(crate) fn term(&self, taught: Taught) -> Term {
-        self.head.term(taught.outputs, taught.targets, self.table())
+    /// The losses of what was taught.
+    pub(crate) fn terms(&self, taught: Taught) -> Vec<Term> {
+        vec![self.head.term(taught.outputs, taught.targets, self.table())]
     }
 
     /// How probable the right tokens are.

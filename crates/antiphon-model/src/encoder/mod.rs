@@ -82,7 +82,7 @@ impl EncoderConfig {
     /// What cannot work, with places below `[model.encoder]`.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         match self.form() {
-            Form::Lone(_) => Vec::new(),
+            Form::Lone(stage) => stage.problems(),
             Form::Stack(stack) => stack.problems(),
         }
     }
@@ -109,6 +109,13 @@ impl StageConfig {
             StageConfig::Rnn(config) => config.shape(Cell::Rnn),
             StageConfig::Lstm(config) => config.shape(Cell::Lstm),
             StageConfig::Gru(config) => config.shape(Cell::Gru),
+        }
+    }
+
+    /// What cannot work.
+    fn problems(&self) -> Vec<Problem> {
+        match self {
+            StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => Vec::new(),
         }
     }
 

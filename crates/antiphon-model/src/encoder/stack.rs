@@ -34,15 +34,20 @@ impl StackConfig {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let message = "name at least one stage: `stages = [{ kind = \"lstm\" }]`";
         let none = self.stages.is_empty().then(|| Problem { place: "stages".into(), message: message.into() });
-        none.into_iter().collect()
+        none.into_iter().chain(self.of_stages(|_, stage| stage.problems())).collect()
     }
 
     pub(super) fn warnings(&self) -> Vec<Problem> {
         let last = self.stages.len().saturating_sub(1);
-        let of = |(i, stage): (usize, &StageConfig)| {
-            stage.warnings(i == last).into_iter().map(move |problem| problem.below(&format!("stages.{i}")))
+        self.of_stages(|i, stage| stage.warnings(i == last)).collect()
+    }
+
+    /// What is said of each stage, at its place.
+    fn of_stages(&self, say: impl Fn(usize, &StageConfig) -> Vec<Problem>) -> impl Iterator<Item = Problem> {
+        let of = move |(i, stage): (usize, &StageConfig)| {
+            say(i, stage).into_iter().map(move |problem| problem.below(&format!("stages.{i}"))).collect::<Vec<_>>()
         };
-        self.stages.iter().enumerate().flat_map(of).collect()
+        self.stages.iter().enumerate().flat_map(of)
     }
 
     pub(super) fn init(&self, input: usize, key: Key, device: &Device) -> Stack {
