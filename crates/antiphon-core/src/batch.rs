@@ -112,14 +112,8 @@ pub struct Target {
 impl Target {
     /// Teacher forcing of whole texts, each closed by [`Special::End`]: a row is fed [`Special::Begin`], then what it said.
     pub fn whole<R: AsRef<[TokenId]>>(rows: &[R]) -> Self {
-        let fed = |row: &R| {
-            let said = row.as_ref().split_last().map_or(&[][..], |(_, said)| said);
-            let begin = (!row.as_ref().is_empty()).then_some(Special::Begin.id());
-            begin.into_iter().chain(said.iter().copied()).collect::<Vec<TokenId>>()
-        };
-        let inputs = TokenBatch::from_rows(&rows.iter().map(fed).collect::<Vec<_>>()).ids;
-        let TokenBatch { ids: labels, lengths, width } = TokenBatch::from_rows(rows);
-        Self { inputs, labels, lengths, width }
+        let behind_begin = |row: &R| [&[Special::Begin.id()], row.as_ref()].concat();
+        Self::stretch(&rows.iter().map(behind_begin).collect::<Vec<_>>())
     }
 
     /// A stretch of running streams: a row of `n + 1` ids is fed its first `n` and must say its last `n`.

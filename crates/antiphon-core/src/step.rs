@@ -91,21 +91,24 @@ pub fn source_batches(requests: &[Request]) -> Result<Vec<SourceBatch>> {
         return Err(Error::new(format!("one request has {streams} sources, another {}", odd.sources.len())));
     }
     let unlike = || Error::new("the sources of one stream are of different kinds, or their frames of different widths");
-    let batch = |s: usize| match &requests[0].sources[s] {
+    fn of(request: &Request, stream: usize) -> &Source {
+        &request.sources[stream]
+    }
+    let batch = |s: usize| match of(&requests[0], s) {
         Source::Tokens(_) => {
-            let ids = |request: &'_ Request| match &request.sources[s] {
-                Source::Tokens(ids) => Some(ids.clone()),
+            let ids = |request| match of(request, s) {
+                Source::Tokens(ids) => Some(ids.as_slice()),
                 Source::Frames { .. } => None,
             };
-            let rows: Option<Vec<Vec<TokenId>>> = requests.iter().map(ids).collect();
+            let rows: Option<Vec<&[TokenId]>> = requests.iter().map(ids).collect();
             rows.map(|rows| SourceBatch::Tokens(TokenBatch::from_rows(&rows)))
         }
         Source::Frames { features: width, .. } => {
-            let frames = |request: &'_ Request| match &request.sources[s] {
-                Source::Frames { values, features } if features == width => Some(values.clone()),
+            let frames = |request| match of(request, s) {
+                Source::Frames { values, features } if features == width => Some(values.as_slice()),
                 Source::Frames { .. } | Source::Tokens(_) => None,
             };
-            let rows: Option<Vec<Vec<f32>>> = requests.iter().map(frames).collect();
+            let rows: Option<Vec<&[f32]>> = requests.iter().map(frames).collect();
             rows.map(|rows| SourceBatch::Frames(FrameBatch::from_rows(&rows, *width)))
         }
     };

@@ -50,5 +50,5 @@ pub use memory::keep_freed_memory;
 pub use output::OutputLayer;
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
 pub use tanh::tanh;
-pub use term::{Carry, Term};
+pub use term::{Carry, Term, choose_rows};
 pub use weight::{PackedWeight, host};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use antiphon_core::{Error, Result};
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::loss::Projection;
 
@@ -80,19 +80,21 @@ impl Carry {
             true => Tensor::from_inner(carried.clone()),
             false => carried.clone(),
         };
-        Ok(if continues.contains(&false) { fresh.mask_where(mask(continues, &carried), carried) } else { carried })
+        Ok(if continues.contains(&false) { choose_rows(fresh, carried, continues) } else { carried })
     }
 }
 
-/// `[B, …]`: where rows go on.
-fn mask(continues: &[bool], like: &Tensor<2>) -> Tensor<2, Bool> {
-    let ([rows, width], device): (_, Device) = (like.dims(), like.device());
-    let data = TensorData::new(continues.to_vec(), [rows, 1]);
-    Tensor::<2, Bool>::from_data(data, &device).expand([rows, width])
+/// `[B, W]`: the rows of `chosen` where `rows` is true, else those of `others`.
+pub fn choose_rows(others: Tensor<2>, chosen: Tensor<2>, rows: &[bool]) -> Tensor<2> {
+    let mask = TensorData::new(rows.to_vec(), [rows.len(), 1]);
+    let mask = Tensor::<2, Bool>::from_data(mask, &chosen.device().inner()).expand(chosen.dims());
+    others.mask_where(mask, chosen)
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     fn rows(values: [[f32; 2]; 3], device: &Device) -> Tensor<2> {

@@ -8,7 +8,7 @@ use antiphon_config::to_toml;
 use antiphon_core::{Error, Result};
 
 use crate::disk::{sync_folder, write_atomically};
-use crate::identity::Identity;
+use crate::identity::{Identity, leave_out};
 use crate::lock::RunLock;
 use crate::manifest::{Manifest, Status};
 use crate::results::Results;
@@ -172,14 +172,10 @@ impl Run {
     /// # Errors
     /// As [`config`](Self::config).
     pub(crate) fn counted_config(&self, manifest: &Manifest) -> Result<toml::Table> {
-        let mut config = self.config()?;
-        for key in &manifest.uncounted {
-            let mut parts: Vec<&str> = key.split('/').skip(1).collect();
-            let last = parts.pop().unwrap_or_default();
-            let table = parts.iter().try_fold(&mut config, |table, part| table.get_mut(*part)?.as_table_mut());
-            table.map(|table| table.remove(last));
-        }
-        Ok(config)
+        let unlike = |e: &dyn std::fmt::Display| Error::new(format!("is damaged: {e}")).in_file(self.config_path());
+        let mut config = serde_json::to_value(self.config()?).map_err(|e| unlike(&e))?;
+        leave_out(&mut config, &manifest.uncounted);
+        serde_json::from_value(config).map_err(|e| unlike(&e))
     }
 
     /// The run's record of itself.

@@ -6,12 +6,13 @@ pub(crate) use step::{DecoderWeights, SearchState};
 
 use std::sync::Arc;
 
-use antiphon_core::Problem;
-use antiphon_core::Result;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Carry, Cell, FedDecoder, Feeding, dropout, fed_decoder, linear, serves_fed_decoder, tanh};
+use antiphon_core::{Problem, Result};
+use antiphon_kernels::{
+    Carry, Cell, FedDecoder, Feeding, choose_rows, dropout, fed_decoder, linear, serves_fed_decoder, tanh,
+};
 use burn::module::{Module, Param};
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -295,11 +296,10 @@ impl Decoder {
         let readout = self.readout.as_ref().expect("input feeding has a readout");
         if let Some(fed) = state.fed.clone() {
             // The operation starts from nothing that is fed back: what was carried is a share of the first step's input.
-            let [rows, steps, width] = projected.dims();
+            let steps = projected.dims()[1];
             let first = projected.clone().narrow(1, 0, 1) + self.layers[0].project_feed(fed);
             let rest = (steps > 1).then(|| projected.narrow(1, 1, steps - 1));
             projected = Tensor::cat(std::iter::once(first).chain(rest).collect(), 1);
-            debug_assert_eq!(projected.dims(), [rows, steps, width]);
         }
         let (cell, [recurrent, feed], bias) = self.layers[0].fed_parts();
         let keys = |key: Key| (0..projected.dims()[1]).map(|t| output_key(key.numbered(t as u64))).collect();
@@ -413,14 +413,6 @@ impl DecoderState {
     }
 }
 
-/// `[B, …]`: rows of `next` where they are live, else of `before`.
-fn choose_rows(before: Tensor<2>, next: Tensor<2>, live: &[bool]) -> Tensor<2> {
-    let rows = live.len();
-    let mask = TensorData::new(live.to_vec(), [rows, 1]);
-    let mask = Tensor::<2, Bool>::from_data(mask, &next.device().inner()).expand(next.dims());
-    before.mask_where(mask, next)
-}
-
 /// `[B, T, R]` → `[B, R]`: each row's last real step, or `before` (else zero) where it has none.
 fn last_real(outputs: Tensor<3>, before: Option<Tensor<2>>, lengths: &[u32]) -> Tensor<2> {
     let [rows, steps, width] = outputs.dims();
@@ -443,7 +435,7 @@ mod tests {
     use super::*;
     use crate::encoder::Encoded;
     use burn::module::ModuleVisitor;
-    use burn::tensor::Gradients;
+    use burn::tensor::{Gradients, TensorData};
 
     fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
         let key = Key::from_seed(6).named(name);

@@ -8,7 +8,7 @@ use antiphon_kernels::{Carry, Term, TokenScores};
 use burn::module::Module;
 use burn::tensor::Device;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::encoder_decoder::{EncoderDecoder, EncoderDecoderConfig};
@@ -18,8 +18,9 @@ use crate::session::SearchModel;
 use crate::target::{TargetSide, Taught};
 
 /// `[model]`: what is learned, chosen by `kind`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+// Derived as functions of its own, around which the traits are written below.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", remote = "Self")]
 pub enum ModelConfig {
     /// A source in, a target out.
     EncoderDecoder(EncoderDecoderConfig),
@@ -33,22 +34,18 @@ impl Default for ModelConfig {
     }
 }
 
+impl Serialize for ModelConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
 /// Settings that name no `kind` are those of an encoder–decoder: they were written when there was no other.
 impl<'de> Deserialize<'de> for ModelConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(tag = "kind", rename_all = "snake_case")]
-        enum Named {
-            EncoderDecoder(EncoderDecoderConfig),
-            LanguageModel(LanguageModelConfig),
-        }
         let mut settings = Map::<String, Value>::deserialize(deserializer)?;
         settings.entry("kind").or_insert_with(|| "encoder_decoder".into());
-        let named = serde_json::from_value(Value::Object(settings)).map_err(serde::de::Error::custom)?;
-        Ok(match named {
-            Named::EncoderDecoder(config) => ModelConfig::EncoderDecoder(config),
-            Named::LanguageModel(config) => ModelConfig::LanguageModel(config),
-        })
+        Self::deserialize(Value::Object(settings)).map_err(serde::de::Error::custom)
     }
 }
 

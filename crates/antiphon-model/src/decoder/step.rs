@@ -70,11 +70,7 @@ fn distinct(values: &[u32]) -> (Vec<u32>, Vec<u32>) {
 
 /// A row for each row of a search, where rows that grew from one share what it remembers.
 fn own_rows(state: AttentionState, parents: &[u32]) -> AttentionState {
-    let own = |array: Tensor<2>| {
-        let numbers = lookup::ids(parents, &array.device());
-        array.select(0, numbers)
-    };
-    state.into_iter().map(own).collect()
+    state.into_iter().map(|array| lookup::rows(array, parents)).collect()
 }
 
 impl Decoder {

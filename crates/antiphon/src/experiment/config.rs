@@ -166,10 +166,7 @@ impl ExperimentConfig {
     /// Of these settings those that count for a digest: a setting that is younger than runs that there are, and at its default,
     /// does not, so that they stay the runs of their experiments.
     pub(crate) fn counted(&self) -> serde_json::Value {
-        let mut settings = self.decisive();
-        let young = uncounted(&settings);
-        leave_out(&mut settings, &young);
-        settings
+        without_uncounted(self.decisive())
     }
 }
 
@@ -182,6 +179,13 @@ fn young() -> [(&'static str, serde_json::Value); 2] {
 pub(super) fn uncounted(settings: &serde_json::Value) -> Vec<String> {
     let at_default = young().into_iter().filter(|(key, default)| settings.pointer(key) == Some(default));
     at_default.map(|(key, _)| key.to_owned()).collect()
+}
+
+/// Settings without those of them.
+pub(super) fn without_uncounted(mut settings: serde_json::Value) -> serde_json::Value {
+    let keys = uncounted(&settings);
+    leave_out(&mut settings, &keys);
+    settings
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use antiphon_config::Tree;
 use antiphon_core::{Error, Result};
 use antiphon_data::Split;
 use antiphon_lab::sweep::{Checked, Figure, Meaning};
-use antiphon_lab::{Identity, digest_of, leave_out};
+use antiphon_lab::{Identity, digest_of};
 use serde_json::Value;
 
-use super::config::uncounted;
+use super::config::without_uncounted;
 use super::evaluation::figures_of_likelihood;
 use super::{Corpora, EvaluateConfig, ExperimentConfig, Loaded, digests, identity};
 
@@ -49,10 +49,8 @@ impl Meaning for Interpreter {
         let loaded = Loaded::from_tree(tree)?;
         let (decisive, effective) = (digest_of(&loaded.config.counted()), digest_of(&loaded.effective()));
         let Loaded { config, name, warnings, .. } = loaded;
-        let mut settings = tree.seen_by::<ExperimentConfig>().value().clone();
         // A sweep is found by the settings of its runs.
-        let young = uncounted(&settings);
-        leave_out(&mut settings, &young);
+        let mut settings = without_uncounted(tree.seen_by::<ExperimentConfig>().value().clone());
         settings["name"] = name.as_str().into();
         let train = &config.train;
         let counted = |every: u64| (every > 0).then_some(every);

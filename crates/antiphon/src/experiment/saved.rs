@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use antiphon_config::Tree;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
-use antiphon_lab::{ModelSize, Run, leave_out};
+use antiphon_lab::{ModelSize, Run};
 use antiphon_model::Model;
 use antiphon_train::{Checkpoint, ModelFile, checkpoint_path, load_weights, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::config::uncounted;
+use super::config::without_uncounted;
 use super::tokenizers::SavedTokenizers;
 use super::{ExperimentConfig, Loaded, Tokenizers};
 
@@ -69,8 +69,7 @@ impl SavedModel {
         };
         // Versions that do not know a setting read what does not use it.
         let mut metadata = serde_json::to_value(&metadata).expect("metadata is JSON");
-        let young = uncounted(&metadata["config"]);
-        leave_out(&mut metadata["config"], &young);
+        metadata["config"] = without_uncounted(metadata["config"].take());
         let metadata = metadata.to_string();
         write_model(path, &self.model, &metadata)
     }
