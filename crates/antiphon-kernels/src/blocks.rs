@@ -2,15 +2,38 @@
 
 use std::borrow::Cow;
 
-/// Deals rows, each with its number of steps, to as many blocks as there are threads: the longest first and in turn, so
-/// that all blocks have about as much to do, and the rows of a block stand by falling length.
-///
-/// A block has at least 8 rows, if there are as many: a product of fewer reads the weight for little work. The blocks
-/// depend on nothing but lengths and number of threads.
-pub(crate) fn deal<R>(mut rows: Vec<(usize, R)>) -> Vec<Vec<R>> {
+/// How the rows of a batch are divided among threads: into so many blocks of rows, each of which so many threads share, who have
+/// some columns of every weight each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Division {
+    pub(crate) blocks: usize,
+    pub(crate) shares: usize,
+}
+
+impl Division {
+    /// Of `rows`, each of which is multiplied with `weights` numbers a step, by the threads of this pool.
+    pub(crate) fn of(rows: usize, weights: usize) -> Self {
+        Self::among(rayon::current_num_threads(), rows, weights)
+    }
+
+    /// As many blocks as there are threads, but of at least 8 rows: a product of fewer reads the weight for little work. Where
+    /// fewer blocks, with several threads each, use more threads, those. A share is worth waiting for others at every step.
+    fn among(threads: usize, rows: usize, weights: usize) -> Self {
+        const ROWS: usize = 8;
+        /// Multiplications of one share at a step: a few microseconds.
+        const WORTH: usize = 1 << 15;
+        let most = (rows / ROWS).clamp(1, threads);
+        let blocks = (1..=most).max_by_key(|&blocks| (threads / blocks * blocks, blocks)).expect("there is one");
+        let shares = (threads / blocks).min(rows.div_ceil(blocks) * weights / WORTH).max(1);
+        if shares == 1 { Self { blocks: most, shares } } else { Self { blocks, shares } }
+    }
+}
+
+/// Deals rows, each with its number of steps, to blocks: the longest first and in turn, so that all blocks have about as much
+/// to do, and the rows of a block stand by falling length.
+pub(crate) fn deal<R>(mut rows: Vec<(usize, R)>, count: usize) -> Vec<Vec<R>> {
     rows.sort_by_key(|&(steps, _)| std::cmp::Reverse(steps)); // stable
-    let size = rows.len().div_ceil(rayon::current_num_threads()).max(8);
-    let count = rows.len().div_ceil(size);
+    let size = rows.len().div_ceil(count);
     let mut blocks: Vec<Vec<R>> = (0..count).map(|_| Vec::with_capacity(size)).collect();
     for (i, (_, row)) in rows.into_iter().enumerate() {
         blocks[i % count].push(row);

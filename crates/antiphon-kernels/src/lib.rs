@@ -36,6 +36,7 @@ mod packed;
 mod product;
 pub mod recurrent;
 mod tanh;
+mod team;
 mod term;
 pub mod update;
 mod vector;

@@ -8,13 +8,14 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use crate::flex::{dense, dummy, serves, slice, wrap};
 use crate::memory::{unwritten, written};
-use crate::packed::Packed;
+use crate::packed::{Columns, Packed};
 use crate::product::{Strides, product_into};
 use crate::vector::{multiply_add, multiversion};
-use crate::weight::multiply_rows;
+use crate::weight::{column_tasks, multiply_rows};
 
 /// `[B, T, I] · [I, O] → [B, T, O]`, differentiable in both.
 ///
@@ -77,7 +78,7 @@ impl<B: Body, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     }
 }
 
-/// Rows below which packing a weight costs more than it saves: 512 to 2048 numbers take 0.7 ms packed.
+/// Rows below which packing a weight costs more than it saves.
 const FEW: usize = 8;
 
 /// `[rows, O]`: `x [rows, I] · weight`.
@@ -88,39 +89,50 @@ fn multiply(x: &[f32], weight: &[f32], [i, o]: [usize; 2]) -> Vec<f32> {
     if x.len() >= FEW * i {
         return multiply_rows(&Packed::new(weight, Strides::rows(o), [i, o]), x);
     }
-    let mut y = vec![0.0; x.len() / i * o];
-    multiply_few(x, weight, i, &mut y);
-    y
+    let mut y = unwritten(x.len() / i * o);
+    let tasks = column_tasks(x.len() * o).min(o.div_ceil(COLUMNS));
+    let size = o.div_ceil(tasks).next_multiple_of(COLUMNS);
+    let parts = Columns::of(&mut y, o).blocks((0..o).step_by(size).map(|first| size.min(o - first)));
+    let parts = parts.into_par_iter().enumerate();
+    parts.for_each(|(part, y)| multiply_few(x, &weight[part * size..], [i, o], y));
+    // SAFETY: each part writes all of its columns.
+    unsafe { written(y) }
 }
 
-/// Columns that a few rows are multiplied with at once; they stay in registers.
+/// Columns and inputs that a few rows are multiplied with at once: the sums stay in registers, and the weight is read in as many
+/// streams as there are inputs.
 const COLUMNS: usize = 64;
+const INPUTS: usize = 8;
 
 multiversion! {
-    /// `y [rows, O] = x [rows, I] · weight [I, O]`, each number summed in the order of the inputs, as packed products do; `y` is zero
-    /// on entry.
-    fn multiply_few(x: &[f32], weight: &[f32], i: usize, y: &mut [f32]) = multiply_few_body
+    /// `y [rows, columns] = x [rows, I] · weight`, the first columns of `[I, O]`, each number summed in the order of the inputs, as
+    /// packed products do; all of `y` is written.
+    fn multiply_few(x: &[f32], weight: &[f32], dims: [usize; 2], y: Columns<'_>) = multiply_few_body
 }
 #[inline(always)]
-fn multiply_few_body<const FMA: bool>(x: &[f32], weight: &[f32], i: usize, y: &mut [f32]) {
-    let o = weight.len() / i;
-    let whole = o - o % COLUMNS;
-    for at in (0..whole).step_by(COLUMNS) {
-        for (x, y) in x.chunks_exact(i).zip(y.chunks_exact_mut(o)) {
-            let mut sums = [0.0_f32; COLUMNS];
-            for (&x, row) in x.iter().zip(weight.chunks_exact(o)) {
-                let row = &row[at..at + COLUMNS];
-                for j in 0..COLUMNS {
-                    sums[j] = multiply_add::<FMA>(x, row[j], sums[j]);
+fn multiply_few_body<const FMA: bool>(x: &[f32], weight: &[f32], [i, o]: [usize; 2], mut y: Columns<'_>) {
+    for first in (0..i).step_by(INPUTS) {
+        let inputs = first..i.min(first + INPUTS);
+        for at in (0..y.columns()).step_by(COLUMNS) {
+            let width = COLUMNS.min(y.columns() - at);
+            for (r, x) in x.chunks_exact(i).enumerate() {
+                let y = &mut y.row(r)[at..at + width];
+                let mut sums = [0.0_f32; COLUMNS];
+                if first > 0 {
+                    // SAFETY: the inputs before have written them.
+                    sums[..width].copy_from_slice(unsafe { y.assume_init_ref() });
                 }
-            }
-            y[at..at + COLUMNS].copy_from_slice(&sums);
-        }
-    }
-    for (x, y) in x.chunks_exact(i).zip(y.chunks_exact_mut(o)) {
-        for (&x, row) in x.iter().zip(weight.chunks_exact(o)) {
-            for (y, &w) in y[whole..].iter_mut().zip(&row[whole..]) {
-                *y = multiply_add::<FMA>(x, w, *y);
+                for (k, &x) in inputs.clone().zip(&x[inputs.clone()]) {
+                    let row = &weight[k * o + at..][..width];
+                    if let Some(row) = row.as_array::<COLUMNS>() {
+                        for j in 0..COLUMNS {
+                            sums[j] = multiply_add::<FMA>(x, row[j], sums[j]);
+                        }
+                    } else {
+                        sums.iter_mut().zip(row).for_each(|(sum, &w)| *sum = multiply_add::<FMA>(x, w, *sum));
+                    }
+                }
+                y.write_copy_of_slice(&sums[..width]);
             }
         }
     }

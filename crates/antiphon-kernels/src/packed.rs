@@ -10,7 +10,9 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -18,6 +20,82 @@ use crate::memory::{Plain, overwritten, unwritten, written};
 use crate::product::Strides;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{InstructionSet, instruction_set};
+
+/// Some columns of a matrix to write to, whose rows lie `stride` numbers apart.
+pub(crate) struct Columns<'a> {
+    at: *mut MaybeUninit<f32>,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    buffer: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+// SAFETY: nobody else writes these columns, nor reads them: `Columns` are as exclusive as the slice that they are cut from.
+unsafe impl Send for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    /// All of a dense matrix.
+    ///
+    /// # Panics
+    /// If the buffer is not made of such rows.
+    pub(crate) fn of(buffer: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
+        let rows = buffer.len() / columns.max(1);
+        assert_eq!(buffer.len(), rows * columns, "whole rows");
+        Self { at: buffer.as_mut_ptr(), rows, columns, stride: columns, buffer: PhantomData }
+    }
+
+    /// `columns` from `first` on, of rows that lie `stride` apart.
+    ///
+    /// # Safety
+    /// They lie in a buffer that outlives `'a`, and nobody else reads or writes them meanwhile.
+    pub(crate) unsafe fn from_parts(
+        buffer: *mut MaybeUninit<f32>,
+        rows: usize,
+        stride: usize,
+        first: usize,
+        columns: usize,
+    ) -> Self {
+        Self { at: buffer.wrapping_add(first), rows, columns, stride, buffer: PhantomData }
+    }
+
+    /// The first columns, and the others.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub(crate) fn split_at(self, columns: usize) -> (Self, Self) {
+        assert!(columns <= self.columns, "{columns} of {} columns", self.columns);
+        let at = self.at.wrapping_add(columns);
+        (Self { columns, ..self }, Self { at, columns: self.columns - columns, ..self })
+    }
+
+    /// How many there are.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Cut into blocks of such widths.
+    pub(crate) fn blocks(self, widths: impl Iterator<Item = usize>) -> Vec<Self> {
+        let mut left = Some(self);
+        let cut = widths.map(|width| {
+            let (block, rest) = left.take().expect("a rest, though an empty one").split_at(width);
+            left = Some(rest);
+            block
+        });
+        cut.collect()
+    }
+
+    /// A row of them.
+    pub(crate) fn row(&mut self, row: usize) -> &mut [MaybeUninit<f32>] {
+        assert!(row < self.rows);
+        // SAFETY: the row lies in the buffer, and its columns are borrowed from `self`, which alone has them.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(row * self.stride), self.columns) }
+    }
+
+    /// Some of its numbers: from row and column on.
+    fn at(&mut self, row: usize, column: usize) -> *mut MaybeUninit<f32> {
+        self.at.wrapping_add(row * self.stride + column)
+    }
+}
 
 /// A `[k, n]` matrix in panels of [`Shape::width`] columns, the last one of whole vectors.
 #[derive(Debug)]
@@ -28,6 +106,42 @@ pub(crate) struct Packed<T = f32> {
     shape: Shape,
 }
 
+/// Columns in blocks of `width`, each of which begins `apart` numbers behind the one before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blocks {
+    pub(crate) width: usize,
+    pub(crate) apart: usize,
+}
+
+/// How many panels are packed together, and how many rows of a transposed matrix: what is turned lies in the first-level cache.
+const TOGETHER: usize = 8;
+const TURNED: usize = 16;
+
+/// Columns that lie together both in a block of the matrix and in a panel.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    block: usize,
+    /// The first column within the block.
+    within: usize,
+    /// The panel, of those that are packed together, and the first column there.
+    panel: usize,
+    to: usize,
+    len: usize,
+}
+
+/// Columns cut where a block or a panel of `width` ends; the first one begins a panel.
+fn runs(columns: Range<usize>, width: usize, blocks: Blocks) -> Vec<Run> {
+    let (mut runs, mut column) = (Vec::new(), columns.start);
+    while column < columns.end {
+        let (block, within) = (column / blocks.width, column % blocks.width);
+        let (panel, to) = ((column - columns.start) / width, (column - columns.start) % width);
+        let len = (blocks.width - within).min(width - to).min(columns.end - column);
+        runs.push(Run { block, within, panel, to, len });
+        column += len;
+    }
+    runs
+}
+
 /// Some of the panels of a [`Packed`] matrix: `[k, n]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Panels<'a, T> {
@@ -35,6 +149,20 @@ pub(crate) struct Panels<'a, T> {
     k: usize,
     n: usize,
     shape: Shape,
+}
+
+/// In which order a product walks through panels, which changes nothing of what it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Forward,
+    Backward,
+}
+
+impl Order {
+    /// Forward and backward in turn. What a product has read last lies in the caches: the next product reads it first.
+    pub(crate) fn in_turn(step: usize) -> Self {
+        if step % 2 == 0 { Self::Forward } else { Self::Backward }
+    }
 }
 
 /// What a packed matrix can consist of.
@@ -47,7 +175,7 @@ pub(crate) trait Number: Plain + Default + Sync + 'static {
     ///
     /// # Safety
     /// `dst` is written, if `ADD`.
-    unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [MaybeUninit<f32>]);
+    unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: Columns<'_>, order: Order);
 }
 
 /// How many pairs are summed as integers.
@@ -90,29 +218,48 @@ impl Shape {
 
 impl<T: Number> Packed<T> {
     /// Packs the `[k, n]` matrix that lies in `matrix` as `strides` says; the last vector of columns is filled with zeros.
-    pub(crate) fn new(matrix: &[T], strides: Strides, [k, n]: [usize; 2]) -> Self {
+    pub(crate) fn new(matrix: &[T], strides: Strides, dims: [usize; 2]) -> Self {
+        Self::of_blocks(matrix, strides, dims, Blocks { width: dims[1], apart: 0 })
+    }
+
+    /// Packs a matrix whose columns lie in `blocks`.
+    pub(crate) fn of_blocks(matrix: &[T], strides: Strides, [k, n]: [usize; 2], blocks: Blocks) -> Self {
         let shape = Shape::best();
         let width = shape.width();
         let mut numbers = unwritten(n.next_multiple_of(shape.lanes) * k);
-        numbers.par_chunks_mut((width * k).max(1)).enumerate().for_each(|(p, panel)| {
-            let (columns, own) = (width.min(n - p * width), panel.len() / k);
-            if columns < own {
-                panel.fill(MaybeUninit::new(T::default()));
+        // Neighbouring panels together, so that several lines of a row are read one after the other.
+        numbers.par_chunks_mut((TOGETHER * width * k).max(1)).enumerate().for_each(|(group, panels)| {
+            let runs = runs(group * TOGETHER * width..n.min((group + 1) * TOGETHER * width), width, blocks);
+            if n < (group + 1) * TOGETHER * width {
+                panels.fill(MaybeUninit::new(T::default()));
             }
-            let first = strides.start + p * width * strides.column;
+            // The width of the panel that a run lies in, which only at the end is another one.
+            let own = |run: &Run| width.min((panels.len() - run.panel * width * k) / k.max(1));
+            let runs: Vec<(Run, usize)> = runs.into_iter().map(|run| (run, own(&run))).collect();
             if strides.column == 1 {
-                for (i, row) in panel.chunks_exact_mut(own).enumerate() {
-                    row[..columns].write_copy_of_slice(&matrix[first + i * strides.row..][..columns]);
+                for i in 0..k {
+                    let from = strides.start + i * strides.row;
+                    for &(run, own) in &runs {
+                        let to = &mut panels[run.panel * width * k + i * own + run.to..][..run.len];
+                        to.write_copy_of_slice(&matrix[from + run.block * blocks.apart + run.within..][..run.len]);
+                    }
                 }
-            } else {
-                for j in 0..columns {
-                    for (i, row) in panel.chunks_exact_mut(own).enumerate() {
-                        row[j].write(matrix[first + i * strides.row + j * strides.column]);
+                return;
+            }
+            for first in (0..k).step_by(TURNED) {
+                let rows = first..k.min(first + TURNED);
+                for &(run, own) in &runs {
+                    let from = strides.start + run.block * blocks.apart + run.within * strides.column;
+                    for j in 0..run.len {
+                        for i in rows.clone() {
+                            let x = matrix[from + i * strides.row + j * strides.column];
+                            panels[run.panel * width * k + i * own + run.to + j].write(x);
+                        }
                     }
                 }
             }
         });
-        // SAFETY: each panel is filled, the last one with zeros first.
+        // SAFETY: each panel is filled, the last ones with zeros first.
         Self { numbers: unsafe { written(numbers) }, k, n, shape }
     }
 
@@ -123,8 +270,17 @@ impl<T: Number> Packed<T> {
 
     /// Blocks of up to `columns` columns (but at least a panel), with the number of each one's first column.
     pub(crate) fn blocks(&self, columns: usize) -> impl Iterator<Item = (usize, Panels<'_, T>)> {
-        let width = self.shape.width();
-        let most = (columns / width).max(1) * width;
+        self.panels((columns / self.shape.width()).max(1))
+    }
+
+    /// As many blocks, of about equal size; fewer, if there are fewer panels.
+    pub(crate) fn shares(&self, count: usize) -> impl Iterator<Item = (usize, Panels<'_, T>)> {
+        self.panels(self.n.div_ceil(self.shape.width()).div_ceil(count).max(1))
+    }
+
+    /// Blocks of so many panels.
+    fn panels(&self, count: usize) -> impl Iterator<Item = (usize, Panels<'_, T>)> {
+        let most = count * self.shape.width();
         let panels = move |(i, numbers)| {
             let n = most.min(self.n - i * most);
             (i * most, Panels { numbers, k: self.k, n, shape: self.shape })
@@ -133,19 +289,23 @@ impl<T: Number> Packed<T> {
     }
 
     /// All columns.
-    fn whole(&self) -> Panels<'_, T> {
+    pub(crate) fn whole(&self) -> Panels<'_, T> {
         Panels { numbers: &self.numbers, k: self.k, n: self.n, shape: self.shape }
     }
 
-    /// As [`Panels::multiply`], for all columns.
-    pub(crate) fn multiply(&self, lhs: &[T], dst: &mut [f32], add: bool) {
-        self.whole().multiply(lhs, dst, add);
+    /// As [`Panels::multiply`] for all columns, at one of many steps.
+    pub(crate) fn multiply_at(&self, step: usize, lhs: &[T], dst: &mut [f32], add: bool) {
+        // SAFETY: `dst` holds numbers, and gets numbers.
+        unsafe { self.whole().onto(lhs, Columns::of(overwritten(dst), self.n), add, Order::in_turn(step)) }
     }
 
-    /// `dst[m, n] = lhs[m, k] · self`, both dense, on the calling thread; all of `dst` is written.
-    pub(crate) fn multiply_into(&self, lhs: &[T], dst: &mut [MaybeUninit<f32>]) {
-        // SAFETY: nothing is added to.
-        unsafe { self.whole().onto(lhs, dst, false) }
+    /// As [`Panels::onto`], for all columns.
+    ///
+    /// # Safety
+    /// `dst` is written, if `add`.
+    pub(crate) unsafe fn onto(&self, lhs: &[T], dst: Columns<'_>, add: bool, order: Order) {
+        // SAFETY: the caller's.
+        unsafe { self.whole().onto(lhs, dst, add, order) }
     }
 }
 
@@ -158,24 +318,32 @@ impl<T: Number> Panels<'_, T> {
     /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, both dense, on the calling thread.
     pub(crate) fn multiply(self, lhs: &[T], dst: &mut [f32], add: bool) {
         // SAFETY: `dst` holds numbers, and gets numbers.
-        unsafe { self.onto(lhs, overwritten(dst), add) }
+        unsafe { self.onto(lhs, Columns::of(overwritten(dst), self.n), add, Order::Forward) }
     }
 
+    /// `dst[m, n] = lhs[m, k] · self`, on the calling thread; all of `dst` is written.
+    pub(crate) fn multiply_into(self, lhs: &[T], dst: Columns<'_>) {
+        // SAFETY: nothing is added to.
+        unsafe { self.onto(lhs, dst, false, Order::Forward) }
+    }
+
+    /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, on the calling thread.
+    ///
     /// # Safety
     /// `dst` is written, if `add`.
-    unsafe fn onto(self, lhs: &[T], dst: &mut [MaybeUninit<f32>], add: bool) {
-        let m = dst.len() / self.n;
-        assert!(dst.len() == m * self.n && lhs.len() == m * self.k, "operands of {m} rows");
+    pub(crate) unsafe fn onto(self, lhs: &[T], mut dst: Columns<'_>, add: bool, order: Order) {
+        let m = dst.rows;
+        assert!(dst.columns == self.n && lhs.len() == m * self.k, "operands of {m} rows");
         if self.k == 0 {
             if !add {
-                dst.fill(MaybeUninit::new(0.0));
+                (0..m).for_each(|row| dst.row(row).fill(MaybeUninit::new(0.0)));
             }
         } else if add {
             // SAFETY: the caller has written `dst`.
-            unsafe { T::walk::<true>(self, lhs, dst) }
+            unsafe { T::walk::<true>(self, lhs, dst, order) }
         } else {
             // SAFETY: nothing is added to.
-            unsafe { T::walk::<false>(self, lhs, dst) }
+            unsafe { T::walk::<false>(self, lhs, dst, order) }
         }
     }
 }
@@ -184,17 +352,17 @@ impl<T: Number> Panels<'_, T> {
 macro_rules! number {
     ($number:ty, $avx512:ident, $avx2:ident, $portable:ident) => {
         impl Number for $number {
-            unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: &mut [MaybeUninit<f32>]) {
+            unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: Columns<'_>, order: Order) {
                 #[cfg(target_arch = "x86_64")]
                 match instruction_set() {
                     // SAFETY: the CPU has these instructions, and the caller has written `dst`, if `ADD`.
-                    InstructionSet::Avx512 => return unsafe { $avx512::walk::<ADD>(panels, lhs, dst) },
+                    InstructionSet::Avx512 => return unsafe { $avx512::walk::<ADD>(panels, lhs, dst, order) },
                     // SAFETY: the same.
-                    InstructionSet::Avx2 => return unsafe { $avx2::walk::<ADD>(panels, lhs, dst) },
+                    InstructionSet::Avx2 => return unsafe { $avx2::walk::<ADD>(panels, lhs, dst, order) },
                     InstructionSet::Portable => {}
                 }
                 // SAFETY: the caller has written `dst`, if `ADD`.
-                unsafe { $portable::walk::<ADD>(panels, lhs, dst) }
+                unsafe { $portable::walk::<ADD>(panels, lhs, dst, order) }
             }
         }
     };
@@ -230,91 +398,143 @@ fn gather<T: Number>(lhs: &[T], k: usize, tiles: usize) -> Vec<T> {
 
 /// Declares `fn walk`: panel by panel, `part` of `k` at a time, the rows in tiles of about equal height. What a tile adds to was
 /// written, by another part or by the caller.
+///
+/// A tile waits for its own sums unless it has eight or more of them, so that one of few rows takes several panels at once:
+/// `$together` of them for `$few` rows.
 macro_rules! walk {
-    ($($features:literal)?, $shape:ident, $number:ty, $part:expr, [$($rows:literal)*], [$($vectors:literal)*]) => {
+    ($($features:literal)?, $shape:ident, $number:ty, $part:expr, [$($rows:literal)*], [$($vectors:literal)*],
+     [$($few:literal: $together:literal),*]) => {
         $(#[target_feature(enable = $features)])?
         pub(super) unsafe fn walk<const ADD: bool>(
             panels: Panels<'_, $number>,
             lhs: &[$number],
-            dst: &mut [MaybeUninit<f32>],
+            mut dst: Columns<'_>,
+            order: Order,
         ) {
             const SHAPE: Shape = Shape::$shape;
             const WIDTH: usize = SHAPE.width();
             let Panels { numbers, k, n, shape } = panels;
             assert_eq!(shape, SHAPE, "packed for another instruction set");
-            let m = lhs.len() / k;
+            let (m, stride) = (dst.rows, dst.stride);
             let tiles = m.div_ceil(SHAPE.rows);
             let height = heights(m, tiles);
             let part = k.min($part);
             let gathered = if SHAPE.gathers { gather(lhs, k, tiles) } else { Vec::new() };
+            let together = match m {
+                $($few => $together,)*
+                _ => 1,
+            };
             // Where the last vector is not full, its tiles are made here.
             let mut edge = [MaybeUninit::new(0.0); SHAPE.rows * WIDTH];
-            for (p, panel) in numbers.chunks(WIDTH * k).enumerate() {
-                let (first, width) = (p * WIDTH, panel.len() / k);
+            // Groups of panels, then those that are left.
+            let groups = n / (together * WIDTH);
+            let turns = groups + (n - groups * together * WIDTH).div_ceil(WIDTH);
+            let start = |turn: usize| (turn.min(groups) * together + turn.saturating_sub(groups)) * WIDTH;
+            for turn in 0..turns {
+                let turn = if order == Order::Backward { turns - 1 - turn } else { turn };
+                let first = start(turn);
+                let panel = &numbers[first * k..];
+                let group = if turn < groups { together } else { 1 };
+                let width = (group * WIDTH).min(panel.len() / k);
                 let (columns, vectors) = (width.min(n - first), width / SHAPE.lanes);
-                let step = width.div_ceil(tiles.max(1));
-                for (q, panel) in panel.chunks(part * width).enumerate() {
-                    let add = ADD || q > 0;
-                    let (mut row, mut next) = (0, panel.as_ptr().wrapping_add(panel.len()));
-                    for tile in 0..tiles {
-                        let rows = height(tile);
+                let (panel, apart) = (&panel[..width * k], width / group);
+                let step = apart.div_ceil(tiles.max(1));
+                for at in (0..k).step_by(part) {
+                    let (add, k_part) = (ADD || at > 0, part.min(k - at));
+                    let mut row = 0;
+                    let mut next = match order {
+                        Order::Forward => panel.as_ptr().wrapping_add(panel.len()),
+                        Order::Backward => numbers.as_ptr().wrapping_add(start(turn.saturating_sub(1)) * k),
+                    };
+                    for i in 0..tiles {
+                        let rows = height(i);
                         let lhs = match SHAPE.gathers {
-                            true => &gathered[row * k + q * part * rows..],
-                            false => &lhs[row * k + q * part..],
+                            true => &gathered[row * k + at * rows..],
+                            false => &lhs[row * k + at..],
                         };
-                        let dst = &mut dst[row * n + first..];
-                        let work = Work { lhs, apart: k, panel, next, step };
+                        let work = Work { lhs, apart: k, panel: &panel[at * apart..], k: k_part, beyond: k * apart, next, step };
+                        let to = dst.at(row, first);
                         row += rows;
-                        next = next.wrapping_add(part * step);
-                        if columns == width {
-                            by_width(add, rows, vectors, work, dst, n);
-                            continue;
+                        next = next.wrapping_add(k_part * step);
+                        // SAFETY: the rows are in `dst`, and so are the columns, or they are in `edge`.
+                        unsafe {
+                            if group > 1 {
+                                match (rows, add) {
+                                    $(
+                                        ($few, false) => tile::<$few, $together, { SHAPE.vectors }, false>(work, to, stride),
+                                        ($few, true) => tile::<$few, $together, { SHAPE.vectors }, true>(work, to, stride),
+                                    )*
+                                    _ => unreachable!("tiles of more rows take one panel"),
+                                }
+                            } else if columns == width {
+                                by_width(add, rows, vectors, work, to, stride);
+                            } else {
+                                for (r, edge) in edge.chunks_exact_mut(width).enumerate().take(if add { rows } else { 0 }) {
+                                    to.wrapping_add(r * stride).copy_to_nonoverlapping(edge.as_mut_ptr(), columns);
+                                }
+                                by_width(add, rows, vectors, work, edge.as_mut_ptr(), width);
+                                for (r, edge) in edge.chunks_exact(width).enumerate().take(rows) {
+                                    to.wrapping_add(r * stride).copy_from_nonoverlapping(edge.as_ptr(), columns);
+                                }
+                            }
                         }
-                        if add {
-                            let both = edge.chunks_exact_mut(width).zip(dst.chunks(n)).take(rows);
-                            both.for_each(|(edge, dst)| edge[..columns].copy_from_slice(&dst[..columns]));
-                        }
-                        by_width(add, rows, vectors, work, &mut edge, width);
-                        let both = edge.chunks_exact(width).zip(dst.chunks_mut(n)).take(rows);
-                        both.for_each(|(edge, dst)| dst[..columns].copy_from_slice(&edge[..columns]));
                     }
                 }
             }
         }
 
+        /// # Safety
+        /// As [`tile`].
         $(#[target_feature(enable = $features)])?
-        fn by_width(add: bool, rows: usize, vectors: usize, work: Work<'_, $number>, dst: &mut [MaybeUninit<f32>], stride: usize) {
-            match (vectors, add) {
-                $(
-                    ($vectors, false) => by_height::<$vectors, false>(rows, work, dst, stride),
-                    ($vectors, true) => by_height::<$vectors, true>(rows, work, dst, stride),
-                )*
-                _ => unreachable!("a panel is no wider"),
+        unsafe fn by_width(
+            add: bool,
+            rows: usize,
+            vectors: usize,
+            work: Work<'_, $number>,
+            dst: *mut MaybeUninit<f32>,
+            stride: usize,
+        ) {
+            // SAFETY: the caller's.
+            unsafe {
+                match (vectors, add) {
+                    $(
+                        ($vectors, false) => by_height::<$vectors, false>(rows, work, dst, stride),
+                        ($vectors, true) => by_height::<$vectors, true>(rows, work, dst, stride),
+                    )*
+                    _ => unreachable!("a panel is no wider"),
+                }
             }
         }
 
+        /// # Safety
+        /// As [`tile`].
         $(#[target_feature(enable = $features)])?
-        fn by_height<const V: usize, const ADD: bool>(
+        unsafe fn by_height<const V: usize, const ADD: bool>(
             rows: usize,
             work: Work<'_, $number>,
-            dst: &mut [MaybeUninit<f32>],
+            dst: *mut MaybeUninit<f32>,
             stride: usize,
         ) {
-            match rows {
-                $($rows => tile::<$rows, V, ADD>(work, dst, stride),)*
-                _ => unreachable!("a tile is no higher"),
+            // SAFETY: the caller's.
+            unsafe {
+                match rows {
+                    $($rows => tile::<$rows, 1, V, ADD>(work, dst, stride),)*
+                    _ => unreachable!("a tile is no higher"),
+                }
             }
         }
     };
 }
 
-/// What a tile multiplies: rows that lie `apart`, and a panel or a part of one. While it does so it fetches from `next` on,
-/// `step` numbers further each time.
+/// What a tile multiplies: rows that lie `apart`, and `k` rows of panels that lie `beyond` each other. While it does so it fetches
+/// from `next` on, `step` numbers further each time.
 #[derive(Clone, Copy)]
 struct Work<'a, T> {
     lhs: &'a [T],
     apart: usize,
     panel: &'a [T],
+    k: usize,
+    beyond: usize,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     next: *const T,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -330,47 +550,67 @@ const LINE: usize = 16;
 /// Declares `walk` and its tile for an instruction set and a number.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector_tiles {
-    ($name:ident, $features:literal, $shape:ident, $number:ty, $part:expr, $rows:tt, $vectors:tt,
+    ($name:ident, $features:literal, $shape:ident, $number:ty, $part:expr, $rows:tt, $vectors:tt, $together:tt,
      $zero:ident, $load:ident, $spread:ident, $multiply_add:path, $sum:path, $load_sum:ident, $store:ident, $add:ident) => {
         mod $name {
             use std::arch::x86_64::*;
             use std::mem::MaybeUninit;
 
-            use super::{AHEAD, LINE, Panels, Shape, Work, gather, heights};
+            use super::{AHEAD, Columns, LINE, Order, Panels, Shape, Work, gather, heights};
 
             const LANES: usize = Shape::$shape.lanes;
 
-            walk!($features, $shape, $number, $part, $rows, $vectors);
+            walk!($features, $shape, $number, $part, $rows, $vectors, $together);
 
-            /// `R` rows down a panel of `V` vectors, into (or, if `ADD`, onto) rows of `dst` that lie `stride` apart. All loops
+            /// `R` rows down `P` panels of `V` vectors, into (or, if `ADD`, onto) rows of `dst` that lie `stride` apart. All loops
             /// but the one over `k` are unrolled, so that the sums never leave their registers.
+            ///
+            /// # Safety
+            /// `dst` has room for `R` rows of `P · V` vectors, and is written, if `ADD`.
             #[target_feature(enable = $features)]
-            fn tile<const R: usize, const V: usize, const ADD: bool>(
+            unsafe fn tile<const R: usize, const P: usize, const V: usize, const ADD: bool>(
                 work: Work<'_, $number>,
-                dst: &mut [MaybeUninit<f32>],
+                dst: *mut MaybeUninit<f32>,
                 stride: usize,
             ) {
-                let Work { lhs, apart, panel, mut next, step } = work;
-                let k = panel.len() / (V * LANES);
+                let Work { lhs, apart, panel, k, beyond, mut next, step } = work;
                 // From row to row, and from number to number.
                 let (apart, along) = if Shape::$shape.gathers { (1, R) } else { (apart, 1) };
-                assert!(lhs.len() > (R - 1) * apart + (k - 1) * along && dst.len() >= (R - 1) * stride + V * LANES);
-                let mut sums = [[$zero(); V]; R];
+                assert!(lhs.len() > (R - 1) * apart + (k - 1) * along && panel.len() >= (P - 1) * beyond + k * V * LANES);
+                let mut sums = [[[$zero(); V]; P]; R];
                 let (mut a, mut b) = (lhs.as_ptr(), panel.as_ptr());
                 let mut multiply = || {
-                    // SAFETY: the panel holds `k` rows of `V` vectors, and `lhs` `k` numbers of `R` rows.
+                    // SAFETY: the panels hold `k` rows of `V` vectors, and `lhs` `k` numbers of `R` rows.
                     unsafe {
-                        for line in 0..(V * LANES).div_ceil(LINE) {
-                            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + line * LINE).cast());
+                        for p in 0..P {
+                            for line in 0..(V * LANES).div_ceil(LINE) {
+                                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(p * beyond + AHEAD + line * LINE).cast());
+                            }
                         }
-                        let mut right = [$zero(); V];
-                        for v in 0..V {
-                            right[v] = $load(b.add(v * LANES).cast());
-                        }
-                        for r in 0..R {
-                            let a = $spread(*a.add(r * apart));
+                        if P == 1 {
+                            let mut right = [$zero(); V];
                             for v in 0..V {
-                                sums[r][v] = $multiply_add(a, right[v], sums[r][v]);
+                                right[v] = $load(b.add(v * LANES).cast());
+                            }
+                            for r in 0..R {
+                                let a = $spread(*a.add(r * apart));
+                                for v in 0..V {
+                                    sums[r][0][v] = $multiply_add(a, right[v], sums[r][0][v]);
+                                }
+                            }
+                        } else {
+                            // Few rows, which stay in registers instead.
+                            let mut left = [$zero(); R];
+                            for r in 0..R {
+                                left[r] = $spread(*a.add(r * apart));
+                            }
+                            for p in 0..P {
+                                for v in 0..V {
+                                    let right = $load(b.add(p * beyond + v * LANES).cast());
+                                    for r in 0..R {
+                                        sums[r][p][v] = $multiply_add(left[r], right, sums[r][p][v]);
+                                    }
+                                }
                             }
                         }
                         (a, b) = (a.add(along), b.add(V * LANES));
@@ -390,12 +630,14 @@ macro_rules! vector_tiles {
                     multiply();
                 }
                 for r in 0..R {
-                    for v in 0..V {
-                        // SAFETY: `dst` holds `R` rows of `V` vectors, and is written, if `ADD`.
-                        unsafe {
-                            let at = dst.as_mut_ptr().add(r * stride + v * LANES).cast::<f32>();
-                            let sum = $sum(sums[r][v]);
-                            $store(at, if ADD { $add($load_sum(at), sum) } else { sum });
+                    for p in 0..P {
+                        for v in 0..V {
+                            // SAFETY: `dst` holds `R` rows of `P · V` vectors, and is written, if `ADD`.
+                            unsafe {
+                                let at = dst.add(r * stride + (p * V + v) * LANES).cast::<f32>();
+                                let sum = $sum(sums[r][p][v]);
+                                $store(at, if ADD { $add($load_sum(at), sum) } else { sum });
+                            }
                         }
                     }
                 }
@@ -413,6 +655,7 @@ vector_tiles!(
     usize::MAX,
     [1 2 3 4 5 6 7 8],
     [1 2 3],
+    [1: 3, 2: 2],
     _mm512_setzero_ps,
     _mm512_loadu_ps,
     _mm512_set1_ps,
@@ -431,6 +674,7 @@ vector_tiles!(
     usize::MAX,
     [1 2 3 4 5 6],
     [1 2],
+    [1: 4, 2: 2, 3: 2],
     _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_set1_ps,
@@ -449,6 +693,7 @@ vector_tiles!(
     super::PAIRS,
     [1 2 3 4 5 6 7 8],
     [1 2 3],
+    [1: 3, 2: 2],
     _mm512_setzero_si512,
     _mm512_loadu_si512,
     _mm512_set1_epi32,
@@ -467,6 +712,7 @@ vector_tiles!(
     super::PAIRS,
     [1 2 3 4 5 6],
     [1 2],
+    [1: 4, 2: 2, 3: 2],
     _mm256_setzero_si256,
     _mm256_loadu_si256,
     _mm256_set1_epi32,
@@ -499,31 +745,36 @@ macro_rules! portable_tiles {
         mod $name {
             use std::mem::MaybeUninit;
 
-            use super::{Panels, Shape, Work, gather, heights};
+            use super::{Columns, Order, Panels, Shape, Work, gather, heights};
 
             const LANES: usize = Shape::PORTABLE.lanes;
 
-            walk!(, PORTABLE, $number, $part, [1 2 3 4], [1]);
+            walk!(, PORTABLE, $number, $part, [1 2 3 4], [1], []);
 
             /// As its vectorised sisters.
-            fn tile<const R: usize, const V: usize, const ADD: bool>(
+            ///
+            /// # Safety
+            /// `dst` has room for `R` rows of `V` vectors, and is written, if `ADD`.
+            unsafe fn tile<const R: usize, const P: usize, const V: usize, const ADD: bool>(
                 work: Work<'_, $number>,
-                dst: &mut [MaybeUninit<f32>],
+                dst: *mut MaybeUninit<f32>,
                 stride: usize,
             ) {
-                let Work { lhs, apart, panel, .. } = work;
+                let Work { lhs, apart, panel, k, .. } = work;
                 let mut sums = [[[<$number>::default(); LANES]; V]; R];
-                for (i, right) in panel.chunks_exact(V * LANES).enumerate() {
+                for (i, right) in panel.chunks_exact(V * LANES).take(k).enumerate() {
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let a = lhs[r * apart + i];
                         sums.as_flattened_mut().iter_mut().zip(right).for_each(|(sum, &b)| *sum = $multiply_add(a, b, *sum));
                     }
                 }
-                for (dst, sums) in dst.chunks_mut(stride).zip(&sums) {
-                    for (to, &sum) in dst.iter_mut().zip(sums.as_flattened()) {
-                        // SAFETY: `dst` is written, if `ADD`.
-                        let before = if ADD { unsafe { to.assume_init() } } else { 0.0 };
-                        to.write(if ADD { before + sum as f32 } else { sum as f32 });
+                for (r, sums) in sums.iter().enumerate() {
+                    for (i, &sum) in sums.as_flattened().iter().enumerate() {
+                        // SAFETY: `dst` has room for it, and is written, if `ADD`.
+                        unsafe {
+                            let to = dst.add(r * stride + i).cast::<f32>();
+                            to.write(if ADD { *to + sum as f32 } else { sum as f32 });
+                        }
                     }
                 }
             }
@@ -561,15 +812,19 @@ mod tests {
                     let (to, left) = (Strides::rows(n), Strides::rows(k));
                     product([m, n, k], &mut expected, to, add, &a, left, &b, right);
                     let packed = Packed::new(&b, right, [k, n]);
-                    packed.multiply(&a, &mut given, add);
+                    packed.multiply_at(0, &a, &mut given, add);
                     for (x, y) in given.iter().zip(&expected) {
                         assert!((x - y).abs() < 1e-4, "{m} {n} {k} {add}: {x} is not {y}");
                     }
                     for (shape, walk) in if add { tiles::<true>() } else { tiles::<false>() } {
-                        let mut given = random("c", m * n);
-                        walk_with(walk, shape, &a, &b, right, [k, n], &mut given);
+                        let both = [Order::Forward, Order::Backward].map(|order| {
+                            let mut given = random("c", m * n);
+                            walk_with(walk, shape, &a, &b, right, [k, n], &mut given, order);
+                            given
+                        });
+                        assert_eq!(both[0], both[1], "{m} {n} {k} {shape:?}");
                         assert!(
-                            given.iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4),
+                            both[0].iter().zip(&expected).all(|(x, y)| (x - y).abs() < 1e-4),
                             "{m} {n} {k} {shape:?}"
                         );
                     }
@@ -578,7 +833,7 @@ mod tests {
         }
     }
 
-    type Walk<T> = unsafe fn(Panels<'_, T>, &[T], &mut [MaybeUninit<f32>]);
+    type Walk<T> = unsafe fn(Panels<'_, T>, &[T], Columns<'_>, Order);
 
     /// The tiles that this CPU can run, not its best alone.
     fn tiles<const ADD: bool>() -> Vec<(Shape, Walk<f32>)> {
@@ -586,7 +841,7 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         if !matches!(instruction_set(), InstructionSet::Portable) {
             // SAFETY: the CPU has these instructions.
-            tiles.push((Shape::AVX2, |panels, lhs, dst| unsafe { avx2::walk::<ADD>(panels, lhs, dst) }));
+            tiles.push((Shape::AVX2, |panels, lhs, dst, order| unsafe { avx2::walk::<ADD>(panels, lhs, dst, order) }));
         }
         tiles
     }
@@ -600,6 +855,7 @@ mod tests {
         strides: Strides,
         [k, n]: [usize; 2],
         dst: &mut [f32],
+        order: Order,
     ) {
         let (width, columns) = (shape.width(), n.next_multiple_of(shape.lanes));
         let at = |i: usize, column: usize| match column {
@@ -612,7 +868,7 @@ mod tests {
         };
         let numbers: Vec<T> = (0..columns).step_by(width).flat_map(panel).map(|(i, column)| at(i, column)).collect();
         // SAFETY: `dst` holds numbers, and gets numbers.
-        unsafe { walk(Panels { numbers: &numbers, k, n, shape }, a, overwritten(dst)) }
+        unsafe { walk(Panels { numbers: &numbers, k, n, shape }, a, Columns::of(overwritten(dst), n), order) }
     }
 
     #[test]
@@ -634,10 +890,10 @@ mod tests {
             let (a, b): (Vec<i32>, Vec<i32>) = (a.into_iter().map(pair).collect(), b.into_iter().map(pair).collect());
             let packed = Packed::new(&b, Strides::transposed(k), [k, n]);
             let mut given = vec![1.0; m * n];
-            packed.multiply(&a, &mut given, false);
+            packed.multiply_at(1, &a, &mut given, false);
             assert_eq!(given, expected);
             let walk: Walk<i32> = portable_pairs::walk::<true>;
-            walk_with(walk, Shape::PORTABLE, &a, &b, Strides::transposed(k), [k, n], &mut given);
+            walk_with(walk, Shape::PORTABLE, &a, &b, Strides::transposed(k), [k, n], &mut given, Order::Forward);
             assert!(given.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {n} {k}");
             for (first, panels) in packed.blocks(50) {
                 let mut block = vec![0.0; m * panels.columns()];

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::flex::serves;
 use crate::memory::{unwritten, written};
-use crate::packed::Packed;
+use crate::packed::{Columns, Packed};
 use crate::product::Strides;
 
 /// A weight `[I, O]` that a search multiplies at every step: packed once, where the packed product serves.
@@ -57,15 +57,35 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().try_into_vec().expect("float numbers convert to f32")
 }
 
-/// `x [rows, k] · packed`, on all threads.
+/// `x [rows, k] · packed`, on all threads: they share out the rows, or, if these are few, the columns.
 pub(crate) fn multiply_rows(packed: &Packed, x: &[f32]) -> Vec<f32> {
     let [k, n] = packed.dims();
     let rows = x.len() / k;
     let mut y = unwritten(rows * n);
-    let share = share(rows);
-    y.par_chunks_mut(share * n).zip(x.par_chunks(share * k)).for_each(|(y, x)| packed.multiply_into(x, y));
-    // SAFETY: the products of all shares write all of it.
+    if is_few(rows) {
+        let blocks: Vec<_> = packed.shares(column_tasks(rows * k * n)).map(|(_, panels)| panels).collect();
+        let columns = Columns::of(&mut y, n).blocks(blocks.iter().map(|panels| panels.columns()));
+        blocks.into_par_iter().zip(columns).for_each(|(panels, y)| panels.multiply_into(x, y));
+    } else {
+        let share = share(rows);
+        let tasks = y.par_chunks_mut(share * n).zip(x.par_chunks(share * k));
+        tasks.for_each(|(y, x)| packed.whole().multiply_into(x, Columns::of(y, n)));
+    }
+    // SAFETY: the products of all tasks write all of it.
     unsafe { written(y) }
+}
+
+/// Whether so few rows stand against a weight that threads share out its columns: each part of it is then read once, and the
+/// parts are of a size.
+pub(crate) fn is_few(rows: usize) -> bool {
+    rows < 16 * rayon::current_num_threads()
+}
+
+/// How many tasks share out the columns of a product of so many multiplications.
+pub(crate) fn column_tasks(multiplications: usize) -> usize {
+    /// What is worth another task: a few microseconds.
+    const WORTH: usize = 1 << 16;
+    rayon::current_num_threads().min(multiplications / WORTH).max(1)
 }
 
 /// Rows a task: equal shares of whole tiles, and as many rows as make a weight worth reading once more.

@@ -1,5 +1,8 @@
 //! The fed decoder on slices, for the Flex CPU backend, by the plan of `recurrent/flex.rs`: a thread walks its rows, the
-//! longest first, through all steps.
+//! longest first, through all steps; or several threads together, each with some columns of every weight, who wait for each
+//! other four times a step. Whatever is a row's alone (attention) they share out by rows.
+
+use std::sync::Mutex;
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -8,14 +11,15 @@ use rayon::prelude::*;
 
 use super::{Body, Feeding, FeedingOps, Parts, Saved};
 use crate::attention::rows as attention;
-use crate::blocks::{Rows, deal, real_steps};
+use crate::blocks::{Division, Rows, deal, real_steps};
 use crate::dropout::fill_mask;
 use crate::flex::{dense, dummy, into_owned, slice, slice_mut, wrap};
 use crate::memory::{unwritten, written};
-use crate::packed::Packed;
+use crate::packed::{Blocks, Order, Packed};
 use crate::product::{Strides, product, product_into};
 use crate::recurrent::Cell;
-use crate::recurrent::gates::{self, StepBack};
+use crate::recurrent::gates::{self, StepBack, Units};
+use crate::team::{Divided, in_step};
 use crate::vector::{multiversion, tanh};
 
 impl FeedingOps for Flex {
@@ -172,13 +176,13 @@ struct Gradient {
 struct Forward<'a> {
     number: usize,
     live: usize,
-    gates: &'a mut [f32],
-    outputs: &'a mut [f32],
-    hidden: &'a mut [f32],
-    trace: Option<&'a mut [f32]>,
-    queries: Option<&'a mut [f32]>,
-    weights: &'a mut [f32],
-    contexts: &'a mut [f32],
+    gates: Divided<'a, f32>,
+    outputs: Divided<'a, f32>,
+    hidden: Divided<'a, f32>,
+    trace: Option<Divided<'a, f32>>,
+    queries: Option<Divided<'a, f32>>,
+    weights: Divided<'a, f32>,
+    contexts: Divided<'a, f32>,
     state: &'a mut [f32],
 }
 
@@ -186,26 +190,56 @@ struct Forward<'a> {
 struct Backward<'a> {
     number: usize,
     live: usize,
-    gates: &'a mut [f32],
-    trace: Option<&'a mut [f32]>,
+    gates: Divided<'a, f32>,
+    trace: Option<Divided<'a, f32>>,
     ds: &'a mut [f32],
-    dkeys: &'a mut [f32],
+    dkeys: Divided<'a, f32>,
     dmemory: &'a mut [f32],
     /// `h` and `r` before each step.
-    before: &'a mut [f32],
-    fed: &'a mut [f32],
+    before: Divided<'a, f32>,
+    fed: Divided<'a, f32>,
     /// Of the readout's sums, and of the queries (additive).
-    da: &'a mut [f32],
-    dq: &'a mut [f32],
+    da: Divided<'a, f32>,
+    dq: Divided<'a, f32>,
 }
 
-/// The weights of one direction, packed.
+/// What one share has: some units of state, queries and readout, and on the way back some of state and context together.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    h: Units,
+    a: Units,
+    r: Units,
+    joint: Units,
+}
+
+/// The weights of one direction, packed: the columns of a share.
 struct Weights {
     recurrent: Packed,
     feed: Packed,
     query: Option<Packed>,
     /// `U` over `C`.
     readout: Packed,
+}
+
+/// What a share of a block keeps on the way forward, a row after the other.
+struct Ahead {
+    /// An LSTM's cells; the GRU's inner products of the current step.
+    inner: Vec<f32>,
+    /// Products of a step.
+    z: Vec<f32>,
+    from_feed: Vec<f32>,
+    sum: Vec<f32>,
+    mask: Vec<f32>,
+}
+
+/// The same on the way back.
+struct Behind {
+    /// An LSTM's.
+    dc: Vec<f32>,
+    dfed: Vec<f32>,
+    db: Vec<f32>,
+    denergy: Vec<f32>,
+    mask: Vec<f32>,
 }
 
 multiversion! {
@@ -275,11 +309,26 @@ impl<'a> Layer<'a> {
         (keys, &slice(&self.parts.memory)[b * self.s * self.m..][..real * self.m], real)
     }
 
-    /// The mask of row `b` at step `t`; ones where nothing is dropped.
-    fn mask(&self, b: usize, t: usize, mask: &mut [f32]) {
+    /// The mask of some units of row `b` at step `t`; ones where nothing is dropped.
+    fn mask(&self, b: usize, t: usize, units: &Units, mask: &mut [f32]) {
         if let Some((rate, keys)) = &self.run.dropout {
-            fill_mask(mask, b * self.r, *rate, keys[t]);
+            fill_mask(mask, b * self.r + units.first, *rate, keys[t]);
         }
+    }
+
+    /// How many blocks of rows there are, and what each of the threads of a block has.
+    fn division(&self) -> (usize, Vec<Share>) {
+        let Self { h, g, r, a, m, .. } = *self;
+        let division = Division::of(self.b, (h + r) * g + h * a + (h + m) * r);
+        let units = |n: usize| Units::shares(n, division.shares);
+        let all = units(h).into_iter().zip(units(a)).zip(units(r).into_iter().zip(units(h + m)));
+        let shares: Vec<Share> = all.map(|((h, a), (r, joint))| Share { h, a, r, joint }).collect();
+        if shares.len() == division.shares {
+            return (division.blocks, shares);
+        }
+        // Too narrow to be shared by so many.
+        let [h, a, r, joint] = [h, a, r, h + m].map(Units::all);
+        (division.blocks, vec![Share { h, a, r, joint }])
     }
 
     /// The readout's weights, `U` over `C`: `[H + M, R]`.
@@ -289,13 +338,25 @@ impl<'a> Layer<'a> {
 
     fn forward(&self, to: Written<'_>) {
         let Self { b, t, h, g, n, r, s, a, m, .. } = *self;
-        let parts = self.parts;
-        let weights = Weights {
-            recurrent: Packed::new(slice(&parts.recurrent), Strides::rows(g), [h, g]),
-            feed: Packed::new(slice(&parts.feed), Strides::rows(g), [r, g]),
-            query: parts.additive.then(|| Packed::new(slice(&parts.query), Strides::rows(a), [h, a])),
-            readout: Packed::new(&self.readout(), Strides::rows(r), [h + m, r]),
+        let (parts, readout) = (self.parts, self.readout());
+        let (blocks, shares) = self.division();
+        let weights = |share: &Share| {
+            let gates = Blocks { width: share.h.width, apart: h };
+            let of_gates = |weight: &[f32], rows: usize| {
+                let strides = Strides::rows(g).at(share.h.first);
+                Packed::of_blocks(weight, strides, [rows, g / h * share.h.width], gates)
+            };
+            let some = |weight: &[f32], rows: usize, units: &Units| {
+                Packed::new(weight, Strides::rows(units.all).at(units.first), [rows, units.width])
+            };
+            Weights {
+                recurrent: of_gates(slice(&parts.recurrent), h),
+                feed: of_gates(slice(&parts.feed), r),
+                query: parts.additive.then(|| some(slice(&parts.query), h, &share.a)),
+                readout: some(&readout, h + m, &share.r),
+            }
         };
+        let weights: Vec<Weights> = shares.par_iter().map(weights).collect();
         let (mut gates, mut outputs) = (Rows::new(to.gates, t * g), Rows::new(to.outputs, t * r));
         let (mut hidden, mut state) = (Rows::new(to.hidden, t * h), Rows::new(to.state, n * h));
         let (mut trace, mut queries) = (to.trace.map(|x| Rows::new(x, t * h)), to.queries.map(|x| Rows::new(x, t * a)));
@@ -304,101 +365,170 @@ impl<'a> Layer<'a> {
             let row = Forward {
                 number,
                 live: self.live(number),
-                gates: gates.row(),
-                outputs: outputs.row(),
-                hidden: hidden.row(),
-                trace: trace.as_mut().map(Rows::row),
-                queries: queries.as_mut().map(Rows::row),
-                weights: looks.row(),
-                contexts: contexts.row(),
+                gates: Divided::new(gates.row()),
+                outputs: Divided::new(outputs.row()),
+                hidden: Divided::new(hidden.row()),
+                trace: trace.as_mut().map(|trace| Divided::new(trace.row())),
+                queries: queries.as_mut().map(|queries| Divided::new(queries.row())),
+                weights: Divided::new(looks.row()),
+                contexts: Divided::new(contexts.row()),
                 state: state.row(),
             };
             (row.live, row)
         });
-        deal(rows.collect()).into_par_iter().for_each(|block| self.forward_block(block, &weights));
+        let blocks = deal(rows.collect(), blocks).into_par_iter();
+        blocks.for_each(|block| self.forward_block(block, &shares, &weights));
     }
 
-    fn forward_block(&self, mut block: Vec<Forward<'_>>, weights: &Weights) {
+    fn forward_block(&self, mut block: Vec<Forward<'_>>, shares: &[Share], weights: &[Weights]) {
         let Self { h, g, r, s, a, m, .. } = *self;
-        let (parts, cell, rows) = (self.parts, self.run.cell, block.len());
+        let (parts, cell, rows, gates) = (self.parts, self.run.cell, block.len(), g / h);
         let (bias, readout_bias) = (slice(&parts.bias), slice(&parts.readout_bias));
-        let mut hidden: Vec<f32> = block.iter().flat_map(|row| &self.state(row.number)[..h]).copied().collect();
-        // An LSTM's cells; the GRU's inner products of the current step.
-        let mut inner = match self.n {
-            2 => block.iter().flat_map(|row| &self.state(row.number)[h..]).copied().collect(),
-            _ => vec![0.0; rows * h],
-        };
-        let (mut z, mut from_feed, mut fed) = (vec![0.0; rows * g], vec![0.0; rows * g], vec![0.0; rows * r]);
-        let (mut query, mut joint, mut sum) = (vec![0.0; rows * a], vec![0.0; rows * (h + m)], vec![0.0; rows * r]);
-        let mut mask = vec![1.0; r];
-        for t in 0..self.t {
-            let live = block.partition_point(|row| t < row.live);
-            weights.recurrent.multiply(&hidden[..live * h], &mut z[..live * g], false);
-            if t > 0 {
-                weights.feed.multiply(&fed[..live * r], &mut from_feed[..live * g], false);
-            }
-            for (i, row) in block[..live].iter_mut().enumerate() {
-                let (h_row, inner) = (&mut hidden[i * h..][..h], &mut inner[i * h..][..h]);
-                let x = &mut row.gates[t * g..][..g];
-                if t > 0 {
-                    add(x, &from_feed[i * g..][..g]);
-                }
-                gates::forward(cell, x, &z[i * g..][..g], bias, inner, h_row);
-                row.hidden[t * h..][..h].copy_from_slice(h_row);
-                if let Some(trace) = row.trace.as_deref_mut() {
-                    trace[t * h..][..h].copy_from_slice(inner);
-                }
-            }
-            if let Some(weight) = &weights.query {
-                weight.multiply(&hidden[..live * h], &mut query[..live * a], false);
-            }
-            for (i, row) in block[..live].iter_mut().enumerate() {
-                let (keys, memory, real) = self.row(row.number);
-                let weights = &mut row.weights[t * s..][..real];
-                match row.queries.as_deref_mut() {
-                    Some(queries) => {
-                        let query = &query[i * a..][..a];
-                        queries[t * a..][..a].copy_from_slice(query);
-                        attention::energies(query, keys, slice(&parts.energy), weights);
+        let start: Vec<f32> = block.iter().flat_map(|row| &self.state(row.number)[..h]).copied().collect();
+        // The states before and after a step, in turn.
+        let mut hidden = [start, vec![0.0; rows * h]];
+        let hidden = hidden.each_mut().map(|states| Divided::new(states));
+        let (mut fed, mut query, mut joint) = (vec![0.0; rows * r], vec![0.0; rows * a], vec![0.0; rows * (h + m)]);
+        let (fed, query, joint) = (Divided::new(&mut fed), Divided::new(&mut query), Divided::new(&mut joint));
+        let own = shares.iter().map(|share| {
+            let units = &share.h;
+            let inner = match self.n {
+                2 => block.iter().flat_map(|row| units.of_row(self.state(row.number), 1)).copied().collect(),
+                _ => vec![0.0; rows * units.width],
+            };
+            let zero = |width: usize| vec![0.0; rows * width];
+            Mutex::new(Ahead {
+                inner,
+                z: zero(gates * units.width),
+                from_feed: zero(gates * units.width),
+                sum: zero(share.r.width),
+                mask: vec![1.0; share.r.width],
+            })
+        });
+        let own: Vec<Mutex<Ahead>> = own.collect();
+        let live: Vec<usize> = (0..self.t).map(|t| block.partition_point(|row| t < row.live)).collect();
+        // SAFETY, of all that is `read` and `write` below: of what is made at one of the four parts of a step, a share writes
+        // its own units, or rows, and reads its own alone; whatever else it reads was left by a part that has ended.
+        in_step(4 * self.t, shares.len(), |number, index| {
+            let (t, share, weights) = (number / 4, &shares[index], &weights[index]);
+            let live = live[t];
+            let Ahead { inner, z, from_feed, sum, mask } =
+                &mut *own[index].lock().expect("a share's thread ended well");
+            let (before, after) = (&hidden[t % 2], &hidden[(t + 1) % 2]);
+            match number % 4 {
+                0 => {
+                    let (units, w) = (&share.h, share.h.width);
+                    // SAFETY: see above.
+                    let before = unsafe { before.read(0, rows * h) };
+                    weights.recurrent.multiply_at(t, &before[..live * h], &mut z[..live * gates * w], false);
+                    if t > 0 {
+                        // SAFETY: see above.
+                        let fed = unsafe { fed.read(0, live * r) };
+                        weights.feed.multiply_at(t, fed, &mut from_feed[..live * gates * w], false);
                     }
-                    None => attention::dots(&hidden[i * h..][..h], keys, weights),
+                    for (i, row) in block.iter().enumerate() {
+                        // SAFETY: see above.
+                        let state = unsafe { after.write(i * h + units.first, w) };
+                        state.copy_from_slice(units.of_row(before, i));
+                        if i >= live {
+                            continue;
+                        }
+                        let (z, inner) = (&z[i * gates * w..][..gates * w], &mut inner[i * w..][..w]);
+                        // SAFETY: see above.
+                        let mut x = unsafe { units.divided(&row.gates, t * g, gates) };
+                        if t > 0 {
+                            let fed = from_feed[i * gates * w..][..gates * w].chunks_exact(w);
+                            x.iter_mut().zip(fed).for_each(|(x, fed)| add(x, fed));
+                        }
+                        gates::forward(cell, x, z, units.pieces(bias), inner, state);
+                        // SAFETY: see above.
+                        unsafe {
+                            row.hidden.write(t * h + units.first, w).copy_from_slice(state);
+                            joint.write(i * (h + m) + units.first, w).copy_from_slice(state);
+                            if let Some(trace) = &row.trace {
+                                trace.write(t * h + units.first, w).copy_from_slice(inner);
+                            }
+                        }
+                    }
                 }
-                attention::softmax(weights);
-                let context = &mut row.contexts[t * m..][..m];
-                attention::weighted_sum(weights, memory, context);
-                let (state, beside) = joint[i * (h + m)..][..h + m].split_at_mut(h);
-                state.copy_from_slice(&hidden[i * h..][..h]);
-                beside.copy_from_slice(context);
+                1 => {
+                    let Some(weight) = &weights.query else { return };
+                    // SAFETY: see above.
+                    unsafe { weight.onto(after.read(0, live * h), share.a.columns(&query, live), false, Order::in_turn(t)) };
+                }
+                2 => {
+                    for (i, row) in block[..live].iter().enumerate().skip(index).step_by(shares.len()) {
+                        let (keys, memory, real) = self.row(row.number);
+                        // SAFETY: see above.
+                        let weights = unsafe { row.weights.write(t * s, real) };
+                        match &row.queries {
+                            Some(queries) => {
+                                // SAFETY: see above.
+                                let query = unsafe { query.read(i * a, a) };
+                                // SAFETY: see above.
+                                unsafe { queries.write(t * a, a) }.copy_from_slice(query);
+                                attention::energies(query, keys, slice(&parts.energy), weights);
+                            }
+                            // SAFETY: see above.
+                            None => attention::dots(unsafe { after.read(i * h, h) }, keys, weights),
+                        }
+                        attention::softmax(weights);
+                        // SAFETY: see above.
+                        let context = unsafe { row.contexts.write(t * m, m) };
+                        attention::weighted_sum(weights, memory, context);
+                        // SAFETY: see above.
+                        unsafe { joint.write(i * (h + m) + h, m) }.copy_from_slice(context);
+                    }
+                }
+                _ => {
+                    let (units, w) = (&share.r, share.r.width);
+                    // SAFETY: see above.
+                    weights.readout.multiply_at(t, unsafe { joint.read(0, live * (h + m)) }, &mut sum[..live * w], false);
+                    for (i, row) in block[..live].iter().enumerate() {
+                        self.mask(row.number, t, units, mask);
+                        // SAFETY: see above.
+                        let out = unsafe { row.outputs.write(t * r + units.first, w) };
+                        read_out(&sum[i * w..][..w], units.of_row(readout_bias, 0), mask, out);
+                        // SAFETY: see above.
+                        unsafe { fed.write(i * r + units.first, w) }.copy_from_slice(out);
+                    }
+                }
             }
-            weights.readout.multiply(&joint[..live * (h + m)], &mut sum[..live * r], false);
-            for (i, row) in block[..live].iter_mut().enumerate() {
-                self.mask(row.number, t, &mut mask);
-                let out = &mut row.outputs[t * r..][..r];
-                read_out(&sum[i * r..][..r], readout_bias, &mask, out);
-                fed[i * r..][..r].copy_from_slice(out);
-            }
-        }
+        });
         // Beyond its last real step a row is left alone, so that its state stands where that step left it.
-        for (i, row) in block.into_iter().enumerate() {
-            let (of_hidden, of_cell) = row.state.split_at_mut(h);
-            of_hidden.copy_from_slice(&hidden[i * h..][..h]);
-            of_cell.copy_from_slice(&inner[i * h..][..of_cell.len()]);
+        for (i, row) in block.iter_mut().enumerate() {
+            // SAFETY: the shares have ended.
+            row.state[..h].copy_from_slice(unsafe { hidden[self.t % 2].read(i * h, h) });
+        }
+        for (own, share) in own.into_iter().zip(shares).filter(|_| self.n == 2) {
+            let (own, units) = (own.into_inner().expect("a share's thread ended well"), &share.h);
+            for (row, inner) in block.iter_mut().zip(own.inner.chunks_exact(units.width)) {
+                row.state[h + units.first..][..units.width].copy_from_slice(inner);
+            }
         }
     }
 
     /// `gates`: activated, become the gradient of the projected inputs; `trace`: the GRU's becomes that of its products.
     fn backward(&self, read: Read<'_>, gates: &mut [f32], mut trace: Option<&mut [f32]>) -> Gradient {
         let Self { b, t, h, g, n, r, s, a, m, .. } = *self;
-        let parts = self.parts;
+        let (parts, readout) = (self.parts, self.readout());
         let lives: Vec<usize> = (0..b).map(|b| self.live(b)).collect();
         let real: usize = lives.iter().sum();
         let asked = if parts.additive { a } else { 0 };
-        let weights = Weights {
-            recurrent: Packed::new(slice(&parts.recurrent), Strides::transposed(g), [g, h]),
-            feed: Packed::new(slice(&parts.feed), Strides::transposed(g), [g, r]),
-            query: parts.additive.then(|| Packed::new(slice(&parts.query), Strides::transposed(a), [a, h])),
-            readout: Packed::new(&self.readout(), Strides::transposed(r), [r, h + m]),
+        let (blocks, shares) = self.division();
+        let weights = |share: &Share| {
+            // The columns of a transposed weight are its rows.
+            let some = |weight: &[f32], rows: usize, units: &Units| {
+                Packed::new(weight, Strides::transposed(rows).at(units.first * rows), [rows, units.width])
+            };
+            Weights {
+                recurrent: some(slice(&parts.recurrent), g, &share.h),
+                feed: some(slice(&parts.feed), g, &share.r),
+                query: parts.additive.then(|| some(slice(&parts.query), a, &share.h)),
+                readout: some(&readout, r, &share.joint),
+            }
         };
+        let weights: Vec<Weights> = shares.par_iter().map(weights).collect();
         let mut ds = vec![0.0; b * n * h];
         let (mut dkeys, mut dmemory) = (vec![0.0; b * s * a], vec![0.0; b * s * m]);
         let (mut before, mut fed) = (vec![0.0; real * h], vec![0.0; real * r]);
@@ -413,20 +543,20 @@ impl<'a> Layer<'a> {
                 let row = Backward {
                     number,
                     live,
-                    gates: gates.row(),
-                    trace: trace.as_mut().map(Rows::row),
+                    gates: Divided::new(gates.row()),
+                    trace: trace.as_mut().map(|trace| Divided::new(trace.row())),
                     ds: ds.row(),
-                    dkeys: dkeys.row(),
+                    dkeys: Divided::new(dkeys.row()),
                     dmemory: dmemory.row(),
-                    before: before.rows(live),
-                    fed: fed.rows(live),
-                    da: da.rows(live),
-                    dq: dq.rows(live),
+                    before: Divided::new(before.rows(live)),
+                    fed: Divided::new(fed.rows(live)),
+                    da: Divided::new(da.rows(live)),
+                    dq: Divided::new(dq.rows(live)),
                 };
                 (live, row)
             });
-            let blocks = deal(rows.collect());
-            blocks.into_par_iter().map(|block| self.backward_block(block, &read, &weights)).collect()
+            let blocks = deal(rows.collect(), blocks).into_par_iter();
+            blocks.map(|block| self.backward_block(block, &read, &shares, &weights)).collect()
         };
         let (mut bias, mut energy) = (vec![0.0; self.run.cell.biases() * h], vec![0.0; asked]);
         for (of_bias, of_energy) in &partial {
@@ -477,81 +607,165 @@ impl<'a> Layer<'a> {
     }
 
     /// → the block's share of the gradients of bias and energy
-    fn backward_block(&self, mut block: Vec<Backward<'_>>, read: &Read<'_>, weights: &Weights) -> (Vec<f32>, Vec<f32>) {
+    fn backward_block(
+        &self,
+        mut block: Vec<Backward<'_>>,
+        read: &Read<'_>,
+        shares: &[Share],
+        weights: &[Weights],
+    ) -> (Vec<f32>, Vec<f32>) {
         let Self { h, g, n, r, s, a, m, .. } = *self;
-        let (parts, cell, rows) = (self.parts, self.run.cell, block.len());
+        let (parts, cell, rows, gates) = (self.parts, self.run.cell, block.len(), g / h);
         let (energy, additive) = (slice(&parts.energy), parts.additive);
-        let mut db = vec![0.0; cell.biases() * h];
-        let mut denergy = vec![0.0; if additive { a } else { 0 }];
-        let mut dh = vec![0.0; rows * h];
-        let mut dc = vec![0.0; if n == 2 { rows * h } else { 0 }];
-        let (mut dz, mut dgates, mut dfed) = (vec![0.0; rows * g], vec![0.0; rows * g], vec![0.0; rows * r]);
-        let (mut da, mut djoint) = (vec![0.0; rows * r], vec![0.0; rows * (h + m)]);
-        let mut dquery = vec![0.0; rows * a];
+        let (mut dh, mut dz, mut dgates) = (vec![0.0; rows * h], vec![0.0; rows * g], vec![0.0; rows * g]);
+        let (mut da, mut dquery) = (vec![0.0; rows * r], vec![0.0; rows * a]);
+        let (dh, dz, dgates) = (Divided::new(&mut dh), Divided::new(&mut dz), Divided::new(&mut dgates));
+        let (da, dquery) = (Divided::new(&mut da), Divided::new(&mut dquery));
+        let mut djoint = vec![0.0; rows * (h + m)];
+        let djoint = Divided::new(&mut djoint);
         // Of the contexts and of the scores, step by step, for the products over all steps at the end.
         let mut dcontexts: Vec<Vec<f32>> = block.iter().map(|row| vec![0.0; row.live * m]).collect();
         let mut dscores: Vec<Vec<f32>> = block.iter().map(|row| vec![0.0; row.live * s]).collect();
-        let mut mask = vec![1.0; r];
-        for t in (0..self.t).rev() {
-            let live = block.partition_point(|row| t < row.live);
-            for (i, row) in block[..live].iter_mut().enumerate() {
-                let at = (row.number * self.t + t) * r;
-                let d = &mut da[i * r..][..r];
-                d.copy_from_slice(&read.gradient[at..at + r]);
-                add(d, &dfed[i * r..][..r]);
-                self.mask(row.number, t, &mut mask);
-                read_out_backward(&read.outputs[at..at + r], &mask, d);
-                row.da[t * r..][..r].copy_from_slice(d);
-            }
-            weights.readout.multiply(&da[..live * r], &mut djoint[..live * (h + m)], false);
-            for (i, row) in block[..live].iter_mut().enumerate() {
-                let (keys, memory, real) = self.row(row.number);
-                let (to_state, to_context) = djoint[i * (h + m)..][..h + m].split_at(h);
-                let dh = &mut dh[i * h..][..h];
-                add(dh, to_state);
-                dcontexts[i][t * m..][..m].copy_from_slice(to_context);
-                let at = row.number * self.t + t;
-                let dscores = &mut dscores[i][t * s..][..real];
-                attention::dots(to_context, memory, dscores);
-                attention::softmax_backward(&read.weights[at * s..][..real], dscores);
-                if additive {
-                    let (query, dquery) = (&read.queries[at * a..][..a], &mut dquery[i * a..][..a]);
-                    dquery.fill(0.0);
-                    attention::energies_backward(dscores, query, keys, energy, dquery, row.dkeys, &mut denergy);
-                    row.dq[t * a..][..a].copy_from_slice(dquery);
-                } else {
-                    attention::weighted_sum(dscores, keys, dh);
+        let own = shares.iter().map(|share| {
+            let zero = |width: usize| vec![0.0; rows * width];
+            Mutex::new(Behind {
+                dc: if n == 2 { zero(share.h.width) } else { Vec::new() },
+                dfed: zero(share.r.width),
+                db: vec![0.0; cell.biases() * share.h.width],
+                denergy: vec![0.0; if additive { a } else { 0 }],
+                mask: vec![1.0; share.r.width],
+            })
+        });
+        let own: Vec<Mutex<Behind>> = own.collect();
+        let live: Vec<usize> = (0..self.t).map(|t| block.partition_point(|row| t < row.live)).collect();
+        {
+            let dcontexts: Vec<Divided<'_, f32>> = dcontexts.iter_mut().map(|d| Divided::new(d)).collect();
+            let dscores: Vec<Divided<'_, f32>> = dscores.iter_mut().map(|d| Divided::new(d)).collect();
+            // SAFETY, of all that is `read` and `write` below: as on the way forward.
+            in_step(4 * self.t + 1, shares.len(), |number, index| {
+                let (share, weights) = (&shares[index], &weights[index]);
+                let Behind { dc, dfed, db, denergy, mask } =
+                    &mut *own[index].lock().expect("a share's thread ended well");
+                if number % 4 == 0 && number > 0 {
+                    // What the cell of the step behind leaves to the state and the output before it.
+                    let t = self.t - number / 4;
+                    let live = live[t];
+                    // SAFETY: see above.
+                    let (dz, dgates) = unsafe { (dz.read(0, live * g), dgates.read(0, live * g)) };
+                    // SAFETY: see above.
+                    unsafe { weights.recurrent.onto(dz, share.h.columns(&dh, live), true, Order::in_turn(t)) };
+                    if t > 0 {
+                        weights.feed.multiply_at(t, dgates, &mut dfed[..live * share.r.width], false);
+                    }
                 }
-            }
-            if let Some(weight) = &weights.query {
-                weight.multiply(&dquery[..live * a], &mut dh[..live * h], true);
-            }
-            for (i, row) in block[..live].iter_mut().enumerate() {
-                let (state, number) = (self.state(row.number), row.number);
-                let last = t.checked_sub(1);
-                let before = last.map_or(&state[..h], |last| &read.hidden[(number * self.t + last) * h..][..h]);
-                row.before[t * h..][..h].copy_from_slice(before);
-                if let Some(last) = last {
-                    let at = (number * self.t + last) * r;
-                    row.fed[t * r..][..r].copy_from_slice(&read.outputs[at..at + r]);
+                let Some(t) = (self.t - 1).checked_sub(number / 4) else { return };
+                let live = live[t];
+                match number % 4 {
+                    0 => {
+                        let (units, w) = (&share.r, share.r.width);
+                        for (i, row) in block[..live].iter().enumerate() {
+                            let at = row.number * self.t + t;
+                            // SAFETY: see above.
+                            let d = unsafe { da.write(i * r + units.first, w) };
+                            d.copy_from_slice(units.of_row(read.gradient, at));
+                            add(d, &dfed[i * w..][..w]);
+                            self.mask(row.number, t, units, mask);
+                            read_out_backward(units.of_row(read.outputs, at), mask, d);
+                            // SAFETY: see above.
+                            unsafe { row.da.write(t * r + units.first, w) }.copy_from_slice(d);
+                        }
+                    }
+                    1 => {
+                        // SAFETY: see above.
+                        unsafe { weights.readout.onto(da.read(0, live * r), share.joint.columns(&djoint, live), false, Order::in_turn(t)) };
+                    }
+                    2 => {
+                        for (i, row) in block[..live].iter().enumerate().skip(index).step_by(shares.len()) {
+                            let (keys, memory, real) = self.row(row.number);
+                            let at = row.number * self.t + t;
+                            // SAFETY: see above.
+                            unsafe {
+                                let (to_state, to_context) = djoint.read(i * (h + m), h + m).split_at(h);
+                                let dh = dh.write(i * h, h);
+                                add(dh, to_state);
+                                dcontexts[i].write(t * m, m).copy_from_slice(to_context);
+                                let dscores = dscores[i].write(t * s, real);
+                                attention::dots(to_context, memory, dscores);
+                                attention::softmax_backward(&read.weights[at * s..][..real], dscores);
+                                if additive {
+                                    let (query, dquery) = (&read.queries[at * a..][..a], dquery.write(i * a, a));
+                                    let dkeys = row.dkeys.write(0, real * a);
+                                    dquery.fill(0.0);
+                                    attention::energies_backward(dscores, query, keys, energy, dquery, dkeys, denergy);
+                                    row.dq.write(t * a, a).copy_from_slice(dquery);
+                                } else {
+                                    attention::weighted_sum(dscores, keys, dh);
+                                }
+                            }
+                        }
+                    }
+                    _ => {
+                        let (units, w) = (&share.h, share.h.width);
+                        if let Some(weight) = &weights.query {
+                            // SAFETY: see above.
+                            unsafe { weight.onto(dquery.read(0, live * a), share.h.columns(&dh, live), true, Order::in_turn(t)) };
+                        }
+                        for (i, row) in block[..live].iter().enumerate() {
+                            let (state, number) = (self.state(row.number), row.number);
+                            let last = t.checked_sub(1).map(|last| number * self.t + last);
+                            let before = last.map_or(units.of_row(state, 0), |last| units.of_row(read.hidden, last));
+                            // SAFETY: see above.
+                            let step = unsafe {
+                                row.before.write(t * h + units.first, w).copy_from_slice(before);
+                                if let Some(last) = last {
+                                    let (r, fed) = (&share.r, row.fed.write(t * r + share.r.first, share.r.width));
+                                    fed.copy_from_slice(r.of_row(read.outputs, last));
+                                }
+                                let trace = row.trace.as_ref();
+                                let cell_before = match (n, t) {
+                                    (2, 0) => units.of_row(state, 1),
+                                    (2, _) => trace.map_or(&[][..], |trace| trace.read((t - 1) * h + units.first, w)),
+                                    _ => &[],
+                                };
+                                StepBack {
+                                    gates: units.divided(&row.gates, t * g, gates),
+                                    inner: trace.map_or(&mut [][..], |trace| trace.write(t * h + units.first, w)),
+                                    before,
+                                    cell_before,
+                                    dh: dh.write(i * h + units.first, w),
+                                    dc: dc.get_mut(i * w..(i + 1) * w).unwrap_or(&mut []),
+                                    dz: units.divided(&dz, i * g, gates),
+                                    db,
+                                }
+                            };
+                            gates::backward(cell, step);
+                            // SAFETY: see above.
+                            unsafe {
+                                let to = units.divided(&dgates, i * g, gates);
+                                to.into_iter().zip(units.divided(&row.gates, t * g, gates)).for_each(|(to, x)| to.copy_from_slice(x));
+                            }
+                        }
+                    }
                 }
-                let (inner, cell_before) = gates::inner_and_cell_before(row.trace.as_deref_mut(), t, last, state, h);
-                let gates = &mut row.gates[t * g..][..g];
-                let (dh, dz) = (&mut dh[i * h..][..h], &mut dz[i * g..][..g]);
-                let dc = dc.get_mut(i * h..(i + 1) * h).unwrap_or(&mut []);
-                gates::backward(cell, StepBack { gates, inner, before, cell_before, dh, dc, dz, db: &mut db });
-                dgates[i * g..][..g].copy_from_slice(&row.gates[t * g..][..g]);
+            });
+        }
+        let mut db = vec![0.0; cell.biases() * h];
+        let mut denergy = vec![0.0; if additive { a } else { 0 }];
+        for (own, share) in own.into_iter().zip(shares) {
+            let (own, units) = (own.into_inner().expect("a share's thread ended well"), &share.h);
+            for (of_all, own) in db.chunks_exact_mut(h).zip(own.db.chunks_exact(units.width)) {
+                of_all[units.first..][..units.width].copy_from_slice(own);
             }
-            weights.recurrent.multiply(&dz[..live * g], &mut dh[..live * h], true);
-            if t > 0 {
-                weights.feed.multiply(&dgates[..live * g], &mut dfed[..live * r], false);
+            add(&mut denergy, &own.denergy);
+            for (row, dc) in block.iter_mut().zip(own.dc.chunks_exact(units.width)) {
+                row.ds[h + units.first..][..units.width].copy_from_slice(dc);
             }
         }
-        for (i, row) in block.into_iter().enumerate() {
-            row.gates[row.live * g..].fill(0.0);
-            row.ds[..h].copy_from_slice(&dh[i * h..][..h]);
-            if n == 2 {
-                row.ds[h..].copy_from_slice(&dc[i * h..][..h]);
+        for (i, row) in block.iter_mut().enumerate() {
+            // SAFETY: the shares have ended.
+            unsafe {
+                row.gates.write(row.live * g, (self.t - row.live) * g).fill(0.0);
+                row.ds[..h].copy_from_slice(dh.read(i * h, h));
             }
             let (_, _, real) = self.row(row.number);
             let at = row.number * self.t;
@@ -560,7 +774,9 @@ impl<'a> Layer<'a> {
             product([real, m, row.live], row.dmemory, wide, false, weights, from_steps, &dcontexts[i], wide);
             if !additive {
                 let (across, hidden) = (Strides::rows(a), &read.hidden[at * h..][..self.t * h]);
-                product([real, a, row.live], row.dkeys, across, false, &dscores[i], from_steps, hidden, across);
+                // SAFETY: the shares have ended.
+                let dkeys = unsafe { row.dkeys.write(0, s * a) };
+                product([real, a, row.live], dkeys, across, false, &dscores[i], from_steps, hidden, across);
             }
         }
         (db, denergy)

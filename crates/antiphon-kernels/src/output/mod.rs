@@ -27,7 +27,8 @@ use rayon::prelude::*;
 use crate::attention::rows::dots;
 use crate::flex::serves;
 use crate::loss::{log_partition, log_softmax_rows};
-use crate::packed::Packed;
+use crate::memory::{unwritten, written};
+use crate::packed::{Columns, Packed};
 use crate::product::Strides;
 use crate::vector::multiversion;
 use crate::weight::{PackedWeight, host, share};
@@ -117,9 +118,14 @@ impl OutputLayer {
             return self.best_in_full(states, &choices.iter().collect::<Vec<_>>(), k);
         };
         let (states, share) = (host(states), share(rows));
-        let blocks = states.par_chunks(share * width).zip(choices.par_chunks(share));
-        let screened = blocks.flat_map_iter(|(states, choices)| screen.best(states, &self.bias, choices, k, most));
-        let mut found: Vec<Option<Vec<(TokenId, f32)>>> = screened.collect();
+        let mut found: Vec<Option<Vec<(TokenId, f32)>>> = match rows.div_ceil(share) < rayon::current_num_threads() {
+            true => screen.best_of_few(&states, &self.bias, &choices, k, most),
+            false => {
+                let blocks = states.par_chunks(share * width).zip(choices.par_chunks(share));
+                let screened = blocks.flat_map_iter(|(states, choices)| screen.best(states, &self.bias, choices, k, most));
+                screened.collect()
+            }
+        };
         let open: Vec<usize> = (0..rows).filter(|&row| found[row].is_none()).collect();
         if !open.is_empty() {
             let of_open: Vec<f32> = open.iter().flat_map(|&row| &states[row * width..][..width]).copied().collect();
@@ -231,7 +237,17 @@ impl Screen {
         }
     }
 
-    /// The best tokens of a few states, on the calling thread; `None` where more than `most` can be among them.
+    /// States in integers, and what is known of each.
+    fn round(&self, states: &[f32]) -> (Vec<i32>, Vec<Rounded>) {
+        let [half, vocabulary] = self.rounded.dims();
+        let width = self.exact.len() / vocabulary;
+        let mut pairs = vec![0; states.len() / width * half];
+        let rows = states.chunks_exact(width).zip(pairs.chunks_exact_mut(half));
+        let rounded = rows.map(|(state, pairs)| Rounded::new(state, pairs)).collect();
+        (pairs, rounded)
+    }
+
+    /// The best tokens of some states, on the calling thread; `None` where more than `most` can be among them.
     fn best(
         &self,
         states: &[f32],
@@ -240,48 +256,102 @@ impl Screen {
         k: usize,
         most: usize,
     ) -> Vec<Option<Vec<(TokenId, f32)>>> {
-        let [half, vocabulary] = self.rounded.dims();
-        let width = self.exact.len() / vocabulary;
-        let mut pairs = vec![0; states.len() / width * half];
-        let rows = states.chunks_exact(width).zip(pairs.chunks_exact_mut(half));
-        let rounded: Vec<Rounded> = rows.map(|(state, pairs)| Rounded::new(state, pairs)).collect();
+        let (pairs, rounded) = self.round(states);
         let mut contests: Vec<Contest> = rounded.iter().map(|_| Contest::new(k)).collect();
         let (mut sums, mut doubts) = (Vec::new(), Vec::new());
         for (first, panels) in self.rounded.blocks(COLUMNS) {
-            let columns = first..first + panels.columns();
-            sums.resize(rounded.len() * columns.len(), 0.0);
+            sums.resize(rounded.len() * panels.columns(), 0.0);
             panels.multiply(&pairs, &mut sums, false);
-            let sizes = &self.sizes[columns.clone()];
-            let stretches = &self.stretches[first / STRETCH..columns.end.div_ceil(STRETCH)];
-            let rows = sums.chunks_exact_mut(columns.len()).zip(&rounded).zip(contests.iter_mut().zip(choices));
+            let rows = sums.chunks_exact_mut(panels.columns()).zip(&rounded).zip(contests.iter_mut().zip(choices));
             for ((sums, state), (contest, choice)) in rows {
-                let top = worth(sums, state.unit, &self.units[columns.clone()], &bias[columns.clone()]);
-                contest.add(sums, top);
-                let doubt = Doubt::new(state);
-                for &id in choice.banned_within(columns.start, columns.end) {
-                    let place = id as usize - first;
-                    let logit = std::mem::replace(&mut sums[place], f32::NEG_INFINITY);
-                    contest.banned.push(Candidate::new(logit, doubt.of(sizes[place]), id));
-                }
-                doubts.clear();
-                doubts.extend(stretches.iter().map(|&sizes| doubt.of(sizes)));
-                contest.offer(sums, first, &doubts, |place| doubt.of(sizes[place]));
+                self.screen(first, sums, state, bias, choice, contest, &mut doubts);
             }
         }
-        let rows = states.chunks_exact(width).zip(&rounded).zip(contests.into_iter().zip(choices));
-        rows.map(|((state, rounded), (contest, choice))| {
-            if !Doubt::new(rounded).of(self.largest).is_finite() {
-                return Some(choice.not_a_number(vocabulary, k));
+        let rows = states.chunks_exact(states.len() / rounded.len()).zip(&rounded);
+        let rows = rows.zip(contests.into_iter().zip(choices));
+        rows.map(|((state, rounded), (contest, choice))| self.settle(state, rounded, bias, choice, contest, k, most)).collect()
+    }
+
+    /// As [`best`](Self::best), bit for bit, of so few states that the threads share out the vocabulary.
+    fn best_of_few(
+        &self,
+        states: &[f32],
+        bias: &[f32],
+        choices: &[Choice<'_>],
+        k: usize,
+        most: usize,
+    ) -> Vec<Option<Vec<(TokenId, f32)>>> {
+        let vocabulary = bias.len();
+        let (pairs, rounded) = self.round(states);
+        let mut sums = unwritten(rounded.len() * vocabulary);
+        let blocks: Vec<_> = self.rounded.blocks(COLUMNS).collect();
+        let columns = Columns::of(&mut sums, vocabulary).blocks(blocks.iter().map(|(_, panels)| panels.columns()));
+        blocks.par_iter().zip(columns).for_each(|((_, panels), sums)| panels.multiply_into(&pairs, sums));
+        // SAFETY: the products of all blocks write all of it.
+        let mut sums = unsafe { written(sums) };
+        let rows = sums.par_chunks_exact_mut(vocabulary).zip(states.par_chunks_exact(states.len() / rounded.len()));
+        let rows = rows.zip(&rounded).zip(choices);
+        rows.map(|(((sums, state), rounded), choice)| {
+            let (mut contest, mut doubts) = (Contest::new(k), Vec::new());
+            for (first, panels) in &blocks {
+                let sums = &mut sums[*first..][..panels.columns()];
+                self.screen(*first, sums, rounded, bias, choice, &mut contest, &mut doubts);
             }
-            let exact = |id: TokenId| self.logit(state, id) + bias[id as usize];
-            let (mut best, log_z) = contest.settle(most, exact)?;
-            if let Choice::Only(only) = choice {
-                // The contest was for the sum alone: of all tokens, as in a row that may choose them.
-                best = choice.best_of_only(only.iter().map(|&id| (exact(id), id)).collect(), k);
-            }
-            Some(best.into_iter().map(|(logit, id)| (id, (f64::from(logit) - log_z) as f32)).collect())
+            self.settle(state, rounded, bias, choice, contest, k, most)
         })
         .collect()
+    }
+
+    /// Lets some columns of a state compete, the first of which is that of token `first`. `sums`: of integers, are written over.
+    #[allow(clippy::too_many_arguments)]
+    fn screen(
+        &self,
+        first: usize,
+        sums: &mut [f32],
+        state: &Rounded,
+        bias: &[f32],
+        choice: &Choice<'_>,
+        contest: &mut Contest,
+        doubts: &mut Vec<f32>,
+    ) {
+        let columns = first..first + sums.len();
+        let sizes = &self.sizes[columns.clone()];
+        let stretches = &self.stretches[first / STRETCH..columns.end.div_ceil(STRETCH)];
+        let top = worth(sums, state.unit, &self.units[columns.clone()], &bias[columns.clone()]);
+        contest.add(sums, top);
+        let doubt = Doubt::new(state);
+        for &id in choice.banned_within(columns.start, columns.end) {
+            let place = id as usize - first;
+            let logit = std::mem::replace(&mut sums[place], f32::NEG_INFINITY);
+            contest.banned.push(Candidate::new(logit, doubt.of(sizes[place]), id));
+        }
+        doubts.clear();
+        doubts.extend(stretches.iter().map(|&sizes| doubt.of(sizes)));
+        contest.offer(sums, first, doubts, |place| doubt.of(sizes[place]));
+    }
+
+    /// What the contest of a state ends with.
+    #[allow(clippy::too_many_arguments)]
+    fn settle(
+        &self,
+        state: &[f32],
+        rounded: &Rounded,
+        bias: &[f32],
+        choice: &Choice<'_>,
+        contest: Contest,
+        k: usize,
+        most: usize,
+    ) -> Option<Vec<(TokenId, f32)>> {
+        if !Doubt::new(rounded).of(self.largest).is_finite() {
+            return Some(choice.not_a_number(bias.len(), k));
+        }
+        let exact = |id: TokenId| self.logit(state, id) + bias[id as usize];
+        let (mut best, log_z) = contest.settle(most, exact)?;
+        if let Choice::Only(only) = choice {
+            // The contest was for the sum alone: of all tokens, as in a row that may choose them.
+            best = choice.best_of_only(only.iter().map(|&id| (exact(id), id)).collect(), k);
+        }
+        Some(best.into_iter().map(|(logit, id)| (id, (f64::from(logit) - log_z) as f32)).collect())
     }
 
     /// The logit of one token without bias.
@@ -573,7 +643,7 @@ mod tests {
             let rounded = Rounded::new(state, &mut pairs);
             for row in &rows {
                 let (screen, mut sum) = (Screen::new(row.clone(), [1, h]), [0.0]);
-                screen.rounded.multiply(&pairs, &mut sum, false);
+                screen.rounded.multiply_at(0, &pairs, &mut sum, false);
                 let screened = f64::from(sum[0]) * f64::from(rounded.unit) * f64::from(screen.units[0]);
                 let products = state.iter().zip(row).map(|(&x, &w)| f64::from(x) * f64::from(w));
                 let (product, bound) = (products.sum::<f64>(), f64::from(Doubt::new(&rounded).of(screen.largest)));

@@ -4,21 +4,27 @@
 //! inside the sequence. A thread keeps the running state of its rows together, the longest row first, so that a step is
 //! one dense product over the rows that are real there, followed by one vectorised pass over the gates. The weight
 //! gradient is one product over all real steps at the end.
+//!
+//! Where there are not rows enough for all threads, several share a block: each has some of the units, with the columns of the
+//! weight that these need, and all wait for each other once a step ([`in_step`]). Each number is summed in the same order
+//! however many there are.
 
 use std::mem::MaybeUninit;
+use std::sync::Mutex;
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use rayon::prelude::*;
 
-use super::gates::{self, StepBack};
+use super::gates::{self, StepBack, Units};
 use super::{Cell, Recurrence, RecurrentOps, portable};
-use crate::blocks::{deal, real_steps, rows_mut};
+use crate::blocks::{Division, deal, real_steps, rows_mut};
 use crate::flex::{dense, dummy, into_owned, is_f32, slice, slice_mut, wrap};
 use crate::memory::{unwritten, written};
-use crate::packed::Packed;
+use crate::packed::{Blocks, Packed};
 use crate::product::{Strides, product_into};
+use crate::team::{Divided, in_step};
 
 impl RecurrentOps for Flex {
     fn recurrent_forward(
@@ -105,14 +111,14 @@ struct Forward<'a> {
     /// Its real steps.
     live: usize,
     /// Projected inputs, become activated gates.
-    gates: &'a mut [f32],
+    gates: Divided<'a, f32>,
     /// The initial state.
     state: &'a [f32],
-    sequence: &'a mut [MaybeUninit<f32>],
+    sequence: Divided<'a, MaybeUninit<f32>>,
     /// The final cell of an LSTM.
     cell: Option<&'a mut [MaybeUninit<f32>]>,
     /// Cells (LSTM) or products in the reset gate (GRU) of every step, if they are to be saved.
-    trace: Option<&'a mut [MaybeUninit<f32>]>,
+    trace: Option<Divided<'a, MaybeUninit<f32>>>,
 }
 
 /// A row on its way back.
@@ -123,11 +129,28 @@ struct Backward<'a> {
     /// The gradient of the sequence, and of the final cell of an LSTM.
     gradient: (&'a [f32], Option<&'a [f32]>),
     /// See [`Saved`].
-    gates: &'a mut [f32],
-    trace: Option<&'a mut [f32]>,
+    gates: Divided<'a, f32>,
+    trace: Option<Divided<'a, f32>>,
     /// The state before each real step.
-    before: &'a mut [MaybeUninit<f32>],
+    before: Divided<'a, MaybeUninit<f32>>,
     ds: &'a mut [f32],
+}
+
+/// What a share of a block keeps from step to step on the way forward, a row after the other.
+struct Ahead {
+    /// An LSTM's cells; the GRU's inner products of the current step.
+    inner: Vec<f32>,
+    /// The recurrent product of the current step.
+    z: Vec<f32>,
+}
+
+/// The same on the way back.
+struct Behind {
+    dh: Vec<f32>,
+    /// An LSTM's.
+    dc: Vec<f32>,
+    /// Of the bias.
+    db: Vec<f32>,
 }
 
 impl<'a> Layer<'a> {
@@ -156,10 +179,21 @@ impl<'a> Layer<'a> {
         self.run.lengths.as_ref().map_or(self.steps, |lengths| (lengths[b] as usize).min(self.steps))
     }
 
+    /// How the batch is divided among threads.
+    fn division(&self) -> Division {
+        Division::of(self.batch, self.hidden * self.width)
+    }
+
     /// `gates`: projected inputs on entry, activated gates on return. → packed output, and the trace if `save`
     fn forward(&self, gates: &mut [f32], bias: &[f32], state: &[f32], save: bool) -> (Vec<f32>, Option<Vec<f32>>) {
-        let (h, t, n) = (self.hidden, self.steps, self.run.cell.states());
-        let weight = Packed::new(self.weight, Strides::rows(self.width), [h, self.width]);
+        let (h, t, n, g) = (self.hidden, self.steps, self.run.cell.states(), self.run.cell.gates());
+        let division = self.division();
+        let shares = Units::shares(h, division.shares);
+        let columns = |units: &Units| {
+            let blocks = Blocks { width: units.width, apart: h };
+            Packed::of_blocks(self.weight, Strides::rows(self.width).at(units.first), [h, g * units.width], blocks)
+        };
+        let weights: Vec<Packed> = shares.par_iter().map(columns).collect();
         let mut packed = unwritten(self.packed_rows() * h);
         let mut trace = (save && self.traced()).then(|| unwritten(self.sequence_len()));
         let (sequence, cell) = packed.split_at_mut(self.sequence_len());
@@ -168,47 +202,80 @@ impl<'a> Layer<'a> {
         let rows = gates.chunks_exact_mut(t * self.width).zip(state.chunks_exact(n * h));
         let rows = rows.zip(sequence.chunks_exact_mut(t * h)).zip(cells.into_iter().zip(traces)).enumerate();
         let rows = rows.map(|(b, (((gates, state), sequence), (cell, trace)))| {
-            (self.live(b), Forward { live: self.live(b), gates, state, sequence, cell, trace })
+            let (gates, sequence) = (Divided::new(gates), Divided::new(sequence));
+            let live = self.live(b);
+            (live, Forward { live, gates, state, sequence, cell, trace: trace.map(Divided::new) })
         });
-        deal(rows.collect()).into_par_iter().for_each(|block| self.forward_block(block, &weight, bias, save));
+        let blocks = deal(rows.collect(), division.blocks);
+        blocks.into_par_iter().for_each(|block| self.forward_block(block, &shares, &weights, bias, save));
         // SAFETY: a block writes its rows at every step, real or not, and the cells at the end.
         unsafe { (written(packed), trace.map(|trace| written(trace))) }
     }
 
-    /// Walks a block's rows, the longest first, through all steps: those that are real at a step come first.
-    fn forward_block(&self, mut block: Vec<Forward<'_>>, weight: &Packed, bias: &[f32], save: bool) {
-        let step = if save { gates::forward } else { gates::infer };
-        let (h, g, n) = (self.hidden, self.width, self.run.cell.states());
-        let mut hidden: Vec<f32> = block.iter().flat_map(|row| &row.state[..h]).copied().collect();
-        // An LSTM's cells; the GRU's inner products of the current step.
-        let mut inner = match n {
-            2 => block.iter().flat_map(|row| &row.state[h..]).copied().collect(),
-            _ => vec![0.0; block.len() * h],
-        };
-        let mut z = vec![0.0; block.len() * g];
+    /// Walks a block's rows, the longest first, through all steps: those that are real at a step come first. Each share makes
+    /// the columns of the products that its units need, and so nothing that it reads but the states is another's.
+    fn forward_block(
+        &self,
+        mut block: Vec<Forward<'_>>,
+        shares: &[Units],
+        weights: &[Packed],
+        bias: &[f32],
+        save: bool,
+    ) {
+        let take_step = if save { gates::forward } else { gates::infer };
+        let (h, g, n, rows) = (self.hidden, self.width, self.run.cell.states(), block.len());
+        let order: Vec<usize> = self.run.order(self.steps).collect();
+        let live: Vec<usize> = order.iter().map(|&t| block.partition_point(|row| t < row.live)).collect();
+        // The states before and after a step, in turn.
+        let mut hidden: [Vec<f32>; 2] = [block.iter().flat_map(|row| &row.state[..h]).copied().collect(), vec![0.0; rows * h]];
         // A zero state needs no product.
-        let mut at_zero = hidden.iter().all(|&v| v == 0.0);
-        for t in self.run.order(self.steps) {
-            let live = block.partition_point(|row| t < row.live);
-            if !at_zero {
-                weight.multiply(&hidden[..live * h], &mut z[..live * g], false);
+        let at_zero = match hidden[0].iter().all(|&v| v == 0.0) {
+            true => live.iter().position(|&live| live > 0).map_or(self.steps, |first| first + 1),
+            false => 0,
+        };
+        let hidden = hidden.each_mut().map(|states| Divided::new(states));
+        let own = shares.iter().map(|units| {
+            let inner = match n {
+                2 => block.iter().flat_map(|row| &row.state[h + units.first..][..units.width]).copied().collect(),
+                _ => vec![0.0; rows * units.width],
+            };
+            Mutex::new(Ahead { inner, z: vec![0.0; rows * g / h * units.width] })
+        });
+        let own: Vec<Mutex<Ahead>> = own.collect();
+        in_step(self.steps, shares.len(), |step, share| {
+            let (t, live, units) = (order[step], live[step], &shares[share]);
+            let w = units.width;
+            let Ahead { inner, z } = &mut *own[share].lock().expect("a share's thread ended well");
+            let (before, after) = (&hidden[step % 2], &hidden[(step + 1) % 2]);
+            // SAFETY: at this step `before` is read alone; the parts of the last one, which have ended, wrote it.
+            let before = unsafe { before.read(0, rows * h) };
+            if step >= at_zero {
+                weights[share].multiply_at(step, &before[..live * h], &mut z[..live * g / h * w], false);
             }
-            at_zero &= live == 0;
-            for (r, row) in block.iter_mut().enumerate() {
-                let (h_row, c_row) = (&mut hidden[r * h..][..h], &mut inner[r * h..][..h]);
+            for (r, row) in block.iter().enumerate() {
+                let inner = &mut inner[r * w..][..w];
+                // SAFETY: these units are this share's, whose parts follow each other.
+                let (state, sequence) =
+                    unsafe { (after.write(r * h + units.first, w), row.sequence.write(t * h + units.first, w)) };
+                state.copy_from_slice(units.of_row(before, r));
                 if r < live {
-                    let (x, z) = (&mut row.gates[t * g..][..g], &z[r * g..][..g]);
-                    step(self.run.cell, x, z, bias, c_row, h_row);
+                    // SAFETY: the same.
+                    let x = unsafe { units.divided(&row.gates, t * g, g / h) };
+                    take_step(self.run.cell, x, &z[r * g / h * w..][..g / h * w], units.pieces(bias), inner, state);
                 }
-                row.sequence[t * h..][..h].write_copy_of_slice(h_row);
-                if let Some(trace) = row.trace.as_deref_mut() {
-                    trace[t * h..][..h].write_copy_of_slice(c_row);
+                sequence.write_copy_of_slice(state);
+                if let Some(trace) = &row.trace {
+                    // SAFETY: the same.
+                    unsafe { trace.write(t * h + units.first, w) }.write_copy_of_slice(inner);
                 }
             }
-        }
-        for (row, inner) in block.into_iter().zip(inner.chunks_exact(h)) {
-            if let Some(cell) = row.cell {
-                cell.write_copy_of_slice(inner);
+        });
+        for (own, units) in own.into_iter().zip(shares) {
+            let own = own.into_inner().expect("a share's thread ended well");
+            for (row, inner) in block.iter_mut().zip(own.inner.chunks_exact(units.width)) {
+                if let Some(cell) = row.cell.as_deref_mut() {
+                    cell[units.first..][..units.width].write_copy_of_slice(inner);
+                }
             }
         }
     }
@@ -216,7 +283,11 @@ impl<'a> Layer<'a> {
     fn backward(&self, gradient: &[f32], saved: Saved<'_>, state_gradient: bool) -> Gradient {
         let (h, g, t, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
         let Saved { packed, state, gates, mut trace } = saved;
-        let transposed = Packed::new(self.weight, Strides::transposed(g), [g, h]);
+        let division = self.division();
+        let shares = Units::shares(h, division.shares);
+        let columns =
+            |units: &Units| Packed::new(self.weight, Strides::transposed(g).at(units.first * g), [g, units.width]);
+        let transposed: Vec<Packed> = shares.par_iter().map(columns).collect();
         let lives: Vec<usize> = (0..self.batch).map(|b| self.live(b)).collect();
         let real: usize = lives.iter().sum();
         let mut before = unwritten(real * h);
@@ -234,16 +305,16 @@ impl<'a> Layer<'a> {
                 state: &state[b * n * h..][..n * h],
                 sequence: &packed[b * t * h..][..t * h],
                 gradient: (&of_sequence[b * t * h..][..t * h], (n == 2).then(|| &of_cell[b * h..][..h])),
-                gates,
-                trace,
-                before,
+                gates: Divided::new(gates),
+                trace: trace.map(Divided::new),
+                before: Divided::new(before),
                 ds,
             };
             (live, row)
         });
-        let blocks = deal(rows.collect());
-        let partial: Vec<Vec<f32>> =
-            blocks.into_par_iter().map(|block| self.backward_block(block, &transposed, state_gradient)).collect();
+        let blocks = deal(rows.collect(), division.blocks).into_par_iter();
+        let walk = |block| self.backward_block(block, &shares, &transposed, state_gradient);
+        let partial: Vec<Vec<f32>> = blocks.map(walk).collect();
         let mut bias = vec![0.0; self.run.cell.biases() * h];
         for partial in partial {
             bias.iter_mut().zip(partial).for_each(|(sum, p)| *sum += p);
@@ -265,46 +336,94 @@ impl<'a> Layer<'a> {
     }
 
     /// → the block's share of the bias's gradient
-    fn backward_block(&self, mut block: Vec<Backward<'_>>, transposed: &Packed, state_gradient: bool) -> Vec<f32> {
-        let (h, g, steps, n) = (self.hidden, self.width, self.steps, self.run.cell.states());
-        let mut db = vec![0.0; self.run.cell.biases() * h];
-        let mut dh = vec![0.0; block.len() * h];
-        let mut dc: Vec<f32> = block.iter().filter_map(|row| row.gradient.1).flatten().copied().collect();
-        // The gradient of the recurrent products of one step, dense.
-        let mut dz = vec![0.0; block.len() * g];
-        let order: Vec<usize> = self.run.order(steps).collect();
-        for (s, &t) in order.iter().enumerate().rev() {
-            let last = s.checked_sub(1).map(|s| order[s]);
-            let live = block.partition_point(|row| t < row.live);
-            for (r, row) in block.iter_mut().enumerate() {
-                let (dh, dz) = (&mut dh[r * h..][..h], &mut dz[r * g..][..g]);
-                let given = &row.gradient.0[t * h..][..h];
-                dh.iter_mut().zip(given).for_each(|(sum, d)| *sum += d);
-                if r >= live {
+    fn backward_block(
+        &self,
+        mut block: Vec<Backward<'_>>,
+        shares: &[Units],
+        transposed: &[Packed],
+        state_gradient: bool,
+    ) -> Vec<f32> {
+        let (h, g, n, rows, biases) =
+            (self.hidden, self.width, self.run.cell.states(), block.len(), self.run.cell.biases());
+        let order: Vec<usize> = self.run.order(self.steps).collect();
+        let live: Vec<usize> = order.iter().map(|&t| block.partition_point(|row| t < row.live)).collect();
+        // The gradients of the recurrent products of one step and of the one behind it, in turn: `[rows, G·H]`.
+        let mut dz = [vec![0.0; rows * g], vec![0.0; rows * g]];
+        let dz = dz.each_mut().map(|dz| Divided::new(dz));
+        let own = shares.iter().map(|units| {
+            let of_cell = block.iter().filter_map(|row| row.gradient.1).flat_map(|dc| units.of_row(dc, 0));
+            Mutex::new(Behind {
+                dh: vec![0.0; rows * units.width],
+                dc: of_cell.copied().collect(),
+                db: vec![0.0; biases * units.width],
+            })
+        });
+        let own: Vec<Mutex<Behind>> = own.collect();
+        // A step's product is made once all shares have left their part of its gradients: at the beginning of the next one.
+        let walk = self.steps + usize::from(state_gradient);
+        in_step(walk, shares.len(), |number, share| {
+            let units = &shares[share];
+            let w = units.width;
+            let Behind { dh, dc, db } = &mut *own[share].lock().expect("a share's thread ended well");
+            if number > 0 {
+                let live = live[self.steps - number];
+                // SAFETY: nobody writes it at this step; the parts of the last one, which have ended, did.
+                let dz = unsafe { dz[(number - 1) % 2].read(0, live * g) };
+                transposed[share].multiply_at(number, dz, &mut dh[..live * w], true);
+            }
+            let Some(s) = (self.steps - 1).checked_sub(number) else { return };
+            let (t, last) = (order[s], s.checked_sub(1).map(|s| order[s]));
+            for (r, row) in block.iter().enumerate() {
+                let dh = &mut dh[r * w..][..w];
+                dh.iter_mut().zip(units.of_row(row.gradient.0, t)).for_each(|(sum, d)| *sum += d);
+                if r >= live[s] {
                     // Carried: the gradient passes to the step before.
                     continue;
                 }
-                let before = last.map_or(&row.state[..h], |last| &row.sequence[last * h..][..h]);
-                row.before[t * h..][..h].write_copy_of_slice(before);
-                let (inner, cell_before) =
-                    gates::inner_and_cell_before(row.trace.as_deref_mut(), t, last, row.state, h);
-                let gates = &mut row.gates[t * g..][..g];
-                let dc = dc.get_mut(r * h..(r + 1) * h).unwrap_or(&mut []);
-                let step = StepBack { gates, inner, before, cell_before, dh, dc, dz, db: &mut db };
+                let before = last.map_or(units.of_row(row.state, 0), |last| units.of_row(row.sequence, last));
+                // SAFETY: these units are this share's, whose parts follow each other; the cells before are read, and are
+                // those of another step.
+                let step = unsafe {
+                    row.before.write(t * h + units.first, w).write_copy_of_slice(before);
+                    let trace = row.trace.as_ref();
+                    let cell_before = match (n, last) {
+                        (2, Some(last)) => trace.map_or(&[][..], |trace| trace.read(last * h + units.first, w)),
+                        (2, None) => units.of_row(row.state, 1),
+                        _ => &[],
+                    };
+                    StepBack {
+                        gates: units.divided(&row.gates, t * g, g / h),
+                        inner: trace.map_or(&mut [][..], |trace| trace.write(t * h + units.first, w)),
+                        before,
+                        cell_before,
+                        dh,
+                        dc: dc.get_mut(r * w..(r + 1) * w).unwrap_or(&mut []),
+                        dz: units.divided(&dz[number % 2], r * g, g / h),
+                        db,
+                    }
+                };
                 gates::backward(self.run.cell, step);
             }
-            if s > 0 || state_gradient {
-                transposed.multiply(&dz[..live * g], &mut dh[..live * h], true);
+        });
+        for row in &mut block {
+            // SAFETY: the shares have ended.
+            unsafe { row.gates.write(row.live * g, (self.steps - row.live) * g) }.fill(0.0);
+        }
+        let mut bias = vec![0.0; biases * h];
+        for (own, units) in own.into_iter().zip(shares) {
+            let Behind { dh, dc, db } = own.into_inner().expect("a share's thread ended well");
+            let w = units.width;
+            for (of_all, own) in bias.chunks_exact_mut(h).zip(db.chunks_exact(w)) {
+                of_all[units.first..][..w].copy_from_slice(own);
+            }
+            for (r, row) in block.iter_mut().enumerate() {
+                row.ds[units.first..][..w].copy_from_slice(&dh[r * w..][..w]);
+                if n == 2 {
+                    row.ds[h + units.first..][..w].copy_from_slice(&dc[r * w..][..w]);
+                }
             }
         }
-        for (r, row) in block.into_iter().enumerate() {
-            row.gates[row.live * g..].fill(0.0);
-            row.ds[..h].copy_from_slice(&dh[r * h..][..h]);
-            if n == 2 {
-                row.ds[h..].copy_from_slice(&dc[r * h..][..h]);
-            }
-        }
-        db
+        bias
     }
 }
 

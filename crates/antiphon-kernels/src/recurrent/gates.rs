@@ -1,11 +1,85 @@
-//! The arithmetic of one row at one step, forward and backward. Rows are slices of width `H` or multiples of it.
+//! The arithmetic of one row at one step, forward and backward, for all of its units or for some: those that one thread has.
+//!
+//! What a row has for each gate is a piece for each, `[units]`; the pieces that a cell has no use for are empty.
 
 use super::Cell;
+use crate::packed::Columns;
+use crate::team::Divided;
 use crate::vector::{multiversion, sigmoid, tanh};
 
-/// A step: `x`, the projected input, becomes the activated gates; `z`: recurrent product; `h` becomes the new state, and
-/// `inner` the new cell (LSTM) or the product inside the reset gate (GRU).
-pub(crate) fn forward(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner: &mut [f32], h: &mut [f32]) {
+/// Some of a layer's `H` units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Units {
+    pub(crate) first: usize,
+    pub(crate) width: usize,
+    /// `H`.
+    pub(crate) all: usize,
+}
+
+impl Units {
+    /// All of `h`.
+    pub(crate) const fn all(h: usize) -> Self {
+        Self { first: 0, width: h, all: h }
+    }
+
+    /// `h` units in as many shares, of whole lines of the caches; fewer, if there are not so many lines.
+    pub(crate) fn shares(h: usize, shares: usize) -> Vec<Self> {
+        const LINE: usize = 16;
+        let lines = h.div_ceil(LINE);
+        let shares = shares.min(lines);
+        let start = |share: usize| (share * lines / shares * LINE).min(h);
+        (0..shares).map(|i| Self { first: start(i), width: start(i + 1) - start(i), all: h }).collect()
+    }
+
+    /// Their numbers in one row of a `[rows, H]` buffer.
+    pub(crate) fn of_row<'r, T>(&self, buffer: &'r [T], row: usize) -> &'r [T] {
+        &buffer[row * self.all + self.first..][..self.width]
+    }
+
+    /// Their pieces of a row `[n·H]`.
+    pub(crate) fn pieces<'r>(&self, row: &'r [f32]) -> [&'r [f32]; 4] {
+        let mut blocks = row.chunks_exact(self.all).map(|block| &block[self.first..][..self.width]);
+        [(); 4].map(|()| blocks.next().unwrap_or(&[]))
+    }
+
+    /// As [`pieces`](Self::pieces), to write to: of the row of `n` blocks that begins at `from`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes them meanwhile.
+    pub(crate) unsafe fn divided<'r>(&self, buffer: &'r Divided<'_, f32>, from: usize, n: usize) -> [&'r mut [f32]; 4] {
+        let mut block = 0;
+        [(); 4].map(|()| {
+            block += 1;
+            // SAFETY: the caller's; and the pieces lie apart.
+            if block > n { &mut [][..] } else { unsafe { buffer.write(from + (block - 1) * self.all + self.first, self.width) } }
+        })
+    }
+
+    /// Their columns of the first rows of a `[rows, H]` buffer.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes them meanwhile.
+    pub(crate) unsafe fn columns<'r>(&self, buffer: &'r Divided<'_, f32>, rows: usize) -> Columns<'r> {
+        // SAFETY: the caller's.
+        unsafe { buffer.columns(rows, self.all, self.first, self.width) }
+    }
+}
+
+/// The blocks of a row `[n·width]`.
+fn blocks(row: &[f32], width: usize) -> [&[f32]; 4] {
+    Units::all(width).pieces(row)
+}
+
+/// As [`blocks`], to write to.
+pub(crate) fn blocks_mut(row: &mut [f32], width: usize) -> [&mut [f32]; 4] {
+    let mut blocks = row.chunks_exact_mut(width);
+    [(); 4].map(|()| blocks.next().unwrap_or_default())
+}
+
+/// A step: `x`, the projected input, becomes the activated gates; `z`, `[G·units]`: recurrent product; `h` becomes the new state,
+/// and `inner` the new cell (LSTM) or the product inside the reset gate (GRU).
+pub(crate) fn forward(cell: Cell, x: [&mut [f32]; 4], z: &[f32], bias: [&[f32]; 4], inner: &mut [f32], h: &mut [f32]) {
+    let z = blocks(z, h.len());
     match cell {
         Cell::Rnn => rnn_forward(x, z, bias, h),
         Cell::Lstm => lstm_forward(x, z, bias, inner, h),
@@ -14,9 +88,9 @@ pub(crate) fn forward(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner:
 }
 
 /// As [`forward`], but `x` is left as it is, or in any state: nothing is to be saved.
-pub(crate) fn infer(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner: &mut [f32], h: &mut [f32]) {
+pub(crate) fn infer(cell: Cell, x: [&mut [f32]; 4], z: &[f32], bias: [&[f32]; 4], inner: &mut [f32], h: &mut [f32]) {
     match cell {
-        Cell::Lstm => lstm_infer(x, z, bias, inner, h),
+        Cell::Lstm => lstm_infer(x.map(|x| &*x), blocks(z, h.len()), bias, inner, h),
         Cell::Rnn | Cell::Gru => forward(cell, x, z, bias, inner, h),
     }
 }
@@ -24,7 +98,7 @@ pub(crate) fn infer(cell: Cell, x: &mut [f32], z: &[f32], bias: &[f32], inner: &
 /// A row's numbers at one step on the way back.
 pub(crate) struct StepBack<'a> {
     /// The activated gates; become the gradient of the projected input.
-    pub(crate) gates: &'a mut [f32],
+    pub(crate) gates: [&'a mut [f32]; 4],
     /// What [`forward`] left there; the GRU's becomes its gradient.
     pub(crate) inner: &'a mut [f32],
     /// The state `h` before.
@@ -36,92 +110,53 @@ pub(crate) struct StepBack<'a> {
     /// The gradient of the new cell, becomes that of the old one (LSTM).
     pub(crate) dc: &'a mut [f32],
     /// Becomes the gradient of the recurrent product.
-    pub(crate) dz: &'a mut [f32],
-    /// The gradient of the bias; is added to.
+    pub(crate) dz: [&'a mut [f32]; 4],
+    /// The gradient of the bias, `[biases·units]`; is added to.
     pub(crate) db: &'a mut [f32],
 }
 
 /// A step back.
 pub(crate) fn backward(cell: Cell, step: StepBack<'_>) {
-    let StepBack { gates, inner, before, cell_before, dh, dc, dz, db } = step;
+    let StepBack { mut gates, inner, before, cell_before, dh, dc, dz, db } = step;
+    let own = gates.each_mut().map(|gate| &mut **gate);
+    let db = blocks_mut(db, dh.len());
     match cell {
-        Cell::Rnn => rnn_backward(gates, dh, db),
-        Cell::Lstm => lstm_backward(gates, inner, cell_before, dh, dc, db),
+        Cell::Rnn => rnn_backward(own, dh, db),
+        Cell::Lstm => lstm_backward(own, inner, cell_before, dh, dc, db),
         Cell::Gru => {
-            gru_backward(gates, before, dh, inner, db);
-            let own = dz.len() - inner.len();
-            dz[..own].copy_from_slice(&gates[..own]);
-            dz[own..].copy_from_slice(inner);
+            gru_backward(own, before, dh, inner, db);
+            let [r, u, n, _] = dz;
+            r.copy_from_slice(gates[0]);
+            u.copy_from_slice(gates[1]);
+            n.copy_from_slice(inner);
             return;
         }
     }
     dh.fill(0.0);
-    dz.copy_from_slice(gates);
+    dz.into_iter().zip(gates).for_each(|(dz, gate)| dz.copy_from_slice(gate));
 }
 
-/// Of a row's saved numbers `[T, H]`, if its cell has any: those of step `at`, and for the LSTM the cell of the step
-/// `before` it (that of the initial `state` `[N·H]`, if there is none).
-pub(crate) fn inner_and_cell_before<'a>(
-    trace: Option<&'a mut [f32]>,
-    at: usize,
-    before: Option<usize>,
-    state: &'a [f32],
-    h: usize,
-) -> (&'a mut [f32], &'a [f32]) {
-    let Some(trace) = trace else { return (&mut [], &[]) };
-    let start = &state[h..];
-    if start.is_empty() {
-        return (&mut trace[at * h..][..h], start);
-    }
-    match before {
-        None => (&mut trace[at * h..][..h], start),
-        Some(before) if before < at => {
-            let (head, tail) = trace.split_at_mut(at * h);
-            (&mut tail[..h], &head[before * h..][..h])
-        }
-        Some(before) => {
-            let (head, tail) = trace.split_at_mut(before * h);
-            (&mut head[at * h..][..h], &tail[..h])
-        }
-    }
-}
-
-/// A row's first three blocks of width `h`; written out, so that the compiler sees their length and checks no bound.
+/// All of that length, so that the compiler sees it and checks no bound.
 #[inline(always)]
-fn three(row: &[f32], h: usize) -> [&[f32]; 3] {
-    [&row[..h], &row[h..][..h], &row[2 * h..][..h]]
+fn cut<const N: usize>(pieces: [&[f32]; 4], n: usize) -> [&[f32]; N] {
+    std::array::from_fn(|i| &pieces[i][..n])
 }
 
-/// A row's first four blocks of width `h`.
+/// As [`cut`], to write to.
 #[inline(always)]
-fn four(row: &[f32], h: usize) -> [&[f32]; 4] {
-    [&row[..h], &row[h..][..h], &row[2 * h..][..h], &row[3 * h..][..h]]
-}
-
-/// As [`three`], to write to.
-#[inline(always)]
-fn three_mut(row: &mut [f32], h: usize) -> [&mut [f32]; 3] {
-    let (a, row) = row.split_at_mut(h);
-    let (b, row) = row.split_at_mut(h);
-    [&mut a[..h], &mut b[..h], &mut row[..h]]
-}
-
-/// As [`four`], to write to.
-#[inline(always)]
-fn four_mut(row: &mut [f32], h: usize) -> [&mut [f32]; 4] {
-    let (a, row) = row.split_at_mut(h);
-    let [b, c, d] = three_mut(row, h);
-    [&mut a[..h], b, c, d]
+fn cut_mut<const N: usize>(pieces: [&mut [f32]; 4], n: usize) -> [&mut [f32]; N] {
+    let mut pieces = pieces.into_iter();
+    std::array::from_fn(|_| &mut pieces.next().expect("no more than four")[..n])
 }
 
 multiversion! {
     /// `x`: projected input, becomes `h`; `z`: recurrent product; `h`: becomes the new state.
-    fn rnn_forward(x: &mut [f32], z: &[f32], bias: &[f32], h: &mut [f32]) = rnn_forward_body
+    fn rnn_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], h: &mut [f32]) = rnn_forward_body
 }
 #[inline(always)]
-fn rnn_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], h: &mut [f32]) {
+fn rnn_forward_body<const FMA: bool>(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], h: &mut [f32]) {
     let n = h.len();
-    let (x, z, bias) = (&mut x[..n], &z[..n], &bias[..n]);
+    let ([x], [z], [bias]) = (cut_mut(x, n), cut(z, n), cut(bias, n));
     for j in 0..n {
         let y = tanh::<FMA>(x[j] + z[j] + bias[j]);
         (x[j], h[j]) = (y, y);
@@ -130,12 +165,12 @@ fn rnn_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], h: 
 
 multiversion! {
     /// `y`: the output, becomes the gradient of the sum; `dh`: its whole gradient; `db` is added to.
-    fn rnn_backward(y: &mut [f32], dh: &[f32], db: &mut [f32]) = rnn_backward_body
+    fn rnn_backward(y: [&mut [f32]; 4], dh: &[f32], db: [&mut [f32]; 4]) = rnn_backward_body
 }
 #[inline(always)]
-fn rnn_backward_body<const FMA: bool>(y: &mut [f32], dh: &[f32], db: &mut [f32]) {
+fn rnn_backward_body<const FMA: bool>(y: [&mut [f32]; 4], dh: &[f32], db: [&mut [f32]; 4]) {
     let n = dh.len();
-    let (y, db) = (&mut y[..n], &mut db[..n]);
+    let ([y], [db]) = (cut_mut(y, n), cut_mut(db, n));
     for j in 0..n {
         let da = dh[j] * (1.0 - y[j] * y[j]);
         y[j] = da;
@@ -145,14 +180,14 @@ fn rnn_backward_body<const FMA: bool>(y: &mut [f32], dh: &[f32], db: &mut [f32])
 
 multiversion! {
     /// `x`: projected input, becomes the gates i, f, g, o; `z`: recurrent product; `c` and `h`: become the new state.
-    fn lstm_forward(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) = lstm_forward_body
+    fn lstm_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], c: &mut [f32], h: &mut [f32]) = lstm_forward_body
 }
 #[inline(always)]
-fn lstm_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) {
+fn lstm_forward_body<const FMA: bool>(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], c: &mut [f32], h: &mut [f32]) {
     let n = h.len();
-    let [xi, xf, xg, xo] = four_mut(x, n);
-    let [zi, zf, zg, zo] = four(z, n);
-    let [bi, bf, bg, bo] = four(bias, n);
+    let [xi, xf, xg, xo] = cut_mut(x, n);
+    let [zi, zf, zg, zo] = cut(z, n);
+    let [bi, bf, bg, bo] = cut(bias, n);
     let c = &mut c[..n];
     for j in 0..n {
         let sums = [xi[j] + zi[j] + bi[j], xf[j] + zf[j] + bf[j], xg[j] + zg[j] + bg[j], xo[j] + zo[j] + bo[j]];
@@ -162,14 +197,14 @@ fn lstm_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], c:
 
 multiversion! {
     /// As [`lstm_forward`], without a trace of the gates.
-    fn lstm_infer(x: &[f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) = lstm_infer_body
+    fn lstm_infer(x: [&[f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], c: &mut [f32], h: &mut [f32]) = lstm_infer_body
 }
 #[inline(always)]
-fn lstm_infer_body<const FMA: bool>(x: &[f32], z: &[f32], bias: &[f32], c: &mut [f32], h: &mut [f32]) {
+fn lstm_infer_body<const FMA: bool>(x: [&[f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], c: &mut [f32], h: &mut [f32]) {
     let n = h.len();
-    let [xi, xf, xg, xo] = four(x, n);
-    let [zi, zf, zg, zo] = four(z, n);
-    let [bi, bf, bg, bo] = four(bias, n);
+    let [xi, xf, xg, xo] = cut(x, n);
+    let [zi, zf, zg, zo] = cut(z, n);
+    let [bi, bf, bg, bo] = cut(bias, n);
     let c = &mut c[..n];
     for j in 0..n {
         let sums = [xi[j] + zi[j] + bi[j], xf[j] + zf[j] + bf[j], xg[j] + zg[j] + bg[j], xo[j] + zo[j] + bo[j]];
@@ -191,21 +226,21 @@ multiversion! {
     /// `gates`: become the gradient of their sums; `dh`: the whole gradient of `h`; `dc`: of the new cell, becomes that of
     /// the old one; `db` is added to.
     fn lstm_backward(
-        gates: &mut [f32], cell: &[f32], before: &[f32], dh: &[f32], dc: &mut [f32], db: &mut [f32],
+        gates: [&mut [f32]; 4], cell: &[f32], before: &[f32], dh: &[f32], dc: &mut [f32], db: [&mut [f32]; 4],
     ) = lstm_backward_body
 }
 #[inline(always)]
 fn lstm_backward_body<const FMA: bool>(
-    gates: &mut [f32],
+    gates: [&mut [f32]; 4],
     cell: &[f32],
     before: &[f32],
     dh: &[f32],
     dc: &mut [f32],
-    db: &mut [f32],
+    db: [&mut [f32]; 4],
 ) {
     let n = dh.len();
-    let [gi, gf, gg, go] = four_mut(gates, n);
-    let [bi, bf, bg, bo] = four_mut(db, n);
+    let [gi, gf, gg, go] = cut_mut(gates, n);
+    let [bi, bf, bg, bo] = cut_mut(db, n);
     let (cell, before, dc) = (&cell[..n], &before[..n], &mut dc[..n]);
     for j in 0..n {
         let (i, f, g, o) = (gi[j], gf[j], gg[j], go[j]);
@@ -226,14 +261,14 @@ fn lstm_backward_body<const FMA: bool>(
 
 multiversion! {
     /// `x`: projected input, becomes the gates r, z, n; `z`: recurrent product; `q`: becomes `h W_n + b_q`.
-    fn gru_forward(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) = gru_forward_body
+    fn gru_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], q: &mut [f32], h: &mut [f32]) = gru_forward_body
 }
 #[inline(always)]
-fn gru_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], q: &mut [f32], h: &mut [f32]) {
+fn gru_forward_body<const FMA: bool>(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], q: &mut [f32], h: &mut [f32]) {
     let n = h.len();
-    let [xr, xu, xn] = three_mut(x, n);
-    let [zr, zu, zn] = three(z, n);
-    let [br, bu, bn, bq] = four(bias, n);
+    let [xr, xu, xn] = cut_mut(x, n);
+    let [zr, zu, zn] = cut(z, n);
+    let [br, bu, bn, bq] = cut(bias, n);
     let q = &mut q[..n];
     for j in 0..n {
         let (r, u) = (sigmoid::<FMA>(xr[j] + zr[j] + br[j]), sigmoid::<FMA>(xu[j] + zu[j] + bu[j]));
@@ -248,19 +283,21 @@ fn gru_forward_body<const FMA: bool>(x: &mut [f32], z: &[f32], bias: &[f32], q: 
 multiversion! {
     /// `gates`: become the gradient of their sums; `before`: the old state; `dh`: the whole gradient of the new one, becomes
     /// its direct part to the old one; `q`: becomes the gradient of itself; `db` (r, z, n, q) is added to.
-    fn gru_backward(gates: &mut [f32], before: &[f32], dh: &mut [f32], q: &mut [f32], db: &mut [f32]) = gru_backward_body
+    fn gru_backward(
+        gates: [&mut [f32]; 4], before: &[f32], dh: &mut [f32], q: &mut [f32], db: [&mut [f32]; 4],
+    ) = gru_backward_body
 }
 #[inline(always)]
 fn gru_backward_body<const FMA: bool>(
-    gates: &mut [f32],
+    gates: [&mut [f32]; 4],
     before: &[f32],
     dh: &mut [f32],
     q: &mut [f32],
-    db: &mut [f32],
+    db: [&mut [f32]; 4],
 ) {
     let n = dh.len();
-    let [gr, gu, gc] = three_mut(gates, n);
-    let [br, bu, bn, bq] = four_mut(db, n);
+    let [gr, gu, gc] = cut_mut(gates, n);
+    let [br, bu, bn, bq] = cut_mut(db, n);
     let (before, q) = (&before[..n], &mut q[..n]);
     for j in 0..n {
         let (r, u, c) = (gr[j], gu[j], gc[j]);

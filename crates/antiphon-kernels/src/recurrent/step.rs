@@ -3,7 +3,8 @@
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::{Cell, Recurrence, gates, recurrent};
+use super::gates::{self, Units, blocks_mut};
+use super::{Cell, Recurrence, recurrent};
 use crate::memory::{unwritten, written};
 use crate::weight::{PackedWeight, host, multiply_rows, share};
 
@@ -77,7 +78,8 @@ pub fn recurrent_step(
             let next = next.write_copy_of_slice(&parents[parent * n * h..][..n * h]);
             let (hidden, cells) = next.split_at_mut(h);
             let inner = if cells.is_empty() { &mut inner[..] } else { cells };
-            gates::infer(cell, &mut x, &z[parent * width..][..width], &bias, inner, hidden);
+            let (x, z) = (blocks_mut(&mut x, h), &z[parent * width..][..width]);
+            gates::infer(cell, x, z, Units::all(h).pieces(&bias), inner, hidden);
         }
     });
     // SAFETY: every row is written.
