@@ -113,9 +113,11 @@ pub(crate) struct Blocks {
     pub(crate) apart: usize,
 }
 
-/// How many panels are packed together, and how many rows of a transposed matrix: what is turned lies in the first-level cache.
+/// How many panels are packed together.
 const TOGETHER: usize = 8;
-const TURNED: usize = 16;
+
+/// A line of the caches, in numbers of four bytes.
+const LINE: usize = 16;
 
 /// Columns that lie together both in a block of the matrix and in a panel.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +142,41 @@ fn runs(columns: Range<usize>, width: usize, blocks: Blocks) -> Vec<Run> {
         column += len;
     }
     runs
+}
+
+/// Copies rows that lie `apart` to where they lie `own` apart, line by line.
+fn copy<T: Number>(from: &[T], apart: usize, to: &mut [MaybeUninit<T>], own: usize, [rows, columns]: [usize; 2]) {
+    for i in 0..rows {
+        let (from, to) = (&from[i * apart..][..columns], &mut to[i * own..][..columns]);
+        let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<LINE>(), to.as_chunks_mut::<LINE>());
+        for (from, to) in from.iter().zip(to) {
+            *to = from.map(MaybeUninit::new);
+        }
+        to_rest.write_copy_of_slice(from_rest);
+    }
+}
+
+/// Copies up to [`LINE`] rows of a matrix that lies as `strides` says, but for their start, to where rows lie `own` apart.
+///
+/// Of a transposed one it reads a line of each column, and turns square after square.
+fn turn<T: Number>(from: &[T], strides: Strides, to: &mut [MaybeUninit<T>], own: usize, [rows, columns]: [usize; 2]) {
+    let mut column = 0;
+    while rows == LINE && strides.row == 1 && columns - column >= LINE {
+        let mut square = [[T::default(); LINE]; LINE];
+        for (j, line) in square.iter_mut().enumerate() {
+            line.copy_from_slice(&from[(column + j) * strides.column..][..LINE]);
+        }
+        for (i, to) in to.chunks_mut(own).take(LINE).enumerate() {
+            let to = to[column..].first_chunk_mut::<LINE>().expect("a row has these columns");
+            *to = std::array::from_fn(|j| MaybeUninit::new(square[j][i]));
+        }
+        column += LINE;
+    }
+    for j in column..columns {
+        for i in 0..rows {
+            to[i * own + j].write(from[i * strides.row + j * strides.column]);
+        }
+    }
 }
 
 /// Some of the panels of a [`Packed`] matrix: `[k, n]`.
@@ -190,14 +227,17 @@ struct Shape {
     /// Whether the rows of a tile are gathered first, so that it reads them in one stream. That saves the address of each
     /// row at each step: a quarter of the instructions of a narrow tile, and time where another thread shares the core.
     gathers: bool,
+    /// From how many numbers on a matrix is fetched ahead: where it comes from memory, not from the third-level cache. A tile has
+    /// other loads to make.
+    fetched: usize,
 }
 
 impl Shape {
-    const PORTABLE: Self = Self { rows: 4, vectors: 1, lanes: 8, gathers: false };
+    const PORTABLE: Self = Self { rows: 4, vectors: 1, lanes: 8, gathers: false, fetched: usize::MAX };
     #[cfg(target_arch = "x86_64")]
-    const AVX2: Self = Self { rows: 6, vectors: 2, lanes: 8, gathers: true };
+    const AVX2: Self = Self { rows: 6, vectors: 2, lanes: 8, gathers: true, fetched: (1 << 19) + 1 };
     #[cfg(target_arch = "x86_64")]
-    const AVX512: Self = Self { rows: 8, vectors: 3, lanes: 16, gathers: false };
+    const AVX512: Self = Self { rows: 8, vectors: 3, lanes: 16, gathers: false, fetched: 0 };
 
     /// That of this CPU.
     fn best() -> Self {
@@ -236,25 +276,16 @@ impl<T: Number> Packed<T> {
             // The width of the panel that a run lies in, which only at the end is another one.
             let own = |run: &Run| width.min((panels.len() - run.panel * width * k) / k.max(1));
             let runs: Vec<(Run, usize)> = runs.into_iter().map(|run| (run, own(&run))).collect();
-            if strides.column == 1 {
-                for i in 0..k {
-                    let from = strides.start + i * strides.row;
-                    for &(run, own) in &runs {
-                        let to = &mut panels[run.panel * width * k + i * own + run.to..][..run.len];
-                        to.write_copy_of_slice(&matrix[from + run.block * blocks.apart + run.within..][..run.len]);
-                    }
-                }
-                return;
-            }
-            for first in (0..k).step_by(TURNED) {
-                let rows = first..k.min(first + TURNED);
+            for first in (0..k).step_by(LINE) {
+                let rows = first..k.min(first + LINE);
                 for &(run, own) in &runs {
                     let from = strides.start + run.block * blocks.apart + run.within * strides.column;
-                    for j in 0..run.len {
-                        for i in rows.clone() {
-                            let x = matrix[from + i * strides.row + j * strides.column];
-                            panels[run.panel * width * k + i * own + run.to + j].write(x);
-                        }
+                    let to = &mut panels[run.panel * width * k + rows.start * own + run.to..];
+                    let matrix = &matrix[from + rows.start * strides.row..];
+                    if strides.column == 1 {
+                        copy(matrix, strides.row, to, own, [rows.len(), run.len]);
+                    } else {
+                        turn(matrix, strides, to, own, [rows.len(), run.len]);
                     }
                 }
             }
@@ -399,8 +430,8 @@ fn gather<T: Number>(lhs: &[T], k: usize, tiles: usize) -> Vec<T> {
 /// Declares `fn walk`: panel by panel, `part` of `k` at a time, the rows in tiles of about equal height. What a tile adds to was
 /// written, by another part or by the caller.
 ///
-/// A tile waits for its own sums unless it has eight or more of them, so that one of few rows takes several panels at once:
-/// `$together` of them for `$few` rows.
+/// A tile waits for its own sums unless it has eight or more of them, so that few rows, which make one tile, take several panels
+/// at once: `$together` of them for `$few` rows.
 macro_rules! walk {
     ($($features:literal)?, $shape:ident, $number:ty, $part:expr, [$($rows:literal)*], [$($vectors:literal)*],
      [$($few:literal: $together:literal),*]) => {
@@ -420,6 +451,7 @@ macro_rules! walk {
             let height = heights(m, tiles);
             let part = k.min($part);
             let gathered = if SHAPE.gathers { gather(lhs, k, tiles) } else { Vec::new() };
+            let fetch = numbers.len() >= SHAPE.fetched;
             let together = match m {
                 $($few => $together,)*
                 _ => 1,
@@ -428,6 +460,8 @@ macro_rules! walk {
             let mut edge = [MaybeUninit::new(0.0); SHAPE.rows * WIDTH];
             // Groups of panels, then those that are left.
             let groups = n / (together * WIDTH);
+            // Several tiles have each part of the matrix in the caches anyway.
+            let order = if tiles > 1 { Order::Forward } else { order };
             let turns = groups + (n - groups * together * WIDTH).div_ceil(WIDTH);
             let start = |turn: usize| (turn.min(groups) * together + turn.saturating_sub(groups)) * WIDTH;
             for turn in 0..turns {
@@ -461,18 +495,18 @@ macro_rules! walk {
                             if group > 1 {
                                 match (rows, add) {
                                     $(
-                                        ($few, false) => tile::<$few, $together, { SHAPE.vectors }, false>(work, to, stride),
-                                        ($few, true) => tile::<$few, $together, { SHAPE.vectors }, true>(work, to, stride),
+                                        ($few, false) => tile::<$few, $together, { SHAPE.vectors }, false, false>(work, to, stride),
+                                        ($few, true) => tile::<$few, $together, { SHAPE.vectors }, true, false>(work, to, stride),
                                     )*
-                                    _ => unreachable!("tiles of more rows take one panel"),
+                                    _ => unreachable!("more rows take one panel"),
                                 }
                             } else if columns == width {
-                                by_width(add, rows, vectors, work, to, stride);
+                                by_width(add, fetch, rows, vectors, work, to, stride);
                             } else {
                                 for (r, edge) in edge.chunks_exact_mut(width).enumerate().take(if add { rows } else { 0 }) {
                                     to.wrapping_add(r * stride).copy_to_nonoverlapping(edge.as_mut_ptr(), columns);
                                 }
-                                by_width(add, rows, vectors, work, edge.as_mut_ptr(), width);
+                                by_width(add, fetch, rows, vectors, work, edge.as_mut_ptr(), width);
                                 for (r, edge) in edge.chunks_exact(width).enumerate().take(rows) {
                                     to.wrapping_add(r * stride).copy_from_nonoverlapping(edge.as_ptr(), columns);
                                 }
@@ -488,6 +522,7 @@ macro_rules! walk {
         $(#[target_feature(enable = $features)])?
         unsafe fn by_width(
             add: bool,
+            fetch: bool,
             rows: usize,
             vectors: usize,
             work: Work<'_, $number>,
@@ -496,10 +531,12 @@ macro_rules! walk {
         ) {
             // SAFETY: the caller's.
             unsafe {
-                match (vectors, add) {
+                match (vectors, add, fetch) {
                     $(
-                        ($vectors, false) => by_height::<$vectors, false>(rows, work, dst, stride),
-                        ($vectors, true) => by_height::<$vectors, true>(rows, work, dst, stride),
+                        ($vectors, false, false) => by_height::<$vectors, false, false>(rows, work, dst, stride),
+                        ($vectors, true, false) => by_height::<$vectors, true, false>(rows, work, dst, stride),
+                        ($vectors, false, true) => by_height::<$vectors, false, true>(rows, work, dst, stride),
+                        ($vectors, true, true) => by_height::<$vectors, true, true>(rows, work, dst, stride),
                     )*
                     _ => unreachable!("a panel is no wider"),
                 }
@@ -509,7 +546,7 @@ macro_rules! walk {
         /// # Safety
         /// As [`tile`].
         $(#[target_feature(enable = $features)])?
-        unsafe fn by_height<const V: usize, const ADD: bool>(
+        unsafe fn by_height<const V: usize, const ADD: bool, const FETCH: bool>(
             rows: usize,
             work: Work<'_, $number>,
             dst: *mut MaybeUninit<f32>,
@@ -518,7 +555,7 @@ macro_rules! walk {
             // SAFETY: the caller's.
             unsafe {
                 match rows {
-                    $($rows => tile::<$rows, 1, V, ADD>(work, dst, stride),)*
+                    $($rows => tile::<$rows, 1, V, ADD, FETCH>(work, dst, stride),)*
                     _ => unreachable!("a tile is no higher"),
                 }
             }
@@ -541,11 +578,9 @@ struct Work<'a, T> {
     step: usize,
 }
 
-/// How far ahead of itself a tile fetches, and a line of the caches, in numbers of four bytes.
+/// How far ahead of itself a tile fetches, in numbers of four bytes.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 1024;
-#[cfg(target_arch = "x86_64")]
-const LINE: usize = 16;
 
 /// Declares `walk` and its tile for an instruction set and a number.
 #[cfg(target_arch = "x86_64")]
@@ -568,7 +603,7 @@ macro_rules! vector_tiles {
             /// # Safety
             /// `dst` has room for `R` rows of `P · V` vectors, and is written, if `ADD`.
             #[target_feature(enable = $features)]
-            unsafe fn tile<const R: usize, const P: usize, const V: usize, const ADD: bool>(
+            unsafe fn tile<const R: usize, const P: usize, const V: usize, const ADD: bool, const FETCH: bool>(
                 work: Work<'_, $number>,
                 dst: *mut MaybeUninit<f32>,
                 stride: usize,
@@ -582,9 +617,9 @@ macro_rules! vector_tiles {
                 let mut multiply = || {
                     // SAFETY: the panels hold `k` rows of `V` vectors, and `lhs` `k` numbers of `R` rows.
                     unsafe {
-                        for p in 0..P {
+                        if FETCH {
                             for line in 0..(V * LANES).div_ceil(LINE) {
-                                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(p * beyond + AHEAD + line * LINE).cast());
+                                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + line * LINE).cast());
                             }
                         }
                         if P == 1 {
@@ -617,10 +652,12 @@ macro_rules! vector_tiles {
                     }
                 };
                 for _ in 0..k / 4 {
-                    for line in 0..(V * LANES).div_ceil(LINE) {
-                        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line * LINE).cast());
+                    if FETCH {
+                        for line in 0..(V * LANES).div_ceil(LINE) {
+                            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line * LINE).cast());
+                        }
+                        next = next.wrapping_add(4 * step);
                     }
-                    next = next.wrapping_add(4 * step);
                     multiply();
                     multiply();
                     multiply();
@@ -674,7 +711,7 @@ vector_tiles!(
     usize::MAX,
     [1 2 3 4 5 6],
     [1 2],
-    [1: 4, 2: 2, 3: 2],
+    [1: 4, 2: 3, 3: 2],
     _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_set1_ps,
@@ -712,7 +749,7 @@ vector_tiles!(
     super::PAIRS,
     [1 2 3 4 5 6],
     [1 2],
-    [1: 4, 2: 2, 3: 2],
+    [1: 4, 2: 3, 3: 2],
     _mm256_setzero_si256,
     _mm256_loadu_si256,
     _mm256_set1_epi32,
@@ -755,7 +792,7 @@ macro_rules! portable_tiles {
             ///
             /// # Safety
             /// `dst` has room for `R` rows of `V` vectors, and is written, if `ADD`.
-            unsafe fn tile<const R: usize, const P: usize, const V: usize, const ADD: bool>(
+            unsafe fn tile<const R: usize, const P: usize, const V: usize, const ADD: bool, const FETCH: bool>(
                 work: Work<'_, $number>,
                 dst: *mut MaybeUninit<f32>,
                 stride: usize,
