@@ -2,6 +2,10 @@
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
+
+use crate::memory::{unwritten, written};
+
 /// How the rows of a batch are divided among threads: into so many blocks of rows, each of which so many threads share, who have
 /// some columns of every weight each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +84,15 @@ pub(crate) fn real_steps<'b>(buffer: &'b [f32], width: usize, steps: usize, live
     if lives.iter().all(|&live| live == steps) {
         return Cow::Borrowed(buffer);
     }
-    let mut real = Vec::with_capacity(lives.iter().sum::<usize>() * width);
+    let mut real = unwritten(lives.iter().sum::<usize>() * width);
+    let mut left = &mut real[..];
+    let mut rows = Vec::with_capacity(lives.len());
     for (row, live) in buffer.chunks_exact(steps * width).zip(lives) {
-        real.extend_from_slice(&row[..live * width]);
+        let (to, rest) = std::mem::take(&mut left).split_at_mut(live * width);
+        left = rest;
+        rows.push((to, &row[..live * width]));
     }
-    Cow::Owned(real)
+    rows.into_par_iter().for_each(|(to, row)| _ = to.write_copy_of_slice(row));
+    // SAFETY: the rows fill all of it.
+    Cow::Owned(unsafe { written(real) })
 }

@@ -7,6 +7,7 @@
 //! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
 //! - [`linear()`]: a sequence times a weight;
 //! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
+//! - [`rows()`], [`first_rows`], [`beside`]: what only moves numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
 //! - [`update`]: an optimizer's step over one parameter.
 //!
@@ -35,6 +36,7 @@ mod output;
 mod packed;
 mod product;
 pub mod recurrent;
+mod rows;
 mod tanh;
 mod team;
 mod term;
@@ -50,6 +52,7 @@ pub use loss::{Projection, TokenScores, cross_entropy, token_scores};
 pub use memory::keep_freed_memory;
 pub use output::OutputLayer;
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
+pub use rows::{beside, first_rows, rows};
 pub use tanh::tanh;
 pub use term::{Carry, Term, choose_rows};
 pub use weight::{PackedWeight, host};

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use rayon::prelude::*;
+
 /// Lets the process keep the memory that it frees, for the whole of its life.
 ///
 /// A training step frees and takes the same few large buffers again. The C library of GNU/Linux would give each back to
@@ -43,6 +45,18 @@ pub(crate) fn unwritten<T: Plain>(n: usize) -> Box<[MaybeUninit<T>]> {
         buffer.fill(MaybeUninit::new(T::STRAY));
     }
     buffer
+}
+
+/// So many zeros, which all threads write where they are many.
+pub(crate) fn zeros(n: usize) -> Vec<f32> {
+    const TASK: usize = 1 << 15;
+    if n <= TASK {
+        return vec![0.0; n];
+    }
+    let mut zeros = unwritten(n);
+    zeros.par_chunks_mut(TASK).for_each(|part| part.fill(MaybeUninit::new(0.0)));
+    // SAFETY: all are written.
+    unsafe { written(zeros) }
 }
 
 /// The buffer as the numbers that it holds; nothing is copied.

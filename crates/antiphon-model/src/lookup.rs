@@ -10,12 +10,6 @@ pub(crate) fn ids(ids: &[TokenId], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(ids, [n]), &device.clone().inner())
 }
 
-/// Rows of a table: `[N] → [N, W]`.
-pub(crate) fn rows(table: Tensor<2>, numbers: &[TokenId]) -> Tensor<2> {
-    let numbers = ids(numbers, &table.device());
-    table.select(0, numbers)
-}
-
 /// An id that no table holds would be a panic deep inside.
 pub(crate) fn check_ids(ids: &[TokenId], vocabulary: usize, side: &str) -> Result<()> {
     match ids.iter().find(|&&id| id as usize >= vocabulary) {

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedding::Input;
 use crate::initial::{Initial, parameter};
-use crate::lookup;
 
 /// How the parameters of recurrent layers start; biases are zero but for the forget gate's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,7 +111,7 @@ impl RecurrentLayer {
         match input {
             Input::Vectors(vectors) => linear(vectors.clone(), self.input.val()),
             Input::OneHot { ids, dims: [b, t] } => {
-                let rows = lookup::rows(self.input.val(), ids);
+                let rows = antiphon_kernels::rows(self.input.val(), ids);
                 let width = rows.dims()[1];
                 rows.reshape([*b, *t, width])
             }

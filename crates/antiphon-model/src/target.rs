@@ -14,7 +14,7 @@ use crate::attention::Prepared;
 use crate::decoder::{Decoder, DecoderState};
 use crate::embedding::{Embedding, embed};
 use crate::head::Head;
-use crate::lookup::{self, check_ids};
+use crate::lookup::check_ids;
 
 /// Which tables are one and the same (Press and Wolf 2017).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -83,7 +83,7 @@ impl TargetSide<'_> {
         let real: Vec<u32> =
             (0..rows).flat_map(|b| (0..target.lengths[b] as usize).map(move |t| (b * width + t) as u32)).collect();
         let targets = real.iter().map(|&at| target.labels[at as usize]).collect();
-        let outputs = if real.len() == rows * width { outputs } else { lookup::rows(outputs, &real) };
+        let outputs = if real.len() == rows * width { outputs } else { antiphon_kernels::rows(outputs, &real) };
         Ok(Taught { outputs, targets })
     }
 

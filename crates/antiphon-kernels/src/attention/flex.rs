@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::{AttentionOps, Body, Inputs, Over, WeightsOps, rows};
 use crate::flex::{dense, dummy, slice, wrap};
+use crate::memory::zeros;
 use crate::product::{Strides, product};
 
 impl AttentionOps for Flex {
@@ -25,7 +26,7 @@ impl Body for Flex {
     fn forward(inputs: Inputs<Self>, over: &Over) -> (FlexTensor, FlexTensor) {
         let inputs = inputs.dense();
         let look = Look::new(&inputs, over);
-        let (mut contexts, mut weights) = (vec![0.0; look.b * look.t * look.m], vec![0.0; look.b * look.t * look.s]);
+        let (mut contexts, mut weights) = (zeros(look.b * look.t * look.m), zeros(look.b * look.t * look.s));
         let rows = contexts.par_chunks_exact_mut(look.t * look.m).zip(weights.par_chunks_exact_mut(look.t * look.s));
         rows.enumerate().for_each(|(b, (contexts, weights))| look.forward_row(b, contexts, weights));
         (wrap(contexts, [look.b, look.t, look.m]), wrap(weights, [look.b, look.t, look.s]))
@@ -36,7 +37,7 @@ impl Body for Flex {
         let (inputs, gradient) = (inputs.dense(), dense(gradient));
         let look = Look::new(&inputs, over);
         let Look { b, t, s, a, m, .. } = look;
-        let (mut dq, mut dk, mut dm) = (vec![0.0; b * t * a], vec![0.0; b * s * a], vec![0.0; b * s * m]);
+        let (mut dq, mut dk, mut dm) = (zeros(b * t * a), zeros(b * s * a), zeros(b * s * m));
         let mut de = vec![0.0; if inputs.additive { b * a } else { 0 }];
         let written = dq.par_chunks_exact_mut(t * a).zip(dk.par_chunks_exact_mut(s * a));
         let written = written.zip(dm.par_chunks_exact_mut(s * m)).enumerate();

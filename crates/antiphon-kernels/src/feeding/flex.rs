@@ -14,7 +14,7 @@ use crate::attention::rows as attention;
 use crate::blocks::{Division, Rows, deal, real_steps};
 use crate::dropout::fill_mask;
 use crate::flex::{dense, dummy, into_owned, slice, slice_mut, wrap};
-use crate::memory::{unwritten, written};
+use crate::memory::{unwritten, written, zeros};
 use crate::packed::{Blocks, Order, Packed};
 use crate::product::{Strides, product, product_into};
 use crate::recurrent::Cell;
@@ -35,10 +35,10 @@ impl Body for Flex {
         let layer = Layer::new(gates.shape().as_slice(), &parts, run);
         let Layer { b, t, h, n, r, s, a, m, .. } = layer;
         let traced = run.cell != Cell::Rnn;
-        let (mut outputs, mut hidden) = (vec![0.0; b * t * r], vec![0.0; b * t * h]);
-        let (mut weights, mut contexts) = (vec![0.0; b * t * s], vec![0.0; b * t * m]);
-        let mut trace = traced.then(|| vec![0.0; b * t * h]);
-        let mut queries = parts.additive.then(|| vec![0.0; b * t * a]);
+        let (mut outputs, mut hidden) = (zeros(b * t * r), zeros(b * t * h));
+        let (mut weights, mut contexts) = (zeros(b * t * s), zeros(b * t * m));
+        let mut trace = traced.then(|| zeros(b * t * h));
+        let mut queries = parts.additive.then(|| zeros(b * t * a));
         let mut state = vec![0.0; b * n * h];
         layer.forward(Written {
             gates: slice_mut(&mut gates),
@@ -530,9 +530,9 @@ impl<'a> Layer<'a> {
         };
         let weights: Vec<Weights> = shares.par_iter().map(weights).collect();
         let mut ds = vec![0.0; b * n * h];
-        let (mut dkeys, mut dmemory) = (vec![0.0; b * s * a], vec![0.0; b * s * m]);
-        let (mut before, mut fed) = (vec![0.0; real * h], vec![0.0; real * r]);
-        let (mut da, mut dq) = (vec![0.0; real * r], vec![0.0; real * asked]);
+        let (mut dkeys, mut dmemory) = (zeros(b * s * a), zeros(b * s * m));
+        let (mut before, mut fed) = (zeros(real * h), zeros(real * r));
+        let (mut da, mut dq) = (zeros(real * r), zeros(real * asked));
         let partial: Vec<(Vec<f32>, Vec<f32>)> = {
             let (mut gates, mut ds) = (Rows::new(gates, t * g), Rows::new(&mut ds, n * h));
             let (mut dkeys, mut dmemory) = (Rows::new(&mut dkeys, s * a), Rows::new(&mut dmemory, s * m));

@@ -28,6 +28,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::rows::{first_rows, rows};
+
 /// The recurrent unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cell {
@@ -103,23 +105,20 @@ pub struct Recurrent {
 impl Recurrent {
     /// `[B, T, H]`: the hidden state of every step; padded steps repeat the carried state.
     pub fn sequence(&self) -> Tensor<3> {
-        let ([_, hidden], rows) = (self.packed.dims(), self.batch * self.steps);
+        let ([_, hidden], count) = (self.packed.dims(), self.batch * self.steps);
         let packed = self.packed.clone();
-        let sequence = if self.run.cell == Cell::Lstm { packed.narrow(0, 0, rows) } else { packed };
+        let sequence = if self.run.cell == Cell::Lstm { first_rows(packed, count) } else { packed };
         sequence.reshape([self.batch, self.steps, hidden])
     }
 
     /// `[B, N·H]`: the final state, `h` then `c`, as [`recurrent`] takes it.
     pub fn state(&self) -> Tensor<2> {
         let last = if self.run.reverse { 0 } else { self.steps - 1 };
-        let hidden = self.sequence().narrow(1, last, 1).squeeze_dim::<2>(1);
-        match self.run.cell {
-            Cell::Rnn | Cell::Gru => hidden,
-            Cell::Lstm => {
-                let cells = self.packed.clone().narrow(0, self.batch * self.steps, self.batch);
-                Tensor::cat(vec![hidden, cells], 1)
-            }
-        }
+        let cells = |row: usize| (self.run.cell == Cell::Lstm).then_some(self.batch * self.steps + row);
+        let numbers = (0..self.batch).flat_map(|row| std::iter::once(row * self.steps + last).chain(cells(row)));
+        let numbers: Vec<u32> = numbers.map(|row| row as u32).collect();
+        let width = self.packed.dims()[1] * self.run.cell.states();
+        rows(self.packed.clone(), &numbers).reshape([self.batch, width])
     }
 }
 
