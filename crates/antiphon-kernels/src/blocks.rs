@@ -96,3 +96,34 @@ pub(crate) fn real_steps<'b>(buffer: &'b [f32], width: usize, steps: usize, live
     // SAFETY: the rows fill all of it.
     Cow::Owned(unsafe { written(real) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_keeps_the_threads_busy_that_its_work_is_worth() {
+        let division = |threads, rows, weights| {
+            let Division { blocks, shares } = Division::among(threads, rows, weights);
+            (blocks, shares)
+        };
+        let large = 1 << 20;
+        assert_eq!(division(1, 64, large), (1, 1));
+        assert_eq!(division(2, 64, large), (2, 1));
+        assert_eq!(division(2, 16, large), (2, 1));
+        assert_eq!(division(2, 15, large), (1, 2));
+        assert_eq!(division(2, 1, large), (1, 2));
+        assert_eq!(division(16, 64, large), (8, 2));
+        assert_eq!(division(3, 16, large), (1, 3));
+        assert_eq!(division(6, 32, large), (3, 2));
+        // Too little to wait for each other at every step.
+        assert_eq!(division(2, 1, 1 << 14), (1, 1));
+        assert_eq!(division(16, 1, 1 << 17), (1, 4));
+        for threads in 1..20 {
+            for rows in 1..100 {
+                let (blocks, shares) = division(threads, rows, large);
+                assert!(blocks * shares <= threads && (blocks == 1 || rows / blocks >= 8), "{threads} {rows}");
+            }
+        }
+    }
+}

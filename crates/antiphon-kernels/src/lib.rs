@@ -54,5 +54,6 @@ pub use output::OutputLayer;
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
 pub use rows::{beside, first_rows, rows};
 pub use tanh::tanh;
+pub use team::attentively;
 pub use term::{Carry, Term, choose_rows};
 pub use weight::{PackedWeight, host};

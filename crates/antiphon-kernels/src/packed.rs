@@ -611,7 +611,9 @@ macro_rules! vector_tiles {
                 let Work { lhs, apart, panel, k, beyond, mut next, step } = work;
                 // From row to row, and from number to number.
                 let (apart, along) = if Shape::$shape.gathers { (1, R) } else { (apart, 1) };
-                assert!(lhs.len() > (R - 1) * apart + (k - 1) * along && panel.len() >= (P - 1) * beyond + k * V * LANES);
+                assert!(
+                    lhs.len() > (R - 1) * apart + (k - 1) * along && panel.len() >= (P - 1) * beyond + k * V * LANES
+                );
                 let mut sums = [[[$zero(); V]; P]; R];
                 let (mut a, mut b) = (lhs.as_ptr(), panel.as_ptr());
                 let mut multiply = || {

@@ -168,7 +168,9 @@ impl RowsOps for Flex {
         let table = dense(table);
         let width = table.shape()[1];
         let mut rows = unwritten(numbers.len() * width);
-        fill(width, &mut rows, |i, row| _ = row.write_copy_of_slice(&slice(&table)[numbers[i] as usize * width..][..width]));
+        fill(width, &mut rows, |i, row| {
+            _ = row.write_copy_of_slice(&slice(&table)[numbers[i] as usize * width..][..width])
+        });
         // SAFETY: each row is written.
         wrap(unsafe { written(rows) }, [numbers.len(), width])
     }
@@ -235,7 +237,9 @@ impl Body for Flex {
         let [b, t, both] = std::array::from_fn(|i| gradient.shape()[i]);
         let side = |first: usize, width: usize| {
             let mut side = unwritten(b * t * width);
-            fill(width, &mut side, |i, row| _ = row.write_copy_of_slice(&slice(&gradient)[i * both + first..][..width]));
+            fill(width, &mut side, |i, row| {
+                _ = row.write_copy_of_slice(&slice(&gradient)[i * both + first..][..width])
+            });
             // SAFETY: each row is written.
             wrap(unsafe { written(side) }, [b, t, width])
         };

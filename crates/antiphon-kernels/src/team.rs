@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::packed::Columns;
 
@@ -20,11 +21,7 @@ pub(crate) fn in_step(steps: usize, shares: usize, part: impl Fn(usize, usize) +
     if shares == 1 {
         return (0..steps).for_each(|step| part(step, 0));
     }
-    let team = Team {
-        steps,
-        shares: (0..shares).map(|_| Share::default()).collect(),
-        broken: AtomicBool::new(false),
-    };
+    let team = Team { steps, shares: (0..shares).map(|_| Share::default()).collect(), broken: AtomicBool::new(false) };
     rayon::scope(|scope| {
         let (team, part) = (&team, &part);
         for own in 1..shares {
@@ -32,6 +29,48 @@ pub(crate) fn in_step(steps: usize, shares: usize, part: impl Fn(usize, usize) +
         }
         team.walk(0, part);
     });
+}
+
+/// Runs `work` while the other threads of the pool stay awake for what it hands out.
+///
+/// A search of few rows hands out parts of some microseconds, between parts of its own. A thread that has gone to sleep takes
+/// longer to wake. Who finds nothing for a while goes to sleep nevertheless: so nobody is kept from its own work for good,
+/// wherever it was when it took this up.
+pub fn attentively<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    /// More threads than that do not make such parts faster.
+    const MOST: usize = 8;
+    const IDLE: Duration = Duration::from_millis(1);
+    let others = rayon::current_num_threads().min(MOST) - 1;
+    if others == 0 {
+        return work();
+    }
+    let ended = AtomicBool::new(false);
+    rayon::scope(|scope| {
+        let (ended, caller) = (&ended, rayon::current_thread_index());
+        for _ in 0..others {
+            scope.spawn(move |_| {
+                let mut busy = Instant::now();
+                while rayon::current_thread_index() != caller && !ended.load(Ordering::Relaxed) && busy.elapsed() < IDLE
+                {
+                    match rayon::yield_now() {
+                        Some(rayon::Yield::Executed) => busy = Instant::now(),
+                        _ => std::hint::spin_loop(),
+                    }
+                }
+            });
+        }
+        let _end = Ended(ended);
+        work()
+    })
+}
+
+/// Raises a flag when it goes, by a panic too.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Team {
@@ -164,5 +203,91 @@ impl Divided<'_, f32> {
         assert!(rows * stride <= self.len && first + width <= stride);
         // SAFETY: they lie in the buffer, and the caller answers for the rest.
         unsafe { Columns::from_parts(self.at.cast(), rows, stride, first, width) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    use rayon::prelude::*;
+
+    fn pool(threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+    }
+
+    /// Each part adds up what all parts of the step before left; → the last step's.
+    fn sums(steps: usize, shares: usize, dawdle: impl Fn(usize, usize) + Sync) -> Vec<u64> {
+        let mut states = [vec![1; shares], vec![0; shares]];
+        let divided = states.each_mut().map(|states| Divided::new(states));
+        in_step(steps, shares, |step, share| {
+            dawdle(step, share);
+            // SAFETY: what is read was written at the step before, and the share's own place is written.
+            let (before, own) = unsafe { (divided[step % 2].read(0, shares), divided[(step + 1) % 2].write(share, 1)) };
+            own[0] = before.iter().fold(share as u64, |sum, &x| sum.wrapping_mul(31).wrapping_add(x));
+        });
+        states[steps % 2].clone()
+    }
+
+    #[test]
+    fn all_parts_of_a_step_end_before_the_next_one_begins_on_any_number_of_threads() {
+        for shares in [1, 2, 3, 8] {
+            let alone = pool(1).install(|| sums(300, shares, |_, _| ()));
+            for threads in [2, 3, 9] {
+                for _ in 0..20 {
+                    assert_eq!(pool(threads).install(|| sums(300, shares, |_, _| ())), alone, "{shares} {threads}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_sleeps_or_never_comes() {
+        let sleepy = |step: usize, share: usize| {
+            if (step + share) % 7 == 0 {
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        };
+        let expected = pool(1).install(|| sums(60, 4, |_, _| ()));
+        assert_eq!(pool(4).install(|| sums(60, 4, sleepy)), expected);
+        // Several teams at once, in a pool that is smaller than one of them.
+        let many = pool(2).install(|| {
+            let teams: Vec<usize> = (0..6).collect();
+            teams.par_iter().map(|_| sums(60, 4, sleepy)).collect::<Vec<_>>()
+        });
+        assert!(many.iter().all(|sums| *sums == expected));
+    }
+
+    #[test]
+    fn the_parts_of_a_share_follow_each_other() {
+        let seen: Vec<Mutex<Vec<usize>>> = (0..3).map(|_| Mutex::default()).collect();
+        pool(3).install(|| in_step(500, 3, |step, share| seen[share].try_lock().expect("one at a time").push(step)));
+        for seen in seen {
+            assert!(seen.into_inner().unwrap().into_iter().eq(0..500));
+        }
+    }
+
+    #[test]
+    fn attentive_threads_do_what_is_handed_out_and_end_with_it() {
+        for threads in [1, 2, 5] {
+            // Nested, and several at once: nobody may wait for good for a thread that is attentive elsewhere.
+            let sum = |n: usize| attentively(|| (0..n).into_par_iter().with_max_len(1).map(|i| i as u64).sum::<u64>());
+            let all: Vec<u64> = pool(threads).install(|| {
+                attentively(|| (0..40_usize).into_par_iter().with_max_len(1).map(|n| sum(n + 50)).collect())
+            });
+            assert!(all.into_iter().zip(0_u64..).all(|(sum, n)| sum == (n + 50) * (n + 49) / 2));
+            let panic = std::panic::catch_unwind(|| pool(threads).install(|| attentively(|| panic!("work fails"))));
+            assert!(panic.is_err());
+        }
+    }
+
+    #[test]
+    fn a_panic_of_a_part_ends_the_sequence_for_all() {
+        for bad in 0..2 {
+            let run = || in_step(50, 2, |step, share| assert!(step < 20 || share != bad, "a part fails"));
+            let panic = pool(2).install(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)));
+            assert!(panic.is_err(), "share {bad}");
+        }
     }
 }

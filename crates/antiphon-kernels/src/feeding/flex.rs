@@ -454,7 +454,9 @@ impl<'a> Layer<'a> {
                 1 => {
                     let Some(weight) = &weights.query else { return };
                     // SAFETY: see above.
-                    unsafe { weight.onto(after.read(0, live * h), share.a.columns(&query, live), false, Order::in_turn(t)) };
+                    unsafe {
+                        weight.onto(after.read(0, live * h), share.a.columns(&query, live), false, Order::in_turn(t))
+                    };
                 }
                 2 => {
                     for (i, row) in block[..live].iter().enumerate().skip(index).step_by(shares.len()) {
@@ -483,7 +485,12 @@ impl<'a> Layer<'a> {
                 _ => {
                     let (units, w) = (&share.r, share.r.width);
                     // SAFETY: see above.
-                    weights.readout.multiply_at(t, unsafe { joint.read(0, live * (h + m)) }, &mut sum[..live * w], false);
+                    weights.readout.multiply_at(
+                        t,
+                        unsafe { joint.read(0, live * (h + m)) },
+                        &mut sum[..live * w],
+                        false,
+                    );
                     for (i, row) in block[..live].iter().enumerate() {
                         self.mask(row.number, t, units, mask);
                         // SAFETY: see above.
@@ -677,7 +684,14 @@ impl<'a> Layer<'a> {
                     }
                     1 => {
                         // SAFETY: see above.
-                        unsafe { weights.readout.onto(da.read(0, live * r), share.joint.columns(&djoint, live), false, Order::in_turn(t)) };
+                        unsafe {
+                            weights.readout.onto(
+                                da.read(0, live * r),
+                                share.joint.columns(&djoint, live),
+                                false,
+                                Order::in_turn(t),
+                            )
+                        };
                     }
                     2 => {
                         for (i, row) in block[..live].iter().enumerate().skip(index).step_by(shares.len()) {
@@ -708,7 +722,14 @@ impl<'a> Layer<'a> {
                         let (units, w) = (&share.h, share.h.width);
                         if let Some(weight) = &weights.query {
                             // SAFETY: see above.
-                            unsafe { weight.onto(dquery.read(0, live * a), share.h.columns(&dh, live), true, Order::in_turn(t)) };
+                            unsafe {
+                                weight.onto(
+                                    dquery.read(0, live * a),
+                                    share.h.columns(&dh, live),
+                                    true,
+                                    Order::in_turn(t),
+                                )
+                            };
                         }
                         for (i, row) in block[..live].iter().enumerate() {
                             let (state, number) = (self.state(row.number), row.number);
@@ -742,7 +763,9 @@ impl<'a> Layer<'a> {
                             // SAFETY: see above.
                             unsafe {
                                 let to = units.divided(&dgates, i * g, gates);
-                                to.into_iter().zip(units.divided(&row.gates, t * g, gates)).for_each(|(to, x)| to.copy_from_slice(x));
+                                to.into_iter()
+                                    .zip(units.divided(&row.gates, t * g, gates))
+                                    .for_each(|(to, x)| to.copy_from_slice(x));
                             }
                         }
                     }

@@ -268,7 +268,11 @@ mod tests {
 
     /// A layer, rows of 0 to `T` real steps, and memory rows of 0 to `S` ones.
     fn layer(cell: Cell, additive: bool, rate: f64, device: &Device) -> (FedDecoder, Feeding) {
-        let [b, t, h, s, r, m, a] = SIZES;
+        layer_of(SIZES, cell, additive, rate, device)
+    }
+
+    fn layer_of(sizes: [usize; 7], cell: Cell, additive: bool, rate: f64, device: &Device) -> (FedDecoder, Feeding) {
+        let [b, t, h, s, r, m, a] = sizes;
         let (g, a) = (cell.gates() * h, if additive { a } else { h });
         let tensors = FedDecoder {
             x: random("x", [b, t, g], device),
@@ -372,6 +376,35 @@ mod tests {
                 for (row, &length) in gradient.chunks_exact(s * width).zip(run.over.lengths.iter()) {
                     assert!(row[length as usize * width..].iter().all(|&x| x == 0.0), "{cell:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_share_a_row_change_no_more_than_the_last_bits() {
+        let device = Device::flex().autodiff();
+        for (cell, additive) in [(Cell::Rnn, true), (Cell::Lstm, false), (Cell::Lstm, true), (Cell::Gru, true)] {
+            let (tensors, run) = layer_of([3, 5, 70, 4, 90, 50, 70], cell, additive, 0.4, &device);
+            let with = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    let (x, feed, keys) = (&tensors.x, &tensors.feed, &tensors.keys);
+                    let (x, feed) = (x.clone().require_grad(), feed.clone().require_grad());
+                    let (keys, state) = (keys.clone().require_grad(), tensors.state.clone().require_grad());
+                    let (first, of_state) = (keys.clone(), state.clone());
+                    let tensors = FedDecoder { x: x.clone(), feed: feed.clone(), keys, state, ..tensors.clone() };
+                    let (outputs, state) = fed_decoder(tensors, &run);
+                    let gradients = (outputs.clone() * outputs.clone()).sum().backward();
+                    let of = [numbers(x.grad(&gradients).unwrap()), numbers(first.grad(&gradients).unwrap())];
+                    let more = [numbers(feed.grad(&gradients).unwrap()), numbers(of_state.grad(&gradients).unwrap())];
+                    ([numbers(outputs.inner()), numbers(state)], [of, more])
+                })
+            };
+            let (one, four) = (with(1), with(4));
+            assert_eq!(four, with(4), "{cell:?} {additive}");
+            assert_eq!(one.0, four.0, "{cell:?} {additive}: outputs are summed in one order");
+            for (a, b) in one.1.iter().flatten().flatten().zip(four.1.iter().flatten().flatten()) {
+                assert!((a - b).abs() < 1e-5 * b.abs().max(1.0), "{cell:?} {additive}: {a} is not {b}");
             }
         }
     }

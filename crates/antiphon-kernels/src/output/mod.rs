@@ -122,7 +122,8 @@ impl OutputLayer {
             true => screen.best_of_few(&states, &self.bias, &choices, k, most),
             false => {
                 let blocks = states.par_chunks(share * width).zip(choices.par_chunks(share));
-                let screened = blocks.flat_map_iter(|(states, choices)| screen.best(states, &self.bias, choices, k, most));
+                let screened =
+                    blocks.flat_map_iter(|(states, choices)| screen.best(states, &self.bias, choices, k, most));
                 screened.collect()
             }
         };
@@ -269,7 +270,8 @@ impl Screen {
         }
         let rows = states.chunks_exact(states.len() / rounded.len()).zip(&rounded);
         let rows = rows.zip(contests.into_iter().zip(choices));
-        rows.map(|((state, rounded), (contest, choice))| self.settle(state, rounded, bias, choice, contest, k, most)).collect()
+        rows.map(|((state, rounded), (contest, choice))| self.settle(state, rounded, bias, choice, contest, k, most))
+            .collect()
     }
 
     /// As [`best`](Self::best), bit for bit, of so few states that the threads share out the vocabulary.

@@ -227,7 +227,8 @@ impl<'a> Layer<'a> {
         let order: Vec<usize> = self.run.order(self.steps).collect();
         let live: Vec<usize> = order.iter().map(|&t| block.partition_point(|row| t < row.live)).collect();
         // The states before and after a step, in turn.
-        let mut hidden: [Vec<f32>; 2] = [block.iter().flat_map(|row| &row.state[..h]).copied().collect(), vec![0.0; rows * h]];
+        let mut hidden: [Vec<f32>; 2] =
+            [block.iter().flat_map(|row| &row.state[..h]).copied().collect(), vec![0.0; rows * h]];
         // A zero state needs no product.
         let at_zero = match hidden[0].iter().all(|&v| v == 0.0) {
             true => live.iter().position(|&live| live > 0).map_or(self.steps, |first| first + 1),
@@ -530,16 +531,25 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_changes_no_more_than_the_last_bits() {
-        let (dims, run) = ([33, 9, 40], Recurrence { cell: Cell::Lstm, reverse: false, lengths: None });
-        let inputs = inputs(run.cell, dims);
-        let with = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| run_as(DType::F32, &inputs, &run))
-        };
-        let (one, four) = (with(1), with(4));
-        assert_eq!(four, with(4));
-        for (a, b) in one.iter().flatten().zip(four.iter().flatten()) {
-            assert!((a - b).abs() < 1e-4, "{a} {b}");
+        // Rows enough for all threads; and so few that several threads share each, by units that are not whole lines.
+        for dims in [[33, 9, 40], [1, 12, 203], [3, 12, 203], [9, 12, 203]] {
+            for (cell, reverse, kind) in
+                [(Cell::Rnn, true, 1), (Cell::Lstm, false, 0), (Cell::Lstm, true, 1), (Cell::Gru, false, 1)]
+            {
+                let run = Recurrence { cell, reverse, lengths: lengths_of(kind, dims) };
+                let inputs = inputs(run.cell, dims);
+                let with = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    pool.install(|| run_as(DType::F32, &inputs, &run))
+                };
+                let (one, four) = (with(1), with(4));
+                assert_eq!(four, with(4), "{run:?} {dims:?}");
+                // The outputs are summed in one order, however many there are.
+                assert_eq!(one[0], four[0], "{run:?} {dims:?}");
+                for (a, b) in one.iter().flatten().zip(four.iter().flatten()) {
+                    assert!((a - b).abs() < 1e-4 * b.abs().max(1.0), "{run:?} {dims:?}: {a} {b}");
+                }
+            }
         }
     }
 }

@@ -51,7 +51,11 @@ impl Units {
         [(); 4].map(|()| {
             block += 1;
             // SAFETY: the caller's; and the pieces lie apart.
-            if block > n { &mut [][..] } else { unsafe { buffer.write(from + (block - 1) * self.all + self.first, self.width) } }
+            if block > n {
+                &mut [][..]
+            } else {
+                unsafe { buffer.write(from + (block - 1) * self.all + self.first, self.width) }
+            }
         })
     }
 
@@ -183,7 +187,13 @@ multiversion! {
     fn lstm_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], c: &mut [f32], h: &mut [f32]) = lstm_forward_body
 }
 #[inline(always)]
-fn lstm_forward_body<const FMA: bool>(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], c: &mut [f32], h: &mut [f32]) {
+fn lstm_forward_body<const FMA: bool>(
+    x: [&mut [f32]; 4],
+    z: [&[f32]; 4],
+    bias: [&[f32]; 4],
+    c: &mut [f32],
+    h: &mut [f32],
+) {
     let n = h.len();
     let [xi, xf, xg, xo] = cut_mut(x, n);
     let [zi, zf, zg, zo] = cut(z, n);
@@ -264,7 +274,13 @@ multiversion! {
     fn gru_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], q: &mut [f32], h: &mut [f32]) = gru_forward_body
 }
 #[inline(always)]
-fn gru_forward_body<const FMA: bool>(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], q: &mut [f32], h: &mut [f32]) {
+fn gru_forward_body<const FMA: bool>(
+    x: [&mut [f32]; 4],
+    z: [&[f32]; 4],
+    bias: [&[f32]; 4],
+    q: &mut [f32],
+    h: &mut [f32],
+) {
     let n = h.len();
     let [xr, xu, xn] = cut_mut(x, n);
     let [zr, zu, zn] = cut(z, n);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::{Error, Place, Request, Result, Source, Special, StepModel, TokenId};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all};
+use antiphon_kernels::attentively;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +101,11 @@ impl<'a> Searcher<'a> {
             (progress.1)(done);
             Ok(Some(found))
         };
-        let found: Vec<Result<Option<_>>> = order.par_chunks(self.rows).map(answer).collect();
+        let found: Vec<Result<Option<_>>> = match order.len() <= self.rows {
+            // All threads take part in each step of a lone batch.
+            true => vec![attentively(|| answer(&order))],
+            false => order.par_chunks(self.rows).map(answer).collect(),
+        };
         let mut answers = Vec::with_capacity(sources.len());
         for batch in found {
             let Some(batch) = batch? else { return Ok(None) };
