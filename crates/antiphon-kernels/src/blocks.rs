@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use crate::memory::{unwritten, written};
+use crate::memory::{LINE, unwritten, written};
 
 /// How the rows of a batch are divided among threads: into so many blocks of rows, each of which so many threads share, who have
 /// some columns of every weight each.
@@ -15,21 +15,24 @@ pub(crate) struct Division {
 }
 
 impl Division {
-    /// Of `rows`, each of which is multiplied with `weights` numbers a step, by the threads of this pool.
-    pub(crate) fn of(rows: usize, weights: usize) -> Self {
-        Self::among(rayon::current_num_threads(), rows, weights)
+    /// Of `rows`, each of which is multiplied with `weights` numbers a step, by the threads of this pool. The narrowest of what
+    /// is made at a step is `width` numbers wide.
+    pub(crate) fn of(rows: usize, weights: usize, width: usize) -> Self {
+        Self::among(rayon::current_num_threads(), rows, weights, width)
     }
 
-    /// As many blocks as there are threads, but of at least 8 rows: a product of fewer reads the weight for little work. Where
-    /// fewer blocks, with several threads each, use more threads, those. A share is worth waiting for others at every step.
-    fn among(threads: usize, rows: usize, weights: usize) -> Self {
+    /// What uses most threads, and of that what has most blocks. A block has at least 8 rows: a product of fewer reads the weight
+    /// for little work. A share has whole lines of the caches, and is worth waiting for others at every step.
+    fn among(threads: usize, rows: usize, weights: usize, width: usize) -> Self {
         const ROWS: usize = 8;
         /// Multiplications of one share at a step: a few microseconds.
         const WORTH: usize = 1 << 15;
-        let most = (rows / ROWS).clamp(1, threads);
-        let blocks = (1..=most).max_by_key(|&blocks| (threads / blocks * blocks, blocks)).expect("there is one");
-        let shares = (threads / blocks).min(rows.div_ceil(blocks) * weights / WORTH).max(1);
-        if shares == 1 { Self { blocks: most, shares } } else { Self { blocks, shares } }
+        let division = |blocks: usize| {
+            let worth = rows.div_ceil(blocks) * weights / WORTH;
+            Self { blocks, shares: (threads / blocks).min(width.div_ceil(LINE)).min(worth).max(1) }
+        };
+        let divisions = (1..=(rows / ROWS).clamp(1, threads)).map(division);
+        divisions.max_by_key(|division| (division.blocks * division.shares, division.blocks)).expect("there is one")
     }
 }
 
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn a_batch_keeps_the_threads_busy_that_its_work_is_worth() {
         let division = |threads, rows, weights| {
-            let Division { blocks, shares } = Division::among(threads, rows, weights);
+            let Division { blocks, shares } = Division::among(threads, rows, weights, 512);
             (blocks, shares)
         };
         let large = 1 << 20;
@@ -116,6 +119,11 @@ mod tests {
         assert_eq!(division(16, 64, large), (8, 2));
         assert_eq!(division(3, 16, large), (1, 3));
         assert_eq!(division(6, 32, large), (3, 2));
+        assert_eq!(division(11, 64, large), (1, 11));
+        // Narrow layers.
+        assert_eq!(Division::among(11, 64, large, 64), Division { blocks: 5, shares: 2 });
+        assert_eq!(Division::among(16, 20, large, 64), Division { blocks: 2, shares: 4 });
+        assert_eq!(Division::among(7, 50, 3072, 32), Division { blocks: 6, shares: 1 });
         // Too little to wait for each other at every step.
         assert_eq!(division(2, 1, 1 << 14), (1, 1));
         assert_eq!(division(16, 1, 1 << 17), (1, 4));

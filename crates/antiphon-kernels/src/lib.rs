@@ -7,7 +7,7 @@
 //! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
 //! - [`linear()`]: a sequence times a weight;
 //! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
-//! - [`rows()`], [`first_rows`], [`beside`]: what only moves numbers;
+//! - [`select_rows`], [`first_rows`], [`concat`]: what only moves numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
 //! - [`update`]: an optimizer's step over one parameter.
 //!
@@ -52,7 +52,7 @@ pub use loss::{Projection, TokenScores, cross_entropy, token_scores};
 pub use memory::keep_freed_memory;
 pub use output::OutputLayer;
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
-pub use rows::{beside, first_rows, rows};
+pub use rows::{concat, first_rows, select_rows};
 pub use tanh::tanh;
 pub use team::attentively;
 pub use term::{Carry, Term, choose_rows};

@@ -90,7 +90,7 @@ fn multiply(x: &[f32], weight: &[f32], [i, o]: [usize; 2]) -> Vec<f32> {
         return multiply_rows(&Packed::new(weight, Strides::rows(o), [i, o]), x);
     }
     let mut y = unwritten(x.len() / i * o);
-    let tasks = column_tasks(x.len() * o).min(o.div_ceil(COLUMNS));
+    let tasks = column_tasks(x.len() * o).min(o.div_ceil(COLUMNS)).max(1);
     let size = o.div_ceil(tasks).next_multiple_of(COLUMNS);
     let parts = Columns::of(&mut y, o).blocks((0..o).step_by(size).map(|first| size.min(o - first)));
     let parts = parts.into_par_iter().enumerate();

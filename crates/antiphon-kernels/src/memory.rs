@@ -21,6 +21,9 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// A line of the caches, in numbers of four bytes.
+pub(crate) const LINE: usize = 16;
+
 /// A number that a buffer can be made of before it is written.
 pub(crate) trait Plain: Copy + Send {
     /// What shows that nobody has written it: NaN, if there is one.

@@ -4,9 +4,9 @@
 //! few rows meet a large weight. Here the weight lies in panels, `[k, width]` each, of as many columns as a tile of up to
 //! eight rows keeps in registers while it walks down a panel (Goto and van de Geijn 2008, without their blocking of `k`: a
 //! panel fits the second-level cache for every width in use). Wide tiles of few rows suit small batches, and eight rows
-//! that lie a power of two apart still fit the eight ways of a first-level cache. The first tile on a panel would wait for
-//! memory at each of its pages, so that tiles fetch: each its share of the next panel into the second-level cache, and into
-//! the first what it will read soon itself.
+//! that lie a power of two apart still fit the eight ways of a first-level cache. One to three rows walk down several panels at
+//! once. Where the weight comes from memory, the first tile on a panel would wait at each of its pages, so that tiles fetch: each
+//! its share of the next panel into the second-level cache, and into the first what it will read soon itself.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::memory::{Plain, overwritten, unwritten, written};
+use crate::memory::{LINE, Plain, overwritten, unwritten, written};
 use crate::product::Strides;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{InstructionSet, instruction_set};
@@ -115,9 +115,6 @@ pub(crate) struct Blocks {
 
 /// How many panels are packed together.
 const TOGETHER: usize = 8;
-
-/// A line of the caches, in numbers of four bytes.
-const LINE: usize = 16;
 
 /// Columns that lie together both in a block of the matrix and in a panel.
 #[derive(Debug, Clone, Copy)]
@@ -227,8 +224,8 @@ struct Shape {
     /// Whether the rows of a tile are gathered first, so that it reads them in one stream. That saves the address of each
     /// row at each step: a quarter of the instructions of a narrow tile, and time where another thread shares the core.
     gathers: bool,
-    /// From how many numbers on a matrix is fetched ahead: where it comes from memory, not from the third-level cache. A tile has
-    /// other loads to make.
+    /// From how many numbers on a matrix is fetched ahead, as far as that was measured: always, unless a tile has few loads to
+    /// spare; then where the matrix is too large for what others leave of the third-level cache.
     fetched: usize,
 }
 
@@ -301,22 +298,27 @@ impl<T: Number> Packed<T> {
 
     /// Blocks of up to `columns` columns (but at least a panel), with the number of each one's first column.
     pub(crate) fn blocks(&self, columns: usize) -> impl Iterator<Item = (usize, Panels<'_, T>)> {
-        self.panels((columns / self.shape.width()).max(1))
+        let most = (columns / self.shape.width()).max(1);
+        (0..self.panels()).step_by(most).map(move |first| self.block(first..first + most))
     }
 
     /// As many blocks, of about equal size; fewer, if there are fewer panels.
     pub(crate) fn shares(&self, count: usize) -> impl Iterator<Item = (usize, Panels<'_, T>)> {
-        self.panels(self.n.div_ceil(self.shape.width()).div_ceil(count).max(1))
+        let count = count.min(self.panels());
+        (0..count).map(move |i| self.block(i * self.panels() / count..(i + 1) * self.panels() / count))
     }
 
-    /// Blocks of so many panels.
-    fn panels(&self, count: usize) -> impl Iterator<Item = (usize, Panels<'_, T>)> {
-        let most = count * self.shape.width();
-        let panels = move |(i, numbers)| {
-            let n = most.min(self.n - i * most);
-            (i * most, Panels { numbers, k: self.k, n, shape: self.shape })
-        };
-        self.numbers.chunks((most * self.k).max(1)).enumerate().map(panels)
+    /// How many panels there are.
+    fn panels(&self) -> usize {
+        self.n.div_ceil(self.shape.width())
+    }
+
+    /// Some panels, as far as there are so many, and the number of their first column.
+    fn block(&self, panels: Range<usize>) -> (usize, Panels<'_, T>) {
+        let [first, end] = [panels.start, panels.end].map(|panel| (panel * self.shape.width()).min(self.n));
+        let numbers =
+            &self.numbers[first * self.k..(end.next_multiple_of(self.shape.lanes) * self.k).min(self.numbers.len())];
+        (first, Panels { numbers, k: self.k, n: end - first, shape: self.shape })
     }
 
     /// All columns.
@@ -832,8 +834,20 @@ mod tests {
     use crate::product::product;
     use antiphon_core::random::Key;
 
-    /// Rows, columns, and what is summed; the last ones more than [`PAIRS`].
-    const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 7, 5], [12, 32, 8], [13, 33, 9], [31, 100, 40], [7, 21, 130]];
+    /// Rows, columns, and what is summed: more than [`PAIRS`], and few rows over several groups of panels, with a rest.
+    const SIZES: [[usize; 3]; 11] = [
+        [1, 1, 1],
+        [3, 7, 5],
+        [12, 32, 8],
+        [13, 33, 9],
+        [31, 100, 40],
+        [7, 21, 130],
+        [1, 150, 9],
+        [1, 301, 130],
+        [2, 205, 70],
+        [3, 70, 130],
+        [4, 40, 5],
+    ];
 
     #[test]
     fn a_packed_product_equals_the_plain_one() {
@@ -852,6 +866,9 @@ mod tests {
                     product([m, n, k], &mut expected, to, add, &a, left, &b, right);
                     let packed = Packed::new(&b, right, [k, n]);
                     packed.multiply_at(0, &a, &mut given, add);
+                    let mut turned = random("c", m * n);
+                    packed.multiply_at(1, &a, &mut turned, add);
+                    assert_eq!(given, turned, "{m} {n} {k}: the order of panels changes nothing");
                     for (x, y) in given.iter().zip(&expected) {
                         assert!((x - y).abs() < 1e-4, "{m} {n} {k} {add}: {x} is not {y}");
                     }
@@ -931,10 +948,13 @@ mod tests {
             let mut given = vec![1.0; m * n];
             packed.multiply_at(1, &a, &mut given, false);
             assert_eq!(given, expected);
+            packed.multiply_at(0, &a, &mut given, true);
+            assert!(given.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {n} {k}");
+            packed.multiply_at(0, &a, &mut given, false);
             let walk: Walk<i32> = portable_pairs::walk::<true>;
             walk_with(walk, Shape::PORTABLE, &a, &b, Strides::transposed(k), [k, n], &mut given, Order::Forward);
             assert!(given.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {n} {k}");
-            for (first, panels) in packed.blocks(50) {
+            for (first, panels) in packed.blocks(50).chain(packed.shares(3)) {
                 let mut block = vec![0.0; m * panels.columns()];
                 panels.multiply(&a, &mut block, false);
                 for (block, expected) in block.chunks_exact(panels.columns()).zip(expected.chunks_exact(n)) {

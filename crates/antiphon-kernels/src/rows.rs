@@ -15,18 +15,19 @@ use burn::tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, serves, slice, wrap};
-use crate::memory::{unwritten, written};
+use crate::memory::{LINE, unwritten, written};
+use crate::packed::Columns;
 
 /// Rows of a table by their numbers, which may repeat: `[R, W] → [N, W]`, differentiable.
 ///
 /// # Panics
 /// If a number lies beyond the table.
-pub fn rows(table: Tensor<2>, numbers: &[TokenId]) -> Tensor<2> {
+pub fn select_rows(table: Tensor<2>, numbers: &[TokenId]) -> Tensor<2> {
     let device = table.device();
     if numbers.is_empty() || !serves(&table) {
-        let numbers: Vec<i32> = numbers.iter().map(|&number| number as i32).collect();
-        let numbers = TensorData::new(numbers.clone(), [numbers.len()]);
-        return table.select(0, Tensor::<1, Int>::from_data(numbers, &device.inner()));
+        let ids: Vec<i32> = numbers.iter().map(|&number| number as i32).collect();
+        let ids = TensorData::new(ids, [numbers.len()]);
+        return table.select(0, Tensor::<1, Int>::from_data(ids, &device.inner()));
     }
     let count = table.dims()[0];
     assert!(numbers.iter().all(|&number| (number as usize) < count), "rows lie below {count}");
@@ -49,12 +50,12 @@ pub fn first_rows(table: Tensor<2>, count: usize) -> Tensor<2> {
 ///
 /// # Panics
 /// If they are not equally long.
-pub fn beside(left: Tensor<3>, right: Tensor<3>) -> Tensor<3> {
+pub fn concat(left: Tensor<3>, right: Tensor<3>) -> Tensor<3> {
     if !serves(&left) || !serves(&right) {
         return Tensor::cat(vec![left, right], 2);
     }
     assert_eq!(left.dims()[..2], right.dims()[..2], "rows and steps");
-    Tensor::from_dispatch(<Dispatch as RowsOps>::beside_of(left.into_dispatch(), right.into_dispatch()))
+    Tensor::from_dispatch(<Dispatch as RowsOps>::concat_of(left.into_dispatch(), right.into_dispatch()))
 }
 
 /// The operations on plain slices, as Burn's backends see them.
@@ -64,7 +65,7 @@ pub(crate) trait RowsOps: Backend {
 
     fn first_rows_of(table: FloatTensor<Self>, count: usize) -> FloatTensor<Self>;
 
-    fn beside_of(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn concat_of(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// A backend that has the operations.
@@ -76,7 +77,7 @@ trait Body: RowsOps {
     fn first_rows_backward(gradient: FloatTensor<Self>, count: usize) -> FloatTensor<Self>;
 
     /// → the gradients of both sides, the left one of which is so wide
-    fn beside_backward(gradient: FloatTensor<Self>, width: usize) -> [FloatTensor<Self>; 2];
+    fn concat_backward(gradient: FloatTensor<Self>, width: usize) -> [FloatTensor<Self>; 2];
 }
 
 #[derive(Debug)]
@@ -108,14 +109,14 @@ impl<B: Body> Backward<B, 1> for FirstRowsNode {
 }
 
 #[derive(Debug)]
-struct BesideNode;
+struct ConcatNode;
 
-impl<B: Body> Backward<B, 2> for BesideNode {
+impl<B: Body> Backward<B, 2> for ConcatNode {
     type State = usize;
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        for (parent, gradient) in ops.parents.into_iter().zip(B::beside_backward(gradient, ops.state)) {
+        for (parent, gradient) in ops.parents.into_iter().zip(B::concat_backward(gradient, ops.state)) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, gradient);
             }
@@ -142,12 +143,12 @@ impl<B: Body, C: CheckpointStrategy> RowsOps for Autodiff<B, C> {
         }
     }
 
-    fn beside_of(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn concat_of(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self> {
         let ((left, left_node), (right, right_node)) = (left.into_parts(), right.into_parts());
         let width = left.shape()[2];
-        match BesideNode.prepare::<C>([left_node, right_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(width, B::beside_of(left, right)),
-            OpsKind::UnTracked(prep) => prep.finish(B::beside_of(left, right)),
+        match ConcatNode.prepare::<C>([left_node, right_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(width, B::concat_of(left, right)),
+            OpsKind::UnTracked(prep) => prep.finish(B::concat_of(left, right)),
         }
     }
 }
@@ -181,7 +182,7 @@ impl RowsOps for Flex {
         Self::float_slice(table, &[Slice::from(0..count), Slice::from(0..width)])
     }
 
-    fn beside_of(left: FlexTensor, right: FlexTensor) -> FlexTensor {
+    fn concat_of(left: FlexTensor, right: FlexTensor) -> FlexTensor {
         let (left, right) = (dense(left), dense(right));
         let ([b, t, v], w) = (std::array::from_fn(|i| left.shape()[i]), right.shape()[2]);
         let mut both = unwritten(b * t * (v + w));
@@ -199,18 +200,16 @@ impl Body for Flex {
         let gradient = dense(gradient);
         let width = gradient.shape()[1];
         let mut sums = unwritten(count * width);
-        // Each task has some rows of the table, and takes what is theirs in its order.
-        let share = count.div_ceil(rayon::current_num_threads());
-        sums.par_chunks_mut((share * width).max(1)).enumerate().for_each(|(task, sums)| {
-            sums.fill(MaybeUninit::new(0.0));
-            // SAFETY: all were filled.
-            let sums = unsafe { sums.assume_init_mut() };
-            let own = task * share..task * share + share;
+        // Each task has some columns of the table: as much for everyone, however often a row is asked for.
+        let share = width.div_ceil(rayon::current_num_threads()).next_multiple_of(LINE);
+        let columns = (0..width).step_by(share.max(1)).map(|first| share.min(width - first));
+        let columns = Columns::of(&mut sums, width).blocks(columns).into_par_iter().enumerate();
+        columns.for_each(|(task, mut columns)| {
+            (0..count).for_each(|row| columns.row(row).fill(MaybeUninit::new(0.0)));
             for (&number, row) in numbers.iter().zip(slice(&gradient).chunks_exact(width)) {
-                if own.contains(&(number as usize)) {
-                    let sum = &mut sums[(number as usize - own.start) * width..][..width];
-                    sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                }
+                // SAFETY: all were filled.
+                let sums = unsafe { columns.row(number as usize).assume_init_mut() };
+                sums.iter_mut().zip(&row[task * share..]).for_each(|(sum, x)| *sum += x);
             }
         });
         // SAFETY: all are filled.
@@ -232,7 +231,7 @@ impl Body for Flex {
         wrap(unsafe { written(all) }, [count, width])
     }
 
-    fn beside_backward(gradient: FlexTensor, v: usize) -> [FlexTensor; 2] {
+    fn concat_backward(gradient: FlexTensor, v: usize) -> [FlexTensor; 2] {
         let gradient = dense(gradient);
         let [b, t, both] = std::array::from_fn(|i| gradient.shape()[i]);
         let side = |first: usize, width: usize| {
@@ -279,7 +278,7 @@ mod tests {
             let picked: Vec<TokenId> = (0..3 * count).map(|i| (i * i % count) as TokenId).collect();
             let ids: Vec<i32> = picked.iter().map(|&id| id as i32).collect();
             let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [3 * count]), &Device::flex());
-            let ours = judge(&[table.clone()], rows(table.clone(), &picked));
+            let ours = judge(&[table.clone()], select_rows(table.clone(), &picked));
             assert_eq!(ours, judge(&[table.clone()], table.clone().select(0, ids)), "rows of {count} × {width}");
             for first in [1, count / 2 + 1, count] {
                 let ours = judge(&[table.clone()], first_rows(table.clone(), first));
@@ -288,7 +287,7 @@ mod tests {
             for other in [1, 16, width] {
                 let sides = [leaf("left", [count, 3, width]), leaf("right", [count, 3, other])];
                 let [left, right] = sides.clone();
-                let ours = judge(&sides, beside(left.clone(), right.clone()));
+                let ours = judge(&sides, concat(left.clone(), right.clone()));
                 assert_eq!(ours, judge(&sides, Tensor::cat(vec![left, right], 2)), "{width} beside {other}");
             }
         }

@@ -1,5 +1,6 @@
 //! Threads that take the steps of one sequence together.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ const PATIENCE: usize = 200;
 /// step stays in the caches of one core. Nobody waits for a thread that has not come: who is ready with its own part takes one
 /// that nobody has begun. So this ends on a pool of any size, however many sequences run at once, and whatever becomes of the
 /// cores; and the number of threads that do come changes no result.
+///
+/// A part must not hand anything to the pool: while it waited, its thread could take up another share of this very sequence,
+/// and wait there for the part beneath.
 pub(crate) fn in_step(steps: usize, shares: usize, part: impl Fn(usize, usize) + Sync) {
     if shares == 1 {
         return (0..steps).for_each(|step| part(step, 0));
@@ -33,32 +37,30 @@ pub(crate) fn in_step(steps: usize, shares: usize, part: impl Fn(usize, usize) +
 
 /// Runs `work` while the other threads of the pool stay awake for what it hands out.
 ///
-/// A search of few rows hands out parts of some microseconds, between parts of its own. A thread that has gone to sleep takes
-/// longer to wake. Who finds nothing for a while goes to sleep nevertheless: so nobody is kept from its own work for good,
-/// wherever it was when it took this up.
-pub fn attentively<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+/// A search of few rows, or a step of training, hands out parts of some microseconds, between parts of its own. A thread that has
+/// gone to sleep takes longer to wake. Who finds nothing for a while goes to sleep nevertheless: so nobody is kept from its own
+/// work for good, wherever it was when it took this up. It waits in the end for all threads of the pool, as a broadcast does:
+/// it is for the one who has the pool for itself.
+pub fn attentively<R>(work: impl FnOnce() -> R) -> R {
     /// More threads than that do not make such parts faster.
-    const MOST: usize = 8;
+    const MOST: usize = 16;
     const IDLE: Duration = Duration::from_millis(1);
-    let others = rayon::current_num_threads().min(MOST) - 1;
-    if others == 0 {
+    if rayon::current_num_threads() == 1 {
         return work();
     }
     let ended = AtomicBool::new(false);
-    rayon::scope(|scope| {
+    rayon::in_place_scope(|scope| {
         let (ended, caller) = (&ended, rayon::current_thread_index());
-        for _ in 0..others {
-            scope.spawn(move |_| {
-                let mut busy = Instant::now();
-                while rayon::current_thread_index() != caller && !ended.load(Ordering::Relaxed) && busy.elapsed() < IDLE
-                {
-                    match rayon::yield_now() {
-                        Some(rayon::Yield::Executed) => busy = Instant::now(),
-                        _ => std::hint::spin_loop(),
-                    }
+        scope.spawn_broadcast(move |_, thread| {
+            let mut busy = Instant::now();
+            let stays = Some(thread.index()) != caller && thread.index() < MOST;
+            while stays && !ended.load(Ordering::Relaxed) && busy.elapsed() < IDLE {
+                match rayon::yield_now() {
+                    Some(rayon::Yield::Executed) => busy = Instant::now(),
+                    _ => std::hint::spin_loop(),
                 }
-            });
-        }
+            }
+        });
         let _end = Ended(ended);
         work()
     })
@@ -71,6 +73,11 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+thread_local! {
+    /// Whether this thread is within a part.
+    static IN_PART: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Team {
@@ -95,7 +102,9 @@ struct Share {
 impl Share {
     /// Begins the part of a step, if nobody else has.
     fn begin(&self, step: usize) -> bool {
-        self.begun.compare_exchange(step, step + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        // What the part before left is seen by who has seen that it ended: this only counts.
+        let (now, next) = (Ordering::Relaxed, step + 1);
+        self.begun.load(now) == step && self.begun.compare_exchange(step, next, now, now).is_ok()
     }
 
     fn has_ended(&self, step: usize) -> bool {
@@ -109,6 +118,7 @@ struct Alarm<'a>(&'a AtomicBool);
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            IN_PART.set(false);
             self.0.store(true, Ordering::Relaxed);
         }
     }
@@ -117,6 +127,7 @@ impl Drop for Alarm<'_> {
 impl Team {
     /// Takes the parts of a share, and whatever else is left undone.
     fn walk(&self, own: usize, part: &(impl Fn(usize, usize) + Sync)) {
+        assert!(!IN_PART.get(), "a part of a step hands nothing to the pool");
         let _alarm = Alarm(&self.broken);
         self.shares[own].attended.store(true, Ordering::Relaxed);
         // A thread that comes late goes on where the others are.
@@ -149,7 +160,9 @@ impl Team {
     fn take(&self, step: usize, share: usize, part: &(impl Fn(usize, usize) + Sync)) {
         let state = &self.shares[share];
         if state.begin(step) {
+            IN_PART.set(true);
             part(step, share);
+            IN_PART.set(false);
             state.ended.store(step + 1, Ordering::Release);
         }
     }
@@ -164,8 +177,8 @@ pub(crate) struct Divided<'a, T> {
 
 // SAFETY: whoever takes a part answers for it that nobody else has it.
 unsafe impl<T: Send> Send for Divided<'_, T> {}
-// SAFETY: the same.
-unsafe impl<T: Send> Sync for Divided<'_, T> {}
+// SAFETY: the same; what is read, several may read.
+unsafe impl<T: Send + Sync> Sync for Divided<'_, T> {}
 
 impl<'a, T> Divided<'a, T> {
     pub(crate) fn new(buffer: &'a mut [T]) -> Self {
@@ -198,7 +211,7 @@ impl Divided<'_, f32> {
     /// `width` columns from `first` on, of rows that lie `stride` apart, to write.
     ///
     /// # Safety
-    /// Nobody else reads or writes them meanwhile.
+    /// Nobody else reads or writes them meanwhile, and whoever gets them leaves numbers wherever they write.
     pub(crate) unsafe fn columns(&self, rows: usize, stride: usize, first: usize, width: usize) -> Columns<'_> {
         assert!(rows * stride <= self.len && first + width <= stride);
         // SAFETY: they lie in the buffer, and the caller answers for the rest.

@@ -416,7 +416,7 @@ impl DecoderState {
 fn last_real(outputs: Tensor<3>, before: Option<Tensor<2>>, lengths: &[u32]) -> Tensor<2> {
     let [rows, steps, width] = outputs.dims();
     let last: Vec<u32> = lengths.iter().enumerate().map(|(b, &n)| (b * steps) as u32 + n.saturating_sub(1)).collect();
-    let last = antiphon_kernels::rows(outputs.reshape([rows * steps, width]), &last);
+    let last = antiphon_kernels::select_rows(outputs.reshape([rows * steps, width]), &last);
     let live: Vec<bool> = lengths.iter().map(|&n| n > 0).collect();
     match live.contains(&false) {
         true => choose_rows(before.unwrap_or_else(|| last.zeros_like()), last, &live),

@@ -2,7 +2,7 @@
 
 use antiphon_core::TokenId;
 use antiphon_core::random::Key;
-use antiphon_kernels::{dropout, rows};
+use antiphon_kernels::{dropout, select_rows};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -102,7 +102,7 @@ pub(crate) fn embed(
     let Some(embedding) = embedding else {
         return Input::OneHot { ids: ids.to_vec(), dims };
     };
-    let vectors = rows(embedding.table.val(), ids);
+    let vectors = select_rows(embedding.table.val(), ids);
     let width = vectors.dims()[1];
     let vectors = vectors.reshape([dims[0], dims[1], width]);
     Input::Vectors(match dropout_key {

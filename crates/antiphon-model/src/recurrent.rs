@@ -111,7 +111,7 @@ impl RecurrentLayer {
         match input {
             Input::Vectors(vectors) => linear(vectors.clone(), self.input.val()),
             Input::OneHot { ids, dims: [b, t] } => {
-                let rows = antiphon_kernels::rows(self.input.val(), ids);
+                let rows = antiphon_kernels::select_rows(self.input.val(), ids);
                 let width = rows.dims()[1];
                 rows.reshape([*b, *t, width])
             }

@@ -83,7 +83,7 @@ impl TargetSide<'_> {
         let real: Vec<u32> =
             (0..rows).flat_map(|b| (0..target.lengths[b] as usize).map(move |t| (b * width + t) as u32)).collect();
         let targets = real.iter().map(|&at| target.labels[at as usize]).collect();
-        let outputs = if real.len() == rows * width { outputs } else { antiphon_kernels::rows(outputs, &real) };
+        let outputs = if real.len() == rows * width { outputs } else { antiphon_kernels::select_rows(outputs, &real) };
         Ok(Taught { outputs, targets })
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Problem, Result};
-use antiphon_kernels::{Carry, Term, cross_entropy};
+use antiphon_kernels::{Carry, Term, attentively, cross_entropy};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -245,7 +245,8 @@ impl<M: Module> Training<'_, M> {
                 none => none.insert(corpus.epoch(state.epoch, state.batch as usize)?),
             };
             let report;
-            (model, report) = self.step(model, &mut optimizer, &mut state, &mut carry, batches.as_mut(), total)?;
+            (model, report) =
+                attentively(|| self.step(model, &mut optimizer, &mut state, &mut carry, batches.as_mut(), total))?;
             unsaved = true;
             self.observer.step(&report)?;
         }

@@ -91,7 +91,7 @@ pub(crate) fn core_count() -> usize {
 
 /// Starts the threads that compute, once for the whole process. Starting as many a second time does nothing.
 ///
-/// The calling thread is one of them, so that what it computes is not handed to another one, and its results back, at every
+/// The thread that starts them is one of them, so that what it computes is not handed to another one, and its results back, at every
 /// operation. While it waits for something else, it computes nothing: it must not wait for a thread that wants this pool.
 pub(crate) fn start_threads(asked: Option<usize>) -> Result<()> {
     let wanted = thread_count(asked);

@@ -319,16 +319,11 @@ impl<'a> Layer<'a> {
     /// How many blocks of rows there are, and what each of the threads of a block has.
     fn division(&self) -> (usize, Vec<Share>) {
         let Self { h, g, r, a, m, .. } = *self;
-        let division = Division::of(self.b, (h + r) * g + h * a + (h + m) * r);
+        let narrowest = if self.parts.additive { h.min(a).min(r) } else { h.min(r) };
+        let division = Division::of(self.b, (h + r) * g + h * a + (h + m) * r, narrowest);
         let units = |n: usize| Units::shares(n, division.shares);
         let all = units(h).into_iter().zip(units(a)).zip(units(r).into_iter().zip(units(h + m)));
-        let shares: Vec<Share> = all.map(|((h, a), (r, joint))| Share { h, a, r, joint }).collect();
-        if shares.len() == division.shares {
-            return (division.blocks, shares);
-        }
-        // Too narrow to be shared by so many.
-        let [h, a, r, joint] = [h, a, r, h + m].map(Units::all);
-        (division.blocks, vec![Share { h, a, r, joint }])
+        (division.blocks, all.map(|((h, a), (r, joint))| Share { h, a, r, joint }).collect())
     }
 
     /// The readout's weights, `U` over `C`: `[H + M, R]`.

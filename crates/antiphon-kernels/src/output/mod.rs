@@ -107,7 +107,7 @@ impl OutputLayer {
             }),
             "masked tokens lie below V"
         );
-        if k == 0 {
+        if k == 0 || rows == 0 {
             return vec![Vec::new(); rows];
         }
         let banned = in_order(banned.to_vec());

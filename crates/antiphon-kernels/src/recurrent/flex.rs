@@ -181,7 +181,7 @@ impl<'a> Layer<'a> {
 
     /// How the batch is divided among threads.
     fn division(&self) -> Division {
-        Division::of(self.batch, self.hidden * self.width)
+        Division::of(self.batch, self.hidden * self.width, self.hidden)
     }
 
     /// `gates`: projected inputs on entry, activated gates on return. → packed output, and the trace if `save`

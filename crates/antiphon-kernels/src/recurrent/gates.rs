@@ -3,6 +3,7 @@
 //! What a row has for each gate is a piece for each, `[units]`; the pieces that a cell has no use for are empty.
 
 use super::Cell;
+use crate::memory::LINE;
 use crate::packed::Columns;
 use crate::team::Divided;
 use crate::vector::{multiversion, sigmoid, tanh};
@@ -22,11 +23,9 @@ impl Units {
         Self { first: 0, width: h, all: h }
     }
 
-    /// `h` units in as many shares, of whole lines of the caches; fewer, if there are not so many lines.
+    /// `h` units in as many shares, of whole lines of the caches, of which there are as many at least.
     pub(crate) fn shares(h: usize, shares: usize) -> Vec<Self> {
-        const LINE: usize = 16;
         let lines = h.div_ceil(LINE);
-        let shares = shares.min(lines);
         let start = |share: usize| (share * lines / shares * LINE).min(h);
         (0..shares).map(|i| Self { first: start(i), width: start(i + 1) - start(i), all: h }).collect()
     }
@@ -47,22 +46,17 @@ impl Units {
     /// # Safety
     /// Nobody else reads or writes them meanwhile.
     pub(crate) unsafe fn divided<'r>(&self, buffer: &'r Divided<'_, f32>, from: usize, n: usize) -> [&'r mut [f32]; 4] {
-        let mut block = 0;
-        [(); 4].map(|()| {
-            block += 1;
+        std::array::from_fn(|block| match block < n {
             // SAFETY: the caller's; and the pieces lie apart.
-            if block > n {
-                &mut [][..]
-            } else {
-                unsafe { buffer.write(from + (block - 1) * self.all + self.first, self.width) }
-            }
+            true => unsafe { buffer.write(from + block * self.all + self.first, self.width) },
+            false => &mut [],
         })
     }
 
     /// Their columns of the first rows of a `[rows, H]` buffer.
     ///
     /// # Safety
-    /// Nobody else reads or writes them meanwhile.
+    /// Nobody else reads or writes them meanwhile, and whoever gets them leaves numbers wherever they write.
     pub(crate) unsafe fn columns<'r>(&self, buffer: &'r Divided<'_, f32>, rows: usize) -> Columns<'r> {
         // SAFETY: the caller's.
         unsafe { buffer.columns(rows, self.all, self.first, self.width) }

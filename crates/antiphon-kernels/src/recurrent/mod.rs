@@ -28,7 +28,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use crate::rows::{first_rows, rows};
+use crate::rows::{first_rows, select_rows};
 
 /// The recurrent unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Recurrent {
         let numbers = (0..self.batch).flat_map(|row| std::iter::once(row * self.steps + last).chain(cells(row)));
         let numbers: Vec<u32> = numbers.map(|row| row as u32).collect();
         let width = self.packed.dims()[1] * self.run.cell.states();
-        rows(self.packed.clone(), &numbers).reshape([self.batch, width])
+        select_rows(self.packed.clone(), &numbers).reshape([self.batch, width])
     }
 }
 

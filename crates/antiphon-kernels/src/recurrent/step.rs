@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::gates::{self, Units, blocks_mut};
 use super::{Cell, Recurrence, recurrent};
 use crate::memory::{unwritten, written};
+use crate::rows::select_rows;
 use crate::weight::{PackedWeight, host, multiply_rows, share};
 
 /// Rows of which some are the same: row `b` is row `numbers[b]` of a table. Each is computed once.
@@ -22,10 +23,7 @@ pub struct Shared<'a> {
 impl Shared<'_> {
     /// Each row by itself: `[B, W]`.
     fn apart(self) -> Tensor<2> {
-        let numbers: Vec<i32> = self.numbers.iter().map(|&number| number as i32).collect();
-        let numbers = TensorData::new(numbers, [self.numbers.len()]);
-        let device = self.table.device();
-        self.table.select(0, Tensor::from_data(numbers, &device))
+        select_rows(self.table, self.numbers)
     }
 }
 

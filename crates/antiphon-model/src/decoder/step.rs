@@ -70,7 +70,7 @@ fn distinct(values: &[u32]) -> (Vec<u32>, Vec<u32>) {
 
 /// A row for each row of a search, where rows that grew from one share what it remembers.
 fn own_rows(state: AttentionState, parents: &[u32]) -> AttentionState {
-    state.into_iter().map(|array| antiphon_kernels::rows(array, parents)).collect()
+    state.into_iter().map(|array| antiphon_kernels::select_rows(array, parents)).collect()
 }
 
 impl Decoder {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, beside, dropout};
+use antiphon_kernels::{Cell, concat, dropout};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -123,7 +123,7 @@ impl EncoderLayer {
         let Some(backward) = self.backward.as_ref().map(run) else {
             return (forward.sequence(), forward.state());
         };
-        let sequence = beside(forward.sequence(), backward.sequence());
+        let sequence = concat(forward.sequence(), backward.sequence());
         let h = self.forward.hidden();
         let (from, to) = (forward.state(), backward.state());
         let parts = (0..from.dims()[1] / h).flat_map(|k| [&from, &to].map(|state| state.clone().narrow(1, k * h, h)));
