@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how fast the operations are, beside this machine's matrix product and beside a peer, and how fast
 //! whole models train and search.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,16 +9,18 @@ use antiphon_core::Error;
 use antiphon_core::disk::write_atomically;
 use serde::Deserialize;
 
-use crate::cargo;
 use crate::growth::Growth;
+use crate::scaling::{Measurement, Who};
 use crate::stop::{Outcome, Stop};
+use crate::{bundle, cargo, scaling};
 
 /// Time the operations (GFLOP/s, and the share of what one matrix product of this machine reaches) and whole models
 #[derive(Debug, PartialEq, clap::Args)]
+#[command(args_override_self = true)]
 pub(crate) struct Arguments {
     /// Only benchmarks whose names match this expression (`lstm-train`, `gru-.*/64,25`)
     #[arg(long, value_name = "EXPRESSION")]
-    filter: Option<String>,
+    pub(crate) filter: Option<String>,
     /// Keep the figures under this name
     #[arg(long, value_name = "NAME", conflicts_with = "compare")]
     save: Option<String>,
@@ -27,64 +29,225 @@ pub(crate) struct Arguments {
     compare: Option<String>,
     /// A folder with a peer's script `torch_rnn.py`, which is run in turn with ours
     #[arg(long, value_name = "DIR")]
-    peers: Option<PathBuf>,
+    pub(crate) peers: Option<PathBuf>,
     /// The interpreter of the peer's environment
     #[arg(long, value_name = "FILE", default_value = "python3", requires = "peers")]
-    python: PathBuf,
+    pub(crate) python: PathBuf,
     /// How often everything is measured; figures are medians
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
+    pub(crate) rounds: u16,
     /// Draw how the cost of a token grows (`--filter growth`) into this SVG file
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
+    /// Measure with each of these numbers of threads (`1,2,4,8`) and say how speed grows with them; without --filter only a few
+    /// benchmarks
+    #[arg(
+        long,
+        value_name = "LIST",
+        action = clap::ArgAction::Set,
+        num_args = 1,
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..),
+        conflicts_with_all = ["save", "compare", "picture"]
+    )]
+    pub(crate) threads: Vec<u16>,
+    /// Add every figure of --threads to this file as soon as it is known, a line of JSON each
+    #[arg(long, value_name = "FILE", requires = "threads")]
+    pub(crate) json: Option<PathBuf>,
+    /// Measure nothing, but put the built benchmarks into this new or empty folder, with a script `bench.sh` that runs them on a
+    /// machine without a toolchain; with --peers the peer's script too
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["filter", "save", "compare", "picture", "threads", "json", "prebuilt", "rounds", "python"]
+    )]
+    bundle: Option<PathBuf>,
+    /// Run the benchmarks that lie in this folder, as --bundle makes it, and build nothing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) prebuilt: Option<PathBuf>,
 }
+
+/// The programs that hold the benchmarks.
+pub(crate) const BENCHMARKS: [&str; 2] = ["layers", "models"];
+
+/// The peer's script.
+pub(crate) const PEER: &str = "torch_rnn.py";
 
 /// The benchmark that says what the machine can do.
 const PEAK: &str = "product/2048";
 
+/// The file, beside the figures of a benchmark, that says how many cores it kept busy.
+const BUSY: &str = "busy.json";
+
 /// Groups of benchmarks that count something else than operations, and what.
-const COUNTED: [(&str, &str); 2] = [("train/", "target tokens/s"), ("search/", "sentences/s")];
+const COUNTED: [(&str, &str); 4] =
+    [("train/", "target tokens/s"), ("step-", "target tokens/s"), ("search/", "sentences/s"), ("growth-", "tokens/s")];
 
 /// What is counted in a nanosecond in each round (GFLOP/s of an operation), by the benchmark's name.
 type Speeds = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn bench(arguments: &Arguments) -> Outcome {
-    let (mut ours, mut times, mut peer) = (Speeds::new(), Speeds::new(), Speeds::new());
-    for round in 1..=arguments.rounds {
-        eprintln!("round {round} of {}", arguments.rounds);
-        let home = measure(arguments)?;
-        read_figures(&home, &mut ours, &mut times)?;
-        if let Some(folder) = &arguments.peers {
-            run_peer(&arguments.python, &folder.join("torch_rnn.py"), &mut peer)?;
+    match &arguments.bundle {
+        Some(folder) => bundle::write(folder, arguments.peers.as_deref()),
+        None if arguments.threads.is_empty() => arguments.measure_rounds(),
+        None => scaling::scale(arguments),
+    }
+}
+
+impl Arguments {
+    /// Measures in rounds and prints the tables.
+    fn measure_rounds(&self) -> Outcome {
+        let (mut ours, mut times, mut peer) = (Speeds::new(), Speeds::new(), Speeds::new());
+        let filter = self.filter.as_ref().map(|filter| format!("^{PEAK}$|{filter}"));
+        for round in 1..=self.rounds {
+            eprintln!("round {round} of {}", self.rounds);
+            for Figure { name, nanoseconds, speed, .. } in self.measure(&self.home(), filter.as_deref(), &[])? {
+                times.entry(name.clone()).or_default().extend(nanoseconds.map(|nanoseconds| nanoseconds / 1e6));
+                speed.into_iter().for_each(|speed| ours.entry(name.clone()).or_default().push(speed));
+            }
+            for Figure { name, speed, .. } in self.measure_peer(&[])? {
+                peer.entry(name).or_default().extend(speed);
+            }
+        }
+        let growth = Growth::of(ours.iter().map(|(name, speeds)| (name.as_str(), median(speeds))));
+        ours.retain(|name, _| !Growth::counts(name));
+        times.retain(|name, _| !Growth::counts(name));
+        print!("{}{}", table(&ours, &times, &peer), growth.table());
+        if let Some(file) = &self.picture {
+            write_atomically(file, growth.picture()?.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Measures with a number of threads.
+    pub(crate) fn measure_threads(&self, threads: u16, round: u16) -> Outcome<Vec<Measurement>> {
+        let filter = scaling::filter(self.filter.as_deref());
+        // Each number of threads has a folder, lest figures of one be called better or worse than those of another.
+        let home = self.home().join(format!("threads-{threads}"));
+        let figures = self.measure(&home, Some(filter), &[("RAYON_NUM_THREADS", &threads.to_string())])?;
+        Ok(figures.into_iter().map(|figure| figure.measured(threads, round, Who::Ours)).collect())
+    }
+
+    /// Lets the peer measure its layers of these shapes with a number of threads.
+    pub(crate) fn peer_with_threads(
+        &self,
+        threads: u16,
+        round: u16,
+        shapes: &BTreeSet<&str>,
+    ) -> Outcome<Vec<Measurement>> {
+        if shapes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let threads_word = threads.to_string();
+        let mut words = vec!["--threads", &threads_word];
+        words.extend(shapes.iter().flat_map(|shape| ["--shape", shape]));
+        let figures = self.measure_peer(&words)?;
+        Ok(figures.into_iter().map(|figure| figure.measured(threads, round, Who::Peer)).collect())
+    }
+
+    /// The folder of the benchmarks' figures.
+    fn home(&self) -> PathBuf {
+        match &self.prebuilt {
+            Some(folder) => folder.join("criterion"),
+            None => cargo::root().join("target/criterion"),
         }
     }
-    let growth = Growth::of(ours.iter().map(|(name, speeds)| (name.as_str(), median(speeds))));
-    ours.retain(|name, _| !Growth::counts(name));
-    times.retain(|name, _| !Growth::counts(name));
-    print!("{}{}", table(&ours, &times, &peer), growth.table());
-    if let Some(file) = &arguments.picture {
-        write_atomically(file, growth.picture()?.as_bytes())?;
+
+    /// Runs the benchmarks once, with a folder for their figures; → these.
+    fn measure(&self, home: &Path, filter: Option<&str>, environment: &[(&str, &str)]) -> Outcome<Vec<Figure>> {
+        let mut words = vec!["--noplot"];
+        words.extend(filter);
+        let kept = [("--save-baseline", &self.save), ("--baseline", &self.compare)];
+        for (option, name) in kept.iter().filter_map(|(option, name)| name.as_deref().map(|name| (*option, name))) {
+            words.extend([option, name]);
+        }
+        forget(home)?;
+        let home_text = home.to_string_lossy();
+        let environment: Vec<(&str, &str)> =
+            environment.iter().copied().chain([("CRITERION_HOME", &*home_text)]).collect();
+        match &self.prebuilt {
+            Some(folder) => run_prebuilt(folder, &words, &environment)?,
+            None => run_built(&words, &environment)?,
+        }
+        read_figures(home)
+    }
+
+    /// Runs the peer's script, if there is one; → its figures.
+    fn measure_peer(&self, words: &[&str]) -> Outcome<Vec<Figure>> {
+        match &self.peers {
+            Some(folder) => Ok(peer_figures(&run_peer(&self.python, &folder.join(PEER), words)?)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Makes sure that the peer can be run, before hours are spent on ours.
+    pub(crate) fn try_peer(&self) -> Outcome {
+        match &self.peers {
+            Some(folder) => run_peer(&self.python, &folder.join(PEER), &["--help"]).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Lets cargo build the benchmarks and run them.
+fn run_built(words: &[&str], environment: &[(&str, &str)]) -> Outcome {
+    let mut all = vec!["--workspace", "--profile", "dev"];
+    all.extend(BENCHMARKS.iter().flat_map(|name| ["--bench", name]));
+    all.extend(["--"].iter().chain(words));
+    let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
+    cargo::call("bench", &all, environment)
+}
+
+/// Runs the benchmarks that lie in a folder.
+fn run_prebuilt(folder: &Path, words: &[&str], environment: &[(&str, &str)]) -> Outcome {
+    for program in BENCHMARKS.map(|name| folder.join(name)) {
+        let mut command = Command::new(&program);
+        command.arg("--bench").args(words).envs(environment.iter().copied());
+        let status = command.status().map_err(|e| {
+            let remedy = "`cargo xtask bench --bundle DIR` makes a folder that --prebuilt can run";
+            Error::new(format!("cannot start this benchmark: {e}; {remedy}")).in_file(&program)
+        })?;
+        Stop::unless_success(status)?;
     }
     Ok(())
 }
 
-/// Runs the benchmarks once; → the folder of their figures.
-fn measure(arguments: &Arguments) -> Outcome<PathBuf> {
-    let home = cargo::root().join("target/criterion");
-    let filter = arguments.filter.as_ref().map(|filter| format!("^{PEAK}$|{filter}"));
-    let mut words = vec!["--workspace", "--profile", "dev", "--bench", "layers", "--bench", "models", "--", "--noplot"];
-    words.extend(filter.as_deref());
-    let kept = [("--save-baseline", &arguments.save), ("--baseline", &arguments.compare)];
-    for (option, name) in kept.iter().filter_map(|(option, name)| name.as_deref().map(|name| (*option, name))) {
-        words.extend([option, name]);
+/// What a benchmark says of itself.
+#[derive(Debug, PartialEq)]
+struct Figure {
+    name: String,
+    nanoseconds: Option<f64>,
+    /// What is counted in a nanosecond.
+    speed: Option<f64>,
+    cores_busy: Option<f64>,
+}
+
+impl Figure {
+    fn measured(self, threads: u16, round: u16, who: Who) -> Measurement {
+        let Self { name, nanoseconds, speed, cores_busy } = self;
+        let rate = speed.map(|speed| if counted(&name).is_some() { speed * 1e9 } else { speed });
+        Measurement { threads, round, name, who, nanoseconds, rate, cores_busy }
     }
-    // Figures of an earlier call must not pass for this one's.
-    for figures in figures_below(&home) {
-        std::fs::remove_file(&figures).map_err(|e| Error::new(format!("cannot remove: {e}")).in_file(&figures))?;
+}
+
+/// What a benchmark counts, if not operations.
+fn counted(name: &str) -> Option<&'static str> {
+    COUNTED.iter().find(|(group, _)| name.starts_with(group)).map(|(_, unit)| *unit)
+}
+
+/// What a benchmark's rate is given in.
+pub(crate) fn unit(name: &str) -> &'static str {
+    counted(name).unwrap_or("GFLOP/s")
+}
+
+/// Removes what the benchmarks said before: figures of an earlier call must not pass for this one's.
+fn forget(home: &Path) -> Outcome {
+    for figures in figures_below(home) {
+        for file in [figures.with_file_name(BUSY), figures].into_iter().filter(|file| file.exists()) {
+            std::fs::remove_file(&file).map_err(|e| Error::io(&file, "remove", &e))?;
+        }
     }
-    let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-    cargo::call("bench", &words, &[("CRITERION_HOME", &home.to_string_lossy())])?;
-    Ok(home)
+    Ok(())
 }
 
 /// Every `new/estimates.json` below a folder, in the order of their names.
@@ -121,17 +284,28 @@ struct Benchmark {
     throughput: Option<BTreeMap<String, f64>>,
 }
 
-fn read_figures(home: &Path, speeds: &mut Speeds, times: &mut Speeds) -> Outcome {
+#[derive(Deserialize)]
+struct Busy {
+    cores: f64,
+}
+
+fn read_figures(home: &Path) -> Outcome<Vec<Figure>> {
+    let mut figures = Vec::new();
     for path in figures_below(home) {
         let estimates: Estimates = read(&path)?;
         let benchmark: Benchmark = read(&path.with_file_name("benchmark.json"))?;
+        let busy = path.with_file_name(BUSY);
+        let busy: Option<Busy> = if busy.exists() { Some(read(&busy)?) } else { None };
         let nanoseconds = estimates.median.point_estimate;
-        times.entry(benchmark.full_id.clone()).or_default().push(nanoseconds / 1e6);
-        if let Some(operations) = benchmark.throughput.and_then(|given| given.get("Elements").copied()) {
-            speeds.entry(benchmark.full_id).or_default().push(operations / nanoseconds);
-        }
+        let count = benchmark.throughput.and_then(|given| given.get("Elements").copied());
+        figures.push(Figure {
+            name: benchmark.full_id,
+            nanoseconds: Some(nanoseconds),
+            speed: count.map(|count| count / nanoseconds),
+            cores_busy: busy.map(|busy| busy.cores),
+        });
     }
-    Ok(())
+    Ok(figures)
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Outcome<T> {
@@ -149,41 +323,55 @@ struct PeerLine {
     input: usize,
     hidden: usize,
     forward_gflops: Option<f64>,
+    forward_ms: Option<f64>,
     train_gflops: Option<f64>,
+    train_ms: Option<f64>,
 }
 
-fn run_peer(python: &Path, script: &Path, speeds: &mut Speeds) -> Outcome {
-    let output = Command::new(python).arg(script).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| Error::new(format!("cannot start the peer: {e}")).in_file(python))?;
-    if !output.status.success() {
-        return Err(Stop::Failed(format!("{}: the peer's script failed", script.display())));
+/// Runs the peer's script; → what it prints.
+fn run_peer(python: &Path, script: &Path, words: &[&str]) -> Outcome<String> {
+    if !script.is_file() {
+        return Err(Error::new("there is no such script: name the folder that holds it with --peers")
+            .in_file(script)
+            .into());
     }
-    note_peer(&String::from_utf8_lossy(&output.stdout), speeds);
-    Ok(())
+    let output = Command::new(python).arg(script).args(words).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| {
+        let remedy = "name the interpreter of the peer's environment with --python";
+        Error::new(format!("cannot start the peer: {e}; {remedy}")).in_file(python)
+    })?;
+    if !output.status.success() {
+        let remedy =
+            "does the interpreter that --python names have what it imports? Without --peers only ours is measured";
+        return Err(Stop::Failed(format!("{}: the peer's script failed; {remedy}", script.display())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Takes what it understands: lines of other kinds (the peer's own matrix product) are passed over.
-fn note_peer(lines: &str, speeds: &mut Speeds) {
+fn peer_figures(lines: &str) -> Vec<Figure> {
+    let mut figures = Vec::new();
     for line in lines.lines().filter_map(|line| serde_json::from_str::<PeerLine>(line).ok()) {
         let PeerLine { kind, batch, steps, input, hidden, .. } = line;
-        for (pass, speed) in [("forward", line.forward_gflops), ("train", line.train_gflops)] {
-            if let Some(speed) = speed {
-                let name = format!("{}-{pass}/{batch},{steps},{input},{hidden}", kind.to_lowercase());
-                speeds.entry(name).or_default().push(speed);
-            }
+        let passes = [("forward", line.forward_gflops, line.forward_ms), ("train", line.train_gflops, line.train_ms)];
+        for (pass, speed, milliseconds) in passes.into_iter().filter(|(_, speed, _)| speed.is_some()) {
+            let name = format!("{}-{pass}/{batch},{steps},{input},{hidden}", kind.to_lowercase());
+            let nanoseconds = milliseconds.map(|milliseconds| milliseconds * 1e6);
+            figures.push(Figure { name, nanoseconds, speed, cores_busy: None });
         }
     }
+    figures
 }
 
 /// The middle of some figures; of two in the middle the lower.
-fn median(figures: &[f64]) -> f64 {
+pub(crate) fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[(sorted.len() - 1) / 2]
 }
 
 /// `median (least–greatest)`, if there are several.
-fn spread(figures: &[f64]) -> String {
+pub(crate) fn spread(figures: &[f64]) -> String {
     let (least, greatest) = figures.iter().fold((f64::MAX, f64::MIN), |(a, b), &x| (a.min(x), b.max(x)));
     match figures.len() {
         1 => format!("{:.0}", figures[0]),
@@ -197,7 +385,7 @@ fn table(ours: &Speeds, times: &Speeds, peer: &Speeds) -> String {
         format!("| benchmark | ms | GFLOP/s | of `{PEAK}` | peer GFLOP/s | ratio |\n|---|---|---|---|---|---|\n");
     let mut models = String::new();
     for (name, milliseconds) in times {
-        if let Some((_, unit)) = COUNTED.iter().find(|(group, _)| name.starts_with(group)) {
+        if let Some(unit) = counted(name) {
             let rate: Vec<f64> = ours.get(name).into_iter().flatten().map(|figure| figure * 1e9).collect();
             models += &format!("| {name} | {:.1} | {} {unit} |\n", median(milliseconds), spread(&rate));
             continue;
@@ -231,12 +419,58 @@ mod tests {
         let ours = ours.into_iter().chain([speeds("train/small", &[2e-6, 4e-6, 3e-6])]).collect();
         let times = [("lstm-train/1,2,3,4", &[3.0, 1.0, 2.0][..]), ("decoder", &[5.0]), ("train/small", &[7.0])];
         let times = times.into_iter().map(|(name, figures)| speeds(name, figures)).collect();
-        let mut peer = Speeds::new();
         let line = r#"{"kind": "LSTM", "batch": 1, "steps": 2, "input": 3, "hidden": 4, "train_gflops": 60.0}"#;
-        note_peer(&format!("{{\"op\": \"gemm\"}}\n{line}\n"), &mut peer);
+        let figures = peer_figures(&format!("{{\"op\": \"gemm\"}}\n{line}\n")).into_iter();
+        let peer = figures.map(|figure| (figure.name, figure.speed.into_iter().collect())).collect();
         let table = table(&ours, &times, &peer);
         assert!(table.contains("| lstm-train/1,2,3,4 | 2.00 | 120 (100–150) | 0.60 | 60 | 2.00 |"), "{table}");
         assert!(table.contains("| decoder | 5.00 |  |  |  |  |"), "{table}");
         assert!(table.ends_with("| train/small | 7.0 | 3000 (2000–4000) target tokens/s |\n"), "{table}");
+    }
+
+    #[test]
+    fn figures_are_read_with_the_cores_they_kept_busy() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("train/small/new");
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+        write("estimates.json", r#"{"median": {"point_estimate": 2e6}}"#);
+        write("benchmark.json", r#"{"full_id": "train/small", "throughput": {"Elements": 500}}"#);
+        let figure = |cores_busy| Figure {
+            name: "train/small".into(),
+            nanoseconds: Some(2e6),
+            speed: Some(500.0 / 2e6),
+            cores_busy,
+        };
+        assert_eq!(read_figures(home.path()), Ok(vec![figure(None)]));
+        write("busy.json", "{\"cores\": 1.5}\n");
+        assert_eq!(read_figures(home.path()), Ok(vec![figure(Some(1.5))]));
+        let measured = figure(Some(1.5)).measured(2, 3, Who::Ours);
+        assert_eq!((measured.threads, measured.round, measured.cores_busy), (2, 3, Some(1.5)));
+        assert_eq!(
+            (measured.rate, unit("train/small"), unit("lstm-train/1")),
+            (Some(250_000.0), "target tokens/s", "GFLOP/s")
+        );
+        write("busy.json", "busy");
+        let Err(Stop::Mistake(error)) = read_figures(home.path()) else { panic!("no mistake") };
+        assert!(error.to_string().contains("busy.json: is no figure of a benchmark"), "{error}");
+        forget(home.path()).unwrap();
+        assert_eq!(read_figures(home.path()), Ok(Vec::new()));
+        assert!(!folder.join("busy.json").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_named_with_a_remedy() {
+        let Err(Stop::Mistake(error)) = run_prebuilt(Path::new("/nowhere"), &[], &[]) else { panic!("no mistake") };
+        let text = error.to_string();
+        assert!(text.starts_with("/nowhere/layers: cannot start") && text.contains("--bundle"), "{text}");
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join(PEER);
+        let peer = || run_peer(Path::new("/nowhere/python"), &script, &[]);
+        let Err(Stop::Mistake(error)) = peer() else { panic!("no mistake") };
+        assert!(error.to_string().contains("--peers"), "{error}");
+        std::fs::write(&script, "").unwrap();
+        let Err(Stop::Mistake(error)) = peer() else { panic!("no mistake") };
+        assert!(error.to_string().starts_with("/nowhere/python: cannot start the peer"), "{error}");
     }
 }

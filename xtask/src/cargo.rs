@@ -1,5 +1,6 @@
 //! Calls of cargo.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,16 +54,21 @@ pub(crate) fn call(task: &str, words: &[String], environment: &[(&str, &str)]) -
 /// What a build has to say for itself.
 #[derive(Debug, PartialEq, Default)]
 pub(crate) struct Built {
-    /// The program.
-    pub(crate) program: Option<PathBuf>,
+    /// What can be run, by its name.
+    pub(crate) executables: BTreeMap<String, PathBuf>,
     /// What was compiled because it was missing or out of date.
     pub(crate) compiled: Vec<String>,
 }
 
 /// Builds `antiphon`, with cargo's progress on the terminal.
 pub(crate) fn build(features: &Features) -> Outcome<Built> {
+    build_targets(&["--package", "antiphon"], features)
+}
+
+/// Builds what the words choose, with cargo's progress on the terminal.
+pub(crate) fn build_targets(words: &[&str], features: &Features) -> Outcome<Built> {
     let mut command = cargo("build");
-    command.args(["--package", "antiphon", "--message-format=json-render-diagnostics"]).args(features.words());
+    command.args(words).arg("--message-format=json-render-diagnostics").args(features.words());
     command.stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|e| Error::new(format!("cannot start cargo: {e}")))?;
     let mut built = Built::default();
@@ -99,8 +105,8 @@ impl Built {
         if reason != "compiler-artifact" {
             return;
         }
-        if target.name == "antiphon" && executable.is_some() {
-            self.program = executable;
+        if let Some(executable) = executable {
+            self.executables.insert(target.name.clone(), executable);
         }
         if !fresh {
             self.compiled.push(target.name);
@@ -126,7 +132,8 @@ mod tests {
         ] {
             built.note(line);
         }
-        assert_eq!(built, Built { program: Some("/t/antiphon".into()), compiled: vec!["burn_core".into()] });
+        let executables = BTreeMap::from([("antiphon".to_owned(), PathBuf::from("/t/antiphon"))]);
+        assert_eq!(built, Built { executables, compiled: vec!["burn_core".into()] });
     }
 
     #[test]

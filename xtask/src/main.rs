@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bundle;
 mod cargo;
 mod ci;
 mod data;
 mod growth;
 mod program;
 mod results;
+mod scaling;
 mod stop;
 mod test;
 
@@ -145,8 +147,15 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The arguments of `cargo xtask bench` in these words, `bench` among them.
+    pub(crate) fn bench<'w>(words: impl Iterator<Item = &'w str>) -> bench::Arguments {
+        let matches = command_line().try_get_matches_from(["cargo xtask"].into_iter().chain(words)).unwrap();
+        let Task::Bench(arguments) = Task::from_arg_matches(&matches).unwrap() else { panic!("not a benchmark") };
+        arguments
+    }
 
     fn parse(line: &str) -> Result<ArgMatches, clap::Error> {
         command_line().try_get_matches_from(["cargo xtask"].into_iter().chain(line.split_whitespace()))
@@ -195,6 +204,27 @@ mod tests {
         }
         let unknown = parse("evalute x").unwrap_err().to_string();
         assert!(unknown.contains("evaluate"), "{unknown}");
+    }
+
+    #[test]
+    fn numbers_of_threads_stand_between_commas() {
+        let threads = |line: &str| bench(line.split_whitespace()).threads;
+        assert_eq!(threads("bench"), Vec::<u16>::new());
+        assert_eq!(threads("bench --threads 1,2,16 --json f"), [1, 2, 16]);
+        for line in [
+            "bench --threads 0,1",
+            "bench --threads 1,,2",
+            "bench --threads two",
+            "bench --threads 1 2",
+            "bench --json f",
+            "bench --threads 1 --save before",
+            "bench --bundle d --threads 1",
+            "bench --bundle d --prebuilt e",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        let zero = parse("bench --threads 0").unwrap_err().to_string();
+        assert!(zero.contains("--threads <LIST>") && zero.contains("1..=65535"), "{zero}");
     }
 
     #[test]

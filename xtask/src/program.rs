@@ -21,7 +21,7 @@ pub(crate) struct Program {
 impl Program {
     /// Builds it, if anything changed.
     pub(crate) fn build(features: &Features) -> Outcome<Self> {
-        let path = cargo::build(features)?.program;
+        let path = cargo::build(features)?.executables.remove("antiphon");
         let path = path.ok_or_else(|| Stop::Failed("cargo built no program called antiphon".into()))?;
         Ok(Self { path, typed: typed(features) })
     }

@@ -92,11 +92,11 @@ fn layers(criterion: &mut Criterion) {
             for [b, t, i, h] in LAYERS {
                 let g = cell.gates() * h;
                 group.throughput(Throughput::Elements((factor * 2 * b * t * (i + h) * g) as u64));
-                let (x, input) = (leaf("x", [b, t, i], &device), leaf("input", [i, g], &device));
-                let (weight, bias) = (leaf("weight", [h, g], &device), leaf("bias", [cell.biases() * h], &device));
-                let state = Tensor::zeros([b, cell.states() * h], &device.clone().inner());
-                let run = Recurrence { cell, reverse: false, lengths: None };
                 group.bench_function(BenchmarkId::from_parameter(format!("{b},{t},{i},{h}")), |bench| {
+                    let (x, input) = (leaf("x", [b, t, i], &device), leaf("input", [i, g], &device));
+                    let (weight, bias) = (leaf("weight", [h, g], &device), leaf("bias", [cell.biases() * h], &device));
+                    let state = Tensor::zeros([b, cell.states() * h], &device.clone().inner());
+                    let run = Recurrence { cell, reverse: false, lengths: None };
                     bench.iter(|| {
                         let projected = linear(x.clone(), input.clone());
                         let layer = recurrent(projected, weight.clone(), bias.clone(), state.clone(), &run);
@@ -159,9 +159,9 @@ fn losses(criterion: &mut Criterion) {
     let mut group = group(criterion, "loss-train");
     for [n, h, v] in [[1024, 512, 1000], [1024, 512, 8000], [1024, 512, 32000]] {
         group.throughput(Throughput::Elements((3 * 2 * n * h * v) as u64));
-        let (states, weight) = (leaf("states", [n, h], &device), leaf("weight", [v, h], &device));
-        let targets: Vec<u32> = (0..n).map(|i| (i * 7 % v) as u32).collect();
         group.bench_function(BenchmarkId::from_parameter(format!("{n},{h},{v}")), |bench| {
+            let (states, weight) = (leaf("states", [n, h], &device), leaf("weight", [v, h], &device));
+            let targets: Vec<u32> = (0..n).map(|i| (i * 7 % v) as u32).collect();
             bench.iter(|| {
                 let (states, weight, targets) = (states.clone(), weight.clone(), targets.clone());
                 black_box(cross_entropy(Projection { states, weight, bias: None, targets }, 0.1).backward());

@@ -1,16 +1,19 @@
 //! Speed of whole models: training in target tokens, search in sentences.
 //!
 //! Sentences are drawn, but as long as real ones. A training step is all of it: forward, loss, backward, clipping, optimizer.
+//! `step-forward`, `step-loss` and `step-backward` are its parts, but for clipping and the optimizer: those are what is left of it.
+//! Beside the figures of a step stands how many cores it kept busy (`busy.json`), where the system tells (Linux).
 //! In a search every answer has 15 tokens, so that its cost does not depend on what an untrained model says.
 
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Request, Result, Source, SourceBatch, Target, TokenBatch, TokenId};
 use antiphon_decode::{SearchConfig, search_all};
-use antiphon_kernels::{Carry, keep_freed_memory};
+use antiphon_kernels::{Carry, Term, cross_entropy, keep_freed_memory};
 use antiphon_model::{Model, ModelConfig, Vocabularies};
 use antiphon_train::{Batches, Observer, StepReport, TrainConfig, Training};
 use burn::tensor::Device;
@@ -99,25 +102,84 @@ impl Batches for Again {
     }
 }
 
-/// Adds up the time of all steps but the first, which also draws the parameters.
-#[derive(Default)]
-struct Clock(Duration);
+/// The CPU time of this process, of all its threads; `None` where the system has no `/proc`.
+fn processor_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program, in parentheses, may hold spaces. Behind it user and system time are the 12th and 13th field.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
+    // Linux tells programs of hundredths of a second.
+    Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+}
 
-impl Observer for Clock {
+/// A moment at which something begins.
+struct Begun {
+    wall: Instant,
+    processor: Option<Duration>,
+}
+
+impl Begun {
+    fn now() -> Self {
+        let processor = processor_time();
+        Self { wall: Instant::now(), processor }
+    }
+}
+
+/// Wall time and CPU time of everything that was measured.
+#[derive(Default)]
+struct Spent {
+    wall: Duration,
+    processor: Option<Duration>,
+}
+
+impl Spent {
+    /// Adds what has passed since; → the wall time of it.
+    fn add(&mut self, since: &Begun) -> Duration {
+        let wall = since.wall.elapsed();
+        let processor = since.processor.zip(processor_time()).map(|(before, now)| now - before);
+        self.wall += wall;
+        self.processor = processor.map(|processor| self.processor.unwrap_or_default() + processor);
+        wall
+    }
+
+    /// Puts the number of busy cores beside the figures of a benchmark, if `cargo xtask bench` collects them.
+    fn write(&self, group: &str, case: &str) {
+        let (Some(home), Some(processor)) = (std::env::var_os("CRITERION_HOME"), self.processor) else { return };
+        let folder = PathBuf::from(home).join(group).join(case).join("new");
+        // The CPU time comes in hundredths of a second: of little time it says little.
+        if self.wall < Duration::from_millis(500) || !folder.is_dir() {
+            return;
+        }
+        let cores = processor.as_secs_f64() / self.wall.as_secs_f64();
+        std::fs::write(folder.join("busy.json"), format!("{{\"cores\": {cores}}}\n")).expect("figures can be written");
+    }
+}
+
+/// Measures all steps but the first, which also draws the parameters.
+struct Clock<'s> {
+    begun: Option<Begun>,
+    last: u64,
+    passed: Duration,
+    spent: &'s mut Spent,
+}
+
+impl Observer for Clock<'_> {
     fn step(&mut self, report: &StepReport) -> Result<()> {
-        if report.step > 1 {
-            self.0 += Duration::from_secs_f64(report.seconds);
+        match &self.begun {
+            None => self.begun = Some(Begun::now()),
+            Some(begun) if report.step == self.last => self.passed = self.spent.add(begun),
+            Some(_) => {}
         }
         Ok(())
     }
 }
 
-fn time_steps(case: &Case, steps: u64) -> Duration {
+fn time_steps(case: &Case, steps: u64, spent: &mut Spent) -> Duration {
     let config: TrainConfig =
         serde_json::from_str(&format!(r#"{{"epochs": null, "steps": {}, "clip_norm": 1.0}}"#, steps + 1))
             .expect("[train]");
     let folder = tempfile::tempdir().expect("a folder");
-    let mut clock = Clock::default();
+    let mut clock = Clock { begun: None, last: steps + 1, passed: Duration::ZERO, spent };
     let objective = |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| model.terms(batch, carry, Some(key));
     let training = Training {
         config: &config,
@@ -132,7 +194,42 @@ fn time_steps(case: &Case, steps: u64) -> Duration {
         settings: "",
     };
     training.run(case.model(&Device::flex().autodiff()), None).expect("a training");
-    clock.0
+    clock.passed
+}
+
+/// A part of a training step.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Forward,
+    Loss,
+    Backward,
+}
+
+/// Runs forward, loss and backward `steps` times, and measures one of them. An operation has run when its call returns.
+fn time_part(part: Part, model: &Model, batch: &Batch, steps: u64, spent: &mut Spent) -> Duration {
+    let mut passed = Duration::ZERO;
+    let mut measured = |done: Part, begun: &Begun| {
+        if done == part {
+            passed += spent.add(begun);
+        }
+    };
+    for step in 0..steps {
+        let key = Key::from_seed(3).numbered(step);
+        let begun = Begun::now();
+        let terms = model.terms(batch, &mut Carry::default(), Some(key)).expect("terms of a loss");
+        measured(Part::Forward, &begun);
+        let begun = Begun::now();
+        let losses = terms.into_iter().map(|term| match term {
+            Term::CrossEntropy { projection, .. } => cross_entropy(projection, 0.0),
+            Term::Sum { loss, .. } => loss,
+        });
+        let loss = losses.reduce(|sum, loss| sum + loss).expect("a loss");
+        measured(Part::Loss, &begun);
+        let begun = Begun::now();
+        drop(black_box(loss.backward()));
+        measured(Part::Backward, &begun);
+    }
+    passed
 }
 
 /// Memory that is kept, and a thread that computes itself.
@@ -148,9 +245,31 @@ fn train(criterion: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
     for case in &CASES {
         group.throughput(Throughput::Elements(case.batch().target.tokens() as u64));
+        let mut spent = Spent::default();
         group.bench_function(BenchmarkId::from_parameter(case.name), |bench| {
-            bench.iter_custom(|steps| time_steps(case, steps));
+            bench.iter_custom(|steps| time_steps(case, steps, &mut spent));
         });
+        spent.write("train", case.name);
+    }
+}
+
+/// The parts of a training step, for the two cases with attention.
+fn parts(criterion: &mut Criterion) {
+    as_the_program_does();
+    for (name, part) in [("step-forward", Part::Forward), ("step-loss", Part::Loss), ("step-backward", Part::Backward)]
+    {
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(10).warm_up_time(Duration::from_millis(400)).measurement_time(Duration::from_secs(1));
+        for case in &CASES[..2] {
+            let batch = case.batch();
+            group.throughput(Throughput::Elements(batch.target.tokens() as u64));
+            let mut spent = Spent::default();
+            group.bench_function(BenchmarkId::from_parameter(case.name), |bench| {
+                let model = case.model(&Device::flex().autodiff());
+                bench.iter_custom(|steps| time_part(part, &model, &batch, steps, &mut spent));
+            });
+            spent.write(name, case.name);
+        }
     }
 }
 
@@ -176,5 +295,5 @@ fn search(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, train, search);
+criterion_group!(benches, train, parts, search);
 criterion_main!(benches);
