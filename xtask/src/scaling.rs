@@ -289,7 +289,7 @@ mod tests {
         let (first, second) = (ours("a", 1, 1, 8.0, 50.0), ours("a", 2, 1, 4.0, 99.5));
         let mut kept = Kept::new(Some(&path)).unwrap();
         kept.add(vec![first.clone()]).unwrap();
-        assert_eq!(lines(), [first.clone()]);
+        assert_eq!(lines(), std::slice::from_ref(&first));
         // A later call adds to the file.
         Kept::new(Some(&path)).unwrap().add(vec![second.clone()]).unwrap();
         assert_eq!(lines(), [first, second]);

@@ -195,7 +195,7 @@ pub(crate) enum Order {
 impl Order {
     /// Forward and backward in turn. What a product has read last lies in the caches: the next product reads it first.
     pub(crate) fn in_turn(step: usize) -> Self {
-        if step % 2 == 0 { Self::Forward } else { Self::Backward }
+        if step.is_multiple_of(2) { Self::Forward } else { Self::Backward }
     }
 }
 
@@ -903,6 +903,7 @@ mod tests {
     }
 
     /// The product by given tiles.
+    #[allow(clippy::too_many_arguments)]
     fn walk_with<T: Number>(
         walk: Walk<T>,
         shape: Shape,

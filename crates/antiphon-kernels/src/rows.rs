@@ -278,11 +278,19 @@ mod tests {
             let picked: Vec<TokenId> = (0..3 * count).map(|i| (i * i % count) as TokenId).collect();
             let ids: Vec<i32> = picked.iter().map(|&id| id as i32).collect();
             let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [3 * count]), &Device::flex());
-            let ours = judge(&[table.clone()], select_rows(table.clone(), &picked));
-            assert_eq!(ours, judge(&[table.clone()], table.clone().select(0, ids)), "rows of {count} × {width}");
+            let ours = judge(std::slice::from_ref(&table), select_rows(table.clone(), &picked));
+            assert_eq!(
+                ours,
+                judge(std::slice::from_ref(&table), table.clone().select(0, ids)),
+                "rows of {count} × {width}"
+            );
             for first in [1, count / 2 + 1, count] {
-                let ours = judge(&[table.clone()], first_rows(table.clone(), first));
-                assert_eq!(ours, judge(&[table.clone()], table.clone().narrow(0, 0, first)), "{first} of {count} rows");
+                let ours = judge(std::slice::from_ref(&table), first_rows(table.clone(), first));
+                assert_eq!(
+                    ours,
+                    judge(std::slice::from_ref(&table), table.clone().narrow(0, 0, first)),
+                    "{first} of {count} rows"
+                );
             }
             for other in [1, 16, width] {
                 let sides = [leaf("left", [count, 3, width]), leaf("right", [count, 3, other])];

@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_thread_that_sleeps_or_never_comes() {
         let sleepy = |step: usize, share: usize| {
-            if (step + share) % 7 == 0 {
+            if (step + share).is_multiple_of(7) {
                 std::thread::sleep(Duration::from_micros(300));
             }
         };

@@ -45,6 +45,7 @@ impl Units {
     ///
     /// # Safety
     /// Nobody else reads or writes them meanwhile.
+    #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn divided<'r>(&self, buffer: &'r Divided<'_, f32>, from: usize, n: usize) -> [&'r mut [f32]; 4] {
         std::array::from_fn(|block| match block < n {
             // SAFETY: the caller's; and the pieces lie apart.
