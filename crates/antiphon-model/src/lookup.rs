@@ -1,4 +1,4 @@
-//! Ids on a device, and rows by their numbers.
+//! Ids on a device, and whether a table holds them.
 
 use antiphon_core::{Error, Result, TokenId};
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -421,6 +421,7 @@ impl<'a> Layer<'a> {
                         let fed = unsafe { fed.read(0, live * r) };
                         weights.feed.multiply_at(t, fed, &mut from_feed[..live * gates * w], false);
                     }
+                    let bias = units.pieces(bias);
                     for (i, row) in block.iter().enumerate() {
                         // SAFETY: see above.
                         let state = unsafe { after.write(i * h + units.first, w) };
@@ -435,7 +436,7 @@ impl<'a> Layer<'a> {
                             let fed = from_feed[i * gates * w..][..gates * w].chunks_exact(w);
                             x.iter_mut().zip(fed).for_each(|(x, fed)| add(x, fed));
                         }
-                        gates::forward(cell, x, z, units.pieces(bias), inner, state);
+                        gates::forward(cell, x, z, bias, inner, state);
                         // SAFETY: see above.
                         unsafe {
                             row.hidden.write(t * h + units.first, w).copy_from_slice(state);

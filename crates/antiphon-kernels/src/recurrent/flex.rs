@@ -253,6 +253,7 @@ impl<'a> Layer<'a> {
             if step >= at_zero {
                 weights[share].multiply_at(step, &before[..live * h], &mut z[..live * g / h * w], false);
             }
+            let bias = units.pieces(bias);
             for (r, row) in block.iter().enumerate() {
                 let inner = &mut inner[r * w..][..w];
                 // SAFETY: these units are this share's, whose parts follow each other.
@@ -262,7 +263,7 @@ impl<'a> Layer<'a> {
                 if r < live {
                     // SAFETY: the same.
                     let x = unsafe { units.divided(&row.gates, t * g, g / h) };
-                    take_step(self.run.cell, x, &z[r * g / h * w..][..g / h * w], units.pieces(bias), inner, state);
+                    take_step(self.run.cell, x, &z[r * g / h * w..][..g / h * w], bias, inner, state);
                 }
                 sequence.write_copy_of_slice(state);
                 if let Some(trace) = &row.trace {
