@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 
 use antiphon_core::TokenId;
-use antiphon_kernels::{PackedWeight, Shared, linear, tanh};
+use antiphon_kernels::{PackedWeight, Shared, linear, select_rows, tanh};
 use burn::tensor::Tensor;
 
 use super::{Decoder, DecoderState};
 use crate::attention::{AttentionState, Look, Prepared};
 use crate::embedding::{Embedding, Input, embed};
 use crate::encoder::Encoded;
-use crate::lookup;
 use crate::recurrent::LayerWeights;
 
 /// A decoder's weights, ready for many steps.
@@ -49,8 +48,7 @@ impl SearchState {
     pub(crate) fn select(&mut self, rows: &[u32]) {
         let parents: Vec<u32> = rows.iter().map(|&row| self.parents[row as usize]).collect();
         let (kept, parents) = distinct(&parents);
-        let numbers = lookup::ids(&kept, &self.states.layers[0].device());
-        self.states = self.states.map(|array| array.clone().select(0, numbers.clone()));
+        self.states = self.states.map(|array| select_rows(array.clone(), &kept));
         self.parents = parents;
     }
 }
@@ -70,7 +68,7 @@ fn distinct(values: &[u32]) -> (Vec<u32>, Vec<u32>) {
 
 /// A row for each row of a search, where rows that grew from one share what it remembers.
 fn own_rows(state: AttentionState, parents: &[u32]) -> AttentionState {
-    state.into_iter().map(|array| antiphon_kernels::select_rows(array, parents)).collect()
+    state.into_iter().map(|array| select_rows(array, parents)).collect()
 }
 
 impl Decoder {
