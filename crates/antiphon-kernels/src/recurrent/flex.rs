@@ -226,9 +226,12 @@ impl<'a> Layer<'a> {
         let (h, g, n, rows) = (self.hidden, self.width, self.run.cell.states(), block.len());
         let order: Vec<usize> = self.run.order(self.steps).collect();
         let live: Vec<usize> = order.iter().map(|&t| block.partition_point(|row| t < row.live)).collect();
-        // The states before and after a step, in turn.
-        let mut hidden: [Vec<f32>; 2] =
-            [block.iter().flat_map(|row| &row.state[..h]).copied().collect(), vec![0.0; rows * h]];
+        // The states before and after a step, in turn; where nobody else reads them, in one place.
+        let alone = shares.len() == 1;
+        let mut hidden: [Vec<f32>; 2] = [
+            block.iter().flat_map(|row| &row.state[..h]).copied().collect(),
+            vec![0.0; if alone { 0 } else { rows * h }],
+        ];
         // A zero state needs no product.
         let at_zero = match hidden[0].iter().all(|&v| v == 0.0) {
             true => live.iter().position(|&live| live > 0).map_or(self.steps, |first| first + 1),
@@ -247,11 +250,12 @@ impl<'a> Layer<'a> {
             let (t, live, units) = (order[step], live[step], &shares[share]);
             let w = units.width;
             let Ahead { inner, z } = &mut *own[share].lock().expect("a share's thread ended well");
-            let (before, after) = (&hidden[step % 2], &hidden[(step + 1) % 2]);
-            // SAFETY: at this step `before` is read alone; the parts of the last one, which have ended, wrote it.
-            let before = unsafe { before.read(0, rows * h) };
+            let [before, after] = if alone { [&hidden[0]; 2] } else { [step % 2, (step + 1) % 2].map(|i| &hidden[i]) };
             if step >= at_zero {
-                weights[share].multiply_at(step, &before[..live * h], &mut z[..live * g / h * w], false);
+                // SAFETY: the parts of the last step, which have ended, wrote it; those of this one write elsewhere, but for a lone
+                // share, which does so below.
+                let before = unsafe { before.read(0, live * h) };
+                weights[share].multiply_at(step, before, &mut z[..live * g / h * w], false);
             }
             let bias = units.pieces(bias);
             for (r, row) in block.iter().enumerate() {
@@ -259,7 +263,10 @@ impl<'a> Layer<'a> {
                 // SAFETY: these units are this share's, whose parts follow each other.
                 let (state, sequence) =
                     unsafe { (after.write(r * h + units.first, w), row.sequence.write(t * h + units.first, w)) };
-                state.copy_from_slice(units.of_row(before, r));
+                if !alone {
+                    // SAFETY: as above.
+                    state.copy_from_slice(unsafe { before.read(r * h + units.first, w) });
+                }
                 if r < live {
                     // SAFETY: the same.
                     let x = unsafe { units.divided(&row.gates, t * g, g / h) };

@@ -79,10 +79,11 @@ pub(crate) fn blocks_mut(row: &mut [f32], width: usize) -> [&mut [f32]; 4] {
 /// and `inner` the new cell (LSTM) or the product inside the reset gate (GRU).
 pub(crate) fn forward(cell: Cell, x: [&mut [f32]; 4], z: &[f32], bias: [&[f32]; 4], inner: &mut [f32], h: &mut [f32]) {
     let z = blocks(z, h.len());
+    let [a, b, c, d] = x;
     match cell {
-        Cell::Rnn => rnn_forward(x, z, bias, h),
-        Cell::Lstm => lstm_forward(x, z, bias, inner, h),
-        Cell::Gru => gru_forward(x, z, bias, inner, h),
+        Cell::Rnn => rnn_forward(a, z, bias, h),
+        Cell::Lstm => lstm_forward(a, b, c, d, z, bias, inner, h),
+        Cell::Gru => gru_forward(a, b, c, z, bias, inner, h),
     }
 }
 
@@ -117,13 +118,13 @@ pub(crate) struct StepBack<'a> {
 /// A step back.
 pub(crate) fn backward(cell: Cell, step: StepBack<'_>) {
     let StepBack { mut gates, inner, before, cell_before, dh, dc, dz, db } = step;
-    let own = gates.each_mut().map(|gate| &mut **gate);
-    let db = blocks_mut(db, dh.len());
+    let [a, b, c, d] = gates.each_mut().map(|gate| &mut **gate);
+    let [ba, bb, bc, bd] = blocks_mut(db, dh.len());
     match cell {
-        Cell::Rnn => rnn_backward(own, dh, db),
-        Cell::Lstm => lstm_backward(own, inner, cell_before, dh, dc, db),
+        Cell::Rnn => rnn_backward(a, dh, ba),
+        Cell::Lstm => lstm_backward(a, b, c, d, inner, cell_before, dh, dc, ba, bb, bc, bd),
         Cell::Gru => {
-            gru_backward(own, before, dh, inner, db);
+            gru_backward(a, b, c, before, dh, inner, ba, bb, bc, bd);
             let [r, u, n, _] = dz;
             r.copy_from_slice(gates[0]);
             u.copy_from_slice(gates[1]);
@@ -135,27 +136,22 @@ pub(crate) fn backward(cell: Cell, step: StepBack<'_>) {
     dz.into_iter().zip(gates).for_each(|(dz, gate)| dz.copy_from_slice(gate));
 }
 
+// The loops get each piece that they write as an argument of its own: the compiler then knows that it overlaps with no other.
+
 /// All of that length, so that the compiler sees it and checks no bound.
 #[inline(always)]
 fn cut<const N: usize>(pieces: [&[f32]; 4], n: usize) -> [&[f32]; N] {
     std::array::from_fn(|i| &pieces[i][..n])
 }
 
-/// As [`cut`], to write to.
-#[inline(always)]
-fn cut_mut<const N: usize>(pieces: [&mut [f32]; 4], n: usize) -> [&mut [f32]; N] {
-    let mut pieces = pieces.into_iter();
-    std::array::from_fn(|_| &mut pieces.next().expect("no more than four")[..n])
-}
-
 multiversion! {
     /// `x`: projected input, becomes `h`; `z`: recurrent product; `h`: becomes the new state.
-    fn rnn_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], h: &mut [f32]) = rnn_forward_body
+    fn rnn_forward(x: &mut [f32], z: [&[f32]; 4], bias: [&[f32]; 4], h: &mut [f32]) = rnn_forward_body
 }
 #[inline(always)]
-fn rnn_forward_body<const FMA: bool>(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], h: &mut [f32]) {
+fn rnn_forward_body<const FMA: bool>(x: &mut [f32], z: [&[f32]; 4], bias: [&[f32]; 4], h: &mut [f32]) {
     let n = h.len();
-    let ([x], [z], [bias]) = (cut_mut(x, n), cut(z, n), cut(bias, n));
+    let (x, [z], [bias]) = (&mut x[..n], cut(z, n), cut(bias, n));
     for j in 0..n {
         let y = tanh::<FMA>(x[j] + z[j] + bias[j]);
         (x[j], h[j]) = (y, y);
@@ -164,12 +160,12 @@ fn rnn_forward_body<const FMA: bool>(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [
 
 multiversion! {
     /// `y`: the output, becomes the gradient of the sum; `dh`: its whole gradient; `db` is added to.
-    fn rnn_backward(y: [&mut [f32]; 4], dh: &[f32], db: [&mut [f32]; 4]) = rnn_backward_body
+    fn rnn_backward(y: &mut [f32], dh: &[f32], db: &mut [f32]) = rnn_backward_body
 }
 #[inline(always)]
-fn rnn_backward_body<const FMA: bool>(y: [&mut [f32]; 4], dh: &[f32], db: [&mut [f32]; 4]) {
+fn rnn_backward_body<const FMA: bool>(y: &mut [f32], dh: &[f32], db: &mut [f32]) {
     let n = dh.len();
-    let ([y], [db]) = (cut_mut(y, n), cut_mut(db, n));
+    let (y, db) = (&mut y[..n], &mut db[..n]);
     for j in 0..n {
         let da = dh[j] * (1.0 - y[j] * y[j]);
         y[j] = da;
@@ -178,19 +174,26 @@ fn rnn_backward_body<const FMA: bool>(y: [&mut [f32]; 4], dh: &[f32], db: [&mut 
 }
 
 multiversion! {
-    /// `x`: projected input, becomes the gates i, f, g, o; `z`: recurrent product; `c` and `h`: become the new state.
-    fn lstm_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], c: &mut [f32], h: &mut [f32]) = lstm_forward_body
+    /// `xi` …: projected input, become the gates i, f, g, o; `z`: recurrent product; `c` and `h`: become the new state.
+    fn lstm_forward(
+        xi: &mut [f32], xf: &mut [f32], xg: &mut [f32], xo: &mut [f32], z: [&[f32]; 4], bias: [&[f32]; 4],
+        c: &mut [f32], h: &mut [f32],
+    ) = lstm_forward_body
 }
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn lstm_forward_body<const FMA: bool>(
-    x: [&mut [f32]; 4],
+    xi: &mut [f32],
+    xf: &mut [f32],
+    xg: &mut [f32],
+    xo: &mut [f32],
     z: [&[f32]; 4],
     bias: [&[f32]; 4],
     c: &mut [f32],
     h: &mut [f32],
 ) {
     let n = h.len();
-    let [xi, xf, xg, xo] = cut_mut(x, n);
+    let (xi, xf, xg, xo) = (&mut xi[..n], &mut xf[..n], &mut xg[..n], &mut xo[..n]);
     let [zi, zf, zg, zo] = cut(z, n);
     let [bi, bf, bg, bo] = cut(bias, n);
     let c = &mut c[..n];
@@ -228,24 +231,32 @@ fn lstm_cell<const FMA: bool>([i, f, g, o]: [f32; 4], c: &mut f32, h: &mut f32) 
 }
 
 multiversion! {
-    /// `gates`: become the gradient of their sums; `dh`: the whole gradient of `h`; `dc`: of the new cell, becomes that of
-    /// the old one; `db` is added to.
+    /// `gi` …: the gates, become the gradient of their sums; `dh`: the whole gradient of `h`; `dc`: of the new cell, becomes
+    /// that of the old one; `bi` …: the gradient of the bias, are added to.
     fn lstm_backward(
-        gates: [&mut [f32]; 4], cell: &[f32], before: &[f32], dh: &[f32], dc: &mut [f32], db: [&mut [f32]; 4],
+        gi: &mut [f32], gf: &mut [f32], gg: &mut [f32], go: &mut [f32], cell: &[f32], before: &[f32], dh: &[f32],
+        dc: &mut [f32], bi: &mut [f32], bf: &mut [f32], bg: &mut [f32], bo: &mut [f32],
     ) = lstm_backward_body
 }
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn lstm_backward_body<const FMA: bool>(
-    gates: [&mut [f32]; 4],
+    gi: &mut [f32],
+    gf: &mut [f32],
+    gg: &mut [f32],
+    go: &mut [f32],
     cell: &[f32],
     before: &[f32],
     dh: &[f32],
     dc: &mut [f32],
-    db: [&mut [f32]; 4],
+    bi: &mut [f32],
+    bf: &mut [f32],
+    bg: &mut [f32],
+    bo: &mut [f32],
 ) {
     let n = dh.len();
-    let [gi, gf, gg, go] = cut_mut(gates, n);
-    let [bi, bf, bg, bo] = cut_mut(db, n);
+    let (gi, gf, gg, go) = (&mut gi[..n], &mut gf[..n], &mut gg[..n], &mut go[..n]);
+    let (bi, bf, bg, bo) = (&mut bi[..n], &mut bf[..n], &mut bg[..n], &mut bo[..n]);
     let (cell, before, dc) = (&cell[..n], &before[..n], &mut dc[..n]);
     for j in 0..n {
         let (i, f, g, o) = (gi[j], gf[j], gg[j], go[j]);
@@ -265,19 +276,23 @@ fn lstm_backward_body<const FMA: bool>(
 }
 
 multiversion! {
-    /// `x`: projected input, becomes the gates r, z, n; `z`: recurrent product; `q`: becomes `h W_n + b_q`.
-    fn gru_forward(x: [&mut [f32]; 4], z: [&[f32]; 4], bias: [&[f32]; 4], q: &mut [f32], h: &mut [f32]) = gru_forward_body
+    /// `xr` …: projected input, become the gates r, z, n; `z`: recurrent product; `q`: becomes `h W_n + b_q`.
+    fn gru_forward(
+        xr: &mut [f32], xu: &mut [f32], xn: &mut [f32], z: [&[f32]; 4], bias: [&[f32]; 4], q: &mut [f32], h: &mut [f32],
+    ) = gru_forward_body
 }
 #[inline(always)]
 fn gru_forward_body<const FMA: bool>(
-    x: [&mut [f32]; 4],
+    xr: &mut [f32],
+    xu: &mut [f32],
+    xn: &mut [f32],
     z: [&[f32]; 4],
     bias: [&[f32]; 4],
     q: &mut [f32],
     h: &mut [f32],
 ) {
     let n = h.len();
-    let [xr, xu, xn] = cut_mut(x, n);
+    let (xr, xu, xn) = (&mut xr[..n], &mut xu[..n], &mut xn[..n]);
     let [zr, zu, zn] = cut(z, n);
     let [br, bu, bn, bq] = cut(bias, n);
     let q = &mut q[..n];
@@ -292,23 +307,30 @@ fn gru_forward_body<const FMA: bool>(
 }
 
 multiversion! {
-    /// `gates`: become the gradient of their sums; `before`: the old state; `dh`: the whole gradient of the new one, becomes
-    /// its direct part to the old one; `q`: becomes the gradient of itself; `db` (r, z, n, q) is added to.
+    /// `gr` …: the gates, become the gradient of their sums; `before`: the old state; `dh`: the whole gradient of the new one,
+    /// becomes its direct part to the old one; `q`: becomes the gradient of itself; `br` …: the gradient of the bias, are added to.
     fn gru_backward(
-        gates: [&mut [f32]; 4], before: &[f32], dh: &mut [f32], q: &mut [f32], db: [&mut [f32]; 4],
+        gr: &mut [f32], gu: &mut [f32], gc: &mut [f32], before: &[f32], dh: &mut [f32], q: &mut [f32],
+        br: &mut [f32], bu: &mut [f32], bn: &mut [f32], bq: &mut [f32],
     ) = gru_backward_body
 }
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn gru_backward_body<const FMA: bool>(
-    gates: [&mut [f32]; 4],
+    gr: &mut [f32],
+    gu: &mut [f32],
+    gc: &mut [f32],
     before: &[f32],
     dh: &mut [f32],
     q: &mut [f32],
-    db: [&mut [f32]; 4],
+    br: &mut [f32],
+    bu: &mut [f32],
+    bn: &mut [f32],
+    bq: &mut [f32],
 ) {
     let n = dh.len();
-    let [gr, gu, gc] = cut_mut(gates, n);
-    let [br, bu, bn, bq] = cut_mut(db, n);
+    let (gr, gu, gc) = (&mut gr[..n], &mut gu[..n], &mut gc[..n]);
+    let (br, bu, bn, bq) = (&mut br[..n], &mut bu[..n], &mut bn[..n], &mut bq[..n]);
     let (before, q) = (&before[..n], &mut q[..n]);
     for j in 0..n {
         let (r, u, c) = (gr[j], gu[j], gc[j]);
