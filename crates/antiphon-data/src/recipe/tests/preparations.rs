@@ -36,6 +36,16 @@ fn a_text_is_cut_by_its_characters() {
     );
     let short = Kitchen::new("tiny", LOCAL, &[("t", "a")], rest);
     assert_eq!(short.refused(Some(&short.from())), "R/from/t: 1 characters: too few to be cut in two");
+    let three = format!("{rest}\nvalidation_characters = 3");
+    let kitchen = Kitchen::new("tiny", LOCAL, &[("t", "äöü\n\nabcdefg\nhïj")], &three);
+    kitchen.local().unwrap();
+    let parts = ["train.txt", "validation.txt", "test.txt"].map(|name| kitchen.read(name));
+    assert_eq!(parts, ["äöü\n\nabcdef", "g\nh", "ïj"]);
+    let short = Kitchen::new("tiny", LOCAL, &[("t", "abc")], &three);
+    assert_eq!(short.refused(Some(&short.from())), "R/from/t: 3 characters: too few to be cut in three");
+    let none = Kitchen::new("tiny", LOCAL, &[("t", "abc")], &three.replace("= 3", "= 0"));
+    let error = none.short(&Recipe::load(&none.recipe()).unwrap_err().to_string());
+    assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].validation_characters: must be at least 1, got 0");
     let over = Kitchen::new("tiny", LOCAL, &[("t", "a")], &rest.replace("90", "100"));
     let error = over.short(&Recipe::load(&over.recipe()).unwrap_err().to_string());
     assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].train_percent: must be from 1 to 99, got 100");
