@@ -21,6 +21,8 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     // A text has no source.
     ("data(text).", "", &["model.kind='language_model'"]),
     ("data(text)", "lack", &["model.kind='language_model'"]),
+    ("data(stream).", "", &["model.kind='language_model'"]),
+    ("data(stream)", "lack", &["model.kind='language_model'"]),
     ("model(language_model).", "", &["data.kind='text'"]),
     // Equal states and widths.
     (".bridge(copy)", "meant", &["model.encoder.bidirectional=false"]),

@@ -19,6 +19,7 @@ mod reproduce;
 mod resume;
 mod runs;
 mod smallest;
+mod stream;
 #[cfg(unix)]
 mod suggestions;
 mod sweep;

@@ -61,6 +61,22 @@ validate = { every_steps = 25 }
 checkpoint = { every_steps = 10 }
 "#;
 
+/// A language model of running text, whose state goes on from batch to batch, also within a step; lengths are drawn.
+const STREAM: &str = r#"
+extends = "stream.toml"
+[data]
+train = "train.tsv"
+validation = "validation.tsv"
+test = "test.tsv"
+jitter = true
+[train]
+epochs = 14
+accumulate = 2
+schedule = { kind = "cosine", warmup = 20 }
+validate = { every_steps = 25 }
+checkpoint = { every_steps = 10 }
+"#;
+
 /// When a run is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
@@ -134,6 +150,7 @@ impl Contract {
         let place = Place::new();
         place.write("data/validation.tsv", pairs(700..1100));
         place.write("text.toml", crate::text::TEXT);
+        place.write("stream.toml", crate::stream::STREAM);
         place.write(config, text);
         let began = Instant::now();
         place.call(&format!("run {config} --run whole -q")).succeeds();
@@ -292,6 +309,24 @@ fn a_gru_killed_at_twenty_moments_ends_the_same() {
 #[ignore = "slow"]
 fn a_language_model_killed_at_twenty_moments_ends_the_same() {
     twenty_kills("lines.toml", LINES);
+}
+
+#[test]
+#[ignore = "slow"]
+fn a_model_of_running_text_killed_at_twenty_moments_ends_the_same() {
+    twenty_kills("running.toml", STREAM);
+}
+
+/// The state that is carried, and the place in the epoch, are those of the run that was never stopped.
+#[test]
+fn a_run_over_running_text_goes_on_within_an_epoch() {
+    let contract = Contract::of("running.toml", &STREAM.replace("epochs = 14", "epochs = 3"));
+    let in_epoch = contract.steps / 3;
+    for steps in [1, in_epoch - 1, in_epoch, in_epoch + 2, 2 * in_epoch + 1] {
+        contract.place.call(&format!("run running.toml --run parts -q --pause-after-steps {steps}")).succeeds();
+    }
+    contract.place.call("run running.toml --run parts -q").succeeds();
+    assert!(Left::by(&contract.place, "parts") == contract.whole);
 }
 
 /// Few moments, but all in one run.

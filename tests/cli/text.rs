@@ -136,12 +136,21 @@ fn a_run_whose_config_lacks_new_settings_is_found() {
     place.call("train tiny.toml --run runs/one").succeeds();
     let written = String::from_utf8(place.read("runs/one/config.toml")).unwrap();
     // As version 0.2.0 wrote it before there were kinds of models and heads.
-    let older =
-        written.replacen("[model.head]\nkind = \"softmax\"\n\n", "", 1).replacen("kind = \"encoder_decoder\"\n", "", 1);
-    assert!(!older.contains("softmax") && !older.contains("encoder_decoder"), "{older}");
+    let new = [
+        "[model.head]\nkind = \"softmax\"\n\n",
+        "kind = \"encoder_decoder\"\n",
+        "parts = 1\n",
+        "reset = 0\n",
+        "temperature = \"none\"\n",
+    ];
+    let older = new.iter().fold(written, |text, new| {
+        assert!(text.contains(new), "{new}: {text}");
+        text.replacen(new, "", 1)
+    });
     place.write("runs/one/config.toml", &older);
     let mut manifest: Value = serde_json::from_slice(&place.read("runs/one/manifest.json")).unwrap();
-    assert_eq!(manifest["uncounted"], serde_json::json!(["/model/kind", "/model/head"]));
+    let young = ["/model/kind", "/model/head", "/evaluate/parts", "/evaluate/reset", "/evaluate/temperature"];
+    assert_eq!(manifest["uncounted"], serde_json::json!(young));
     manifest.as_object_mut().unwrap().remove("uncounted");
     manifest["format"] = 2.into();
     place.write("runs/one/manifest.json", manifest.to_string());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use antiphon_core::{Batch, Error, Place, Result, SourceBatch, Special, Target, TokenBatch, TokenId, Tokenizer};
 use rayon::prelude::*;
 
+use crate::Units;
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
 use crate::lines::{LISTED, Skipped, listed};
 
@@ -27,6 +28,15 @@ pub struct Dataset {
     gaps: Gaps,
     skipped: Skipped,
     unknown: Unknown,
+    units: Units,
+}
+
+/// An example, measured.
+struct Measured {
+    lengths: Lengths,
+    unknown: Unknown,
+    units: Units,
+    line: usize,
 }
 
 /// What the tokenizers do not know of a split.
@@ -69,18 +79,20 @@ impl Dataset {
             gaps: Gaps::default(),
             skipped: Skipped::default(),
             unknown: Unknown::default(),
+            units: Units::default(),
         };
         let (mut too_long, mut messages, mut left_out) = (0, Vec::new(), Vec::new());
         for start in (0..dataset.corpus.len()).step_by(BLOCK) {
             let end = dataset.corpus.len().min(start + BLOCK);
-            let block: Vec<Result<(Lengths, Unknown, usize)>> =
+            let block: Vec<Result<Measured>> =
                 (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
             for (i, measured) in (start..).zip(block) {
-                let (lengths, unknown, line) = measured?;
+                let Measured { lengths, unknown, units, line } = measured?;
                 let tokens = |length: u32| length.saturating_sub(1) as usize;
                 let Err(excess) = limits.check(tokens(lengths.source), tokens(lengths.target)) else {
                     dataset.lengths.push(lengths);
                     dataset.unknown.add(unknown);
+                    dataset.units.add(units);
                     continue;
                 };
                 too_long += 1;
@@ -142,6 +154,11 @@ impl Dataset {
         self.unknown
     }
 
+    /// How much text the targets are (of several, the first), each with its end.
+    pub fn units(&self) -> Units {
+        self.units
+    }
+
     /// Where the text comes from.
     pub fn corpus(&self) -> &Arc<Corpus> {
         &self.corpus
@@ -168,12 +185,38 @@ impl Dataset {
         Ok(Batch { sources, target, continues: Vec::new(), examples })
     }
 
-    fn measure(&self, example: &Example) -> Result<(Lengths, Unknown, usize)> {
+    /// The target of an example, by its index in the corpus, as ids (of several, the first).
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    pub fn target(&self, example: usize) -> Result<Vec<TokenId>> {
+        self.encode_target(&self.corpus.get(example)?)
+    }
+
+    /// How often each id below `vocabulary` occurs in the targets.
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    pub fn target_counts(&self, vocabulary: usize) -> Result<Vec<u64>> {
+        let count = |mut counts: Vec<u64>, i: usize| {
+            self.target(self.gaps.position(i))?.into_iter().for_each(|id| counts[id as usize] += 1);
+            Ok(counts)
+        };
+        let none = || vec![0; vocabulary];
+        let add = |mut counts: Vec<u64>, others: Vec<u64>| {
+            counts.iter_mut().zip(others).for_each(|(count, other)| *count += other);
+            Ok(counts)
+        };
+        (0..self.len()).into_par_iter().try_fold(none, count).try_reduce(none, add)
+    }
+
+    fn measure(&self, example: &Example) -> Result<Measured> {
         let count = |row: &[TokenId]| u32::try_from(row.len()).unwrap_or(u32::MAX);
         let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
         let (source, target) = (self.encode_source(example)?.unwrap_or_default(), self.encode_target(example)?);
         let unknown = Unknown { source: strangers(&source), target: strangers(&target) };
-        Ok((Lengths { source: count(&source), target: count(&target) }, unknown, example.line))
+        let lengths = Lengths { source: count(&source), target: count(&target) };
+        Ok(Measured { lengths, unknown, units: Units::of(&example.targets[0], true), line: example.line })
     }
 
     fn encode_source(&self, example: &Example) -> Result<Option<Vec<TokenId>>> {
@@ -241,6 +284,9 @@ mod tests {
         let data = dataset("ab\tx\nc\twxyz\nde\tu v\n", "kind = 'pairs'").unwrap();
         assert_eq!(data.lengths(), [(3, 2), (2, 5), (3, 4)].map(|(source, target)| Lengths { source, target }));
         assert_eq!((data.source_tokens(), data.target_tokens()), (8, 11));
+        assert_eq!(data.units(), Units { characters: 11, words: 7 });
+        let counts = data.target_counts(260).unwrap();
+        assert_eq!((counts[3], counts['x' as usize + 4], counts.iter().sum::<u64>()), (3, 2, 11));
         let batch = data.batch(&[2, 0]).unwrap();
         let id = |c: char| c as u32 + 4;
         let [SourceBatch::Tokens(source)] = &batch.sources[..] else { panic!("one source of tokens") };

@@ -1,13 +1,15 @@
 //! From files to batches.
 //!
 //! ```text
-//! [data] ─▶ Corpus ─▶ Dataset ─▶ plan ─▶ Prefetch ─▶ batches
-//!            lines     lengths    order    one thread ahead
+//! [data] ─▶ Corpus ─▶ Dataset ─▶ plan  ─▶ Prefetch ─▶ batches
+//!            lines │   lengths    order     one thread ahead
+//!                  └▶ Stream  ─▶ Steps ─▶
+//!                      ids        places
 //! ```
 //!
 //! All text is read by one [`LineReader`](lines::LineReader). A [`Corpus`] is one split on disk: an index of byte
 //! offsets, never the text itself. A [`Dataset`] knows how long each example is in tokens and encodes a batch when it
-//! is asked for one. [`plan()`] decides which examples stand together: a pure function of lengths, settings and a
+//! is asked for one; a [`Stream`] is running text as ids, encoded once, and is read on in [`Steps`]. [`plan()`] decides which examples stand together: a pure function of lengths, settings and a
 //! random key. [`Prefetch`] prepares batches one step ahead of the model. A [`recipe`] turns what somebody published
 //! into the files that a corpus reads.
 //!
@@ -22,12 +24,16 @@ pub mod lines;
 pub mod plan;
 pub mod prefetch;
 pub mod recipe;
+pub mod stream;
+mod units;
 
 pub use corpus::{Corpus, CorpusConfig, Example, Grouped, References, Split};
 pub use dataset::{Dataset, Lengths, Unknown};
 pub use lines::{Fault, LineReader, Skipped};
 pub use plan::{BatchConfig, plan, plan_in_order};
 pub use prefetch::Prefetch;
+pub use stream::{Cut, Steps, Stream};
+pub use units::Units;
 
 #[cfg(test)]
 mod bytes_tokenizer;

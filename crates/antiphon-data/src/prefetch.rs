@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 
 use antiphon_core::{Batch, Result};
 
-use crate::Dataset;
+use crate::stream::{Step, Stream};
+use crate::{Dataset, Steps};
 
 /// The batches of a plan, in its order, prepared on a thread of their own while the model works on an earlier one.
 ///
@@ -21,18 +22,23 @@ pub struct Prefetch {
 impl Prefetch {
     /// Starts to prepare `plan`, at most `ahead` batches beyond the one in preparation.
     pub fn new(dataset: Arc<Dataset>, plan: Vec<Vec<u32>>, ahead: usize) -> Self {
-        Self::produce(plan, ahead, move |indices| dataset.batch(indices))
+        Self::produce(plan, ahead, move |indices: Vec<u32>| dataset.batch(&indices))
     }
 
-    fn produce(
-        plan: Vec<Vec<u32>>,
+    /// The same of the steps of a stream.
+    pub fn of_stream(stream: Arc<Stream>, steps: Steps, ahead: usize) -> Self {
+        Self::produce(steps, ahead, move |step: Step| stream.batch(&step))
+    }
+
+    fn produce<T>(
+        plan: impl IntoIterator<Item = T> + Send + 'static,
         ahead: usize,
-        mut prepare: impl FnMut(&[u32]) -> Result<Batch> + Send + 'static,
+        mut prepare: impl FnMut(T) -> Result<Batch> + Send + 'static,
     ) -> Self {
         let (sender, ready) = sync_channel(ahead);
         let producer = std::thread::spawn(move || {
-            for indices in plan {
-                let batch = prepare(&indices);
+            for part in plan {
+                let batch = prepare(part);
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;
@@ -91,11 +97,11 @@ mod tests {
     #[test]
     fn batches_come_in_the_order_of_the_plan() {
         for ahead in [0, 1, 7] {
-            let slow_now_and_then = |indices: &[u32]| {
+            let slow_now_and_then = |indices: Vec<u32>| {
                 if indices[0].is_multiple_of(5) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                Ok(batch(indices))
+                Ok(batch(&indices))
             };
             let got: Vec<usize> =
                 Prefetch::produce(plan(40), ahead, slow_now_and_then).map(|b| b.unwrap().examples[0]).collect();
@@ -105,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_error_is_passed_on_and_is_the_last() {
-        let fails = |indices: &[u32]| if indices[0] == 3 { Err(Error::new("damaged")) } else { Ok(batch(indices)) };
+        let fails = |indices: Vec<u32>| if indices[0] == 3 { Err(Error::new("damaged")) } else { Ok(batch(&indices)) };
         let mut prefetch = Prefetch::produce(plan(10), 2, fails);
         assert_eq!(prefetch.by_ref().filter(Result::is_ok).count(), 3);
         assert!(prefetch.next().is_none());
@@ -117,9 +123,9 @@ mod tests {
     fn dropping_stops_the_producer() {
         let prepared = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&prepared);
-        let mut prefetch = Prefetch::produce(plan(1000), 2, move |indices| {
+        let mut prefetch = Prefetch::produce(plan(1000), 2, move |indices: Vec<u32>| {
             counter.fetch_add(1, Ordering::SeqCst);
-            Ok(batch(indices))
+            Ok(batch(&indices))
         });
         prefetch.next().unwrap().unwrap();
         drop(prefetch);
@@ -132,7 +138,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "broken invariant")]
     fn a_panic_is_not_the_end_of_the_plan() {
-        let panics = |indices: &[u32]| if indices[0] == 2 { panic!("broken invariant") } else { Ok(batch(indices)) };
+        let panics = |indices: Vec<u32>| if indices[0] == 2 { panic!("broken invariant") } else { Ok(batch(&indices)) };
         Prefetch::produce(plan(5), 1, panics).for_each(drop);
     }
 }

@@ -13,6 +13,9 @@ pub struct Likelihood {
     pub tokens: u64,
     /// Characters (Unicode scalar values) of the target texts, and one more for the end of each.
     pub characters: u64,
+    /// Words of the target texts (what stands between white space), and one more for the end of each, as it is counted where
+    /// perplexities of running text are published.
+    pub words: u64,
     /// Tokens that the model held most probable, given the right tokens before them.
     pub correct_tokens: u64,
 }
@@ -23,6 +26,7 @@ impl Likelihood {
         self.nats += other.nats;
         self.tokens += other.tokens;
         self.characters += other.characters;
+        self.words += other.words;
         self.correct_tokens += other.correct_tokens;
     }
 
@@ -39,6 +43,11 @@ impl Likelihood {
     /// loss per token.
     pub fn per_character(&self) -> f64 {
         self.nats / self.characters as f64
+    }
+
+    /// Loss in nats per word of the target text, an end counting as one; with a token for each word it is the loss per token.
+    pub fn per_word(&self) -> f64 {
+        self.nats / self.words as f64
     }
 
     /// `exp(per_token)`, and so as little comparable between tokenizers.
@@ -67,11 +76,12 @@ mod tests {
         assert!(all.per_token().is_nan() && all.token_accuracy().is_nan());
         for tokens in [3, 5] {
             let nats = tokens as f64 * 8.0_f64.ln();
-            all.merge(&Likelihood { nats, tokens, characters: 2 * tokens, correct_tokens: 1 });
+            all.merge(&Likelihood { nats, tokens, characters: 2 * tokens, words: tokens, correct_tokens: 1 });
         }
         assert!((all.perplexity() - 8.0).abs() < 1e-12);
         assert!((all.bits_per_character() - 1.5).abs() < 1e-12);
         assert!((all.per_character() - all.per_token() / 2.0).abs() < 1e-12);
         assert_eq!((all.tokens, all.characters, all.token_accuracy()), (8, 16, 25.0));
+        assert_eq!(all.per_word(), all.per_token());
     }
 }

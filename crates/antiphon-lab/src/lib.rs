@@ -10,6 +10,7 @@
 //!   checkpoints/               left there by training
 //!   model.safetensors          the chosen model
 //!   predictions-test.jsonl     its answers
+//!   losses-test.json           of a language model, where its loss lies
 //!   results.json               its figures
 //!   report.html                all of it for a browser
 //!   run.lock                   held while a process trains here
@@ -54,9 +55,10 @@ pub use machine::cpu_features;
 pub use manifest::{BestValidation, EndReason, Manifest, Revision, Status, TrainingEnd};
 pub use metrics_log::{MetricsLog, lost_steps};
 pub use report::{
-    Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, Pair, comparison_page, report_page,
+    Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, LossBin, Pair, TokenLosses, WorstToken,
+    comparison_page, report_page,
 };
-pub use results::{Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
+pub use results::{Beside, Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
 pub use results_page::results_page;
 pub use run::Run;
 pub use runs::{RunIndex, Runs};

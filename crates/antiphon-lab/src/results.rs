@@ -48,10 +48,56 @@ pub struct Losses {
     pub per_token: f64,
     /// Per character of the target text.
     pub per_character: Option<f64>,
+    /// Of a language model, per word of the text: what stands between white space, and one more for the end of each line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_word: Option<f64>,
     /// `exp(per_token)`.
     pub perplexity: f64,
     /// Percentage of target tokens that were the most probable.
     pub token_accuracy: f64,
+    /// Of a language model, the losses of the same tokens judged in other ways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Beside>,
+}
+
+/// Losses of a language model that is judged in another way, in nats. They stand beside the plain ones, never in their place.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    /// Every how many tokens the state was reset; `None`: it was carried throughout.
+    pub reset: Option<u64>,
+    /// The temperature of the softmax; `None`: it was 1.
+    pub temperature: Option<f64>,
+    /// Per token.
+    pub per_token: f64,
+    /// Per character.
+    pub per_character: f64,
+}
+
+impl Beside {
+    /// What the labels of its figures end with.
+    fn ending(&self) -> &'static str {
+        Beside::endings(self.reset.is_some(), self.temperature.is_some())
+    }
+
+    fn endings(reset: bool, tempered: bool) -> &'static str {
+        match (reset, tempered) {
+            (true, true) => "_reset_tempered",
+            (true, false) => "_reset",
+            (false, true) => "_tempered",
+            (false, false) => "",
+        }
+    }
+
+    /// The labels of all figures that the results of a language model may have beside those of other models; of all of them
+    /// smaller ones are better.
+    pub fn labels() -> Vec<String> {
+        let plain = ["loss_per_word", "bits_per_token", "bits_per_character", "bits_per_word", "perplexity_per_word"];
+        let ways =
+            [(true, false), (false, true), (true, true)].map(|(reset, tempered)| Beside::endings(reset, tempered));
+        let of = |ending: &str| ["loss_per_token", "loss_per_character", "perplexity"].map(|l| format!("{l}{ending}"));
+        plain.into_iter().map(str::to_owned).chain(ways.into_iter().flat_map(of)).collect()
+    }
 }
 
 /// How much was measured.
@@ -73,6 +119,9 @@ pub struct Counts {
     pub unknown_target: Option<u64>,
     /// Characters of the target texts and one more for the end of each, where they were counted.
     pub target_characters: Option<u64>,
+    /// Of a language model, the words of the text and one more for the end of each line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_words: Option<u64>,
     /// Examples left out because the config allows it.
     pub skipped: u64,
     /// Sources whose search ran out of patience while something better might still have come, where they were counted.
@@ -140,14 +189,37 @@ impl Results {
 
 impl SplitResults {
     /// Losses: label, value, decimals worth printing.
-    fn losses(&self) -> Vec<(&'static str, f64, usize)> {
-        let Some(Losses { per_token, per_character, perplexity, token_accuracy }) = self.losses else {
+    fn losses(&self) -> Vec<(String, f64, usize)> {
+        let Some(Losses { per_token, per_character, per_word, perplexity, token_accuracy, beside }) = &self.losses
+        else {
             return Vec::new();
         };
-        let mut losses = vec![("loss_per_token", per_token, 4)];
+        let bits = |nats: f64| nats / std::f64::consts::LN_2;
+        let mut losses = vec![("loss_per_token", *per_token, 4)];
         losses.extend(per_character.map(|loss| ("loss_per_character", loss, 4)));
-        losses.extend([("perplexity", perplexity, 3), ("token_accuracy", token_accuracy, 2)]);
+        // Those of language models, which are compared in all of these.
+        if let Some(per_word) = *per_word {
+            losses.extend([("loss_per_word", per_word, 4), ("bits_per_token", bits(*per_token), 4)]);
+            losses.extend(per_character.map(|loss| ("bits_per_character", bits(loss), 4)));
+            losses.push(("bits_per_word", bits(per_word), 4));
+        }
+        losses.push(("perplexity", *perplexity, 3));
+        losses.extend(per_word.map(|loss| ("perplexity_per_word", loss.exp(), 3)));
+        losses.push(("token_accuracy", *token_accuracy, 2));
+        let mut losses: Vec<_> = losses.into_iter().map(|(label, value, n)| (label.to_owned(), value, n)).collect();
+        for way in beside {
+            let of = |label: &str| format!("{label}{}", way.ending());
+            losses.push((of("loss_per_token"), way.per_token, 4));
+            losses.push((of("loss_per_character"), way.per_character, 4));
+            losses.push((of("perplexity"), way.per_token.exp(), 3));
+        }
+        losses.extend(self.temperature().map(|temperature| ("temperature".to_owned(), temperature, 3)));
         losses
+    }
+
+    /// The temperature of the softmax by which a language model was judged too.
+    pub fn temperature(&self) -> Option<f64> {
+        self.losses.as_ref()?.beside.iter().find_map(|way| way.temperature)
     }
 
     /// The metric or loss under a label; `loss`, as training calls it, is the loss per token.
@@ -166,6 +238,7 @@ impl SplitResults {
         counts.push(("target_tokens", target_tokens));
         counts.extend(unknown_target.map(|n| ("unknown_target_tokens", n)));
         counts.extend(target_characters.map(|n| ("target_characters", n)));
+        counts.extend(self.counts.target_words.map(|n| ("target_words", n)));
         counts.push(("skipped", skipped));
         counts
     }
@@ -202,10 +275,10 @@ pub fn labels_of_quality(splits: &[&SplitResults]) -> Vec<String> {
     labels
 }
 
-fn append_new(labels: &mut Vec<String>, more: impl Iterator<Item = &'static str>) {
-    for label in more {
-        if !labels.iter().any(|known| known == label) {
-            labels.push(label.to_string());
+fn append_new(labels: &mut Vec<String>, more: impl Iterator<Item = impl Into<String>>) {
+    for label in more.map(Into::into) {
+        if !labels.contains(&label) {
+            labels.push(label);
         }
     }
 }
@@ -224,6 +297,7 @@ pub(crate) fn minutes(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::Beside;
     use crate::testing::results;
 
     #[test]
@@ -249,6 +323,41 @@ time   5.5 core-minutes, 2.9 minutes on the clock
 bleu is nrefs:1|case:lc|tok:none
 ";
         assert_eq!(results(24.5).table(), expected);
+    }
+
+    /// Nats and bits a token, a character and a word, and what stands beside them.
+    #[test]
+    fn a_language_model_is_told_in_all_units() {
+        let mut all = results(24.5);
+        let split = all.test.as_mut().unwrap();
+        split.metrics.clear();
+        split.counts.target_words = Some(4000);
+        let losses = split.losses.as_mut().unwrap();
+        losses.per_word = Some(0.5);
+        let way =
+            |reset, temperature, per_token| Beside { reset, temperature, per_token, per_character: per_token / 2.0 };
+        losses.beside =
+            vec![way(None, Some(1.25), 0.24), way(Some(256), None, 0.375), way(Some(256), Some(1.25), 0.3125)];
+        all.validation = None;
+        let table = all.table();
+        for (label, figure) in [
+            ("loss_per_token", "0.2500"),
+            ("loss_per_word", "0.5000"),
+            ("bits_per_character", "0.1803"),
+            ("bits_per_word", "0.7213"),
+            ("perplexity_per_word", "1.649"),
+            ("loss_per_token_tempered", "0.2400"),
+            ("loss_per_character_reset", "0.1875"),
+            ("perplexity_reset_tempered", "1.367"),
+            ("temperature", "1.250"),
+            ("target_words", "4000"),
+        ] {
+            let line = table.lines().find(|line| line.split_whitespace().next() == Some(label));
+            assert!(line.is_some_and(|line| line.ends_with(figure)), "{label}\n{table}");
+        }
+        // What can be promised and compared is what is told.
+        let split = all.test.as_ref().unwrap();
+        assert!(Beside::labels().iter().all(|label| split.value(label).is_some()));
     }
 
     #[test]

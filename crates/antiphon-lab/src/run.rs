@@ -127,6 +127,11 @@ impl Run {
         self.path.join(format!("predictions-{split}.jsonl"))
     }
 
+    /// Where the loss of a language model lies on a split.
+    pub fn losses_path(&self, split: &str) -> PathBuf {
+        self.path.join(format!("losses-{split}.json"))
+    }
+
     /// `results.json`.
     pub fn results_path(&self) -> PathBuf {
         self.path.join("results.json")

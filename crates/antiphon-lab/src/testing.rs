@@ -51,8 +51,10 @@ pub(crate) fn results(wrong: f64) -> Results {
             losses: Some(Losses {
                 per_token: 0.25,
                 per_character: Some(0.125),
+                per_word: None,
                 perplexity: 0.25_f64.exp(),
                 token_accuracy: 93.5,
+                beside: Vec::new(),
             }),
             counts: Counts {
                 examples: 1000,
@@ -61,6 +63,7 @@ pub(crate) fn results(wrong: f64) -> Results {
                 target_tokens: 8000,
                 unknown_target: Some(0),
                 target_characters: Some(16_000),
+                target_words: None,
                 skipped: 1,
                 outscored: Some(3),
             },

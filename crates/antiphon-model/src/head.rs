@@ -91,10 +91,24 @@ impl Head {
         }
     }
 
-    /// How probable given tokens are, one for each output. Off the graph.
-    pub(crate) fn scores(&self, outputs: Tensor<2>, targets: Vec<TokenId>, tied: Option<Tensor<2>>) -> TokenScores {
+    /// How probable given tokens are, one for each output, with the logits divided by `temperature`. Off the graph.
+    pub(crate) fn scores(
+        &self,
+        outputs: Tensor<2>,
+        targets: Vec<TokenId>,
+        tied: Option<Tensor<2>>,
+        temperature: f64,
+    ) -> TokenScores {
         match self {
-            Head::Softmax(head) => token_scores(head.projection(outputs, targets, tied)),
+            Head::Softmax(head) => {
+                let mut projection = head.projection(outputs, targets, tied);
+                // Division by 1 changes no bit, and takes time.
+                if temperature != 1.0 {
+                    projection.states = projection.states / temperature;
+                    projection.bias = projection.bias.map(|bias| bias / temperature);
+                }
+                token_scores(projection)
+            }
         }
     }
 

@@ -173,8 +173,17 @@ impl Model {
     /// # Errors
     /// As [`terms`](Self::terms).
     pub fn scores(&self, batch: &Batch, carry: &mut Carry) -> Result<TokenScores> {
+        let mut scores = self.scores_at(batch, carry, &[1.0])?;
+        Ok(scores.swap_remove(0))
+    }
+
+    /// The same with the logits divided by each of some temperatures, for which all but the last layer is computed once.
+    ///
+    /// # Errors
+    /// As [`terms`](Self::terms).
+    pub fn scores_at(&self, batch: &Batch, carry: &mut Carry, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
         let taught = self.teach(batch, carry, None)?;
-        Ok(self.target_side().scores(taught))
+        Ok(self.target_side().scores(&taught, temperatures))
     }
 
     /// This model as a search needs it: off the graph, its weights packed once for all requests.

@@ -92,11 +92,13 @@ impl TargetSide<'_> {
         vec![self.head.term(taught.outputs, taught.targets, self.table())]
     }
 
-    /// How probable the right tokens are.
-    pub(crate) fn scores(&self, taught: Taught) -> TokenScores {
+    /// How probable the right tokens are at each of some temperatures.
+    pub(crate) fn scores(&self, taught: &Taught, temperatures: &[f64]) -> Vec<TokenScores> {
         if taught.targets.is_empty() {
-            return TokenScores::default();
+            return vec![TokenScores::default(); temperatures.len()];
         }
-        self.head.scores(taught.outputs, taught.targets, self.table())
+        let Taught { outputs, targets } = taught;
+        let scores = |&temperature| self.head.scores(outputs.clone(), targets.clone(), self.table(), temperature);
+        temperatures.iter().map(scores).collect()
     }
 }

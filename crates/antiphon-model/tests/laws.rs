@@ -245,6 +245,28 @@ fn losses_over_a_stream_cut_anywhere_equal_those_of_one_pass() {
     }
 }
 
+/// Logits that are divided by a temperature differ by as much less, and their softmax is one.
+#[test]
+fn a_temperature_divides_the_logits() {
+    for config in language_models() {
+        let model = model(&config, &Device::flex());
+        let every: Vec<[TokenId; 1]> = (0..TARGET as TokenId).map(|id| [id]).collect();
+        let target = Target::whole(&every);
+        let batch = Batch { sources: vec![], target, continues: vec![], examples: (0..TARGET).collect() };
+        let scores = model.scores_at(&batch, &mut Carry::default(), &[1.0, 2.5, 0.4]).unwrap();
+        let plain = model.scores(&batch, &mut Carry::default()).unwrap();
+        assert_eq!(scores[0], plain);
+        for (scores, temperature) in scores[1..].iter().zip([2.5, 0.4]) {
+            assert_eq!(scores.correct, plain.correct);
+            let differences = |of: &[f32], by: f32| of.iter().map(|p| (p - of[5]) / by).collect::<Vec<_>>();
+            let expected = differences(&plain.log_probs, temperature);
+            assert_close(&differences(&scores.log_probs, 1.0), &expected, "logits");
+            let sum: f32 = scores.log_probs.iter().map(|p| p.exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-4, "{sum}");
+        }
+    }
+}
+
 /// All gradients of a module's parameters, by their order; zero where there is none.
 struct Collect<'a>(&'a burn::tensor::Gradients, Vec<Vec<f32>>);
 

@@ -65,6 +65,8 @@ pub enum CorpusConfig {
     Parallel(ParallelConfig),
     /// One text a line, for language models.
     Text(TextConfig),
+    /// Running text, for language models: files are read on as they are, and the end symbol stands for each line end.
+    Stream(StreamConfig),
 }
 
 /// `source<TAB>target`, one pair a line, plain or gzip. Lines with the same source are its several references.
@@ -203,6 +205,95 @@ pub struct TextConfig {
     pub on_bad_line: Remedy,
 }
 
+/// Running text, plain or gzip: there is no source. The end symbol stands for each line end, also for that of a blank line; a last
+/// line that nothing ends has none. So a character tokenizer has a token for each character of the files, and a word tokenizer one
+/// for each word and each line.
+///
+/// To learn from, the text is cut into `rows` parts of equal length (to one token), and each step reads the next `length` tokens of
+/// all of them, with the state in which the step before ended (truncated backpropagation through time; Williams and Peng 1990). An
+/// epoch, and so each part, begins with a fresh state and the begin symbol. No token is left out: a part is ended by a step that is
+/// shorter, or, where less than half a step would be left for it, longer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamConfig {
+    /// What to learn from: a file, or a list of files that are read one after the other.
+    #[schemars(example = &"mine/train.txt")]
+    pub train: Files,
+    /// What to choose on.
+    #[serde(default)]
+    pub validation: Option<Files>,
+    /// What to report on.
+    #[serde(default)]
+    pub test: Option<Files>,
+    /// The recipe that prepares these files: `cargo xtask data <recipe>`.
+    #[serde(default)]
+    pub recipe: Option<String>,
+    /// Where a document begins: there the state is fresh, and the begin symbol stands before the first token.
+    #[serde(default)]
+    pub documents: Documents,
+    /// Into how many parts of equal length the text to learn from is cut. They are read side by side; each begins an epoch with a
+    /// fresh state and the begin symbol, and none of its tokens is left out.
+    #[serde(default = "rows")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub rows: usize,
+    /// How many tokens of each part a step reads: so far back gradients go.
+    #[serde(default = "length")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub length: usize,
+    /// Whether the length of each step is drawn by the seed: around `length`, or, in one step of twenty, around half of it,
+    /// with a standard deviation of 5 and at least 5 (Merity et al. 2018). The learning rate is not scaled by it.
+    #[serde(default)]
+    pub jitter: bool,
+    /// The longest line, in bytes.
+    #[serde(default = "max_line")]
+    #[schemars(range(min = 1))]
+    pub max_line: usize,
+    /// What to do with a line that is too long or not UTF-8.
+    #[serde(default = "error")]
+    pub on_bad_line: Remedy,
+}
+
+/// One file, or several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Files {
+    /// A file.
+    One(PathBuf),
+    /// Several files, one after the other.
+    Many(#[schemars(length(min = 1))] Vec<PathBuf>),
+}
+
+impl Files {
+    /// The files, in the order given.
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Files::One(file) => std::slice::from_ref(file),
+            Files::Many(files) => files,
+        }
+    }
+}
+
+/// Where a document of a running text begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Documents {
+    /// All files are one text.
+    #[default]
+    None,
+    /// Each file is a document.
+    Files,
+    /// Blank lines part documents, and so do files. A blank line belongs to the document before it.
+    BlankLines,
+}
+
+const fn rows() -> usize {
+    64
+}
+
+const fn length() -> usize {
+    128
+}
+
 const fn max_tokens() -> usize {
     MAX_TOKENS
 }
@@ -260,15 +351,20 @@ impl CorpusConfig {
             (Self::Pairs(PairsConfig { validation, .. }), Split::Validation)
             | (Self::Text(TextConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Parallel(ParallelConfig { validation, .. }), Split::Validation) => validation.is_some(),
+            (Self::Stream(StreamConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Pairs(PairsConfig { test, .. }), Split::Test)
             | (Self::Text(TextConfig { test, .. }), Split::Test) => test.is_some(),
             (Self::Parallel(ParallelConfig { test, .. }), Split::Test) => test.is_some(),
+            (Self::Stream(StreamConfig { test, .. }), Split::Test) => test.is_some(),
         }
     }
 
     /// Whether examples have a source.
     pub fn has_source(&self) -> bool {
-        !matches!(self, Self::Text(_))
+        match self {
+            Self::Pairs(_) | Self::Parallel(_) => true,
+            Self::Text(_) | Self::Stream(_) => false,
+        }
     }
 
     /// The recipe that prepares the files, if one is named.
@@ -276,11 +372,12 @@ impl CorpusConfig {
         match self {
             Self::Pairs(PairsConfig { recipe, .. })
             | Self::Parallel(ParallelConfig { recipe, .. })
-            | Self::Text(TextConfig { recipe, .. }) => recipe.as_deref(),
+            | Self::Text(TextConfig { recipe, .. })
+            | Self::Stream(StreamConfig { recipe, .. }) => recipe.as_deref(),
         }
     }
 
-    /// How long an example may be.
+    /// How long an example may be. The lines of a running text are none, and may have any number of tokens.
     pub fn limits(&self) -> Limits {
         match *self {
             Self::Pairs(PairsConfig { max_source, max_target, too_long, .. })
@@ -288,6 +385,7 @@ impl CorpusConfig {
                 Limits { max_source, max_target, too_long }
             }
             Self::Text(TextConfig { max_target, too_long, .. }) => Limits { max_source: 0, max_target, too_long },
+            Self::Stream(_) => Limits { max_source: 0, max_target: usize::MAX, too_long: Remedy::Error },
         }
     }
 
@@ -300,7 +398,8 @@ impl CorpusConfig {
         match *self {
             Self::Pairs(PairsConfig { max_line, on_bad_line, .. })
             | Self::Parallel(ParallelConfig { max_line, on_bad_line, .. })
-            | Self::Text(TextConfig { max_line, on_bad_line, .. }) => LineRules { max_line, on_bad_line },
+            | Self::Text(TextConfig { max_line, on_bad_line, .. })
+            | Self::Stream(StreamConfig { max_line, on_bad_line, .. }) => LineRules { max_line, on_bad_line },
         }
     }
 }

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use antiphon_core::{Error, Result};
 
 pub use config::{
-    CorpusConfig, Limits, PairsConfig, ParallelConfig, ParallelFiles, Remedy, Split, Targets, TextConfig,
+    CorpusConfig, Documents, Files, Limits, PairsConfig, ParallelConfig, ParallelFiles, Remedy, Split, StreamConfig,
+    Targets, TextConfig,
 };
 pub use grouped::Grouped;
 pub use references::References;
@@ -24,7 +25,7 @@ use crate::lines::{Fault, Faults, HEADER, LineFile, Skipped, file_fault, looks_l
 /// One example, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// What is asked; `None` in a text corpus.
+    /// What is asked; `None` where there is text alone.
     pub source: Option<String>,
     /// What is answered: at least one; several are references that count as equally right.
     pub targets: Vec<String>,
@@ -36,8 +37,10 @@ pub struct Example {
 #[derive(Debug)]
 pub struct Corpus {
     layout: Layout,
-    /// One file; in a parallel corpus the source and then the targets.
+    /// One file; in a parallel corpus the source and then the targets; of a running text as many as it has.
     files: Vec<LineFile>,
+    /// How many lines the files before each have, where they follow upon each other.
+    before: Vec<usize>,
     /// The lines left out.
     gaps: Gaps,
     skipped: Skipped,
@@ -51,6 +54,8 @@ enum Layout {
     Pairs,
     Parallel,
     Text,
+    /// Files that follow upon each other, and blank lines count.
+    Stream,
 }
 
 impl Corpus {
@@ -66,7 +71,8 @@ impl Corpus {
         let rules = config.line_rules();
         // The first fault of a line counts, whichever file has it.
         let (mut bad, mut header) = (std::collections::BTreeMap::new(), None);
-        let mut opened: Vec<LineFile> = Vec::with_capacity(files.len());
+        let (mut opened, mut before) = (Vec::<LineFile>::with_capacity(files.len()), Vec::new());
+        let mut lines = 0;
         for (k, (key, file)) in files.iter().enumerate() {
             let path = data_dir.join(file);
             if let Some(fault) = file_fault(&path) {
@@ -76,7 +82,8 @@ impl Corpus {
             let skips = rules.on_bad_line == Remedy::Skip;
             let mut faults = if skips { Faults::all() } else { Faults::listed() };
             opened.push(LineFile::open(&path, rules.max_line, |line, text| {
-                if line == 0 && text.as_ref().is_ok_and(|text| looks_like_header(text)) {
+                let headed = line == 0 && layout != Layout::Stream;
+                if headed && text.as_ref().is_ok_and(|text| looks_like_header(text)) {
                     header.get_or_insert_with(|| path.clone());
                 }
                 if let Err(fault) = text.and_then(|text| layout.check(k, text)) {
@@ -86,12 +93,16 @@ impl Corpus {
             if !skips {
                 faults.refuse(&path, ", or set data.on_bad_line = \"skip\"")?;
             }
+            let first = if layout == Layout::Stream { lines } else { 0 };
             for (line, fault) in faults.kept() {
-                bad.entry(line).or_insert(fault);
+                bad.entry(line + first as u64).or_insert(fault);
             }
+            before.push(first);
+            lines = first + opened[k].len();
         }
         let (first, rest) = opened.split_first().expect("a split has a file");
-        if let Some(other) = rest.iter().find(|other| other.len() != first.len()) {
+        let together = if layout == Layout::Stream { &[] } else { rest };
+        if let Some(other) = together.iter().find(|other| other.len() != first.len()) {
             let message = format!(
                 "{} lines, but `{}` has {}: line by line they must belong together",
                 first.len(),
@@ -100,28 +111,72 @@ impl Corpus {
             );
             return Err(Error::new(message).in_file(first.path()));
         }
-        let mut skipped = Skipped::default();
-        for (line, fault) in &bad {
-            skipped.add(&fault.label(), *line as usize + 1);
-        }
-        if u32::try_from(first.len()).is_err() {
-            let message = format!("{} lines, more than {}: split the file", first.len(), u32::MAX);
+        if u32::try_from(lines).is_err() {
+            let message = format!("{lines} lines, more than {}: split the file", u32::MAX);
             return Err(Error::new(message).in_file(first.path()));
         }
-        if bad.len() == first.len() {
-            return Err(Error::new(format!("no line can be used; {skipped}")).in_file(first.path()));
+        let mut corpus =
+            Corpus { layout, files: opened, before, gaps: Gaps::default(), skipped: Skipped::default(), header };
+        for (line, fault) in &bad {
+            let (file, own) = corpus.located(*line as usize);
+            // Of several files that follow upon each other a line's number alone says little.
+            let of = if corpus.follows() { format!(" in `{}`", file.path().display()) } else { String::new() };
+            corpus.skipped.add(&(fault.label() + &of), own + 1);
         }
-        Ok(Corpus { layout, files: opened, gaps: Gaps::new(bad.into_keys()), skipped, header })
+        if bad.len() == lines {
+            return Err(Error::new(format!("no line can be used; {}", corpus.skipped)).in_file(corpus.path()));
+        }
+        corpus.gaps = Gaps::new(bad.into_keys());
+        Ok(corpus)
     }
 
-    /// How many examples.
+    /// How many examples: of a running text its lines.
     pub fn len(&self) -> usize {
-        self.files[0].len() - self.gaps.len()
+        self.lines() - self.gaps.len()
     }
 
     /// How many lines its files have, those left out included.
     pub fn lines(&self) -> usize {
-        self.files[0].len()
+        let last = if self.layout == Layout::Stream { self.files.len() - 1 } else { 0 };
+        self.before[last] + self.files[last].len()
+    }
+
+    /// Whether it is several files that follow upon each other.
+    fn follows(&self) -> bool {
+        self.layout == Layout::Stream && self.files.len() > 1
+    }
+
+    /// A line among all, as a line of its file; where lines of several files belong together, of the first.
+    fn located(&self, line: usize) -> (&LineFile, usize) {
+        let file = self.file_of_line(line);
+        (&self.files[file], line - self.before[file])
+    }
+
+    fn file_of_line(&self, line: usize) -> usize {
+        if self.layout == Layout::Stream { self.before.partition_point(|&before| before <= line) - 1 } else { 0 }
+    }
+
+    /// The number, from 0, of the file in which an example stands.
+    pub(crate) fn file_of(&self, i: usize) -> usize {
+        self.file_of_line(self.gaps.position(i))
+    }
+
+    /// Whether the line of an example has a line end.
+    pub(crate) fn is_ended(&self, i: usize) -> bool {
+        let (file, line) = self.located(self.gaps.position(i));
+        file.is_ended(line)
+    }
+
+    /// How many bytes the line of an example has, its line end included.
+    pub(crate) fn bytes(&self, i: usize) -> u64 {
+        let (file, line) = self.located(self.gaps.position(i));
+        file.bytes(line)
+    }
+
+    /// The file and the line, counted from 1, of an example.
+    pub fn place(&self, i: usize) -> (&Path, usize) {
+        let (file, line) = self.located(self.gaps.position(i));
+        (file.path(), line + 1)
     }
 
     /// Never true: a corpus without examples does not open.
@@ -134,11 +189,11 @@ impl Corpus {
     /// # Errors
     /// If the file cannot be read or has changed since it was opened.
     pub fn get(&self, i: usize) -> Result<Example> {
-        let line = self.gaps.position(i);
-        let mut texts = self.files.iter().map(|file| file.read(line));
-        let first = texts.next().expect("a split has a file")?;
+        let (own, line) = self.located(self.gaps.position(i));
+        let first = own.read(line)?;
+        let texts = self.files.iter().skip(1).map(|file| file.read(line));
         let (source, targets) = match self.layout {
-            Layout::Text => (None, vec![first]),
+            Layout::Text | Layout::Stream => (None, vec![first]),
             Layout::Parallel => (Some(first), texts.collect::<Result<_>>()?),
             Layout::Pairs => {
                 let changed = |fault| self.files[0].changed(line, fault);
@@ -165,7 +220,10 @@ impl Corpus {
 
     /// Whether examples have a source.
     pub fn has_source(&self) -> bool {
-        self.layout != Layout::Text
+        match self.layout {
+            Layout::Pairs | Layout::Parallel => true,
+            Layout::Text | Layout::Stream => false,
+        }
     }
 
     /// The lines that were left out, by reason.
@@ -205,6 +263,7 @@ impl Layout {
     fn check(self, k: usize, text: &str) -> Result<(), Fault> {
         match self {
             Layout::Pairs => split_pair(text).map(drop),
+            Layout::Stream => Ok(()),
             Layout::Text | Layout::Parallel if !text.trim().is_empty() => Ok(()),
             Layout::Text => Err(Fault::EmptyLine),
             Layout::Parallel => Err(Fault::EmptyBeside(if k == 0 { "source" } else { "target" })),
@@ -253,16 +312,23 @@ impl CorpusConfig {
     fn files(&self, split: Split) -> Result<(Layout, Named<'_>)> {
         let key = format!("data.{split}");
         let none = || Error::new(format!("not set: name the file of the {split} split")).at(key.as_str());
+        let listed = |files: &[PathBuf], place: &str| match files.is_empty() {
+            true => Err(Error::new("the list is empty: name at least one file").at(place)),
+            false => Ok(()),
+        };
         let (layout, file) = match self {
+            Self::Stream(c) => {
+                let files = one_of(split, &c.train, &c.validation, &c.test).ok_or_else(none)?.files();
+                listed(files, &key)?;
+                return Ok((Layout::Stream, files.iter().map(|file| (key.clone(), file)).collect()));
+            }
             Self::Pairs(c) => (Layout::Pairs, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Text(c) => (Layout::Text, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Parallel(c) => {
                 let files = one_of(split, &c.train, &c.validation, &c.test).ok_or_else(none)?;
                 let targets = files.target.files();
                 let place = format!("{key}.target");
-                if targets.is_empty() {
-                    return Err(Error::new("the list is empty: name at least one file").at(place));
-                }
+                listed(targets, &place)?;
                 if split == Split::Train && targets.len() > 1 {
                     let message = "several references serve evaluation only: name the one file to learn from";
                     return Err(Error::new(message).at(place));

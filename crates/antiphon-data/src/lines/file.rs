@@ -19,6 +19,8 @@ pub(crate) struct LineFile {
     text: Positioned,
     /// Where each line starts, and the end of the last.
     starts: Vec<u64>,
+    /// Whether the last line has a line end.
+    is_ended: bool,
     sha256: String,
 }
 
@@ -55,7 +57,9 @@ impl LineFile {
         if starts.len() < 2 {
             return Err(Error::new("the file is empty: give one with at least one line").in_file(path));
         }
-        Ok(LineFile { path: path.to_path_buf(), text: Positioned::new(text), starts, sha256 })
+        let (text, mut last) = (Positioned::new(text), [0]);
+        text.read_exact_at(&mut last, starts[starts.len() - 1] - 1).map_err(reading)?;
+        Ok(LineFile { path: path.to_path_buf(), text, starts, is_ended: last == *b"\n", sha256 })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -69,6 +73,16 @@ impl LineFile {
     /// How many lines.
     pub(crate) fn len(&self) -> usize {
         self.starts.len() - 1
+    }
+
+    /// How many bytes line `index`, counted from 0, has, its line end included.
+    pub(crate) fn bytes(&self, index: usize) -> u64 {
+        self.starts[index + 1] - self.starts[index]
+    }
+
+    /// Whether line `index`, counted from 0, has a line end: only the last one may have none.
+    pub(crate) fn is_ended(&self, index: usize) -> bool {
+        self.is_ended || index + 1 < self.len()
     }
 
     /// Line `index`, counted from 0, without its line end.
@@ -113,10 +127,7 @@ fn scan(
 /// Unpacks gzip into a temporary file that has no name and vanishes with its handle. Also the packed file's digest.
 fn unpack(path: &Path, packed: File) -> Result<(File, String)> {
     let folder = std::env::temp_dir();
-    let writing = |e: &io::Error| {
-        let message = format!("cannot unpack into `{}`: {e}; set TMPDIR to a folder with room", folder.display());
-        Error::new(message).in_file(path)
-    };
+    let writing = |e: &io::Error| lacks_room("unpack", &folder, e).in_file(path);
     let mut reader = Gunzip::new(BufReader::with_capacity(BLOCK, Hashing::new(packed)));
     let mut unpacked = tempfile::tempfile_in(&folder).map_err(|e| writing(&e))?;
     let mut block = vec![0; BLOCK];
@@ -129,18 +140,23 @@ fn unpack(path: &Path, packed: File) -> Result<(File, String)> {
     }
 }
 
+/// The error of a temporary file.
+pub(crate) fn lacks_room(doing: &str, folder: &Path, error: &io::Error) -> Error {
+    Error::new(format!("cannot {doing} into `{}`: {error}; set TMPDIR to a folder with room", folder.display()))
+}
+
 /// A file that is read at positions, from any thread.
 #[cfg(unix)]
 #[derive(Debug)]
-struct Positioned(File);
+pub(crate) struct Positioned(File);
 
 #[cfg(unix)]
 impl Positioned {
-    fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self(file)
     }
 
-    fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
+    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, start)
     }
 }
@@ -148,15 +164,15 @@ impl Positioned {
 /// A file that is read at positions, from any thread: one thread at a time moves the cursor.
 #[cfg(not(unix))]
 #[derive(Debug)]
-struct Positioned(std::sync::Mutex<File>);
+pub(crate) struct Positioned(std::sync::Mutex<File>);
 
 #[cfg(not(unix))]
 impl Positioned {
-    fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self(std::sync::Mutex::new(file))
     }
 
-    fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
+    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
         let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         file.seek(io::SeekFrom::Start(start))?;
         file.read_exact(bytes)

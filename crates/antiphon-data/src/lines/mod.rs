@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 
 pub use fault::{Fault, HEADER, Skipped, SkippedFor, looks_like_header};
 pub(crate) use fault::{Faults, LISTED, listed};
-pub(crate) use file::LineFile;
+pub(crate) use file::{LineFile, Positioned, lacks_room};
 
 /// What files are read by.
 const BLOCK: usize = 1 << 18;

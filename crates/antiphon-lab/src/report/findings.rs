@@ -1,5 +1,7 @@
 //! What a page shows beyond figures, as plain data: whoever has the model and the metrics makes it.
 
+use serde::{Deserialize, Serialize};
+
 /// Examples and errors of a run; empty while there is no model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Findings {
@@ -11,6 +13,59 @@ pub struct Findings {
     pub examples: Vec<Example>,
     /// What went wrong.
     pub errors: Option<Errors>,
+    /// Of a language model, where its loss lies.
+    pub losses: Option<TokenLosses>,
+}
+
+/// Where the loss of a language model lies on a split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenLosses {
+    /// By the place of a token in its line, counted from 1.
+    pub by_place: Vec<LossBin>,
+    /// By its place behind a fresh state, where the state was also reset now and then.
+    pub by_window: Vec<LossBin>,
+    /// By how often it stands in the text to learn from, where that is known.
+    pub by_frequency: Vec<LossBin>,
+    /// Each of some tokens where it was least expected, the least expected first.
+    pub worst: Vec<WorstToken>,
+}
+
+/// The tokens of which something is in a range.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossBin {
+    /// The least that it is.
+    pub from: u64,
+    /// The most that it is.
+    pub to: u64,
+    /// How many tokens.
+    pub tokens: u64,
+    /// Their loss.
+    pub nats: f64,
+}
+
+impl LossBin {
+    /// Nats a token.
+    pub fn per_token(&self) -> f64 {
+        self.nats / self.tokens as f64
+    }
+}
+
+/// A token that was not expected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorstToken {
+    /// The file in which it stands.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What stood before it.
+    pub before: String,
+    /// The token.
+    pub token: String,
+    /// Its loss.
+    pub nats: f64,
 }
 
 /// A source and its answers.

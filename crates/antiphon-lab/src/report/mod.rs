@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! manifest, config, results, metrics.jsonl ─▶ Curves ─▶ Chart ─┐
-//! Findings (examples, errors; plain data)  ─▶ heatmaps, tables ─┴▶ HTML
+//! Findings (examples, errors, losses)       ─▶ heatmaps, tables ─┴▶ HTML
 //! ```
 
 mod chart;
@@ -13,6 +13,7 @@ mod examples;
 mod findings;
 mod heatmap;
 mod html;
+mod losses;
 mod parallel;
 mod run_page;
 mod scale;
@@ -20,5 +21,5 @@ mod scale;
 mod tests;
 
 pub use comparison::{Chosen, comparison_page};
-pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair};
+pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings, LossBin, Pair, TokenLosses, WorstToken};
 pub use run_page::report_page;

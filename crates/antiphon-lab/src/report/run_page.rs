@@ -5,7 +5,7 @@ use antiphon_core::Result;
 use super::curves::Curves;
 use super::findings::Findings;
 use super::html::{Html, document, escape, folded, html, paragraph, section, table, wide};
-use super::{errors, examples};
+use super::{errors, examples, losses};
 use crate::manifest::{Manifest, Status};
 use crate::results::{Results, SplitResults, labels, minutes, signatures};
 use crate::run::Run;
@@ -26,6 +26,8 @@ pub fn report_page(run: &Run, findings: &Findings) -> Result<String> {
     body += section("Examples", &shown_examples(findings));
     let wrong = findings.errors.as_ref().map(|found| errors::errors(found, &findings.split));
     body += section("Errors", &wrong.unwrap_or_default());
+    let lie = findings.losses.as_ref().map(|found| losses::losses(found, &findings.split));
+    body += section("Where the loss lies", &lie.unwrap_or_default());
     body += section("The run", &(facts(&manifest) + settings(&config)));
     Ok(document(&format!("{} · Antiphon", run.name()), &body))
 }

@@ -97,6 +97,15 @@ fn hostile_findings() -> Findings {
             worst: vec![aligned],
             confusions: vec![confusion(Some(text()), None), confusion(None, Some(text()))],
         }),
+        losses: Some(TokenLosses {
+            by_place: vec![
+                LossBin { from: 1, to: 1, tokens: 2, nats: 3.0 },
+                LossBin { from: 2, to: 3, tokens: 1, nats: 9.0 },
+            ],
+            by_window: Vec::new(),
+            by_frequency: vec![LossBin { from: 0, to: 0, tokens: 2, nats: 3.0 }],
+            worst: vec![WorstToken { file: text(), line: 3, before: text(), token: text(), nats: 7.5 }],
+        }),
     }
 }
 
@@ -144,7 +153,7 @@ fn no_text_of_a_run_is_ever_markup() {
     .unwrap();
     let page = report_page(&run, &hostile_findings()).unwrap();
     let page = check(&page);
-    assert_eq!(headings(&page), ["Results", "Training", "Examples", "Errors", "The run"]);
+    assert_eq!(headings(&page), ["Results", "Training", "Examples", "Errors", "Where the loss lies", "The run"]);
     let shown = words(&page);
     assert!(shown.matches("<script>alert('x')</script>").count() > 10);
     // Each of the texts in the line below the heading is a text there.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use antiphon_core::{Error, Place, Result};
-use antiphon_data::corpus::{ParallelFiles, Targets};
+use antiphon_data::corpus::{Files, ParallelFiles, Targets};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{Corpus, CorpusConfig, Split};
 use antiphon_lab::{Results, Run};
@@ -16,7 +16,7 @@ use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Corpora, Evaluator, SavedModel, named};
+use crate::experiment::{Corpora, Evaluator, SavedModel, Temperature, files, named, temperature};
 use crate::output::print;
 
 /// Measure a run or a model on a split, or on any file
@@ -122,11 +122,35 @@ impl Arguments {
         // Before the work: figures that cannot be written would be lost, and so would another process's.
         let _lock = run.map(Run::lock).transpose()?;
         let mut results = results_of(&saved, &target)?;
-        let evaluator = Evaluator::judged_by(&saved.config, &saved.tokenizers, &corpus, &references)?;
         let name = self.input.as_ref().map_or_else(|| split.to_string(), |input| input.display().to_string());
+        let never = AtomicBool::new(false);
+        let mut evaluator = Evaluator::judged_by(&saved.config, &saved.tokenizers, &corpus, &references)?;
+        if !saved.config.data.has_source() {
+            // What was learned from, and chosen on, where it is there.
+            let there = |split| {
+                let config = &saved.config.data;
+                let files = files(config, Some(split), &data_dir);
+                let all = config.has(split) && files.iter().all(|(_, path)| file_fault(path).is_none());
+                all.then(|| Corpora::open_split(config, split, &data_dir)).transpose()
+            };
+            let fits = saved.config.evaluate.temperature == Temperature::Fit;
+            let validation = if fits { there(Split::Validation)? } else { None };
+            let known = results.validation.as_ref();
+            let Some(temperature) = temperature(&saved, known, validation.as_ref(), &never)? else {
+                return Ok(Ending::Interrupted);
+            };
+            if fits && temperature.is_none() {
+                console.warn(&format!(
+                    "{name}: nothing is judged at a temperature, which is fitted on the validation split of a run"
+                ));
+            }
+            evaluator = evaluator.with_temperature(temperature);
+            if let Some(train) = there(Split::Train)? {
+                evaluator = evaluator.learned_from(&train)?;
+            }
+        }
         let (doing, all) = (format!("{name}: sentences answered"), evaluator.sources() as u64);
         let mut progress = |done: usize| console.progress(&doing, done as u64, all);
-        let never = AtomicBool::new(false);
         let Some(evaluation) = evaluator.evaluate(&saved.model, &never, &mut progress)? else {
             return Ok(Ending::Interrupted);
         };
@@ -140,6 +164,7 @@ impl Arguments {
         }
         if let Some(run) = run {
             finished::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
+            finished::write_losses(&run.losses_path(split.name()), evaluation.lie.as_ref())?;
             run.write_results(&results)?;
             write_page(run)?;
         }
@@ -164,6 +189,7 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
     match data {
         CorpusConfig::Pairs(pairs) => pairs.test = Some(input.into()),
         CorpusConfig::Text(text) => text.test = Some(input.into()),
+        CorpusConfig::Stream(stream) => stream.test = Some(Files::One(input.into())),
         CorpusConfig::Parallel(parallel) => {
             if references.is_empty() {
                 let message =

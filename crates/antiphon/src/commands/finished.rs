@@ -5,7 +5,7 @@ use std::path::Path;
 
 use antiphon_core::disk::write_atomically;
 use antiphon_core::{Error, Judged, Result, printable};
-use antiphon_lab::{Results, Run, Runs};
+use antiphon_lab::{Results, Run, Runs, TokenLosses};
 
 use crate::device::DeviceConfig;
 use crate::experiment::{Answered, Experiment, spread};
@@ -119,6 +119,23 @@ pub(super) fn read_answers(path: &Path) -> Result<Vec<Answered>> {
     };
     let damaged = |e| Error::new(format!("is damaged ({e}); `evaluate` the run again")).in_file(path);
     text.lines().map(|line| serde_json::from_str(line).map_err(damaged)).collect()
+}
+
+/// Writes where the loss of a language model lies on a split.
+pub(super) fn write_losses(path: &Path, losses: Option<&TokenLosses>) -> Result<()> {
+    let Some(losses) = losses else { return Ok(()) };
+    let text = serde_json::to_string(losses).map_err(|e| Error::new(e.to_string()).in_file(path))?;
+    write_atomically(path, (text + "\n").as_bytes())
+}
+
+/// What [`write_losses`] wrote, if anything.
+pub(super) fn read_losses(path: &Path) -> Result<Option<TokenLosses>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(|e| Error::io(path, "read", &e))?,
+    };
+    let damaged = |e| Error::new(format!("is damaged ({e}); `evaluate` the run again")).in_file(path);
+    serde_json::from_str(&text).map(Some).map_err(damaged)
 }
 
 /// A run's best answers on a split with what counts as right; none if there are none.

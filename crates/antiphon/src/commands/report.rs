@@ -9,7 +9,7 @@ use antiphon_core::{Error, Place, Result};
 use antiphon_data::Split;
 use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page};
 
-use super::finished::read_answers;
+use super::finished::{read_answers, read_losses};
 use super::target::Stand;
 use super::{DataFolder, Ending, RunsFolder};
 use crate::device::{DeviceConfig, device, start_threads};
@@ -92,13 +92,16 @@ pub(super) fn write_page(run: &Run) -> Result<()> {
     write_atomically(run.report_path(), report_page(run, &found_in(run)?)?.as_bytes())
 }
 
-/// Examples and errors of the validation split, or of the test split where there is no other; none without a model.
+/// Examples and errors, or where the loss lies, of the validation split, or of the test split where there is no other; none without a model.
 fn found_in(run: &Run) -> Result<Findings> {
     let path = run.model_path();
     if !path.is_file() {
         return Ok(Findings::default());
     }
     for split in ["validation", "test"] {
+        if let Some(losses) = read_losses(&run.losses_path(split))? {
+            return Ok(Findings { split: split.into(), losses: Some(losses), ..Findings::default() });
+        }
         let answers = read_answers(&run.predictions_path(split))?;
         if !answers.is_empty() {
             return findings(split, &answers, &SavedModel::read(&path, &device(DeviceConfig::default())?)?);

@@ -15,7 +15,7 @@ use super::{DataFolder, Ending, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::dashboard::Dashboard;
 use crate::device::{DeviceConfig, device, start_device, start_threads};
-use crate::experiment::{Evaluation, Evaluator, Experiment, Loaded, SavedModel, Trained};
+use crate::experiment::{Evaluation, Evaluator, Experiment, Loaded, SavedModel, Trained, temperature};
 use crate::interrupt::stop_flag;
 use crate::output::{command, print, shell, tell};
 
@@ -356,7 +356,15 @@ impl Session<'_> {
         for &split in splits {
             let corpus = self.experiment.corpora.get(split);
             let Some(corpus) = corpus.filter(|_| !self.experiment.is_measured(&results, &[split])) else { continue };
-            let evaluator = Evaluator::new(&self.experiment.config, &saved.tokenizers, corpus)?;
+            let Experiment { config, corpora, .. } = self.experiment;
+            let mut evaluator = Evaluator::new(config, &saved.tokenizers, corpus)?;
+            if !config.data.has_source() {
+                let known = results.validation.as_ref();
+                let Some(temperature) = temperature(&saved, known, corpora.validation.as_ref(), self.stop)? else {
+                    return Ok(Done::Stopped);
+                };
+                evaluator = evaluator.with_temperature(temperature).learned_from(&corpora.train)?;
+            }
             let (console, all) = (&mut self.console, evaluator.sources() as u64);
             let doing = format!("{split}: sentences answered");
             let mut progress = |done: usize| console.progress(&doing, done as u64, all);
@@ -366,8 +374,9 @@ impl Session<'_> {
             for warning in found.warnings() {
                 self.console.warn(&format!("{split}: {warning}"));
             }
-            let Evaluation { results: figures, answers, .. } = found;
+            let Evaluation { results: figures, answers, lie, .. } = found;
             finished::write_answers(&self.run.predictions_path(split.name()), &answers)?;
+            finished::write_losses(&self.run.losses_path(split.name()), lie.as_ref())?;
             match split {
                 Split::Validation => results.validation = Some(figures),
                 _ => results.test = Some(figures),

@@ -21,7 +21,7 @@ const TOGETHER: usize = 16;
 /// Score pairs or texts of a file or of the standard input: how probable the model finds each target
 ///
 /// A line of `source<TAB>target`, or of text for a language model, gives a line: the natural logarithm of the target's
-/// probability, its end included. With --json each is {"source": … (of pairs), "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
+/// probability, its end included. Each line is scored alone; `evaluate --input` reads running text on. With --json each is {"source": … (of pairs), "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
 /// symbol last; `unknown_source` and `unknown` list the tokens of source and target, counted from 0, that are the unknown
 /// symbol.
 #[derive(Debug, clap::Args)]
@@ -64,7 +64,7 @@ impl Arguments {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
         let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
-        let (rows, has_source) = (saved.config.evaluate.rows, saved.config.data.has_source());
+        let rows = saved.config.evaluate.rows;
         let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &saved.config.search, rows)?;
         let (mut incoming, name, is_stream) =
             (self.input.open(&saved.config.data)?, self.input.name(), self.input.file().is_none());
@@ -81,7 +81,7 @@ impl Arguments {
             let read = |line: Line| {
                 let number = line.number;
                 let read = || {
-                    let (source, target) = texts_of(line, has_source)?;
+                    let (source, target) = texts_of(line, &saved.config.data)?;
                     let of_source = source.as_deref().map(|source| searcher.encode(source)).transpose()?;
                     let ids = (of_source.unwrap_or_default(), searcher.encode_target(&target)?);
                     check_lengths(&ids, &saved.config.data)?;
@@ -132,15 +132,18 @@ impl Arguments {
     }
 }
 
-/// Source and target of a line; without sources it is all target.
-fn texts_of(line: Line, has_source: bool) -> Result<(Option<String>, String)> {
+/// Source and target of a line; without sources it is all target. Running text has blank lines.
+fn texts_of(line: Line, config: &CorpusConfig) -> Result<(Option<String>, String)> {
     let read = || {
         let text = line.text?;
-        if !has_source {
-            return if text.trim().is_empty() { Err(Fault::EmptyLine) } else { Ok((None, text)) };
+        match config {
+            CorpusConfig::Text(_) if text.trim().is_empty() => Err(Fault::EmptyLine),
+            CorpusConfig::Text(_) | CorpusConfig::Stream(_) => Ok((None, text)),
+            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) => {
+                let (source, target) = split_pair(&text)?;
+                Ok((Some(source.into()), target.into()))
+            }
         }
-        let (source, target) = split_pair(&text)?;
-        Ok((Some(source.into()), target.into()))
     };
     read().map_err(|fault: Fault| Error::new(fault.to_string()))
 }

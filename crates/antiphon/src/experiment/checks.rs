@@ -14,7 +14,7 @@ use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, TokenizersConfig};
+use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 use super::evaluation::figures_of_likelihood;
 use super::meaning::figures;
 
@@ -68,8 +68,8 @@ impl Sections {
                     found.add("model.kind", message);
                 }
                 (true, false) => {
-                    let message = "a language model reads no sources, and this corpus has some; set `kind = \"text\"`, or let \
-                                   `model.kind` be `encoder_decoder`";
+                    let message = "a language model reads no sources, and this corpus has some; set `kind = \"text\"` or \
+                                   `\"stream\"`, or let `model.kind` be `encoder_decoder`";
                     found.add("data.kind", message);
                 }
                 (true, true) | (false, false) => {}
@@ -95,6 +95,9 @@ impl Sections {
             found.below("search", search.problems());
         }
         if let Some(evaluate) = &self.evaluate {
+            if evaluate.temperature == Temperature::Fit && self.lacks_sources() && self.lacks_validation() {
+                found.add("evaluate.temperature", "is fitted on a validation split; set `data.validation`");
+            }
             for (i, metric) in evaluate.metrics.iter().enumerate() {
                 if evaluate.metrics[..i].contains(metric) {
                     found.add(
@@ -161,6 +164,11 @@ impl Sections {
     /// Whether it is known that the corpus is text without sources.
     fn lacks_sources(&self) -> bool {
         self.data.as_ref().is_some_and(|data| !data.has_source())
+    }
+
+    /// Whether it is known that the corpus is running text.
+    fn is_stream(&self) -> bool {
+        matches!(self.data, Some(CorpusConfig::Stream(_)))
     }
 
     /// Whether it is known that there is no validation split.
@@ -245,6 +253,12 @@ impl Sections {
             found.if_set(&keys, "a text corpus has no sources to answer");
         } else {
             self.search_warnings(&mut found);
+            found.if_set(&["evaluate.temperature"], "only a language model is judged at one");
+        }
+        if self.is_stream() {
+            found.if_set(&["batch"], "running text is cut by `data.rows` and `data.length`");
+        } else {
+            found.if_set(&["evaluate.parts", "evaluate.reset"], "only running text is read on");
         }
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()

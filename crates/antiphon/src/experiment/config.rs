@@ -118,8 +118,30 @@ pub struct EvaluateConfig {
     /// On how many examples of the validation split, drawn by the seed, the metrics are also computed at every validation
     /// of the training. 0: only at the end, on all.
     pub validation_examples: usize,
+    /// In how many parts, side by side, running text is read at every validation of the training, which is quicker the more there
+    /// are. At the end it is read in one.
+    #[schemars(range(min = 1, max = 65536))]
+    pub parts: usize,
+    /// Running text is also judged with a state that is reset every so many tokens, and sees but one token before them, as a model
+    /// with a window of so many would: its figures stand beside the plain ones, and end with `_reset`. 0: it is not.
+    #[schemars(range(max = 65536))]
+    pub reset: usize,
+    /// Whether a language model is also judged at a temperature of its softmax: its figures stand beside the plain ones, and end
+    /// with `_tempered`.
+    pub temperature: Temperature,
     /// How many answers are shown at the end.
     pub show: usize,
+}
+
+/// A temperature by which the logits of a language model are divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Temperature {
+    /// None but 1.
+    #[default]
+    None,
+    /// The one under which the validation split is most probable.
+    Fit,
 }
 
 impl Default for EvaluateConfig {
@@ -128,6 +150,9 @@ impl Default for EvaluateConfig {
             metrics: vec![MetricConfig::SequenceErrorRate(SequenceErrorRateConfig {})],
             rows: 64,
             validation_examples: 0,
+            parts: 1,
+            reset: 0,
+            temperature: Temperature::None,
             show: 12,
         }
     }
@@ -171,8 +196,14 @@ impl ExperimentConfig {
 }
 
 /// Settings that are younger than version 0.2.0, as JSON pointers, with their defaults.
-fn young() -> [(&'static str, serde_json::Value); 2] {
-    [("/model/kind", "encoder_decoder".into()), ("/model/head", serde_json::json!({ "kind": "softmax" }))]
+fn young() -> [(&'static str, serde_json::Value); 5] {
+    [
+        ("/model/kind", "encoder_decoder".into()),
+        ("/model/head", serde_json::json!({ "kind": "softmax" })),
+        ("/evaluate/parts", 1.into()),
+        ("/evaluate/reset", 0.into()),
+        ("/evaluate/temperature", "none".into()),
+    ]
 }
 
 /// Those of them that are at their defaults.
@@ -203,11 +234,8 @@ mod tests {
         assert!(plain.get("kind").is_none() && plain.get("head").is_none());
         assert_eq!(of(r#"{"kind": "language_model"}"#)["kind"], "language_model");
         // A default that changes would make older runs other experiments.
-        let defaults = serde_json::to_value(ModelConfig::default()).unwrap();
-        let is_default = |(key, value): &(&str, serde_json::Value)| {
-            defaults.pointer(key.strip_prefix("/model").unwrap()) == Some(value)
-        };
-        assert!(young().iter().all(is_default));
+        let defaults = serde_json::json!({ "model": ModelConfig::default(), "evaluate": EvaluateConfig::default() });
+        assert!(young().iter().all(|(key, value)| defaults.pointer(key) == Some(value)));
     }
 
     #[test]

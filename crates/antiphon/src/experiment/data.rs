@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Result};
+use antiphon_core::{Batch, Error, Result, Special, TokenId};
+use antiphon_data::corpus::StreamConfig;
 use antiphon_data::lines::file_fault;
-use antiphon_data::{BatchConfig, Corpus, CorpusConfig, Dataset, Prefetch, Split, plan};
+use antiphon_data::{
+    BatchConfig, Corpus, CorpusConfig, Cut, Dataset, Prefetch, Skipped, Split, Steps, Stream, Units, Unknown, plan,
+    plan_in_order,
+};
 use antiphon_train::Batches;
 
-use super::Tokenizers;
+use super::{ExperimentConfig, Tokenizers};
 use crate::output::{DATA, command, option};
 
 /// How many batches are prepared ahead of the model.
@@ -116,45 +120,231 @@ pub(crate) fn named(file: &Path, data_dir: &Path) -> String {
     }
 }
 
-/// A corpus with the tokenizers that cut it.
-pub(super) fn dataset(corpus: &Arc<Corpus>, tokenizers: &Tokenizers, config: &CorpusConfig) -> Result<Arc<Dataset>> {
-    let (source, target) = (tokenizers.source().cloned(), Arc::clone(tokenizers.target()));
-    Dataset::new(Arc::clone(corpus), source, target, &config.limits()).map(Arc::new)
+/// How many tokens of running text are judged together.
+const JUDGED: usize = 4096;
+
+/// A split as ids.
+#[derive(Debug, Clone)]
+pub(super) enum Encoded {
+    /// Texts, with sources or without, that have nothing to do with one another.
+    Examples(Arc<Dataset>),
+    /// Running text.
+    Stream(Arc<Stream>),
+}
+
+impl Encoded {
+    /// Cuts a corpus with its tokenizers.
+    ///
+    /// # Errors
+    /// If they do not fit, or a text cannot be used.
+    pub(super) fn new(corpus: &Arc<Corpus>, tokenizers: &Tokenizers, config: &CorpusConfig) -> Result<Self> {
+        let (source, target) = (tokenizers.source().cloned(), Arc::clone(tokenizers.target()));
+        Ok(match config {
+            CorpusConfig::Stream(config) => {
+                Self::Stream(Arc::new(Stream::new(Arc::clone(corpus), target.as_ref(), config.documents)?))
+            }
+            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) => {
+                Self::Examples(Arc::new(Dataset::new(Arc::clone(corpus), source, target, &config.limits())?))
+            }
+        })
+    }
+
+    /// Where the text comes from.
+    pub(super) fn corpus(&self) -> &Arc<Corpus> {
+        match self {
+            Self::Examples(dataset) => dataset.corpus(),
+            Self::Stream(stream) => stream.corpus(),
+        }
+    }
+
+    /// The examples left out because they are too long; none of a running text is.
+    pub(super) fn too_long(&self) -> Option<&Skipped> {
+        match self {
+            Self::Examples(dataset) => Some(dataset.skipped()).filter(|skipped| !skipped.is_empty()),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// Source tokens, end symbols included.
+    pub(super) fn source_tokens(&self) -> u64 {
+        match self {
+            Self::Examples(dataset) => dataset.source_tokens(),
+            Self::Stream(_) => 0,
+        }
+    }
+
+    /// Target tokens, end symbols included.
+    pub(super) fn target_tokens(&self) -> u64 {
+        match self {
+            Self::Examples(dataset) => dataset.target_tokens(),
+            Self::Stream(stream) => stream.len(),
+        }
+    }
+
+    /// End symbols of the targets.
+    pub(super) fn ends(&self) -> u64 {
+        match self {
+            Self::Examples(dataset) => dataset.len() as u64,
+            Self::Stream(stream) => stream.counts()[Special::End.id() as usize],
+        }
+    }
+
+    /// What the tokenizers do not know.
+    pub(super) fn unknown(&self) -> Unknown {
+        match self {
+            Self::Examples(dataset) => dataset.unknown(),
+            Self::Stream(stream) => Unknown { source: 0, target: stream.unknown() },
+        }
+    }
+
+    /// How much text the targets are.
+    pub(super) fn units(&self) -> Units {
+        match self {
+            Self::Examples(dataset) => dataset.units(),
+            Self::Stream(stream) => stream.units(),
+        }
+    }
+
+    /// All of it once, to be judged: examples the shortest first, running text in `parts` that are read side by side.
+    pub(super) fn in_order(&self, config: &BatchConfig, parts: usize) -> Prefetch {
+        match self {
+            Self::Examples(dataset) => {
+                Prefetch::new(Arc::clone(dataset), plan_in_order(dataset.lengths(), config), AHEAD)
+            }
+            Self::Stream(stream) => {
+                let cut = Cut::Parts { rows: parts, length: JUDGED.div_ceil(parts), jitter: None };
+                Prefetch::of_stream(Arc::clone(stream), stream.steps(&cut), AHEAD)
+            }
+        }
+    }
+
+    /// Running text once, in windows of so many tokens; `None` of other text, which has no state to reset.
+    pub(super) fn in_windows(&self, length: usize) -> Option<Prefetch> {
+        let Self::Stream(stream) = self else { return None };
+        let cut = Cut::Windows { rows: (JUDGED / length).max(1), length };
+        Some(Prefetch::of_stream(Arc::clone(stream), stream.steps(&cut), AHEAD))
+    }
+
+    /// How often each of a vocabulary's tokens occurs among the targets.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read.
+    pub(super) fn counts(&self, vocabulary: usize) -> Result<Vec<u64>> {
+        match self {
+            Self::Stream(stream) => Ok(stream.counts().to_vec()),
+            Self::Examples(dataset) => dataset.target_counts(vocabulary),
+        }
+    }
+
+    /// The file and the line of a token, the first of the example that [`Batch::examples`] names or so many behind it, and at most
+    /// `before` tokens that stand before it.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read.
+    pub(super) fn context(&self, example: usize, behind: usize, before: usize) -> Result<Context<'_>> {
+        let (file, line, ids) = match self {
+            Self::Stream(stream) => {
+                let token = example as u64 + behind as u64;
+                let (file, line) = stream.place(token)?;
+                (file, line, stream.ids(token.saturating_sub(before as u64)..token)?)
+            }
+            Self::Examples(dataset) => {
+                let (file, line) = dataset.corpus().place(example);
+                (file, line, dataset.target(example)?[behind.saturating_sub(before)..behind].to_vec())
+            }
+        };
+        Ok(Context { file, line, before: ids })
+    }
+}
+
+/// Where a token stands.
+pub(super) struct Context<'a> {
+    pub(super) file: &'a Path,
+    /// Counted from 1.
+    pub(super) line: usize,
+    /// What stands before it.
+    pub(super) before: Vec<TokenId>,
 }
 
 /// The training batches: one plan an epoch, drawn by the seed and the epoch's number alone.
 pub(super) struct TrainingBatches {
-    dataset: Arc<Dataset>,
-    config: BatchConfig,
+    planned: Planned,
     order: Key,
     /// How many batches an epoch has, for those that were planned once.
     counts: Mutex<BTreeMap<u64, usize>>,
 }
 
+/// What is planned, and how.
+enum Planned {
+    Examples { dataset: Arc<Dataset>, config: BatchConfig },
+    Stream { stream: Arc<Stream>, rows: usize, length: usize, jitter: bool },
+}
+
 impl TrainingBatches {
-    pub(super) fn new(dataset: Arc<Dataset>, config: BatchConfig, seed: u64) -> Self {
-        let order = Key::from_seed(seed).named("order");
-        Self { dataset, config, order, counts: Mutex::default() }
+    /// Those of the split to learn from.
+    ///
+    /// # Errors
+    /// If there is too little to learn from.
+    pub(super) fn new(encoded: Encoded, config: &ExperimentConfig) -> Result<Self> {
+        let planned = match (encoded, &config.data) {
+            (Encoded::Stream(stream), CorpusConfig::Stream(cut)) => {
+                let StreamConfig { rows, length, jitter, .. } = *cut;
+                stream.check_training(rows, length)?;
+                Planned::Stream { stream, rows, length, jitter }
+            }
+            (Encoded::Examples(dataset), _) => Planned::Examples { dataset, config: config.batch.clone() },
+            (Encoded::Stream(_), _) => unreachable!("only a stream is encoded as one"),
+        };
+        Ok(Self { planned, order: Key::from_seed(config.seed).named("order"), counts: Mutex::default() })
     }
 
     fn counts(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn plan(&self, epoch: u64) -> Vec<Vec<u32>> {
-        plan(self.dataset.lengths(), &self.config, self.order.numbered(epoch))
+    /// How many batches an epoch has, counted once.
+    fn counted(&self, epoch: u64, count: impl FnOnce() -> usize) -> usize {
+        *self.counts().entry(epoch).or_insert_with(count)
+    }
+
+    fn plan(&self, dataset: &Dataset, config: &BatchConfig, epoch: u64) -> Vec<Vec<u32>> {
+        plan(dataset.lengths(), config, self.order.numbered(epoch))
+    }
+
+    fn steps(&self, stream: &Stream, rows: usize, length: usize, jitter: bool, epoch: u64) -> Steps {
+        let jitter = jitter.then(|| self.order.numbered(epoch).named("lengths"));
+        stream.steps(&Cut::Parts { rows, length, jitter })
     }
 }
 
 impl Batches for TrainingBatches {
     fn epoch(&self, epoch: u64, skip: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
-        let mut plan = self.plan(epoch);
-        self.counts().insert(epoch, plan.len());
-        Ok(Box::new(Prefetch::new(Arc::clone(&self.dataset), plan.split_off(skip), AHEAD)))
+        let batches = match &self.planned {
+            Planned::Examples { dataset, config } => {
+                let mut plan = self.plan(dataset, config, epoch);
+                self.counted(epoch, || plan.len());
+                Prefetch::new(Arc::clone(dataset), plan.split_off(skip), AHEAD)
+            }
+            &Planned::Stream { ref stream, rows, length, jitter } => {
+                let mut steps = self.steps(stream, rows, length, jitter, epoch);
+                // Where a step begins depends on those before it; their ids need not be read.
+                steps.by_ref().take(skip).for_each(drop);
+                Prefetch::of_stream(Arc::clone(stream), steps, AHEAD)
+            }
+        };
+        Ok(Box::new(batches))
     }
 
     fn batches_in(&self, epoch: u64) -> usize {
-        let always = self.config.batches(self.dataset.lengths().len());
-        always.unwrap_or_else(|| *self.counts().entry(epoch).or_insert_with(|| self.plan(epoch).len()))
+        match &self.planned {
+            Planned::Examples { dataset, config } => config
+                .batches(dataset.lengths().len())
+                .unwrap_or_else(|| self.counted(epoch, || self.plan(dataset, config, epoch).len())),
+            &Planned::Stream { ref stream, rows, length, jitter } => {
+                // Without chance all epochs are one.
+                let epoch = if jitter { epoch } else { 0 };
+                self.counted(epoch, || self.steps(stream, rows, length, jitter, epoch).count())
+            }
+        }
     }
 }

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Judged, Result, Score};
-use antiphon_data::{Corpus, Dataset, Example, Prefetch, References, plan_in_order};
+use antiphon_core::{Batch, Judged, Result, Score};
+use antiphon_data::{Corpus, Example, Prefetch, References, Skipped, Units};
 use antiphon_decode::rename_sources;
 use antiphon_eval::Likelihood;
-use antiphon_kernels::Carry;
-use antiphon_lab::{Counts, Losses, SplitResults};
+use antiphon_kernels::{Carry, TokenScores};
+use antiphon_lab::{Beside, Counts, Losses, SplitResults, TokenLosses};
 use antiphon_model::Model;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, Answers, Searcher};
-use super::data::{AHEAD, dataset};
-use super::{ExperimentConfig, Tokenizers, unknown};
+use super::data::Encoded;
+use super::losses::Tally;
+use super::{EvaluateConfig, ExperimentConfig, SavedModel, Temperature, Tokenizers, unknown};
 
 /// A figure of the likelihood.
 type Figure = fn(&Likelihood) -> f64;
@@ -54,9 +55,15 @@ pub(super) fn values(likelihood: &Likelihood) -> BTreeMap<String, f64> {
 pub struct Evaluator<'a> {
     config: &'a ExperimentConfig,
     tokenizers: &'a Tokenizers,
-    dataset: Arc<Dataset>,
-    /// Each distinct source with all that counts as right.
+    encoded: Encoded,
+    /// Each distinct source with all that counts as right; none of running text, which asks nothing.
     examples: Vec<Example>,
+    /// In how many parts running text is read.
+    parts: usize,
+    /// The temperature at which a language model is judged too.
+    temperature: Option<f64>,
+    /// How often each token stands in the text that was learned from, where that is known.
+    learned: Option<Vec<u64>>,
 }
 
 /// A source, what counts as right, and what was answered.
@@ -102,6 +109,8 @@ pub struct Evaluation {
     pub results: SplitResults,
     /// The answers, in the order of the file; empty without metrics.
     pub answers: Vec<Answered>,
+    /// Of a language model, where its loss lies.
+    pub lie: Option<TokenLosses>,
     /// How many sources have references that the target's normalization changes, and the first one's line.
     unlike: Option<(usize, usize)>,
     /// What to say of tokens that the tokenizers do not know.
@@ -147,9 +156,12 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Self> {
         let references =
             (!references.is_empty()).then(|| References::open(references, &config.data, corpus)).transpose()?;
-        let dataset = dataset(corpus, tokenizers, &config.data)?;
-        let mut evaluator = Self { config, tokenizers, dataset, examples: Vec::new() };
-        evaluator.examples = evaluator.grouped(references)?;
+        let encoded = Encoded::new(corpus, tokenizers, &config.data)?;
+        let mut evaluator =
+            Self { config, tokenizers, encoded, examples: Vec::new(), parts: 1, temperature: None, learned: None };
+        if let Encoded::Examples(_) = evaluator.encoded {
+            evaluator.examples = evaluator.grouped(references)?;
+        }
         Ok(evaluator)
     }
 
@@ -157,13 +169,13 @@ impl<'a> Evaluator<'a> {
     fn grouped(&self, references: Option<References>) -> Result<Vec<Example>> {
         let tokenizers = &self.config.tokenizer;
         let steps = tokenizers.source.as_ref().or(tokenizers.shared.as_ref()).map_or(&[][..], |t| t.normalization());
-        let mut groups = self.dataset.corpus().grouped(|source| normalize(steps, source).into_owned())?;
+        let mut groups = self.encoded.corpus().grouped(|source| normalize(steps, source).into_owned())?;
         if let Some(references) = references {
             groups = groups.judged_by(references);
         }
         let mut examples = Vec::new();
         // Only where something was too long can something have to be left out.
-        let longest = (!self.dataset.skipped().is_empty()).then(|| self.config.data.limits().max_source);
+        let longest = self.encoded.too_long().map(|_| self.config.data.limits().max_source);
         for example in groups.iter() {
             let example = example?;
             let fits = match (longest, &example.source, self.tokenizers.source()) {
@@ -175,6 +187,29 @@ impl<'a> Evaluator<'a> {
             }
         }
         Ok(examples)
+    }
+
+    /// For validations while training: few sources are answered, and running text is read in several parts, as the config says.
+    #[must_use]
+    pub fn while_training(self) -> Self {
+        let EvaluateConfig { validation_examples, parts, .. } = self.config.evaluate;
+        Self { parts, ..self.with_examples(validation_examples) }
+    }
+
+    /// Judges a language model at a temperature too.
+    #[must_use]
+    pub fn with_temperature(self, temperature: Option<f64>) -> Self {
+        Self { temperature, ..self }
+    }
+
+    /// Tells the losses of tokens apart by how often they stand in this corpus, the one to learn from.
+    ///
+    /// # Errors
+    /// If it cannot be read or cut.
+    pub fn learned_from(self, corpus: &Arc<Corpus>) -> Result<Self> {
+        let encoded = Encoded::new(corpus, self.tokenizers, &self.config.data)?;
+        let learned = Some(encoded.counts(self.tokenizers.target().size())?);
+        Ok(Self { learned, ..self })
     }
 
     /// Keeps `count` sources, drawn by the seed; the likelihood is still that of all examples.
@@ -206,32 +241,65 @@ impl<'a> Evaluator<'a> {
 
     /// How probable the model finds the right answers (of several, the first); `None` if `stop` was raised before the end.
     ///
+    /// Running text is read on from its beginning to its end, in one part but [while training](Self::while_training), and the
+    /// state is carried throughout; each of its tokens counts once.
+    ///
     /// The characters are the Unicode scalar values of the target texts as they stand in the corpus, and one more for each
     /// text's end, since the loss counts the end symbol too. With one token a character, both losses are then the same.
     ///
     /// # Errors
     /// If the corpus cannot be read or the model fails.
     pub fn likelihood(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Likelihood>> {
-        let (mut sum, mut carry) = (Likelihood::default(), Carry::default());
-        let plan = plan_in_order(self.dataset.lengths(), &self.config.batch);
-        for batch in Prefetch::new(Arc::clone(&self.dataset), plan, AHEAD) {
+        let found = self.pass(model, stop, self.in_order(), &[1.0], &mut |_, _| {})?;
+        Ok(found.map(|mut found| found.swap_remove(0)))
+    }
+
+    fn in_order(&self) -> Prefetch {
+        self.encoded.in_order(&self.config.batch, self.parts)
+    }
+
+    /// The likelihood of batches that are the whole split, at each of some temperatures. `each` hears the scores at the first of
+    /// them.
+    fn pass(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        batches: Prefetch,
+        temperatures: &[f64],
+        each: &mut dyn FnMut(&Batch, &TokenScores),
+    ) -> Result<Option<Vec<Likelihood>>> {
+        let Units { characters, words } = self.encoded.units();
+        let mut sums = vec![Likelihood { characters, words, ..Likelihood::default() }; temperatures.len()];
+        let mut carry = Carry::default();
+        for batch in batches {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let batch = batch?;
-            let mut characters = 0;
-            for &i in &batch.examples {
-                characters += self.dataset.corpus().get(i)?.targets[0].chars().count() as u64 + 1;
+            let scores = model.scores_at(&batch, &mut carry, temperatures)?;
+            each(&batch, &scores[0]);
+            for (sum, scores) in sums.iter_mut().zip(scores) {
+                sum.merge(&Likelihood {
+                    nats: scores.log_probs.iter().map(|&log_prob| -f64::from(log_prob)).sum(),
+                    tokens: scores.log_probs.len() as u64,
+                    correct_tokens: scores.correct.iter().filter(|&&correct| correct).count() as u64,
+                    ..Likelihood::default()
+                });
             }
-            let scores = model.scores(&batch, &mut carry)?;
-            sum.merge(&Likelihood {
-                nats: scores.log_probs.iter().map(|&log_prob| -f64::from(log_prob)).sum(),
-                tokens: scores.log_probs.len() as u64,
-                characters,
-                correct_tokens: scores.correct.iter().filter(|&&correct| correct).count() as u64,
-            });
         }
-        Ok(Some(sum))
+        Ok(Some(sums))
+    }
+
+    /// The temperature of the softmax under which the model finds the split most probable, from 0.25 to 4; `None` if `stop` was
+    /// raised before the end.
+    ///
+    /// # Errors
+    /// As [`likelihood`](Self::likelihood).
+    pub fn fit_temperature(&self, model: &Model, stop: &AtomicBool) -> Result<Option<f64>> {
+        best_temperature(|temperatures| {
+            let found = self.pass(model, stop, self.in_order(), temperatures, &mut |_, _| {})?;
+            Ok(found.map(|found| found.iter().map(|likelihood| likelihood.nats).collect()))
+        })
     }
 
     /// Searches an answer to every source; `None` if `stop` was raised before the end. `progress` hears how many are done.
@@ -251,7 +319,7 @@ impl<'a> Evaluator<'a> {
         let sources = sources.collect::<Result<Vec<_>>>()?;
         let lines = |error| rename_sources(error, |i| format!("line {}", self.examples[i].line));
         let answers = searcher.answer(&sources, stop, progress);
-        let answers = answers.map_err(|error| lines(error).in_file(self.dataset.corpus().path()))?;
+        let answers = answers.map_err(|error| lines(error).in_file(self.encoded.corpus().path()))?;
         let Some(answers) = answers else { return Ok(None) };
         let answered = self.examples.iter().zip(sources.iter().zip(answers));
         let answered = answered.map(|(example, (ids, Answers { answers, outscored }))| Answered {
@@ -287,7 +355,15 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Evaluation>> {
-        let Some(likelihood) = self.likelihood(model, stop)? else { return Ok(None) };
+        let has_source = self.tokenizers.source().is_some();
+        let (mut losses, mut lie) = (None, None);
+        if has_source {
+            losses = self.likelihood(model, stop)?.map(|likelihood| losses_of(&likelihood, None));
+        } else if let Some((found, tally)) = self.judge(model, stop)? {
+            losses = Some(found);
+            lie = Some(tally.finish(&self.encoded, self.tokenizers.target().as_ref(), self.learned.as_deref())?);
+        }
+        let Some(losses) = losses else { return Ok(None) };
         let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
         if self.config.searches() {
             let Some(found) = self.answers(model, stop, progress)? else { return Ok(None) };
@@ -295,29 +371,190 @@ impl<'a> Evaluator<'a> {
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
         }
-        let losses = Losses {
-            per_token: likelihood.per_token(),
-            per_character: Some(likelihood.per_character()),
-            perplexity: likelihood.perplexity(),
-            token_accuracy: likelihood.token_accuracy(),
-        };
-        let (unknown, strangers) = (self.dataset.unknown(), unknown::warnings(&self.dataset));
-        let has_source = self.tokenizers.source().is_some();
+        let (unknown, strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded));
+        let Units { characters, words } = self.encoded.units();
+        let left_out = self.encoded.corpus().skipped().total() + self.encoded.too_long().map_or(0, Skipped::total);
         let counts = Counts {
-            examples: self.examples.len() as u64,
-            source_tokens: has_source.then(|| self.dataset.source_tokens()),
+            examples: match &self.encoded {
+                Encoded::Examples(_) => self.examples.len() as u64,
+                Encoded::Stream(stream) => stream.corpus().len() as u64,
+            },
+            source_tokens: has_source.then(|| self.encoded.source_tokens()),
             unknown_source: has_source.then_some(unknown.source),
             unknown_target: Some(unknown.target),
             outscored,
-            target_tokens: likelihood.tokens,
-            target_characters: Some(likelihood.characters),
-            skipped: (self.dataset.corpus().skipped().total() + self.dataset.skipped().total()) as u64,
+            target_tokens: self.encoded.target_tokens(),
+            target_characters: Some(characters),
+            target_words: (!has_source).then_some(words),
+            skipped: left_out as u64,
         };
         Ok(Some(Evaluation {
             results: SplitResults { metrics, losses: Some(losses), counts },
             answers,
+            lie,
             unlike,
             strangers,
         }))
+    }
+
+    /// The losses of a language model in all the ways that the config asks for, and where they lie.
+    fn judge(&self, model: &Model, stop: &AtomicBool) -> Result<Option<(Losses, Tally)>> {
+        let temperatures: Vec<f64> = [1.0].into_iter().chain(self.temperature).collect();
+        let mut tally = Tally::default();
+        let found = self.pass(model, stop, self.in_order(), &temperatures, &mut |b, scores| tally.add(b, scores))?;
+        let Some(found) = found else { return Ok(None) };
+        let ways = |reset: Option<u64>, found: Vec<Likelihood>| {
+            let temperatures = [None].into_iter().chain(self.temperature.map(Some));
+            let way = move |(temperature, likelihood): (Option<f64>, Likelihood)| Beside {
+                reset,
+                temperature,
+                per_token: likelihood.per_token(),
+                per_character: likelihood.per_character(),
+            };
+            temperatures.zip(found).map(way)
+        };
+        let mut losses = losses_of(&found[0], Some(found[0].per_word()));
+        losses.beside.extend(ways(None, found).skip(1));
+        let reset = self.config.evaluate.reset;
+        if let Some(windows) = (reset > 0).then(|| self.encoded.in_windows(reset)).flatten() {
+            let found =
+                self.pass(model, stop, windows, &temperatures, &mut |b, scores| tally.add_windows(b, scores))?;
+            let Some(found) = found else { return Ok(None) };
+            losses.beside.extend(ways(Some(reset as u64), found));
+        }
+        Ok(Some((losses, tally)))
+    }
+}
+
+/// The temperature at which a language model is to be judged: none where its settings do not ask for one; that of figures of its
+/// validation split where they have one; else it is fitted on that split, if it is there. `None` if `stop` was raised before the
+/// end.
+///
+/// # Errors
+/// If the corpus cannot be read or the model fails.
+pub(crate) fn temperature(
+    saved: &SavedModel,
+    known: Option<&SplitResults>,
+    validation: Option<&Arc<Corpus>>,
+    stop: &AtomicBool,
+) -> Result<Option<Option<f64>>> {
+    let SavedModel { config, tokenizers, model, .. } = saved;
+    let known = known.and_then(SplitResults::temperature);
+    match (config.evaluate.temperature, known, validation) {
+        (Temperature::None, ..) | (Temperature::Fit, None, None) => Ok(Some(None)),
+        (Temperature::Fit, Some(known), _) => Ok(Some(Some(known))),
+        (Temperature::Fit, None, Some(corpus)) => {
+            let evaluator = Evaluator::new(config, tokenizers, corpus)?.while_training();
+            Ok(evaluator.fit_temperature(model, stop)?.map(Some))
+        }
+    }
+}
+
+/// The temperature from 0.25 to 4 whose loss is least; `losses` gives those of several, or `None` to end the search.
+///
+/// The loss of a softmax is convex in the temperature's inverse, so that there is one. Each pass narrows the range in which its
+/// logarithm lies to a third, and a parabola through the best of the last losses and its neighbours ends the search.
+fn best_temperature(mut losses: impl FnMut(&[f64]) -> Result<Option<Vec<f64>>>) -> Result<Option<f64>> {
+    const POINTS: usize = 5;
+    const PASSES: usize = 4;
+    let (mut low, mut step) = (0.25_f64.ln(), 16_f64.ln() / (POINTS + 1) as f64);
+    let mut fitted = 0.0;
+    for _ in 0..PASSES {
+        let points: Vec<f64> = (1..=POINTS).map(|i| low + step * i as f64).collect();
+        let temperatures: Vec<f64> = points.iter().map(|point| point.exp()).collect();
+        let Some(nats) = losses(&temperatures)? else { return Ok(None) };
+        let best = (0..POINTS).min_by(|&a, &b| nats[a].total_cmp(&nats[b])).expect("there are points");
+        fitted = points[best];
+        if (1..POINTS - 1).contains(&best) {
+            let (before, behind) = (nats[best - 1], nats[best + 1]);
+            let bend = before + behind - 2.0 * nats[best];
+            fitted += if bend > 0.0 { step * (before - behind) / (2.0 * bend) } else { 0.0 };
+        }
+        low = points[best] - step;
+        step *= 2.0 / (POINTS + 1) as f64;
+    }
+    Ok(Some(fitted.exp()))
+}
+
+fn losses_of(likelihood: &Likelihood, per_word: Option<f64>) -> Losses {
+    Losses {
+        per_token: likelihood.per_token(),
+        per_character: Some(likelihood.per_character()),
+        per_word,
+        perplexity: likelihood.perplexity(),
+        token_accuracy: likelihood.token_accuracy(),
+        beside: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_data::Cut;
+
+    use super::*;
+    use crate::device::{DeviceConfig, device};
+    use crate::experiment::{Experiment, Loaded};
+
+    /// An experiment over some running text, and a model that has learned nothing yet.
+    fn experiment(folder: &std::path::Path) -> (Experiment, Tokenizers, Model) {
+        let text: String = (0..300).map(|i| format!("{} {}\n", "ab".repeat(i % 5), "c".repeat(i % 3))).collect();
+        std::fs::write(folder.join("a.txt"), text).unwrap();
+        let config = "data = { kind = 'stream', train = 'a.txt', validation = 'a.txt' }\n\
+                      tokenizer.target.kind = 'character'\ntrain.epochs = 1\n[model]\nkind = 'language_model'\n\
+                      target = { kind = 'embedding', size = 6 }\ndecoder = { kind = 'lstm', hidden = 9, layers = 2 }\n";
+        let file = folder.join("a.toml");
+        std::fs::write(&file, config).unwrap();
+        let experiment = Experiment::open(Loaded::read(&file, &[]).unwrap(), folder).unwrap();
+        let tokenizers = experiment.learned().unwrap().clone();
+        let device = device(DeviceConfig::default()).unwrap();
+        let model = experiment.config.model.init(&tokenizers.vocabularies(), Key::from_seed(5), &device).unwrap();
+        (experiment, tokenizers, model)
+    }
+
+    #[test]
+    fn running_text_that_is_cut_anywhere_is_as_probable_as_in_one_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let (experiment, tokenizers, model) = experiment(folder.path());
+        let evaluator = Evaluator::new(&experiment.config, &tokenizers, &experiment.corpora.train).unwrap();
+        let Encoded::Stream(stream) = &evaluator.encoded else { panic!("no running text") };
+        let never = AtomicBool::new(false);
+        let of = |cut: Cut| {
+            let batches = Prefetch::of_stream(Arc::clone(stream), stream.steps(&cut), 2);
+            evaluator.pass(&model, &never, batches, &[1.0], &mut |_, _| {}).unwrap().unwrap().swap_remove(0)
+        };
+        let parts = |rows, length, jitter| of(Cut::Parts { rows, length, jitter });
+        let whole = evaluator.likelihood(&model, &never).unwrap().unwrap();
+        assert_eq!(whole.tokens, stream.len());
+        let is_whole = |other: &Likelihood| {
+            assert_eq!((other.tokens, other.correct_tokens), (whole.tokens, whole.correct_tokens));
+            (other.nats - whole.nats).abs() < 1e-4 * whole.nats
+        };
+        let jitter = Some(Key::from_seed(1));
+        for other in [parts(1, 1, None), parts(1, 7, None), parts(1, 97, jitter), parts(1, 1 << 20, None)] {
+            assert!(is_whole(&other), "{other:?} {whole:?}");
+        }
+        assert!(is_whole(&of(Cut::Windows { rows: 3, length: 1 << 20 })));
+        // Where the state is lost now and then, it is another.
+        for other in [parts(40, 9, None), of(Cut::Windows { rows: 40, length: 9 })] {
+            assert!(other.tokens == whole.tokens && (other.nats - whole.nats).abs() > 1e-3, "{other:?} {whole:?}");
+        }
+    }
+
+    /// The loss of a softmax over two tokens whose logits differ by 1, of which the likelier is right so often.
+    #[test]
+    fn the_fitted_temperature_is_the_best_there_is() {
+        for right in [0.6, 0.7, 0.731_058_578_6, 0.9] {
+            let loss = |temperature: f64| {
+                let log = |difference: f64| (1.0 + (-difference / temperature).exp()).ln();
+                right * log(1.0) + (1.0 - right) * log(-1.0)
+            };
+            let best = best_temperature(|all| Ok(Some(all.iter().map(|&one| loss(one)).collect()))).unwrap().unwrap();
+            // Where the softmax gives the frequencies.
+            let expected = 1.0 / (right / (1.0 - right)).ln();
+            assert!((best - expected).abs() < 1e-3 * expected, "{best} for {expected}");
+        }
+        let edge = |falls: f64| best_temperature(|all| Ok(Some(all.iter().map(|one| falls * one).collect()))).unwrap();
+        assert!((3.8..=4.0).contains(&edge(-1.0).unwrap()) && (0.25..0.26).contains(&edge(1.0).unwrap()));
+        assert_eq!(best_temperature(|_| Ok(None)).unwrap(), None);
     }
 }

@@ -27,6 +27,7 @@ pub(crate) fn findings(split: &str, answered: &[Answered], saved: &SavedModel) -
         note: None,
         examples: examples(&chosen, saved)?,
         errors: errors(answered, Piece::by(&saved.config))?,
+        losses: None,
     })
 }
 

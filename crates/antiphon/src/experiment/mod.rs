@@ -19,6 +19,7 @@ mod data;
 mod evaluation;
 mod findings;
 mod loaded;
+mod losses;
 mod meaning;
 mod saved;
 mod tokenizers;
@@ -39,11 +40,11 @@ use crate::revision::revision;
 
 pub use answers::{Answer, Answers, Searcher};
 use config::uncounted;
-pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, TokenizersConfig};
+pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 pub use data::Corpora;
 pub(crate) use data::{files, named, remedy};
-pub(crate) use evaluation::figures_of_validation;
 pub use evaluation::{Answered, Evaluation, Evaluator};
+pub(crate) use evaluation::{figures_of_validation, temperature};
 pub(crate) use findings::{findings, spread};
 pub use loaded::Loaded;
 pub use meaning::Interpreter;
@@ -87,8 +88,8 @@ impl Experiment {
         if !length_matters(&self.config.train) {
             return Ok(());
         }
-        let training = data::dataset(&self.corpora.train, self.learned()?, &self.config.data)?;
-        let batches = data::TrainingBatches::new(training, self.config.batch.clone(), self.config.seed);
+        let training = data::Encoded::new(&self.corpora.train, self.learned()?, &self.config.data)?;
+        let batches = data::TrainingBatches::new(training, &self.config)?;
         planned_steps(&self.config.train, &batches).map(|_| ())
     }
 
@@ -103,7 +104,7 @@ impl Experiment {
             let example = example?;
             let line = example.source.unwrap_or_else(|| example.targets.concat());
             // Hardly a tokenizer makes more tokens than there are bytes.
-            if line.len() <= most {
+            if line.len() <= most && !line.trim().is_empty() {
                 return Ok(line);
             }
             first.get_or_insert(line);

@@ -6,10 +6,10 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Result};
 use antiphon_kernels::Carry;
 use antiphon_lab::{BestValidation, EndReason, Run, Stopwatch, TrainingEnd};
-use antiphon_model::Model;
+use antiphon_model::{Model, Vocabularies};
 use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
-use super::data::{TrainingBatches, dataset};
+use super::data::{Encoded, TrainingBatches};
 use super::evaluation::{Evaluator, figures_of_validation, values};
 use super::saved::{SavedModel, TokenizersFile};
 use super::{Experiment, ExperimentConfig, Tokenizers, unknown};
@@ -44,28 +44,21 @@ impl Experiment {
     ) -> Result<Trained> {
         let config = &self.config;
         let tokenizers = self.tokenizers(run, console)?;
-        let training = dataset(&self.corpora.train, &tokenizers, &config.data)?;
-        for (what, skipped) in [("unusable", training.corpus().skipped()), ("too long", training.skipped())] {
-            if !skipped.is_empty() {
+        let training = Encoded::new(&self.corpora.train, &tokenizers, &config.data)?;
+        let unusable = Some(training.corpus().skipped()).filter(|skipped| !skipped.is_empty());
+        for (what, skipped) in [("unusable", unusable), ("too long", training.too_long())] {
+            if let Some(skipped) = skipped {
                 console.warn(&format!("{}: left out as {what}: {skipped}", self.corpora.train.path().display()));
             }
         }
         let vocabularies = tokenizers.vocabularies();
-        let (examples, of_target) = (training.len(), training.target_tokens());
-        console.note(&match vocabularies.sources.as_slice() {
-            [] => format!("train    {examples} texts, {of_target} tokens, a vocabulary of {}", vocabularies.target),
-            [source, ..] => format!(
-                "train    {examples} examples, {} source and {of_target} target tokens, vocabularies of {source} and {}",
-                training.source_tokens(),
-                vocabularies.target,
-            ),
-        });
+        console.note(&format!("train    {}", described(&training, &vocabularies)));
         for warning in unknown::warnings(&training) {
             console.warn(&format!("train: {warning}"));
         }
-        let batches = TrainingBatches::new(training, config.batch.clone(), config.seed);
+        let batches = TrainingBatches::new(training, config)?;
         let validation = self.corpora.validation.as_ref().map(|corpus| Evaluator::new(config, &tokenizers, corpus));
-        let validation = validation.transpose()?.map(|v| v.with_examples(config.evaluate.validation_examples));
+        let validation = validation.transpose()?.map(|v| v.while_training());
 
         let key = Key::from_seed(config.seed).named("parameters");
         let digest = self.identity.digest();
@@ -139,6 +132,24 @@ impl Experiment {
         console.clear();
         file.write(tokenizers)?;
         Ok(tokenizers.clone())
+    }
+}
+
+/// How much there is to learn from.
+fn described(training: &Encoded, vocabularies: &Vocabularies) -> String {
+    let (tokens, vocabulary) = (training.target_tokens(), vocabularies.target);
+    match (training, vocabularies.sources.as_slice()) {
+        (Encoded::Stream(stream), _) => {
+            format!("{} lines of running text, {tokens} tokens, a vocabulary of {vocabulary}", stream.corpus().len())
+        }
+        (Encoded::Examples(texts), []) => {
+            format!("{} texts, {tokens} tokens, a vocabulary of {vocabulary}", texts.len())
+        }
+        (Encoded::Examples(pairs), [source, ..]) => format!(
+            "{} examples, {} source and {tokens} target tokens, vocabularies of {source} and {vocabulary}",
+            pairs.len(),
+            pairs.source_tokens(),
+        ),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Tokens that a tokenizer does not know: what the model cannot see, or cannot say.
 
 use antiphon_core::{Special, TokenId};
-use antiphon_data::Dataset;
+
+use super::data::Encoded;
 
 /// The share of a side's tokens beyond which it is worth a warning.
 const SHARE: f64 = 0.05;
@@ -24,10 +25,10 @@ pub(crate) fn warning(side: &str, unknown: u64, tokens: u64) -> Option<String> {
 }
 
 /// What to say of the tokens of a split that its tokenizers do not know; end symbols, which every text has, are not counted.
-pub(super) fn warnings(dataset: &Dataset) -> Vec<String> {
-    let (unknown, ends) = (dataset.unknown(), dataset.len() as u64);
-    let of_source = warning("source", unknown.source, dataset.source_tokens().saturating_sub(ends));
-    of_source.into_iter().chain(warning("target", unknown.target, dataset.target_tokens() - ends)).collect()
+pub(super) fn warnings(split: &Encoded) -> Vec<String> {
+    let (unknown, ends) = (split.unknown(), split.ends());
+    let of_source = warning("source", unknown.source, split.source_tokens().saturating_sub(ends));
+    of_source.into_iter().chain(warning("target", unknown.target, split.target_tokens() - ends)).collect()
 }
 
 #[cfg(test)]
