@@ -4,20 +4,22 @@
 //! - [`attend`](attention::attend): attention over a memory, with nothing of queries × keys × width kept;
 //! - [`fed_decoder`](feeding::fed_decoder): a whole decoder with attention and input feeding, in one node;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
-//! - [`dropout`](dropout::dropout): masks from counter-based random numbers;
+//! - [`dropout`](dropout::dropout), [`locked_dropout`], [`word_dropout`]: masks from counter-based random numbers;
+//! - [`activation_penalty`], [`temporal_penalty`]: penalties on what a layer puts out;
 //! - [`linear()`]: a sequence times a weight;
 //! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
 //! - [`select_rows`], [`first_rows`], [`concat`]: what only moves numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
-//! - [`update`]: an optimizer's step over one parameter.
+//! - [`update`]: an optimizer's step over one parameter, and its running average.
 //!
 //! Each has a body for the Flex CPU backend on plain slices, which is chosen for `f32`. What serves every other device and
 //! number type, and is the oracle of the tests, depends on whether a gradient by hand pays there:
 //!
 //! - recurrent layers, the loss, tanh and the optimizers have a *portable* body made of backend operations, the default of
 //!   their traits' methods, in one node of the graph with a gradient by hand;
-//! - attention, a sequence times a weight and the steps of a search are tensor operations there, a few of them, whose
-//!   gradient autodiff makes as well; their traits exist for Flex alone, and the public function asks whether that serves;
+//! - attention, a sequence times a weight, dropout, penalties and the steps of a search are tensor operations there, a few of
+//!   them, whose gradient autodiff makes as well; their traits exist for Flex alone, and the public function asks whether
+//!   that serves;
 //! - [`fed_decoder`](feeding::fed_decoder) has no other body: see its module.
 //!
 //! Nothing here knows modules.
@@ -34,6 +36,7 @@ pub mod loss;
 mod memory;
 mod output;
 mod packed;
+mod penalty;
 mod product;
 pub mod recurrent;
 mod rows;
@@ -45,12 +48,13 @@ mod vector;
 mod weight;
 
 pub use attention::{Over, attend, attend_with_weights};
-pub use dropout::dropout;
+pub use dropout::{dropout, locked_dropout, word_dropout};
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
 pub use linear::linear;
 pub use loss::{Projection, TokenScores, cross_entropy, token_scores};
 pub use memory::keep_freed_memory;
 pub use output::OutputLayer;
+pub use penalty::{activation_penalty, temporal_penalty};
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
 pub use rows::{concat, first_rows, select_rows};
 pub use tanh::tanh;

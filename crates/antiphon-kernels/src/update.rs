@@ -18,6 +18,8 @@
 //! precision: `0.9999` itself, rounded, would make `1 − β₂` wrong by 2e-4 of itself, and a mean over the last ten thousand
 //! squares another one than the bias correction is for.
 //!
+//! A running average of parameters is one more pass ([`average`]).
+//!
 //! Parameter and state are written in place where nobody else holds them.
 
 use burn::backend::tensor::FloatTensor;
@@ -144,7 +146,20 @@ pub fn square_sum(tensor: Tensor<1>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as UpdateOps>::square_sum(tensor.into_dispatch()))
 }
 
-/// The backend operations behind [`update`] and [`square_sum`].
+/// Moves a running average `[n]` towards a parameter `[n]`: `a ← a + share · (w − a)`, in one pass and in place where nobody else
+/// holds the average. A share of 1 makes it the parameter, to the last bit.
+///
+/// With the shares 1, 1/2, 1/3, … it is the mean of all parameters that it was given. No tensor may be on an autodiff device.
+///
+/// # Panics
+/// If the two are not equally long.
+pub fn average(average: Tensor<1>, parameter: Tensor<1>, share: f32) -> Tensor<1> {
+    assert_eq!(average.dims(), parameter.dims(), "an average as long as its parameter");
+    let (average, parameter) = (average.into_dispatch(), parameter.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as UpdateOps>::average(average, parameter, share))
+}
+
+/// The backend operations behind [`update`], [`average`] and [`square_sum`].
 #[backend_extension(Flex, Cube: cfg(feature = "wgpu"))]
 pub trait UpdateOps: Backend {
     /// One step of a rule without state.
@@ -181,6 +196,11 @@ pub trait UpdateOps: Backend {
         let (parameter, [first, second]) =
             portable::update::<Self, 2>(parameter, gradient, [first, second], rule, step);
         (parameter, first, second)
+    }
+
+    /// The average, moved.
+    fn average(average: FloatTensor<Self>, parameter: FloatTensor<Self>, share: f32) -> FloatTensor<Self> {
+        portable::average::<Self>(average, parameter, share)
     }
 
     /// The sum of squares, `[1]`.
@@ -220,6 +240,21 @@ impl UpdateOps for Flex {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (parameter, [first, second]) = on_slices(parameter, gradient, [first, second], rule, step);
         (parameter, first, second)
+    }
+
+    fn average(average: FloatTensor<Self>, parameter: FloatTensor<Self>, share: f32) -> FloatTensor<Self> {
+        if !flex::is_f32(&average) {
+            return portable::average::<Self>(average, parameter, share);
+        }
+        let parameter = flex::dense(parameter);
+        let mut average = flex::into_owned(flex::dense(average));
+        let averages = flex::slice_mut(&mut average).par_chunks_mut(CHUNK);
+        let both = averages.zip(flex::slice(&parameter).par_chunks(CHUNK));
+        match share {
+            1.0 => both.for_each(|(a, w)| a.copy_from_slice(w)),
+            _ => both.for_each(|(a, w)| average_chunk(a, w, share)),
+        }
+        average
     }
 
     fn square_sum(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -388,7 +423,15 @@ fn square_sum_lanes<const FMA: bool>(x: &[f32]) -> f64 {
     }
     lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()
 }
-multiversion!(fn square_sum_chunk(x: &[f32]) -> f64 = square_sum_lanes);
+multiversion!(pub(crate) fn square_sum_chunk(x: &[f32]) -> f64 = square_sum_lanes);
+
+#[inline(always)]
+fn average_body<const FMA: bool>(a: &mut [f32], w: &[f32], share: f32) {
+    for (a, &w) in a.iter_mut().zip(w) {
+        *a += share * (w - *a);
+    }
+}
+multiversion!(fn average_chunk(a: &mut [f32], w: &[f32], share: f32) = average_body);
 
 /// The same steps from backend operations, for every other device and as the oracle of the tests.
 mod portable {
@@ -396,6 +439,13 @@ mod portable {
 
     fn times<B: Backend>(x: FloatTensor<B>, by: f32) -> FloatTensor<B> {
         B::float_mul_scalar(x, by.into())
+    }
+
+    pub(super) fn average<B: Backend>(a: FloatTensor<B>, w: FloatTensor<B>, share: f32) -> FloatTensor<B> {
+        match share {
+            1.0 => w,
+            _ => B::float_add(a.clone(), times::<B>(B::float_sub(w, a), share)),
+        }
     }
 
     /// `a · x + b · y`.
@@ -607,6 +657,31 @@ mod tests {
     }
 
     #[test]
+    fn an_average_is_the_mean_of_what_it_was_given_and_of_equal_parts_itself() {
+        for n in [1, 7, 2 * CHUNK + 37] {
+            let parts: Vec<Vec<f32>> = (0..5).map(|i| random(n, &format!("part {i}"))).collect();
+            let mut mean = tensor(vec![f32::NAN; n]);
+            let mut same = tensor(parts[0].clone());
+            for (i, part) in parts.iter().enumerate() {
+                mean = average(mean, tensor(part.clone()), 1.0 / (i + 1) as f32);
+                same = average(same, tensor(parts[0].clone()), 0.3);
+                if i == 0 {
+                    assert_eq!(values(mean.clone()), parts[0]);
+                }
+            }
+            assert_eq!(values(same), parts[0]);
+            for (i, mean) in values(mean).into_iter().enumerate() {
+                let truth = parts.iter().map(|part| f64::from(part[i])).sum::<f64>() / 5.0;
+                assert!((f64::from(mean) - truth).abs() < 1e-6, "{i}: {mean} is not {truth}");
+            }
+            let [a, w] = ["a", "w"].map(|name| flex::wrap(random(n, name), [n]));
+            let portable = portable::average::<Flex>(a, w, 0.3);
+            let ours = values(average(tensor(random(n, "a")), tensor(random(n, "w")), 0.3));
+            assert!(ours.iter().zip(flex::slice(&portable)).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+    }
+
+    #[test]
     fn what_nobody_else_holds_is_written_in_place() {
         let address = |t: &Tensor<1>| t.clone().try_into_primitive::<Flex>().unwrap().bytes().as_ptr();
         let (w, mut slots) = (tensor(random(99, "w")), vec![tensor(vec![0.0; 99])]);
@@ -614,6 +689,9 @@ mod tests {
         let rule = Rule::Momentum { momentum: 0.9, nesterov: false };
         let w = update(w, tensor(random(99, "d")), &mut slots, rule, STEP);
         assert_eq!((address(&w), address(&slots[0])), before);
+        let mean = tensor(random(99, "mean"));
+        let before = address(&mean);
+        assert_eq!(address(&average(mean, w.clone(), 0.5)), before);
 
         let (held, kept) = (w.clone(), values(w.clone()));
         let w = update(w, tensor(random(99, "d")), &mut slots, rule, STEP);

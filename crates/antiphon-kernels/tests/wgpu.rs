@@ -4,10 +4,10 @@
 
 use antiphon_core::Mask;
 use antiphon_core::random::Key;
-use antiphon_kernels::update::{Rule, Step, square_sum, update};
+use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
 use antiphon_kernels::{
-    Cell, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, attend, cross_entropy, dropout, recurrent,
-    recurrent_step, tanh, token_scores,
+    Cell, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, activation_penalty, attend, cross_entropy,
+    dropout, locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -85,6 +85,24 @@ fn elementwise(device: &Device, found: &mut Found) {
     let gradients = loss_of(y.clone()).backward();
     found.push(("tanh and dropout".into(), numbers(y.inner())));
     found.push(("tanh and dropout: gradient".into(), numbers(x.grad(&gradients).unwrap())));
+
+    let x = leaf("sequence", [3, 5, 4], device);
+    let words = word_dropout(
+        x.clone().reshape([15, 4]),
+        &[7, 2, 3, 7, 2, 5, 1, 0, 3, 3, 9, 8, 7, 6, 5],
+        0.4,
+        Key::from_seed(2),
+    );
+    let y = locked_dropout(words.reshape([3, 5, 4]), 0.4, Key::from_seed(3));
+    let gradients = loss_of(y.clone()).backward();
+    found.push(("words and locked dropout".into(), numbers(y.inner())));
+    found.push(("words and locked dropout: gradient".into(), numbers(x.grad(&gradients).unwrap())));
+    let penalties = [activation_penalty(x.clone().reshape([15, 4])), temporal_penalty(x.clone(), [5, 0, 3].into())];
+    for penalty in penalties {
+        let gradients = (penalty.clone() * 3.0).backward();
+        found.push(("a penalty".into(), numbers(penalty.inner())));
+        found.push(("a penalty: gradient".into(), numbers(x.grad(&gradients).unwrap())));
+    }
 }
 
 fn updates(device: &Device, found: &mut Found) {
@@ -105,6 +123,12 @@ fn updates(device: &Device, found: &mut Found) {
         }
         found.push((format!("{rule:?}"), numbers(parameter)));
         found.extend(state.into_iter().enumerate().map(|(k, slot)| (format!("{rule:?}, slot {k}"), numbers(slot))));
+    }
+    let mut mean = given("mean", [40], device);
+    for share in [0.3, 1.0, 0.5] {
+        mean = average(mean, given("parameter", [40], device), share);
+        found.push((format!("average by {share}"), numbers(mean.clone())));
+        mean = mean + 1.0;
     }
     found.push(("sum of squares".into(), numbers(square_sum(given("squares", [1000], device)))));
 }
