@@ -113,6 +113,12 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
                 "{ encoder = { kind = 'stack', stages = [{ kind = 'gru', bidirectional = false }, { kind = 'lstm' }] } }",
             ),
         ),
+        (
+            "a language model with a projection",
+            text(
+                "{ kind = 'language_model', tied = 'output', decoder = { layers = 2, widths = [256, 64], projection = 128 } }",
+            ),
+        ),
         ("a language model", text("{ kind = 'language_model', decoder = { kind = 'lstm', layers = 2 } }")),
     ];
     let folder = tempfile::tempdir().unwrap();

@@ -45,13 +45,12 @@ pub struct CopyBridgeConfig {}
 pub struct LinearBridgeConfig {}
 
 /// What a decoder's state looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DecoderShape {
     /// `N`: state vectors a layer.
     pub(crate) states: usize,
-    /// `H`.
-    pub(crate) hidden: usize,
-    pub(crate) layers: usize,
+    /// `H` of each layer.
+    pub(crate) widths: Vec<usize>,
 }
 
 impl BridgeConfig {
@@ -63,32 +62,36 @@ impl BridgeConfig {
         }
     }
 
-    pub(crate) fn problems(&self, encoder: EncoderShape, decoder: DecoderShape) -> Vec<Problem> {
+    pub(crate) fn problems(&self, encoder: EncoderShape, decoder: &DecoderShape) -> Vec<Problem> {
         let needs_equal_states = match self {
             BridgeConfig::Copy(_) => true,
             BridgeConfig::Zero(_) | BridgeConfig::Linear(_) => false,
         };
-        let equal = encoder.states == decoder.states
-            && encoder.state_width == decoder.hidden
-            && encoder.layers == decoder.layers;
-        let wrong = needs_equal_states && !equal;
-        let side = |states: usize, layers: usize, width: usize| format!("{layers} × {states} states of width {width}");
+        let widths = vec![encoder.state_width; encoder.layers];
+        let wrong = needs_equal_states && (encoder.states != decoder.states || widths != decoder.widths);
+        let side = |states: usize, widths: &[usize]| {
+            let mut different: Vec<String> = widths.iter().map(usize::to_string).collect();
+            different.dedup();
+            let width = if different.len() == 1 { "width" } else { "widths" };
+            format!("{} × {states} states of {width} {}", widths.len(), different.join(", "))
+        };
         let message = format!(
             "`copy` needs equal states, but the encoder ends with {} and the decoder begins with {}; use `linear`, or \
              make cells, layers and widths agree",
-            side(encoder.states, encoder.layers, encoder.state_width),
-            side(decoder.states, decoder.layers, decoder.hidden),
+            side(encoder.states, &widths),
+            side(decoder.states, &decoder.widths),
         );
         wrong.then(|| Problem { place: "kind".into(), message }).into_iter().collect()
     }
 
-    pub(crate) fn init(&self, encoder: EncoderShape, decoder: DecoderShape, key: Key, device: &Device) -> Bridge {
-        let (from, to) = (encoder.states * encoder.state_width, decoder.states * decoder.hidden);
+    pub(crate) fn init(&self, encoder: EncoderShape, decoder: &DecoderShape, key: Key, device: &Device) -> Bridge {
+        let from = encoder.states * encoder.state_width;
+        let to = decoder.widths.iter().map(|width| decoder.states * width);
         match self {
-            BridgeConfig::Zero(_) => Bridge::Zero(ZeroBridge { width: to, layers: decoder.layers }),
+            BridgeConfig::Zero(_) => Bridge::Zero(ZeroBridge { widths: to.collect() }),
             BridgeConfig::Copy(_) => Bridge::Copy(CopyBridge {}),
             BridgeConfig::Linear(_) => {
-                let layers = (0..decoder.layers).map(|l| {
+                let layers = to.enumerate().map(|(l, to)| {
                     let key = key.numbered(l as u64);
                     BridgeLayer {
                         weight: Initial::GlorotUniform.weight([from, to], to, key, device),
@@ -111,10 +114,9 @@ pub(crate) enum Bridge {
 
 #[derive(Module, Debug)]
 pub(crate) struct ZeroBridge {
+    /// `N·H` of each layer.
     #[module(skip)]
-    width: usize,
-    #[module(skip)]
-    layers: usize,
+    widths: Vec<usize>,
 }
 
 #[derive(Module, Debug)]
@@ -136,9 +138,8 @@ impl Bridge {
     pub(crate) fn cross(&self, states: &[Tensor<2>]) -> Vec<Tensor<2>> {
         match self {
             Bridge::Zero(bridge) => {
-                let rows = states[0].dims()[0];
-                let zeros = Tensor::zeros([rows, bridge.width], &states[0].device().inner());
-                vec![zeros; bridge.layers]
+                let (rows, device) = (states[0].dims()[0], states[0].device().inner());
+                bridge.widths.iter().map(|&width| Tensor::zeros([rows, width], &device)).collect()
             }
             Bridge::Copy(_) => states.to_vec(),
             Bridge::Linear(bridge) => {

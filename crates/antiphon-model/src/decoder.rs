@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Problem, Result};
-use antiphon_kernels::{
-    Carry, Cell, FedDecoder, Feeding, choose_rows, dropout, fed_decoder, linear, serves_fed_decoder, tanh,
-};
+use antiphon_kernels::{Carry, Cell, FedDecoder, Feeding, choose_rows, fed_decoder, linear, serves_fed_decoder, tanh};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -18,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::{Attention, AttentionConfig, AttentionState, Fused, Prepared};
 use crate::bridge::DecoderShape;
+use crate::dropout::{Dropout, idle_lock};
 use crate::embedding::Input;
 use crate::initial::{Initial, zeros};
+use crate::penalty::Penalties;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
 
 /// A decoder, chosen by `kind`.
@@ -52,9 +52,33 @@ pub struct RecurrentDecoderConfig {
     /// How many layers are stacked.
     #[schemars(range(min = 1, max = 64))]
     pub layers: usize,
+    /// The width of each layer, from the first on, where they are unlike: as many as there are `layers`. `hidden` then counts for
+    /// nothing.
+    #[schemars(inner(range(min = 1, max = 8192)))]
+    pub widths: Vec<usize>,
+    /// The width of what is projected onto the vocabulary: without attention by one more weight `P`, as `r = P h`; with attention it
+    /// is that of `r`. Absent: as wide as the last layer, or, with attention and tied tables, as the embedding.
+    #[schemars(range(min = 1, max = 8192))]
+    pub projection: Option<usize>,
     /// The share of numbers that training drops from what a layer hands to the next, and from what is projected.
     #[schemars(range(min = 0.0, max = 0.95))]
     pub dropout: f64,
+    /// Whether a mask of dropout holds for all steps of a row (variational dropout, Gal and Ghahramani 2016).
+    pub locked_dropout: bool,
+    /// The share of numbers that training drops from what is projected onto the vocabulary. Absent: as `dropout`.
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub output_dropout: Option<f64>,
+    /// The share of numbers of every recurrent weight that training drops, the same for all steps of a batch (Merity et al. 2018).
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub weight_drop: f64,
+    /// The weight of the mean square of what is projected onto the vocabulary, dropout included, in the loss per token (AR, Merity
+    /// et al. 2017).
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
+    pub activation_penalty: f64,
+    /// The weight of the mean square of its change from one token to the next, without dropout, in the loss per token (TAR,
+    /// Merity et al. 2017). A row's first token has none before it.
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
+    pub temporal_penalty: f64,
     /// Whether the last output `r` is an input of the next step (Luong et al. 2015, section 3.3). Needs attention.
     pub input_feeding: bool,
     /// How the memory is looked at.
@@ -68,11 +92,34 @@ impl Default for RecurrentDecoderConfig {
         Self {
             hidden: 256,
             layers: 1,
+            widths: Vec::new(),
+            projection: None,
             dropout: 0.0,
+            locked_dropout: false,
+            output_dropout: None,
+            weight_drop: 0.0,
+            activation_penalty: 0.0,
+            temporal_penalty: 0.0,
             input_feeding: false,
             attention: AttentionConfig::default(),
             initial: InitialConfig::default(),
         }
+    }
+}
+
+impl RecurrentDecoderConfig {
+    /// `H` of each layer.
+    fn widths(&self) -> Vec<usize> {
+        if self.widths.is_empty() { vec![self.hidden; self.layers] } else { self.widths.clone() }
+    }
+
+    /// `H` of the last layer.
+    fn last(&self) -> usize {
+        self.widths.last().copied().unwrap_or(self.hidden)
+    }
+
+    fn output_dropout(&self) -> f64 {
+        self.output_dropout.unwrap_or(self.dropout)
     }
 }
 
@@ -88,16 +135,32 @@ impl DecoderConfig {
     /// What its state looks like.
     pub(crate) fn shape(&self) -> DecoderShape {
         let (cell, config) = self.parts();
-        DecoderShape { states: cell.states(), hidden: config.hidden, layers: config.layers }
+        DecoderShape { states: cell.states(), widths: config.widths() }
     }
 
-    /// The width of an output whose projection is `tied` to embeddings of that width, or free.
+    /// How wide its last layer is.
+    pub(crate) fn width(&self) -> usize {
+        self.parts().1.last()
+    }
+
+    /// The width of an output that is `tied` to embeddings of that width, or free.
     pub(crate) fn output(&self, tied: Option<usize>) -> usize {
         let (_, config) = self.parts();
-        match tied {
-            Some(width) if !config.attention.is_none() => width,
-            _ => config.hidden,
+        match (config.projection, tied) {
+            (Some(width), _) => width,
+            (None, Some(width)) if !config.attention.is_none() => width,
+            (None, _) => config.last(),
         }
+    }
+
+    /// Whether the width of its outputs is a setting.
+    pub(crate) fn projects(&self) -> bool {
+        self.parts().1.projection.is_some()
+    }
+
+    /// Whether each layer's width is a setting.
+    pub(crate) fn has_widths(&self) -> bool {
+        !self.parts().1.widths.is_empty()
     }
 
     /// Whether it looks at the memory.
@@ -107,13 +170,20 @@ impl DecoderConfig {
 
     pub(crate) fn warnings(&self) -> Vec<Problem> {
         let (cell, config) = self.parts();
-        config.initial.warnings(cell)
+        let mut warnings = config.initial.warnings(cell);
+        if config.dropout > 0.0 && config.layers == 1 && config.output_dropout.is_some() {
+            let message = "has no effect: there is a single layer, and `output_dropout` is set";
+            warnings.push(Problem { place: "dropout".into(), message: message.into() });
+        }
+        warnings.extend(idle_lock(config.locked_dropout, &[config.dropout, config.output_dropout()]));
+        warnings
     }
 
     pub(crate) fn problems(&self, memory: usize) -> Vec<Problem> {
         let (_, config) = self.parts();
-        let problems = config.attention.problems(config.hidden, memory).into_iter();
+        let problems = config.attention.problems(config.last(), memory).into_iter();
         let mut problems: Vec<Problem> = problems.map(|problem| problem.below("attention")).collect();
+        problems.extend(self.misnumbered());
         if config.input_feeding && config.attention.is_none() {
             let message = "needs attention; choose one in `model.decoder.attention.kind`, or set it to false";
             problems.push(Problem { place: "input_feeding".into(), message: message.into() });
@@ -121,27 +191,47 @@ impl DecoderConfig {
         problems
     }
 
+    /// Widths that are not as many as the layers.
+    pub(crate) fn misnumbered(&self) -> Option<Problem> {
+        let (_, config) = self.parts();
+        let (widths, layers) = (config.widths.len(), config.layers);
+        let message =
+            format!("gives {widths} widths, and `layers` is {layers}; set `model.decoder.layers` to {widths}");
+        (widths > 0 && widths != layers).then(|| Problem { place: "widths".into(), message })
+    }
+
     /// A decoder of inputs of width `input` over memory of width `memory`, with outputs of width `output`.
     pub(crate) fn init(&self, input: usize, memory: usize, output: usize, key: Key, device: &Device) -> Decoder {
         let (cell, config) = self.parts();
-        let layers = (0..config.layers).map(|l| {
+        let (widths, last) = (config.widths(), config.last());
+        let inputs = std::iter::once(input).chain(widths.iter().copied());
+        let layers = inputs.zip(&widths).enumerate().map(|(l, (input, &hidden))| {
             let feed = (l == 0 && config.input_feeding).then_some(output);
-            let sizes = LayerSizes { input: if l == 0 { input } else { config.hidden }, hidden: config.hidden, feed };
-            RecurrentLayer::init(cell, false, sizes, &config.initial, key.numbered(l as u64), device)
+            let (sizes, key) = (LayerSizes { input, hidden, feed }, key.numbered(l as u64));
+            RecurrentLayer::init(cell, false, sizes, config.weight_drop, &config.initial, key, device)
         });
-        let attention = config.attention.init(config.hidden, memory, key.named("attention"), device);
+        let attention = config.attention.init(last, memory, key.named("attention"), device);
+        let weight = |rows, key: Key| Initial::GlorotUniform.weight([rows, output], last, key, device);
         let readout = attention.is_some().then(|| {
             let key = key.named("readout");
-            let weight = |rows, name: &str| {
-                Initial::GlorotUniform.weight([rows, output], config.hidden, key.named(name), device)
-            };
             Readout {
-                state: weight(config.hidden, "state"),
-                context: weight(memory, "context"),
+                state: weight(last, key.named("state")),
+                context: weight(memory, key.named("context")),
                 bias: zeros(output, device),
             }
         });
-        Decoder { layers: layers.collect(), attention, readout, rate: config.dropout, feeding: config.input_feeding }
+        let projects = readout.is_none() && config.projection.is_some();
+        let dropout = |rate: f64| Dropout { rate, locked: config.locked_dropout };
+        Decoder {
+            layers: layers.collect(),
+            attention,
+            readout,
+            projection: projects.then(|| weight(last, key.named("projection"))),
+            between: dropout(config.dropout),
+            output: dropout(config.output_dropout()),
+            penalties: Penalties { activation: config.activation_penalty, temporal: config.temporal_penalty },
+            feeding: config.input_feeding,
+        }
     }
 }
 
@@ -151,8 +241,16 @@ pub struct Decoder {
     layers: Vec<RecurrentLayer>,
     attention: Option<Attention>,
     readout: Option<Readout>,
+    /// `P` `[H, R]`: what makes outputs of another width where nothing is read out.
+    projection: Option<Param<Tensor<2>>>,
+    /// Of what a layer hands to the next.
     #[module(skip)]
-    rate: f64,
+    between: Dropout,
+    /// Of the outputs.
+    #[module(skip)]
+    output: Dropout,
+    #[module(skip)]
+    penalties: Penalties,
     #[module(skip)]
     feeding: bool,
 }
@@ -209,11 +307,18 @@ impl DecoderState {
 pub(crate) struct Decoded {
     /// `[B, T, R]`: to be projected. What stands behind a row's end has no meaning.
     pub(crate) outputs: Tensor<3>,
+    /// The same without dropout, where the decoder's penalties look at it.
+    pub(crate) undropped: Option<Tensor<3>>,
     /// The state behind each row's last real step.
     pub(crate) state: DecoderState,
 }
 
 impl Decoder {
+    /// What is added to the loss of outputs.
+    pub(crate) fn penalties(&self) -> Penalties {
+        self.penalties
+    }
+
     /// Makes the memory ready, if the decoder attends.
     pub(crate) fn prepare(&self, encoded: &crate::encoder::Encoded) -> Option<Prepared> {
         self.attention.as_ref().map(|attention| attention.prepare(encoded))
@@ -266,18 +371,28 @@ impl Decoder {
         dropout_key: Option<Key>,
     ) -> Decoded {
         let projected = self.layers[0].project(input);
+        let weights = self.recurrent_weights(dropout_key);
         let remembers = !state.attention.is_empty();
         if !self.feeding && !remembers {
-            return self.stretch(projected, state, prepared, Some(lengths), dropout_key);
+            return self.stretch(projected, &weights, state, prepared, Some(lengths), dropout_key);
         }
         let prepared = prepared.expect("who feeds its output back, or remembers, has attention");
-        let fused = self.attention.as_ref().and_then(Attention::fused).filter(|_| self.feeding && !remembers);
-        match fused {
-            Some(fused) if self.layers.len() == 1 && serves_fed_decoder(&projected) => {
-                self.fused(projected, &state, prepared, fused, lengths, kept, dropout_key)
+        // The one operation gives outputs with dropout alone.
+        let hides = self.penalties.needs_undropped() && self.output.rate > 0.0 && dropout_key.is_some();
+        let serves = self.feeding && !remembers && !hides;
+        let fused = self.attention.as_ref().and_then(Attention::fused).filter(|_| serves);
+        match (fused, &weights[..]) {
+            (Some(fused), [weight]) if serves_fed_decoder(&projected) => {
+                self.fused(projected, weight.clone(), &state, prepared, fused, lengths, kept, dropout_key)
             }
-            _ => self.single_steps(projected, state, prepared, kept.then_some(&lengths), dropout_key),
+            _ => self.single_steps(projected, &weights, state, prepared, kept.then_some(&lengths), dropout_key),
         }
+    }
+
+    /// Each layer's recurrent weight of a batch.
+    fn recurrent_weights(&self, dropout_key: Option<Key>) -> Vec<Tensor<2>> {
+        let key = |l: usize| dropout_key.map(|key| key.named("weight").numbered(l as u64));
+        self.layers.iter().enumerate().map(|(l, layer)| layer.recurrent_weight(key(l))).collect()
     }
 
     /// All steps of a single layer with input feeding as one operation, where it is served.
@@ -285,6 +400,7 @@ impl Decoder {
     fn fused(
         &self,
         mut projected: Tensor<3>,
+        recurrent: Tensor<2>,
         state: &DecoderState,
         prepared: &Prepared,
         fused: Fused,
@@ -300,9 +416,10 @@ impl Decoder {
             let rest = (steps > 1).then(|| projected.narrow(1, 1, steps - 1));
             projected = Tensor::cat(std::iter::once(first).chain(rest).collect(), 1);
         }
-        let (cell, [recurrent, feed], bias) = self.layers[0].fed_parts();
-        let keys = |key: Key| (0..projected.dims()[1]).map(|t| output_key(key.numbered(t as u64))).collect();
-        let dropout = dropout_key.filter(|_| self.rate > 0.0).map(|key| (self.rate, keys(key)));
+        let (cell, bias, feed) = self.layers[0].fed_parts();
+        let Dropout { rate, .. } = self.output;
+        let keys = |key: Key| (0..projected.dims()[1]).map(|t| output_key(self.output.of_step(key, t))).collect();
+        let dropout = dropout_key.filter(|_| rate > 0.0).map(|key| (rate, keys(key)));
         let run = Feeding { cell, lengths: lengths.clone(), over: prepared.over.clone(), dropout };
         let tensors = FedDecoder {
             x: projected,
@@ -320,7 +437,8 @@ impl Decoder {
         let (outputs, layer) = fed_decoder(tensors, &run);
         let last = || last_real(outputs.clone().inner(), state.fed.clone().map(Tensor::inner), &lengths);
         let fed = kept.then(last);
-        Decoded { outputs, state: DecoderState { layers: vec![layer], fed, attention: Vec::new() } }
+        let undropped = self.penalties.needs_undropped().then(|| outputs.clone());
+        Decoded { outputs, undropped, state: DecoderState { layers: vec![layer], fed, attention: Vec::new() } }
     }
 
     /// All steps one by one: each needs the output of the one before, or where that has looked. With `lengths` the state behind
@@ -328,56 +446,58 @@ impl Decoder {
     fn single_steps(
         &self,
         projected: Tensor<3>,
+        weights: &[Tensor<2>],
         mut state: DecoderState,
         prepared: &Prepared,
         lengths: Option<&Arc<[u32]>>,
         dropout_key: Option<Key>,
     ) -> Decoded {
-        let mut outputs = Vec::new();
+        let (mut outputs, mut undropped) = (Vec::new(), Vec::new());
         for (t, x) in projected.split(1, 1).into_iter().enumerate() {
             let x = match state.fed.clone() {
                 Some(fed) => x + self.layers[0].project_feed(fed),
                 None => x,
             };
-            let key = dropout_key.map(|key| key.numbered(t as u64));
+            let key = dropout_key.map(|key| self.output.of_step(key, t));
             let live = lengths.map(|lengths| lengths.iter().map(|&n| t < n as usize).collect::<Vec<bool>>());
             let ended = live.filter(|live| live.contains(&false)).map(|live| (state.clone(), live));
-            let decoded = self.stretch(x, state, Some(prepared), None, key);
+            let decoded = self.stretch(x, weights, state, Some(prepared), None, key);
             state = match ended {
                 Some((before, live)) => before.where_live(decoded.state, &live),
                 None => decoded.state,
             };
             outputs.push(decoded.outputs);
+            undropped.extend(decoded.undropped);
         }
-        Decoded { outputs: Tensor::cat(outputs, 1), state }
+        let undropped = (!undropped.is_empty()).then(|| Tensor::cat(undropped, 1));
+        Decoded { outputs: Tensor::cat(outputs, 1), undropped, state }
     }
 
-    /// All layers, attention and readout over projected inputs `[B, T, G·H]`; nothing is fed back inside.
+    /// All layers, attention and readout over projected inputs `[B, T, G·H]`; nothing is fed back inside. `weights`: each layer's
+    /// recurrent weight.
     fn stretch(
         &self,
         projected: Tensor<3>,
+        weights: &[Tensor<2>],
         state: DecoderState,
         prepared: Option<&Prepared>,
         lengths: Option<Arc<[u32]>>,
         dropout_key: Option<Key>,
     ) -> Decoded {
-        let drop = |x: Tensor<3>, key: &dyn Fn(Key) -> Key| match dropout_key {
-            Some(drawn) => dropout(x, self.rate, key(drawn)),
-            None => x,
-        };
         let DecoderState { layers: before, attention: mut looked, .. } = state;
         let mut states = Vec::with_capacity(self.layers.len());
-        let mut run_layer = |layer: &RecurrentLayer, projected: Tensor<3>, start: Tensor<2>| {
-            let run = layer.run(projected, start, lengths.clone());
+        let mut run_layer = |l: usize, projected: Tensor<3>, start: Tensor<2>| {
+            let run = self.layers[l].run(projected, weights[l].clone(), start, lengths.clone());
             states.push(run.state());
             run.sequence()
         };
-        let mut layers = self.layers.iter().zip(before).enumerate();
-        let (_, (first, start)) = layers.next().expect("a decoder has a layer");
-        let mut hidden = run_layer(first, projected, start);
-        for (l, (layer, start)) in layers {
-            let below = drop(hidden, &|key| key.named("layer").numbered(l as u64));
-            hidden = run_layer(layer, layer.project(&Input::Vectors(below)), start);
+        let mut starts = before.into_iter().enumerate();
+        let (_, start) = starts.next().expect("a decoder has a layer");
+        let mut hidden = run_layer(0, projected, start);
+        for (l, start) in starts {
+            let key = dropout_key.map(|key| key.named("layer").numbered(l as u64));
+            let below = Input::Vectors(self.between.apply(hidden, key));
+            hidden = run_layer(l, self.layers[l].project(&below), start);
         }
         let outputs = match (&self.attention, &self.readout, prepared) {
             (Some(attention), Some(readout), Some(prepared)) => {
@@ -388,15 +508,19 @@ impl Decoder {
                     + readout.bias.val().unsqueeze();
                 tanh(sum)
             }
-            _ => hidden,
+            _ => match &self.projection {
+                Some(projection) => linear(hidden, projection.val()),
+                None => hidden,
+            },
         };
-        let outputs = drop(outputs, &output_key);
+        let undropped = self.penalties.needs_undropped().then(|| outputs.clone());
+        let outputs = self.output.apply(outputs, dropout_key.map(output_key));
         // Only single steps are fed back, and their rows are told apart by who takes them.
         let fed = self.feeding.then(|| {
             let [rows, steps, width] = outputs.dims();
             outputs.clone().narrow(1, steps - 1, 1).reshape([rows, width])
         });
-        Decoded { outputs, state: DecoderState { layers: states, fed, attention: looked } }
+        Decoded { outputs, undropped, state: DecoderState { layers: states, fed, attention: looked } }
     }
 }
 
@@ -464,10 +588,10 @@ mod tests {
         let real = Tensor::<3>::from_data(TensorData::new(real, [rows, steps, output]), &device.clone().inner());
         for cell in ["rnn", "lstm", "gru"] {
             for attention in [r#"{"kind": "general"}"#, r#"{"kind": "additive", "width": 9}"#] {
-                for rate in [0.0, 0.4] {
+                for (rate, locked) in [(0.0, false), (0.4, false), (0.4, true)] {
                     let config: DecoderConfig = serde_json::from_str(&format!(
-                        r#"{{"kind": "{cell}", "hidden": {hidden}, "dropout": {rate}, "input_feeding": true,
-                            "attention": {attention}}}"#
+                        r#"{{"kind": "{cell}", "hidden": {hidden}, "dropout": {rate}, "locked_dropout": {locked},
+                            "weight_drop": {rate}, "input_feeding": true, "attention": {attention}}}"#
                     ))
                     .unwrap();
                     let decoder = config.init(input, memory, output, Key::from_seed(2), &device);
@@ -484,11 +608,13 @@ mod tests {
                         let projected = decoder.layers[0].project(&Input::Vectors(x.clone()));
                         let key = Some(Key::from_seed(3));
                         let of_attention = decoder.attention.as_ref().unwrap().fused().unwrap();
-                        let Decoded { outputs, state: last } = match fused {
+                        let weights = decoder.recurrent_weights(key);
+                        let Decoded { outputs, state: last, .. } = match fused {
                             true => {
-                                decoder.fused(projected, &start, &prepared, of_attention, lengths.clone(), true, key)
+                                let (weight, lengths) = (weights[0].clone(), lengths.clone());
+                                decoder.fused(projected, weight, &start, &prepared, of_attention, lengths, true, key)
                             }
-                            false => decoder.single_steps(projected, start, &prepared, Some(&lengths), key),
+                            false => decoder.single_steps(projected, &weights, start, &prepared, Some(&lengths), key),
                         };
                         let outputs = if fused { outputs } else { outputs * real.clone() };
                         let given = random("gradient", [rows, steps, output], &device.clone().inner());

@@ -1,13 +1,14 @@
 //! Embeddings: ids become what a recurrent layer reads.
 
-use antiphon_core::TokenId;
 use antiphon_core::random::Key;
-use antiphon_kernels::{dropout, select_rows};
+use antiphon_core::{Problem, TokenId};
+use antiphon_kernels::{select_rows, word_dropout};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::dropout::{Dropout, idle_lock};
 use crate::initial;
 
 /// How tokens enter the model, chosen by `kind`.
@@ -36,11 +37,17 @@ pub struct TableConfig {
     /// The share of numbers that training drops from the vectors.
     #[schemars(range(min = 0.0, max = 0.95))]
     pub dropout: f64,
+    /// Whether `dropout` draws one mask a row, which holds for all of its steps (variational dropout, Gal and Ghahramani 2016).
+    pub locked_dropout: bool,
+    /// The share of words that training drops: of such a word the vector is zero wherever it stands in the batch (Gal and
+    /// Ghahramani 2016, section 3.2).
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub word_dropout: f64,
 }
 
 impl Default for TableConfig {
     fn default() -> Self {
-        Self { size: 128, dropout: 0.0 }
+        Self { size: 128, dropout: 0.0, locked_dropout: false, word_dropout: 0.0 }
     }
 }
 
@@ -58,12 +65,24 @@ impl EmbeddingConfig {
         }
     }
 
+    /// What is valid but has no effect.
+    pub(crate) fn warnings(&self) -> Vec<Problem> {
+        match self {
+            EmbeddingConfig::Embedding(config) => {
+                idle_lock(config.locked_dropout, &[config.dropout]).into_iter().collect()
+            }
+            EmbeddingConfig::OneHot(_) => Vec::new(),
+        }
+    }
+
     /// A module for `vocabulary` tokens; `None` for one-hot.
     pub(crate) fn init(&self, vocabulary: usize, key: Key, device: &Device) -> Option<Embedding> {
         match self {
-            EmbeddingConfig::Embedding(config) => {
-                Some(Embedding { table: initial::table([vocabulary, config.size], key, device), rate: config.dropout })
-            }
+            EmbeddingConfig::Embedding(config) => Some(Embedding {
+                table: initial::table([vocabulary, config.size], key, device),
+                dropout: Dropout { rate: config.dropout, locked: config.locked_dropout },
+                word_dropout: config.word_dropout,
+            }),
             EmbeddingConfig::OneHot(_) => None,
         }
     }
@@ -74,7 +93,9 @@ impl EmbeddingConfig {
 pub struct Embedding {
     pub(crate) table: Param<Tensor<2>>,
     #[module(skip)]
-    rate: f64,
+    dropout: Dropout,
+    #[module(skip)]
+    word_dropout: f64,
 }
 
 /// What a recurrent stack reads: `B` rows of `T` steps.
@@ -102,11 +123,10 @@ pub(crate) fn embed(
     let Some(embedding) = embedding else {
         return Input::OneHot { ids: ids.to_vec(), dims };
     };
-    let vectors = select_rows(embedding.table.val(), ids);
+    let mut vectors = select_rows(embedding.table.val(), ids);
     let width = vectors.dims()[1];
-    let vectors = vectors.reshape([dims[0], dims[1], width]);
-    Input::Vectors(match dropout_key {
-        Some(key) => dropout(vectors, embedding.rate, key),
-        None => vectors,
-    })
+    if let Some(key) = dropout_key {
+        vectors = word_dropout(vectors, ids, embedding.word_dropout, key.named("word"));
+    }
+    Input::Vectors(embedding.dropout.apply(vectors.reshape([dims[0], dims[1], width]), dropout_key))
 }

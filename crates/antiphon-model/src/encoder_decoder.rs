@@ -40,6 +40,20 @@ pub struct EncoderDecoderConfig {
     pub head: HeadConfig,
 }
 
+/// What is said of outputs that are not as wide as the target embedding, of width `size`, that they are tied to.
+fn untied(decoder: &DecoderConfig, size: usize) -> String {
+    let output = decoder.output(Some(size));
+    match decoder.projects() {
+        true => format!(
+            "the output is as wide as its projection ({output}), so the target embedding must be too, not {size}"
+        ),
+        false => format!(
+            "without attention the output is as wide as the decoder ({output}), so the target embedding must be too, not \
+             {size}; make them equal, or set `model.decoder.projection` to {size}"
+        ),
+    }
+}
+
 impl EncoderDecoderConfig {
     /// What cannot work, with places below `[model]`; `shared`: whether both sides have one vocabulary.
     pub fn problems(&self, shared: bool) -> Vec<Problem> {
@@ -48,7 +62,7 @@ impl EncoderDecoderConfig {
             return unreadable;
         }
         let encoder = self.encoder.shape();
-        let mut problems: Vec<Problem> = below("bridge", self.bridge.problems(encoder, self.decoder.shape()))
+        let mut problems: Vec<Problem> = below("bridge", self.bridge.problems(encoder, &self.decoder.shape()))
             .chain(below("decoder", self.decoder.problems(encoder.memory)))
             .collect();
         if !self.bridge.carries() && !self.decoder.attends() {
@@ -62,11 +76,7 @@ impl EncoderDecoderConfig {
             (_, None) => {
                 tied("needs a target embedding; set `model.target.kind = \"embedding\"`, or tie nothing".into())
             }
-            (_, Some(size)) if self.decoder.output(Some(size)) != size => tied(format!(
-                "without attention the output is as wide as the decoder ({}), so the target embedding must be too, not \
-                 {size}",
-                self.decoder.output(Some(size))
-            )),
+            (_, Some(size)) if self.decoder.output(Some(size)) != size => tied(untied(&self.decoder, size)),
             (Tied::All, _) if self.source != self.target => {
                 tied("`all` is one table for both sides: `model.source` and `model.target` must be equal".into());
             }
@@ -80,7 +90,15 @@ impl EncoderDecoderConfig {
 
     /// What is valid but has no effect, with places below `[model]`.
     pub fn warnings(&self) -> Vec<Problem> {
-        below("encoder", self.encoder.warnings()).chain(below("decoder", self.decoder.warnings())).collect()
+        let source = match self.tied {
+            Tied::All => Vec::new(),
+            Tied::None | Tied::Output => self.source.warnings(),
+        };
+        let sides = below("source", source).chain(below("target", self.target.warnings()));
+        sides
+            .chain(below("encoder", self.encoder.warnings()))
+            .chain(below("decoder", self.decoder.warnings()))
+            .collect()
     }
 
     /// A model whose parameters are drawn on first use, under `key`; the settings have no problems.
@@ -101,7 +119,7 @@ impl EncoderDecoderConfig {
             source,
             target,
             encoder: self.encoder.init(input(&self.source, source_vocabulary), key.named("encoder"), device),
-            bridge: self.bridge.init(self.encoder.shape(), self.decoder.shape(), key.named("bridge"), device),
+            bridge: self.bridge.init(self.encoder.shape(), &self.decoder.shape(), key.named("bridge"), device),
             decoder: self.decoder.init(
                 input(&self.target, vocabularies.target),
                 memory,

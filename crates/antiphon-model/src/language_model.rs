@@ -37,7 +37,7 @@ pub enum TiedOutput {
     /// It has a table of its own.
     #[default]
     None,
-    /// It is; the decoder must be as wide as the embedding.
+    /// It is; what is projected must be as wide as the embedding: the decoder, or its `projection`.
     Output,
 }
 
@@ -69,17 +69,53 @@ pub struct RecurrentLayersConfig {
     /// How many layers are stacked.
     #[schemars(range(min = 1, max = 64))]
     pub layers: usize,
+    /// The width of each layer, from the first on, where they are unlike: as many as there are `layers`. `hidden` then counts for
+    /// nothing.
+    #[schemars(inner(range(min = 1, max = 8192)))]
+    pub widths: Vec<usize>,
+    /// The width of what is projected onto the vocabulary, `r = P h` by one more weight `P`. Absent: as wide as the last layer, whose
+    /// state it then is.
+    #[schemars(range(min = 1, max = 8192))]
+    pub projection: Option<usize>,
     /// The share of numbers that training drops from what a layer hands to the next, and from what is projected.
     #[schemars(range(min = 0.0, max = 0.95))]
     pub dropout: f64,
+    /// Whether a mask of dropout holds for all steps of a row (variational dropout, Gal and Ghahramani 2016).
+    pub locked_dropout: bool,
+    /// The share of numbers that training drops from what is projected onto the vocabulary. Absent: as `dropout`.
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub output_dropout: Option<f64>,
+    /// The share of numbers of every recurrent weight that training drops, the same for all steps of a batch (Merity et al. 2018).
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub weight_drop: f64,
+    /// The weight of the mean square of what is projected onto the vocabulary, dropout included, in the loss per token (AR, Merity
+    /// et al. 2017).
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
+    pub activation_penalty: f64,
+    /// The weight of the mean square of its change from one token to the next, without dropout, in the loss per token (TAR,
+    /// Merity et al. 2017). A row's first token has none before it.
+    #[schemars(range(min = 0.0), extend("format" = "float"))]
+    pub temporal_penalty: f64,
     /// How the parameters start.
     pub initial: InitialConfig,
 }
 
 impl Default for RecurrentLayersConfig {
     fn default() -> Self {
-        let RecurrentDecoderConfig { hidden, layers, dropout, initial, .. } = RecurrentDecoderConfig::default();
-        Self { hidden, layers, dropout, initial }
+        let config = RecurrentDecoderConfig::default();
+        Self {
+            hidden: config.hidden,
+            layers: config.layers,
+            widths: config.widths,
+            projection: config.projection,
+            dropout: config.dropout,
+            locked_dropout: config.locked_dropout,
+            output_dropout: config.output_dropout,
+            weight_drop: config.weight_drop,
+            activation_penalty: config.activation_penalty,
+            temporal_penalty: config.temporal_penalty,
+            initial: config.initial,
+        }
     }
 }
 
@@ -87,9 +123,22 @@ impl LayersConfig {
     /// The same layers as a decoder that looks at nothing.
     fn decoder(&self) -> DecoderConfig {
         let whole = |config: &RecurrentLayersConfig| {
-            let RecurrentLayersConfig { hidden, layers, dropout, initial } = config.clone();
-            let attention = AttentionConfig::None(NoAttentionConfig {});
-            RecurrentDecoderConfig { hidden, layers, dropout, input_feeding: false, attention, initial }
+            let config = config.clone();
+            RecurrentDecoderConfig {
+                hidden: config.hidden,
+                layers: config.layers,
+                widths: config.widths,
+                projection: config.projection,
+                dropout: config.dropout,
+                locked_dropout: config.locked_dropout,
+                output_dropout: config.output_dropout,
+                weight_drop: config.weight_drop,
+                activation_penalty: config.activation_penalty,
+                temporal_penalty: config.temporal_penalty,
+                input_feeding: false,
+                attention: AttentionConfig::None(NoAttentionConfig {}),
+                initial: config.initial,
+            }
         };
         match self {
             LayersConfig::Rnn(config) => DecoderConfig::Rnn(whole(config)),
@@ -100,30 +149,43 @@ impl LayersConfig {
 }
 
 impl LanguageModelConfig {
-    /// How wide its decoder is.
+    /// How wide the last layer of its decoder is.
     pub(crate) fn width(&self) -> usize {
-        self.decoder.decoder().shape().hidden
+        self.decoder.decoder().width()
+    }
+
+    /// Whether each layer's width is a setting.
+    pub(crate) fn has_widths(&self) -> bool {
+        self.decoder.decoder().has_widths()
     }
 
     /// What cannot work, with places below `[model]`.
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        let width = self.width();
+        let decoder = self.decoder.decoder();
+        let width = decoder.output(self.target.size());
         let message = match (self.tied, self.target.size()) {
-            (TiedOutput::None, _) => return Vec::new(),
+            (TiedOutput::None, _) => None,
             (TiedOutput::Output, None) => {
-                "needs an embedding; set `model.target.kind = \"embedding\"`, or tie nothing".into()
+                Some("needs an embedding; set `model.target.kind = \"embedding\"`, or tie nothing".into())
             }
-            (TiedOutput::Output, Some(size)) if size != width => {
-                format!("the output is as wide as the decoder ({width}), so the embedding must be too, not {size}")
-            }
-            (TiedOutput::Output, Some(_)) => return Vec::new(),
+            (TiedOutput::Output, Some(size)) if size != width => Some(match decoder.projects() {
+                true => format!(
+                    "the output is as wide as its projection ({width}), so the embedding must be too, not {size}"
+                ),
+                false => format!(
+                    "the output is as wide as the decoder ({width}), so the embedding must be too, not {size}; make them \
+                     equal, or set `model.decoder.projection` to {size}"
+                ),
+            }),
+            (TiedOutput::Output, Some(_)) => None,
         };
-        vec![Problem { place: "tied".into(), message }]
+        let tied = message.map(|message| Problem { place: "tied".into(), message });
+        below("decoder", decoder.misnumbered().into_iter().collect()).chain(tied).collect()
     }
 
     /// What is valid but has no effect, with places below `[model]`.
     pub(crate) fn warnings(&self) -> Vec<Problem> {
-        below("decoder", self.decoder.decoder().warnings()).collect()
+        below("target", self.target.warnings()).chain(below("decoder", self.decoder.decoder().warnings())).collect()
     }
 
     /// A model whose parameters are drawn on first use, under `key`; the settings have no problems.
@@ -133,7 +195,7 @@ impl LanguageModelConfig {
             return Err(Error::new(format!("a language model reads no source, and the corpus has {streams}")));
         }
         let (decoder, vocabulary) = (self.decoder.decoder(), vocabularies.target);
-        let (input, output) = (self.target.size().unwrap_or(vocabulary), decoder.shape().hidden);
+        let (input, output) = (self.target.size().unwrap_or(vocabulary), decoder.output(None));
         let tied = self.tied == TiedOutput::Output;
         Ok(LanguageModel {
             target: self.target.init(vocabulary, key.named("target"), device),

@@ -15,6 +15,7 @@
 pub mod attention;
 pub mod bridge;
 pub mod decoder;
+mod dropout;
 pub mod embedding;
 pub mod encoder;
 pub mod encoder_decoder;
@@ -23,6 +24,7 @@ pub mod initial;
 pub mod language_model;
 mod lookup;
 mod model;
+mod penalty;
 pub mod recurrent;
 mod session;
 mod target;

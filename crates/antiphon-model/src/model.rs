@@ -98,11 +98,19 @@ impl ModelConfig {
         }
     }
 
-    /// How wide its decoder is.
+    /// How wide the last layer of its decoder is.
     pub fn width(&self) -> usize {
         match self {
-            ModelConfig::EncoderDecoder(config) => config.decoder.shape().hidden,
+            ModelConfig::EncoderDecoder(config) => config.decoder.width(),
             ModelConfig::LanguageModel(config) => config.width(),
+        }
+    }
+
+    /// Whether each layer of its decoder has a width of its own among the settings, so that `decoder.hidden` has no effect.
+    pub fn has_widths(&self) -> bool {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.decoder.has_widths(),
+            ModelConfig::LanguageModel(config) => config.has_widths(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, PackedWeight, Recurrence, Recurrent, Shared, linear, recurrent, recurrent_step};
+use antiphon_kernels::{Cell, PackedWeight, Recurrence, Recurrent, Shared, dropout, linear, recurrent, recurrent_step};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -55,6 +55,9 @@ pub(crate) struct RecurrentLayer {
     cell: Cell,
     #[module(skip)]
     reverse: bool,
+    /// The share of the recurrent weight that training drops.
+    #[module(skip)]
+    weight_drop: f64,
 }
 
 /// A layer's weights, ready for many steps.
@@ -65,7 +68,7 @@ pub(crate) struct LayerWeights {
     feed: Option<PackedWeight>,
 }
 
-/// What a layer is made of.
+/// What a layer is made of, beside its unit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerSizes {
     /// `I`.
@@ -81,6 +84,7 @@ impl RecurrentLayer {
         cell: Cell,
         reverse: bool,
         sizes: LayerSizes,
+        weight_drop: f64,
         start: &InitialConfig,
         key: Key,
         device: &Device,
@@ -98,6 +102,7 @@ impl RecurrentLayer {
             feed: sizes.feed.map(|rows| input(rows, "feed")),
             cell,
             reverse,
+            weight_drop,
         }
     }
 
@@ -154,21 +159,32 @@ impl RecurrentLayer {
         recurrent_step(self.cell, x, &weights.recurrent, self.bias.val(), states, feed)
     }
 
-    /// Runs over projected inputs from `state` (`[B, N·H]`).
+    /// The recurrent weight of a batch, `[H, G·H]`: under a key, without the numbers that are dropped for all of its steps
+    /// (DropConnect, Wan et al. 2013; Merity et al. 2018).
+    pub(crate) fn recurrent_weight(&self, dropout_key: Option<Key>) -> Tensor<2> {
+        let weight = self.recurrent.val();
+        match dropout_key {
+            Some(key) => dropout(weight, self.weight_drop, key),
+            None => weight,
+        }
+    }
+
+    /// Runs over projected inputs from `state` (`[B, N·H]`) with the batch's recurrent `weight`.
     pub(crate) fn run(
         &self,
         projected: Tensor<3>,
+        weight: Tensor<2>,
         state: Tensor<2>,
         lengths: Option<std::sync::Arc<[u32]>>,
     ) -> Recurrent {
         let run = Recurrence { cell: self.cell, reverse: self.reverse, lengths };
-        recurrent(projected, self.recurrent.val(), self.bias.val(), state, &run)
+        recurrent(projected, weight, self.bias.val(), state, &run)
     }
 
-    /// The unit, its recurrent weight, bias and the weight of what is fed back, for an operation that runs all of it.
-    pub(crate) fn fed_parts(&self) -> (Cell, [Tensor<2>; 2], Tensor<1>) {
+    /// The unit, its bias and the weight of what is fed back, for an operation that runs all of it.
+    pub(crate) fn fed_parts(&self) -> (Cell, Tensor<1>, Tensor<2>) {
         let feed = self.feed.as_ref().expect("a layer that is fed has a weight for it").val();
-        (self.cell, [self.recurrent.val(), feed], self.bias.val())
+        (self.cell, self.bias.val(), feed)
     }
 
     /// A zero state for `rows` rows, off the graph.

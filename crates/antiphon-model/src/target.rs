@@ -44,6 +44,10 @@ pub(crate) struct Taught {
     outputs: Tensor<2>,
     /// `[N]`: the tokens that are right.
     targets: Vec<TokenId>,
+    /// `[B, T, R]`: outputs of all steps without dropout, where penalties look at them.
+    undropped: Option<Tensor<3>>,
+    /// `[B]`: real steps of each row.
+    lengths: Arc<[u32]>,
 }
 
 impl TargetSide<'_> {
@@ -76,7 +80,7 @@ impl TargetSide<'_> {
         let input = embed(self.embedding, &target.inputs, [rows, width], key("target"));
         let lengths: Arc<[u32]> = target.lengths.as_slice().into();
         let carries = !batch.continues.is_empty();
-        let decoded = self.decoder.decode(&input, start, prepared, lengths, carries, key("decoder"));
+        let decoded = self.decoder.decode(&input, start, prepared, lengths.clone(), carries, key("decoder"));
         *carry = if carries { decoded.state.carry() } else { Carry::default() };
         let size = decoded.outputs.dims()[2];
         let outputs = decoded.outputs.reshape([rows * width, size]);
@@ -84,12 +88,14 @@ impl TargetSide<'_> {
             (0..rows).flat_map(|b| (0..target.lengths[b] as usize).map(move |t| (b * width + t) as u32)).collect();
         let targets = real.iter().map(|&at| target.labels[at as usize]).collect();
         let outputs = if real.len() == rows * width { outputs } else { antiphon_kernels::select_rows(outputs, &real) };
-        Ok(Taught { outputs, targets })
+        Ok(Taught { outputs, targets, undropped: decoded.undropped, lengths })
     }
 
     /// The losses of what was taught.
     pub(crate) fn terms(&self, taught: Taught) -> Vec<Term> {
-        vec![self.head.term(taught.outputs, taught.targets, self.table())]
+        let Taught { outputs, targets, undropped, lengths } = taught;
+        let penalties = self.decoder.penalties().terms(&outputs, undropped, lengths);
+        std::iter::once(self.head.term(outputs, targets, self.table())).chain(penalties).collect()
     }
 
     /// How probable the right tokens are at each of some temperatures.
@@ -97,7 +103,7 @@ impl TargetSide<'_> {
         if taught.targets.is_empty() {
             return vec![TokenScores::default(); temperatures.len()];
         }
-        let Taught { outputs, targets } = taught;
+        let Taught { outputs, targets, .. } = taught;
         let scores = |&temperature| self.head.scores(outputs.clone(), targets.clone(), self.table(), temperature);
         temperatures.iter().map(scores).collect()
     }

@@ -68,7 +68,49 @@ fn configs() -> Vec<ModelConfig> {
     let all = [tied, zero, one_hot].into_iter().chain(stacks().into_iter().map(of_stack));
     configs.extend(all.map(ModelConfig::EncoderDecoder));
     configs.extend(language_models());
+    configs.extend(regularised());
     configs
+}
+
+/// Layers of unlike width, projections, and everything by which training is held back.
+fn regularised() -> Vec<ModelConfig> {
+    let of = |text: &str| serde_json::from_str(text).unwrap();
+    let both = |encoder: &str, decoder: &str, more: &str| {
+        of(&format!(
+            r#"{{"source": {{"kind": "embedding", "size": 6, "dropout": 0.2, "locked_dropout": true, "word_dropout": 0.2}},
+                "target": {{"kind": "embedding", "size": 8, "word_dropout": 0.2}},
+                "encoder": {{"kind": "{encoder}", "hidden": 5, "layers": 2, "dropout": 0.3, "locked_dropout": true,
+                    "weight_drop": 0.4}},
+                "decoder": {{"kind": "{decoder}", "dropout": 0.2, "locked_dropout": true, "output_dropout": 0.3,
+                    "weight_drop": 0.4, "activation_penalty": 2.0, "temporal_penalty": 1.0, {more}}}}}"#
+        ))
+    };
+    let mut all: Vec<ModelConfig> = [("rnn", "lstm"), ("lstm", "gru"), ("gru", "rnn")]
+        .into_iter()
+        .flat_map(|(encoder, decoder)| {
+            [
+                r#""layers": 3, "widths": [4, 9, 7], "attention": {"kind": "additive", "width": 5}"#,
+                r#""layers": 2, "widths": [9, 6], "input_feeding": true, "projection": 5"#,
+                r#""hidden": 6, "input_feeding": true"#,
+                r#""layers": 2, "widths": [3, 6], "attention": {"kind": "none"}, "projection": 5"#,
+            ]
+            .map(|more| both(encoder, decoder, more))
+        })
+        .collect();
+    // As AWD-LSTM is, and with a projection that makes unlike widths fit.
+    let text = |tied: usize, decoder: &str| {
+        of(&format!(
+            r#"{{"kind": "language_model", "tied": "output",
+                "target": {{"kind": "embedding", "size": {tied}, "dropout": 0.4, "locked_dropout": true, "word_dropout": 0.1}},
+                "decoder": {{"dropout": 0.25, "output_dropout": 0.4, "locked_dropout": true, "weight_drop": 0.5,
+                    "activation_penalty": 2.0, "temporal_penalty": 1.0, {decoder}}}}}"#
+        ))
+    };
+    for kind in ["rnn", "lstm", "gru"] {
+        all.push(text(4, &format!(r#""kind": "{kind}", "layers": 3, "widths": [6, 9, 4]"#)));
+        all.push(text(7, &format!(r#""kind": "{kind}", "hidden": 5, "projection": 7"#)));
+    }
+    all
 }
 
 fn language_models() -> impl Iterator<Item = ModelConfig> {
@@ -133,13 +175,16 @@ fn scores(model: &Model, batch: &Batch) -> Vec<f32> {
     model.scores(batch, &mut Carry::default()).unwrap().log_probs
 }
 
-/// The summed loss of a batch, on the graph of its model.
+/// The summed loss of a batch, penalties included, on the graph of its model.
 fn loss(model: &Model, batch: &Batch, carry: &mut Carry, dropout: Option<Key>, smoothing: f32) -> Tensor<1> {
-    let mut terms = model.terms(batch, carry, dropout).unwrap();
-    match (terms.pop(), terms.len()) {
-        (Some(Term::CrossEntropy { projection, weight: 1.0 }), 0) => cross_entropy(projection, smoothing),
-        other => panic!("one term: {other:?}"),
-    }
+    let mut terms = model.terms(batch, carry, dropout).unwrap().into_iter();
+    let Some(Term::CrossEntropy { projection, weight: 1.0 }) = terms.next() else {
+        panic!("the head's term comes first")
+    };
+    terms.fold(cross_entropy(projection, smoothing), |sum, term| match term {
+        Term::Sum { loss, weight, .. } => sum + loss * weight,
+        other => panic!("a penalty: {other:?}"),
+    })
 }
 
 /// What every step may choose.
@@ -278,47 +323,67 @@ impl ModuleVisitor for Collect<'_> {
     }
 }
 
+/// Parameters changed by a multiple of a direction.
+struct Along<'a>(std::slice::Iter<'a, Vec<f32>>, f64);
+
+impl burn::module::ModuleMapper for Along<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let direction = self.0.next().unwrap().clone();
+        param.map(|tensor| {
+            let data = burn::tensor::TensorData::new(direction, tensor.dims());
+            let step = Tensor::<D>::from_data(data, &tensor.device());
+            (tensor + step * self.1).detach().require_grad()
+        })
+    }
+}
+
+/// By another road: a loss changes along any direction by as much as its gradient says.
+fn assert_gradient(model: &Model, what: &str, loss: impl Fn(&Model) -> Tensor<1>) {
+    let gradients = loss(model).backward();
+    let mut found = Collect(&gradients, Vec::new());
+    model.visit(&mut found);
+    let key = Key::from_seed(77);
+    let drawn = |(i, gradient): (usize, &Vec<f32>)| {
+        (0..gradient.len() as u64).map(|j| key.numbered(i as u64).normal(j) as f32).collect::<Vec<f32>>()
+    };
+    let direction: Vec<Vec<f32>> = found.1.iter().enumerate().map(drawn).collect();
+    let along = |a: &[Vec<f32>], b: &[Vec<f32>]| -> f64 {
+        a.iter().flatten().zip(b.iter().flatten()).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+    };
+    let value = |scale: f64| {
+        let moved = model.clone().map(&mut Along(direction.iter(), scale));
+        f64::from(loss(&moved).into_scalar::<f32>())
+    };
+    let (step, said) = (1e-3, along(&found.1, &direction));
+    let slope = (value(step) - value(-step)) / (2.0 * step);
+    // The typical change along a direction is the gradient's norm.
+    let norm = along(&found.1, &found.1).sqrt();
+    assert!((slope - said).abs() < 2e-2 * norm, "{slope} is not {said}, of {norm}: {what}");
+}
+
+#[test]
+fn gradients_through_dropped_numbers_weights_and_words_and_of_penalties_are_right() {
+    let batch = batch(&[(5, 4), (2, 6), (6, 3)]);
+    for config in regularised() {
+        let (model, batch) = (model(&config, &Device::flex().autodiff()), seen_by(&config, &batch));
+        for key in [None, Some(Key::from_seed(3)), Some(Key::from_seed(4))] {
+            let loss = |model: &Model| loss(model, &batch, &mut Carry::default(), key, 0.1);
+            assert_gradient(&model, &format!("{key:?} {config:?}"), loss);
+        }
+    }
+}
+
 #[test]
 fn gradients_of_stretches_are_those_of_one_pass_that_is_detached_there() {
-    // By another road: the loss of the second stretch alone, the state that the first left held still, changes along any direction
-    // by as much as the gradient says.
+    // The loss of the second stretch alone, the state that the first left held still.
     let device = Device::flex().autodiff();
     for config in configs() {
         let model = model(&config, &device);
         let [first, second] = &stretches(&config, &streams(), &[4, 5])[..] else { unreachable!() };
         let mut carry = Carry::default();
         model.terms(first, &mut carry, None).unwrap();
-        let gradients = loss(&model, second, &mut carry.clone(), None, 0.0).backward();
-        let mut found = Collect(&gradients, Vec::new());
-        model.visit(&mut found);
-        let key = Key::from_seed(77);
-        let drawn = |(i, gradient): (usize, &Vec<f32>)| {
-            (0..gradient.len() as u64).map(|j| key.numbered(i as u64).normal(j) as f32).collect::<Vec<f32>>()
-        };
-        let direction: Vec<Vec<f32>> = found.1.iter().enumerate().map(drawn).collect();
-        let along = |a: &[Vec<f32>], b: &[Vec<f32>]| -> f64 {
-            a.iter().flatten().zip(b.iter().flatten()).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-        };
-        let value = |scale: f64| {
-            struct Along<'a>(std::slice::Iter<'a, Vec<f32>>, f64);
-            impl burn::module::ModuleMapper for Along<'_> {
-                fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                    let gradient = self.0.next().unwrap().clone();
-                    param.map(|tensor| {
-                        let data = burn::tensor::TensorData::new(gradient, tensor.dims());
-                        let step = Tensor::<D>::from_data(data, &tensor.device());
-                        (tensor + step * self.1).detach().require_grad()
-                    })
-                }
-            }
-            let moved = model.clone().map(&mut Along(direction.iter(), scale));
-            f64::from(loss(&moved, second, &mut carry.clone(), None, 0.0).into_scalar::<f32>())
-        };
-        let (step, said) = (1e-3, along(&found.1, &direction));
-        let slope = (value(step) - value(-step)) / (2.0 * step);
-        // The typical change along a direction is the gradient's norm.
-        let norm = along(&found.1, &found.1).sqrt();
-        assert!((slope - said).abs() < 2e-2 * norm, "{slope} is not {said}, of {norm}: {config:?}");
+        let loss = |model: &Model| loss(model, second, &mut carry.clone(), None, 0.0);
+        assert_gradient(&model, &format!("{config:?}"), loss);
     }
 }
 
@@ -515,6 +580,38 @@ fn a_key_fixes_the_parameters_and_the_dropout() {
     assert_ne!(loss(key(1)), loss(None));
 }
 
+/// Each of these is drawn for itself, and only where there is a key.
+#[test]
+fn everything_that_is_dropped_changes_the_loss_and_nothing_does_without_a_key() {
+    let batch = batch(&[(5, 4), (2, 6)]);
+    let of = |target: &str, encoder: &str, decoder: &str| {
+        let config: ModelConfig = serde_json::from_str(&format!(
+            r#"{{"target": {{"kind": "embedding", "size": 8 {target}}}, "encoder": {{"kind": "gru", "hidden": 5 {encoder}}},
+                "decoder": {{"kind": "lstm", "hidden": 6, "layers": 2 {decoder}}}}}"#
+        ))
+        .unwrap();
+        let model = model(&config, &Device::flex());
+        [None, Some(3), Some(4)]
+            .map(|key| loss(&model, &batch, &mut Carry::default(), key.map(Key::from_seed), 0.0).into_scalar::<f32>())
+    };
+    let plain = of("", "", "");
+    assert_eq!(plain, [plain[0]; 3]);
+    for (target, encoder, decoder) in [
+        (r#", "word_dropout": 0.5"#, "", ""),
+        (r#", "dropout": 0.5"#, "", ""),
+        (r#", "dropout": 0.5, "locked_dropout": true"#, "", ""),
+        ("", r#", "weight_drop": 0.5"#, ""),
+        ("", "", r#", "weight_drop": 0.5"#),
+        ("", "", r#", "output_dropout": 0.5"#),
+        ("", "", r#", "dropout": 0.5, "output_dropout": 0.0"#),
+        ("", "", r#", "dropout": 0.5, "locked_dropout": true"#),
+    ] {
+        let [none, one, two] = of(target, encoder, decoder);
+        assert_eq!(none, plain[0]);
+        assert!(one != none && two != none && one != two, "{target}{encoder}{decoder}");
+    }
+}
+
 #[test]
 fn what_cannot_work_is_told_at_its_key() {
     let places = |config: EncoderDecoderConfig| {
@@ -540,7 +637,22 @@ fn what_cannot_work_is_told_at_its_key() {
         r#"{"kind": "language_model", "tied": "output", "decoder": {"kind": "gru", "hidden": 9}}"#,
     )
     .unwrap();
+    let places = |config: &str| {
+        let config: ModelConfig = serde_json::from_str(config).unwrap();
+        config.problems(false).iter().map(|p| p.place.to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(narrow.problems(false).iter().map(|p| p.place.to_string()).collect::<Vec<_>>(), ["tied"]);
+    let tied = |decoder: &str| {
+        places(&format!(
+            r#"{{"kind": "language_model", "tied": "output", "target": {{"kind": "embedding", "size": 7}}, "decoder": {decoder}}}"#
+        ))
+    };
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 9, "projection": 7}"#), [""; 0]);
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "projection": 9}"#), ["tied"]);
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 9, "layers": 2, "widths": [5, 7]}"#), [""; 0]);
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "layers": 2, "widths": [7, 5]}"#), ["tied"]);
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "widths": [5, 7]}"#), ["decoder.widths"]);
+    assert_eq!(places(r#"{"decoder": {"kind": "gru", "widths": [5, 7]}}"#), ["decoder.widths"]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(crate) struct DecoderWeights {
     query: Option<PackedWeight>,
     /// Of the state; that of the context is in the memory.
     readout: Option<PackedWeight>,
+    projection: Option<PackedWeight>,
 }
 
 /// Where the rows of a search stand. Rows that grew from one share its state.
@@ -79,6 +80,7 @@ impl Decoder {
             layers: layers.map(|(l, layer)| layer.weights(l > 0 || embedded)).collect(),
             query: self.attention.as_ref().and_then(|attention| attention.query_weight()).map(PackedWeight::new),
             readout: self.readout.as_ref().map(|readout| PackedWeight::new(readout.state.val())),
+            projection: self.projection.as_ref().map(|projection| PackedWeight::new(projection.val())),
         }
     }
 
@@ -118,7 +120,11 @@ impl Decoder {
         let Input::Vectors(hidden) = input else { unreachable!("a decoder has a layer") };
         let [rows, _, width] = hidden.dims();
         let flat = hidden.clone().reshape([rows, width]);
-        let (mut outputs, mut attention) = (flat.clone(), None);
+        let mut attention = None;
+        let mut outputs = match &weights.projection {
+            Some(projection) => projection.multiply(flat.clone()),
+            None => flat.clone(),
+        };
         if let (Some(look), Some(readout), Some(of_state), Some(prepared)) =
             (&self.attention, &self.readout, &weights.readout, prepared)
         {

@@ -15,6 +15,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::dropout::Dropout;
 use crate::embedding::Input;
 
 pub use recurrent::RecurrentEncoderConfig;
@@ -191,10 +192,10 @@ impl Stage {
         }
     }
 
-    /// The share of numbers that training drops from what it hands to a next stage.
-    fn rate(&self) -> f64 {
+    /// What training drops from what it hands to a next stage.
+    fn dropout(&self) -> Dropout {
         match self {
-            Stage::Recurrent(stage) => stage.rate(),
+            Stage::Recurrent(stage) => stage.dropout(),
         }
     }
 }

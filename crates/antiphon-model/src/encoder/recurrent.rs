@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, concat, dropout};
+use antiphon_kernels::{Cell, concat};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Encoded, EncoderShape};
+use crate::dropout::{Dropout, idle_lock};
 use crate::embedding::Input;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
 
@@ -29,13 +30,26 @@ pub struct RecurrentEncoderConfig {
     /// The share of numbers that training drops from what a layer hands to the next.
     #[schemars(range(min = 0.0, max = 0.95))]
     pub dropout: f64,
+    /// Whether `dropout` draws one mask a row, which holds for all of its steps (variational dropout, Gal and Ghahramani 2016).
+    pub locked_dropout: bool,
+    /// The share of numbers of every recurrent weight that training drops, the same for all steps of a batch (Merity et al. 2018).
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub weight_drop: f64,
     /// How the parameters start.
     pub initial: InitialConfig,
 }
 
 impl Default for RecurrentEncoderConfig {
     fn default() -> Self {
-        Self { hidden: 256, layers: 1, bidirectional: true, dropout: 0.0, initial: InitialConfig::default() }
+        Self {
+            hidden: 256,
+            layers: 1,
+            bidirectional: true,
+            dropout: 0.0,
+            locked_dropout: false,
+            weight_drop: 0.0,
+            initial: InitialConfig::default(),
+        }
     }
 }
 
@@ -50,6 +64,7 @@ impl RecurrentEncoderConfig {
         if self.dropout > 0.0 && self.layers == 1 && is_last {
             warnings.push(Problem { place: "dropout".into(), message: "has no effect with a single layer".into() });
         }
+        warnings.extend(idle_lock(self.locked_dropout, &[self.dropout]));
         warnings
     }
 
@@ -59,14 +74,15 @@ impl RecurrentEncoderConfig {
             let key = key.numbered(l as u64);
             let sizes = LayerSizes { input: if l == 0 { input } else { width }, hidden: self.hidden, feed: None };
             let layer = |reverse: bool, name: &str| {
-                RecurrentLayer::init(cell, reverse, sizes, &self.initial, key.named(name), device)
+                RecurrentLayer::init(cell, reverse, sizes, self.weight_drop, &self.initial, key.named(name), device)
             };
             EncoderLayer {
                 forward: layer(false, "forward"),
                 backward: self.bidirectional.then(|| layer(true, "backward")),
             }
         });
-        RecurrentEncoder { layers: layers.collect(), rate: self.dropout }
+        let dropout = Dropout { rate: self.dropout, locked: self.locked_dropout };
+        RecurrentEncoder { layers: layers.collect(), dropout }
     }
 }
 
@@ -75,7 +91,7 @@ impl RecurrentEncoderConfig {
 pub(crate) struct RecurrentEncoder {
     layers: Vec<EncoderLayer>,
     #[module(skip)]
-    rate: f64,
+    dropout: Dropout,
 }
 
 #[derive(Module, Debug)]
@@ -92,35 +108,34 @@ impl RecurrentEncoder {
         let mut memory = None;
         for (l, layer) in self.layers.iter().enumerate() {
             if let Some(below) = memory.take() {
-                input = Input::Vectors(match dropout_key {
-                    Some(key) => dropout(below, self.rate, key.numbered(l as u64)),
-                    None => below,
-                });
+                input = Input::Vectors(self.dropout.apply(below, dropout_key.map(|key| key.numbered(l as u64))));
             }
-            let (sequence, state) = layer.run(&input, &lengths);
+            let of_weights = dropout_key.map(|key| key.named("weight").numbered(l as u64));
+            let (sequence, state) = layer.run(&input, &lengths, of_weights);
             states.push(state);
             memory = Some(sequence);
         }
         Encoded { memory: memory.expect("an encoder has a layer"), lengths, states }
     }
 
-    /// The share of numbers that is dropped from what a layer hands to the next, and the last one to a next stage.
-    pub(super) fn rate(&self) -> f64 {
-        self.rate
+    /// What is dropped from what a layer hands to the next, and the last one to a next stage.
+    pub(super) fn dropout(&self) -> Dropout {
+        self.dropout
     }
 }
 
 impl EncoderLayer {
     /// → (sequence `[B, S, D·H]`, state `[B, N·D·H]`)
-    fn run(&self, input: &Input, lengths: &Arc<[u32]>) -> (Tensor<3>, Tensor<2>) {
-        let run = |layer: &RecurrentLayer| {
+    fn run(&self, input: &Input, lengths: &Arc<[u32]>, dropout_key: Option<Key>) -> (Tensor<3>, Tensor<2>) {
+        let run = |layer: &RecurrentLayer, name: &str| {
             let projected = layer.project(input);
             let [rows, steps, _] = projected.dims();
             let ragged = lengths.iter().any(|&n| (n as usize) < steps);
-            layer.run(projected, layer.zero_state(rows), ragged.then(|| lengths.clone()))
+            let weight = layer.recurrent_weight(dropout_key.map(|key| key.named(name)));
+            layer.run(projected, weight, layer.zero_state(rows), ragged.then(|| lengths.clone()))
         };
-        let forward = run(&self.forward);
-        let Some(backward) = self.backward.as_ref().map(run) else {
+        let forward = run(&self.forward, "forward");
+        let Some(backward) = self.backward.as_ref().map(|layer| run(layer, "backward")) else {
             return (forward.sequence(), forward.state());
         };
         let sequence = concat(forward.sequence(), backward.sequence());

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::dropout;
 use burn::module::Module;
 use burn::tensor::Device;
 use schemars::JsonSchema;
@@ -72,10 +71,7 @@ impl Stack {
         let (first, rest) = self.stages.split_first().expect("a stack has a stage");
         let mut encoded = first.encode(input, lengths, key(0));
         for (i, (below, stage)) in self.stages.iter().zip(rest).enumerate() {
-            let memory = match key(i + 1) {
-                Some(key) => dropout(encoded.memory, below.rate(), key.named("below")),
-                None => encoded.memory,
-            };
+            let memory = below.dropout().apply(encoded.memory, key(i + 1).map(|key| key.named("below")));
             encoded = stage.encode(Input::Vectors(memory), encoded.lengths, key(i + 1));
         }
         encoded

@@ -208,6 +208,9 @@ impl Sections {
         let mut found = FoundIdle { found: Found { tree, problems: Vec::new() }, idle: Vec::new() };
         if let Some(model) = &self.model {
             found.below("model", model.warnings());
+            if model.has_widths() {
+                found.if_set(&["model.decoder.hidden"], "`widths` says how wide each layer is");
+            }
         }
         if let Some(TokenizersConfig { source, target, shared, .. }) = &self.tokenizer {
             let learns = [source, target, shared].into_iter().flatten().any(|t| t.needs_texts());
@@ -428,6 +431,11 @@ mod tests {
             ("train.stop.min_delta=0.1", "train.stop.min_delta"),
             ("model.encoder={kind='gru',dropout=0.1}", "model.encoder.dropout"),
             ("model.encoder={kind='gru',initial={forget_bias=2.0}}", "model.encoder.initial.forget_bias"),
+            ("model.encoder={kind='gru',layers=2,locked_dropout=true}", "model.encoder.locked_dropout"),
+            ("model.decoder={kind='gru',locked_dropout=true}", "model.decoder.locked_dropout"),
+            ("model.decoder={kind='gru',dropout=0.1,output_dropout=0.2}", "model.decoder.dropout"),
+            ("model.decoder={kind='gru',hidden=3,layers=2,widths=[4,5]}", "model.decoder.hidden"),
+            ("model.target={kind='embedding',locked_dropout=true}", "model.target.locked_dropout"),
             ("search={width=1,length_penalty={kind='gnmt'}}", "search.length_penalty"),
             ("train.stop.patience=1", "train.stop.patience"),
             ("train.schedule={kind='plateau'}", "train.schedule.patience"),
@@ -441,6 +449,8 @@ mod tests {
         assert_eq!(places(&[silent, "search.return_attention=true"]), ["warning search.return_attention"]);
         for set in [
             "model.encoder={kind='gru',layers=2,dropout=0.1}",
+            "model.decoder={kind='gru',output_dropout=0.1,locked_dropout=true}",
+            "model.decoder={kind='gru',layers=2,widths=[4,5]}",
             "search={width=1,patience=2.0,length_penalty={kind='gnmt'}}",
             "train={epochs=3,stop={patience=2}}",
             "train={epochs=3,schedule={kind='plateau',patience=2}}",

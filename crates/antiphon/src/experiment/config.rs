@@ -11,6 +11,7 @@ use antiphon_text::TokenizerConfig;
 use antiphon_train::TrainConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::device::DeviceConfig;
 
@@ -182,7 +183,7 @@ impl ExperimentConfig {
 
     /// The settings that decide a run's figures, as JSON: all but its name and the threads, which an
     /// [`Identity`](antiphon_lab::Identity) has of its own, what is only shown, and what other commands read.
-    pub(crate) fn decisive(&self) -> serde_json::Value {
+    pub(crate) fn decisive(&self) -> Value {
         let evaluate = EvaluateConfig { show: EvaluateConfig::default().show, ..self.evaluate.clone() };
         let plain = Self { name: None, threads: None, evaluate, sweep: None, expect: None, ..self.clone() };
         serde_json::to_value(plain).expect("a config is JSON")
@@ -190,16 +191,26 @@ impl ExperimentConfig {
 
     /// Of these settings those that count for a digest: a setting that is younger than runs that there are, and at its default,
     /// does not, so that they stay the runs of their experiments.
-    pub(crate) fn counted(&self) -> serde_json::Value {
+    pub(crate) fn counted(&self) -> Value {
         without_uncounted(self.decisive())
     }
 }
 
-/// Settings that are younger than version 0.2.0, as JSON pointers, with their defaults.
-fn young() -> [(&'static str, serde_json::Value); 5] {
-    [
+/// Settings that are younger than version 0.2.0, as JSON pointers, with their defaults; `*` stands for any one key or entry.
+fn young() -> Vec<(&'static str, Value)> {
+    vec![
         ("/model/kind", "encoder_decoder".into()),
-        ("/model/head", serde_json::json!({ "kind": "softmax" })),
+        ("/model/head", json!({ "kind": "softmax" })),
+        ("/model/*/locked_dropout", false.into()),
+        ("/model/*/word_dropout", 0.0.into()),
+        ("/model/*/weight_drop", 0.0.into()),
+        ("/model/encoder/stages/*/locked_dropout", false.into()),
+        ("/model/encoder/stages/*/weight_drop", 0.0.into()),
+        ("/model/decoder/widths", json!([])),
+        ("/model/decoder/projection", Value::Null),
+        ("/model/decoder/output_dropout", Value::Null),
+        ("/model/decoder/activation_penalty", 0.0.into()),
+        ("/model/decoder/temporal_penalty", 0.0.into()),
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),
@@ -207,13 +218,39 @@ fn young() -> [(&'static str, serde_json::Value); 5] {
 }
 
 /// Those of them that are at their defaults.
-pub(super) fn uncounted(settings: &serde_json::Value) -> Vec<String> {
-    let at_default = young().into_iter().filter(|(key, default)| settings.pointer(key) == Some(default));
-    at_default.map(|(key, _)| key.to_owned()).collect()
+pub(super) fn uncounted(settings: &Value) -> Vec<String> {
+    let found = |(pattern, default): (&str, Value)| {
+        let found = matching(settings, &pattern.split('/').skip(1).collect::<Vec<_>>());
+        found.into_iter().filter(move |(_, value)| is_same(value, &default)).map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    young().into_iter().flat_map(found).collect()
+}
+
+/// What lies below `settings` where these keys lead, each with its JSON pointer.
+fn matching<'v>(settings: &'v Value, keys: &[&str]) -> Vec<(String, &'v Value)> {
+    let Some((first, rest)) = keys.split_first() else { return vec![(String::new(), settings)] };
+    let below: Vec<(String, &Value)> = match settings {
+        Value::Object(table) => table.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        Value::Array(list) => list.iter().enumerate().map(|(i, value)| (i.to_string(), value)).collect(),
+        _ => Vec::new(),
+    };
+    let below = below.into_iter().filter(|(key, _)| *first == "*" || key == first);
+    let further = |(key, value): (String, &'v Value)| {
+        matching(value, rest).into_iter().map(move |(pointer, value)| (format!("/{key}{pointer}"), value))
+    };
+    below.flat_map(further).collect()
+}
+
+/// Whether two values are equal, where a whole number may stand for another.
+fn is_same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
 }
 
 /// Settings without those of them.
-pub(super) fn without_uncounted(mut settings: serde_json::Value) -> serde_json::Value {
+pub(super) fn without_uncounted(mut settings: Value) -> Value {
     let keys = uncounted(&settings);
     leave_out(&mut settings, &keys);
     settings
@@ -233,9 +270,36 @@ mod tests {
         assert_eq!(plain, of(r#"{"kind": "encoder_decoder", "head": {"kind": "softmax"}}"#));
         assert!(plain.get("kind").is_none() && plain.get("head").is_none());
         assert_eq!(of(r#"{"kind": "language_model"}"#)["kind"], "language_model");
-        // A default that changes would make older runs other experiments.
-        let defaults = serde_json::json!({ "model": ModelConfig::default(), "evaluate": EvaluateConfig::default() });
-        assert!(young().iter().all(|(key, value)| defaults.pointer(key) == Some(value)));
+        assert_eq!(of(r#"{"decoder": {"kind": "lstm", "weight_drop": 0.5}}"#)["decoder"]["weight_drop"], 0.5);
+        let explicit = r#"{"decoder": {"kind": "lstm", "weight_drop": 0, "widths": []},
+                           "source": {"kind": "embedding", "word_dropout": 0}}"#;
+        assert_eq!(plain, of(explicit));
+        assert_eq!(uncounted(&json!({ "model": { "decoder": { "weight_drop": 0 } } })), ["/model/decoder/weight_drop"]);
+        let stack = |stage: &str| of(&format!(r#"{{"encoder": {{"kind": "stack", "stages": [{stage}]}}}}"#));
+        assert_eq!(stack(r#"{"kind": "gru"}"#), stack(r#"{"kind": "gru", "weight_drop": 0.0}"#));
+        assert_ne!(stack(r#"{"kind": "gru"}"#), stack(r#"{"kind": "gru", "weight_drop": 0.1}"#));
+    }
+
+    /// A default that changes would make older runs other experiments.
+    #[test]
+    fn what_is_young_is_at_its_default_where_nothing_is_set() {
+        let of = |text: &str| {
+            let data: CorpusConfig = serde_json::from_str(r#"{"kind": "text", "train": "a"}"#).unwrap();
+            let model: ModelConfig = serde_json::from_str(text).unwrap();
+            json!({ "data": data, "model": model, "train": TrainConfig::default(), "evaluate": EvaluateConfig::default() })
+        };
+        let whole = [of("{}"), of(r#"{"encoder": {"kind": "stack", "stages": [{"kind": "gru"}]}}"#)];
+        for (pattern, default) in young() {
+            let keys: Vec<&str> = pattern.split('/').skip(1).collect();
+            let found: Vec<_> = whole.iter().flat_map(|settings| matching(settings, &keys)).collect();
+            assert!(
+                !found.is_empty() && found.iter().all(|(_, value)| is_same(value, &default)),
+                "{pattern}: {found:?}"
+            );
+        }
+        let text = of(r#"{"kind": "language_model"}"#);
+        let all = uncounted(&text);
+        assert!(all.contains(&"/model/decoder/widths".into()) && all.contains(&"/model/target/word_dropout".into()));
     }
 
     #[test]
