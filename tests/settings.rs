@@ -32,6 +32,7 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("train.schedule(step).every_steps", "meant", &["train.schedule.every_epochs=0"]),
     ("train.optimizer(sgd).nesterov", "meant", &["train.optimizer.momentum=0.5"]),
     ("train.schedule(plateau)", "", &["data.validation='v.tsv'"]),
+    ("train.average(triggered)", "", &["data.validation='v.tsv'"]),
     ("train.stop.patience", "", &["data.validation='v.tsv'"]),
     (").floor", "", &["train.optimizer.learning_rate=3.4028234663852886e38"]),
     (").min_length", "high", &["search.max_length.limit=4294967295"]),

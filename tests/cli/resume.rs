@@ -77,6 +77,30 @@ validate = { every_steps = 25 }
 checkpoint = { every_steps = 10 }
 "#;
 
+/// Weights averaged over the end of a run that validation finds; masks that hold for a row and for a batch.
+const AVERAGED: &str = r#"
+extends = "text.toml"
+[data]
+train = "train.tsv"
+validation = "validation.tsv"
+test = "test.tsv"
+[model.target]
+dropout = 0.2
+locked_dropout = true
+word_dropout = 0.1
+[model.decoder]
+locked_dropout = true
+weight_drop = 0.3
+activation_penalty = 2.0
+temporal_penalty = 1.0
+[train]
+epochs = 14
+optimizer = { learning_rate = 0.1 }
+average = { kind = "triggered", patience = 1 }
+validate = { every_steps = 15 }
+checkpoint = { every_steps = 10 }
+"#;
+
 /// When a run is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
@@ -329,10 +353,40 @@ fn a_run_over_running_text_goes_on_within_an_epoch() {
     assert!(Left::by(&contract.place, "parts") == contract.whole);
 }
 
+#[test]
+#[ignore = "slow"]
+fn an_averaged_run_killed_at_twenty_moments_ends_the_same() {
+    twenty_kills("averaged.toml", AVERAGED);
+}
+
+/// The average begins in the middle of the run.
+#[test]
+fn an_averaged_run_killed_again_and_again_ends_the_same() {
+    let contract = Contract::of("averaged.toml", AVERAGED);
+    let begins = |run: &str| {
+        let records = metrics(&contract.place, run);
+        let begins = |record: &&Value| record["average_begins"] == true;
+        records.iter().filter(begins).map(|record| record["step"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let [began] = begins("whole")[..] else { panic!("it begins once: {:?}", begins("whole")) };
+    let manifest: Value = serde_json::from_slice(&contract.place.read("whole/manifest.json")).unwrap();
+    assert_eq!(manifest["training"]["averaged_since"], began);
+    let moments = [began.saturating_sub(4), began + 3, (began + contract.steps as u64) / 2];
+    for moment in moments.map(|step| Moment::Checkpoint(step as usize)) {
+        contract.kill("parts", moment);
+    }
+    contract.place.call("run averaged.toml --run parts -q").succeeds();
+    assert!(Left::by(&contract.place, "parts") == contract.whole);
+    assert_eq!(begins("parts"), [began]);
+}
+
 /// Few moments, but all in one run.
 #[test]
 fn a_run_killed_again_and_again_ends_the_same() {
-    let contract = Contract::of("lstm.toml", &LSTM.replace("epochs = 12", "epochs = 6"));
+    let text = LSTM
+        .replace("epochs = 12", "epochs = 6")
+        .replace("[train]", "[train]\naverage = { kind = \"exponential\", decay = 0.9 }");
+    let contract = Contract::of("lstm.toml", &text);
     for moment in [Moment::Checkpoint(20), Moment::Validation(3, 0.3), Moment::Checkpoint(70), Moment::Time(0.4)] {
         // If the moment slips, the run is killed elsewhere, or is done.
         contract.kill("parts", moment);

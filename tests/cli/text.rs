@@ -140,11 +140,11 @@ fn a_run_whose_config_lacks_new_settings_is_found() {
     let uncounted = manifest.as_object_mut().unwrap().remove("uncounted").unwrap();
     let uncounted: Vec<String> = serde_json::from_value(uncounted).unwrap();
     assert!(uncounted.starts_with(&["/model/kind".into(), "/model/head".into()]), "{uncounted:?}");
-    // As version 0.2.0 wrote it before there were kinds of models and heads, and locked dropout.
+    // As version 0.2.0 wrote it before there were kinds of models and heads, locked dropout and averages.
     let mut older = Tree::load(&place.path("runs/one/config.toml"), &[]).unwrap().value().clone();
     leave_out(&mut older, &uncounted);
     let older = to_toml(&older).unwrap();
-    let young = ["softmax", "encoder_decoder", "locked_dropout"];
+    let young = ["softmax", "encoder_decoder", "locked_dropout", "[train.average]"];
     assert!(young.iter().all(|young| !older.contains(young)), "{older}");
     place.write("runs/one/config.toml", &older);
     manifest["format"] = 2.into();

@@ -73,6 +73,9 @@ pub struct TrainingEnd {
     pub waited: u64,
     /// The validation by which the model was chosen, if there was one.
     pub best: Option<BestValidation>,
+    /// The step behind which validation let an average of the weights begin, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averaged_since: Option<u64>,
 }
 
 /// Why a training ended.
@@ -112,7 +115,7 @@ impl EndReason {
 
 impl fmt::Display for TrainingEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reason, step, epoch, waited, best } = self;
+        let Self { reason, step, epoch, waited, best, averaged_since } = self;
         write!(f, "after step {step}, epoch {epoch}: ")?;
         match reason {
             EndReason::Steps => write!(f, "all steps are done")?,
@@ -121,6 +124,9 @@ impl fmt::Display for TrainingEnd {
                 let validations = if *waited == 1 { "validation" } else { "validations" };
                 write!(f, "stopped early, after {waited} {validations} without improvement")?;
             }
+        }
+        if let Some(step) = averaged_since {
+            write!(f, "; weights are averaged since step {step}")?;
         }
         match best {
             Some(BestValidation { step, metric, value }) => {
@@ -278,7 +284,10 @@ mod tests {
         manifest.spend(Spent { cpu_seconds: Some(3.5), wall_seconds: 2.0 });
         manifest.end(Status::Failed { message: "the loss is not a number".into() });
         let best = Some(BestValidation { step: 7, metric: "loss".into(), value: 0.25 });
-        manifest.training = Some(TrainingEnd { reason: EndReason::Patience, step: 9, epoch: 3, waited: 2, best });
+        let end = TrainingEnd { reason: EndReason::Patience, step: 9, epoch: 3, waited: 2, best, averaged_since: None };
+        manifest.training = Some(end);
+        assert!(!serde_json::to_string(&manifest).unwrap().contains("averaged_since"));
+        manifest.training.as_mut().unwrap().averaged_since = Some(6);
         let bytes = serde_json::to_vec(&manifest).unwrap();
         assert_eq!(Manifest::parse(&bytes, Path::new("m")).unwrap(), manifest);
         assert_eq!(manifest.seed, Some(17));
@@ -324,7 +333,8 @@ mod tests {
     #[test]
     fn the_end_of_a_training_is_a_line() {
         let best = Some(BestValidation { step: 200, metric: "loss".into(), value: 0.25 });
-        let end = TrainingEnd { reason: EndReason::Patience, step: 380, epoch: 20, waited: 3, best };
+        let (reason, averaged_since) = (EndReason::Patience, None);
+        let end = TrainingEnd { reason, step: 380, epoch: 20, waited: 3, best, averaged_since };
         let expected = "after step 380, epoch 20: stopped early, after 3 validations without improvement; the model is that \
                         of step 200, loss 0.2500";
         assert_eq!(end.to_string(), expected);
@@ -332,6 +342,9 @@ mod tests {
         assert!(end.to_string().contains("stopped early, after 1 validation without improvement;"), "{end}");
         let end = TrainingEnd { reason: EndReason::Steps, best: None, ..end };
         assert_eq!(end.to_string(), "after step 380, epoch 20: all steps are done");
+        let end = TrainingEnd { averaged_since: Some(300), ..end };
+        let expected = "after step 380, epoch 20: all steps are done; weights are averaged since step 300";
+        assert_eq!(end.to_string(), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! All that the future of a run depends on, in one file.
 //!
-//! `step-0000012345.safetensors` holds arrays in parts, `model.<path>`, `optimizer.<slot>.<path>` and `carry.<name>`, and the
-//! [`State`]. Random numbers and the order of the data are functions of the seed, the step and the epoch, so they need no state.
+//! `step-0000012345.safetensors` holds arrays in parts, `model.<path>`, `average.<path>`, `optimizer.<slot>.<path>` and
+//! `carry.<name>`, and the [`State`]. Random numbers and the order of the data are functions of the seed, the step and the epoch, so they need no state.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +12,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Archive, Failure};
 use crate::schedule::PlateauState;
-use crate::{Observer, Patience, Weight};
+use crate::{AverageState, Observer, Patience, Weight};
 
 const KIND: &str = "checkpoint";
 const EXTENSION: &str = "safetensors";
 
 /// Every part of a checkpoint, with the first format whose readers know it. A file is written in the format that its parts need,
 /// so that older versions read what has nothing new in it; they tell a newer format from damage.
-const PARTS: [(&str, u64); 3] = [(MODEL, 1), (OPTIMIZER, 1), (CARRY, 2)];
+const PARTS: [(&str, u64); 4] = [(MODEL, 1), (OPTIMIZER, 1), (CARRY, 2), (AVERAGE, 3)];
+/// The same of a state that tells of an average.
+const AVERAGE_STATE: u64 = 3;
 
 /// The model's parameters.
 pub(crate) const MODEL: &str = "model";
@@ -27,6 +29,8 @@ pub(crate) const MODEL: &str = "model";
 pub(crate) const OPTIMIZER: &str = "optimizer";
 /// What the last batch handed on to the next.
 pub(crate) const CARRY: &str = "carry";
+/// The average of the model's parameters, where one has begun.
+pub(crate) const AVERAGE: &str = "average";
 
 /// The best validation so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -62,6 +66,9 @@ pub struct State {
     pub plateau: PlateauState,
     /// How many updates the optimizer has given to each parameter.
     pub updates: BTreeMap<String, u64>,
+    /// The average of the weights.
+    #[serde(default, skip_serializing_if = "AverageState::is_new")]
+    pub average: AverageState,
 }
 
 impl State {
@@ -78,6 +85,7 @@ impl State {
             stop: Patience::default(),
             plateau: PlateauState::default(),
             updates: BTreeMap::new(),
+            average: AverageState::default(),
         }
     }
 }
@@ -102,15 +110,22 @@ impl Checkpoint {
         self.parts.remove(part).unwrap_or_default()
     }
 
-    /// The parameters of the model that a run would give if it ended here.
+    /// The parameters of the model that a run would give if it ended here: their average, where there is one.
     pub fn into_model(mut self) -> Vec<Weight> {
-        self.take(MODEL)
+        let given = self.given();
+        self.take(given)
+    }
+
+    /// The part that a run would give as its model.
+    fn given(&self) -> &'static str {
+        if self.parts.contains_key(AVERAGE) { AVERAGE } else { MODEL }
     }
 
     /// The same without what only training needs.
     #[must_use]
     pub fn without_training(mut self) -> Self {
-        self.parts.retain(|&part, _| part == MODEL);
+        let given = self.given();
+        self.parts.retain(|&part, _| part == given);
         self
     }
 
@@ -147,7 +162,8 @@ impl Checkpoint {
         fs::create_dir_all(folder).map_err(|source| Error::io(folder, "create the folder", &source))?;
         let path = checkpoint_path(folder, self.state.step);
         let content = serde_json::to_value(&self.state).expect("a state is JSON");
-        let format = PARTS.iter().filter(|(part, _)| self.parts.contains_key(part)).map(|(_, format)| *format).max();
+        let formats = PARTS.iter().filter(|(part, _)| self.parts.contains_key(part)).map(|(_, format)| *format);
+        let format = formats.chain((!self.state.average.is_new()).then_some(AVERAGE_STATE)).max();
         let within = |(part, arrays): (&'static str, Vec<Weight>)| {
             arrays.into_iter().map(move |array| Weight { path: format!("{part}.{}", array.path), ..array })
         };
@@ -261,7 +277,7 @@ mod tests {
         state.best = Some(Best { step: 1, value: 0.1 + 0.2 });
         state.updates.insert("a.b".into(), step);
         let (model, optimizer) = (vec![weight("a.b")], vec![weight("velocity.a.b")]);
-        Checkpoint::new(state, [(MODEL, model), (OPTIMIZER, optimizer), (CARRY, Vec::new())])
+        Checkpoint::new(state, [(MODEL, model), (OPTIMIZER, optimizer), (CARRY, vec![]), (AVERAGE, vec![])])
     }
 
     #[derive(Default)]
@@ -303,6 +319,16 @@ mod tests {
         carries.parts.insert(CARRY, vec![Weight { path: "layers.0".into(), dims: vec![1, 2], values: vec![0.5, 1.0] }]);
         assert_eq!(format(carries.clone()), 2);
         assert_eq!(carries.without_training().parts.keys().collect::<Vec<_>>(), [&MODEL]);
+        // An average that has not begun yet has a state, and no arrays.
+        let mut waits = checkpoint(3);
+        waits.state.average.recent.push(0.5);
+        assert_eq!(format(waits), 3);
+        let mut averages = checkpoint(4);
+        let mean = vec![Weight { path: "a.b".into(), dims: vec![2], values: vec![7.0, 8.0] }];
+        averages.parts.insert(AVERAGE, mean.clone());
+        assert_eq!(format(averages.clone()), 3);
+        assert_eq!(averages.clone().into_model(), mean);
+        assert_eq!(averages.without_training().into_model(), mean);
     }
 
     #[test]

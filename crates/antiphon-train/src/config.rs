@@ -4,7 +4,7 @@ use antiphon_core::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{OptimizerConfig, ScheduleConfig};
+use crate::{AverageConfig, OptimizerConfig, ScheduleConfig};
 
 /// How the model is trained. At least one of `epochs` and `steps` must be set; the first that is reached ends the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +36,8 @@ pub struct TrainConfig {
     pub optimizer: OptimizerConfig,
     /// How the learning rate changes over the run.
     pub schedule: ScheduleConfig,
+    /// Which average of the weights is validated, chosen and written in their place. Training goes on with the weights themselves.
+    pub average: AverageConfig,
     /// When the model is validated, and by which figure models are compared.
     pub validate: ValidateConfig,
     /// When to give up.
@@ -56,6 +58,7 @@ impl Default for TrainConfig {
             clip_norm: None,
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
+            average: AverageConfig::default(),
             validate: ValidateConfig::default(),
             stop: StopConfig::default(),
             checkpoint: CheckpointConfig::default(),
@@ -142,6 +145,7 @@ impl TrainConfig {
         });
         self.optimizer.problems(&mut found);
         self.schedule.problems(&mut found);
+        self.average.problems(&mut found);
         let (rate, floor) = (self.optimizer.learning_rate(), self.schedule.floor());
         found.demand(floor <= rate, "schedule.floor", || {
             format!("lies above `optimizer.learning_rate`, which it would raise from {rate} to {floor}")
@@ -152,6 +156,9 @@ impl TrainConfig {
         }
         found.demand(looks || self.stop.patience == 0, "stop.patience", || {
             "early stopping needs validation: set `validate.every_epochs` or `validate.every_steps`".into()
+        });
+        found.demand(looks || !self.average.needs_validation(), "average.kind", || {
+            "`triggered` needs validation: set `validate.every_epochs` or `validate.every_steps`".into()
         });
         found.demand(looks || !self.schedule.needs_validation(), "schedule.kind", || {
             "`plateau` needs validation: set `validate.every_epochs` or `validate.every_steps`".into()
@@ -172,6 +179,8 @@ impl TrainConfig {
             found.demand(!waits, "stop.patience", || too_long(times));
             let idle = matches!(&self.schedule, ScheduleConfig::Plateau(plateau) if plateau.patience >= times);
             found.demand(!idle, "schedule.patience", || too_long(times));
+            let needed = self.average.least_validations();
+            found.demand(needed.is_none_or(|needed| times >= needed), "average.patience", || too_long(times));
         }
         if self.schedule.never_steps(self.epochs, self.steps) {
             found.demand(false, "schedule", || "has no effect: the rate is never lowered before the run ends".into());
@@ -268,10 +277,11 @@ mod tests {
         assert_eq!(
             places(json!({
                 "steps": 9, "validate": never, "stop": {"patience": 2},
-                "schedule": {"kind": "plateau", "factor": 1.0},
+                "schedule": {"kind": "plateau", "factor": 1.0}, "average": {"kind": "triggered", "patience": 0},
             })),
-            ["schedule.factor", "stop.patience", "schedule.kind"]
+            ["schedule.factor", "average.patience", "stop.patience", "average.kind", "schedule.kind"]
         );
+        assert_eq!(places(json!({"steps": 9, "average": {"kind": "exponential", "decay": 1.0}})), ["average.decay"]);
     }
 
     #[test]

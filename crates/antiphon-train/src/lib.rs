@@ -5,6 +5,7 @@
 //! ```text
 //! batch ─▶ Objective (the model's part) ─▶ terms, summed ─▶ backward ─▶ gradients, added over `accumulate` batches
 //!   ─▶ global norm ─▶ one factor: 1 / tokens, and clipping ─▶ one fused pass a parameter: penalties, optimizer, rate
+//!   ─▶ the average of the weights, if there is one
 //! ```
 //!
 //! The loop knows no model (it is generic over Burn's `Module`), no search and no metric: the caller hands in an
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod average;
 mod carried;
 mod checkpoint;
 mod config;
@@ -27,6 +29,7 @@ mod schedule;
 mod training;
 mod weights;
 
+pub use average::{AverageConfig, AverageState, ExponentialAverageConfig, NoAverageConfig, TriggeredAverageConfig};
 pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, chosen_checkpoint, newest_checkpoint};
 pub use config::{CheckpointConfig, LossConfig, StopConfig, TrainConfig, ValidateConfig};
 pub use gradients::parameters_without_gradient;

@@ -19,7 +19,8 @@ pub struct StepReport {
     pub batches: u64,
     /// The batches of this epoch that are done.
     pub batches_done: u64,
-    /// The training loss in nats per real target token, label smoothing and dropout included, penalties not.
+    /// The training loss in nats per real target token: all terms of the model, label smoothing and dropout included, but not the
+    /// penalties `l1` and `l2`.
     pub loss: f64,
     /// The learning rate.
     pub learning_rate: f64,
@@ -44,6 +45,8 @@ pub struct ValidationReport {
     pub best: bool,
     /// Validations in a row without an improvement that counts for early stopping.
     pub waited: u64,
+    /// Whether the average of the weights begins here.
+    pub average_begins: bool,
     /// The wall time of the validation.
     pub seconds: f64,
 }

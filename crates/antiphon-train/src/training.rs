@@ -11,8 +11,9 @@ use antiphon_kernels::{Carry, Term, attentively, cross_entropy};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use crate::average::Average;
 use crate::carried::{load_carry, save_carry};
-use crate::checkpoint::{self, Best, CARRY, Checkpoint, MODEL, OPTIMIZER, State, checkpoint_path};
+use crate::checkpoint::{self, AVERAGE, Best, CARRY, Checkpoint, MODEL, OPTIMIZER, State, checkpoint_path};
 use crate::gradients::ParameterGradients;
 use crate::optimizer::Optimizer;
 use crate::schedule::When;
@@ -183,7 +184,7 @@ pub enum Ended {
     Stopped,
 }
 
-/// A run that has ended. Its models are without autodiff.
+/// A run that has ended. Its models are without autodiff; where weights are averaged, they are the averages.
 #[derive(Debug)]
 pub struct Outcome<M> {
     /// The model after the last step.
@@ -207,9 +208,10 @@ impl<M: Module> Training<'_, M> {
         let total = self.check()?;
         let TrainConfig { optimizer, l1, l2, .. } = self.config;
         let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2);
+        let mut average = Average::new(self.config.average.clone());
         let mut unsaved = resume.is_none();
         let (mut model, mut state, mut carry) = match resume {
-            Some(checkpoint) => self.resume(model, &mut optimizer, checkpoint)?,
+            Some(checkpoint) => self.resume(model, &mut optimizer, &mut average, checkpoint)?,
             None => self.begin(model)?,
         };
 
@@ -222,7 +224,7 @@ impl<M: Module> Training<'_, M> {
             let mut new_best = false;
             if pending
                 && !stopping
-                && let Some(best) = self.validate(&model, &mut state, total)?
+                && let Some(best) = self.validate(&average.of(&model), &mut state, total)?
             {
                 (pending, unsaved, new_best) = (false, true, best);
             }
@@ -231,10 +233,10 @@ impl<M: Module> Training<'_, M> {
             let ended = ended.or((stopping || pausing).then_some(Ended::Stopped));
             let due = state.step > 0 && state.step.is_multiple_of(self.config.checkpoint.every_steps);
             if unsaved && (due || new_best || ended.is_some()) {
-                self.save(&model, &optimizer, &carry, &mut state)?;
+                self.save(&model, &average, &optimizer, &carry, &mut state)?;
             }
             if let Some(ended) = ended {
-                return self.outcome(&model, ended, state);
+                return self.outcome(average.of(&model), ended, state);
             }
 
             if state.batch == 0 {
@@ -245,8 +247,8 @@ impl<M: Module> Training<'_, M> {
                 none => none.insert(corpus.epoch(state.epoch, state.batch as usize)?),
             };
             let report;
-            (model, report) =
-                attentively(|| self.step(model, &mut optimizer, &mut state, &mut carry, batches.as_mut(), total))?;
+            let parts = (&mut optimizer, &mut average);
+            (model, report) = attentively(|| self.step(model, parts, &mut state, &mut carry, batches.as_mut(), total))?;
             unsaved = true;
             self.observer.step(&report)?;
         }
@@ -262,6 +264,7 @@ impl<M: Module> Training<'_, M> {
         };
         needs(self.config.stop.patience > 0, "stop.patience");
         needs(self.config.schedule.needs_validation(), "schedule.kind");
+        needs(self.config.average.needs_validation(), "average.kind");
         if !problems.is_empty() {
             return Err(Error { file: None, problems: problems.into_iter().map(|p| p.below("train")).collect() });
         }
@@ -277,8 +280,14 @@ impl<M: Module> Training<'_, M> {
         Ok((model.train(), State::new(self.seed, self.settings), Carry::default()))
     }
 
-    fn resume(&self, model: M, optimizer: &mut Optimizer, mut checkpoint: Checkpoint) -> Result<(M, State, Carry)> {
-        let [weights, slots, carried] = [MODEL, OPTIMIZER, CARRY].map(|part| checkpoint.take(part));
+    fn resume(
+        &self,
+        model: M,
+        optimizer: &mut Optimizer,
+        average: &mut Average,
+        mut checkpoint: Checkpoint,
+    ) -> Result<(M, State, Carry)> {
+        let [weights, slots, carried, means] = [MODEL, OPTIMIZER, CARRY, AVERAGE].map(|part| checkpoint.take(part));
         let state = checkpoint.state;
         let path = checkpoint_path(self.checkpoints, state.step);
         if state.settings != self.settings || state.seed != self.seed {
@@ -289,6 +298,7 @@ impl<M: Module> Training<'_, M> {
         // Before anything touches the parameters: those that are not drawn yet never need be.
         let model = load_weights(model, weights).map_err(|error| error.in_file(&path))?.train();
         optimizer.load(&model, slots, &state.updates).map_err(|error| error.in_file(&path))?;
+        average.load(&model, means, &state.average).map_err(|error| error.in_file(&path))?;
         let carry = match Places::of(&model).device() {
             Some(device) => load_carry(carried, &device).map_err(|error| error.in_file(&path))?,
             None => Carry::default(),
@@ -319,12 +329,12 @@ impl<M: Module> Training<'_, M> {
         self.validator.is_some() && state.validated < state.step && (steps || epochs || at_the_end)
     }
 
-    /// Whether the model is the best so far; `None` if validation was cut short.
+    /// Whether a model, without autodiff, is the best so far; `None` if validation was cut short.
     fn validate(&mut self, model: &M, state: &mut State, total_steps: u64) -> Result<Option<bool>> {
         let validator = self.validator.as_mut().expect("validation is due only with a validator");
         let began = Instant::now();
         let progress = Progress { step: state.step, epoch: state.epoch, total_steps };
-        let Some(validation) = (validator.validate)(&model.valid(), &progress)? else { return Ok(None) };
+        let Some(validation) = (validator.validate)(model, &progress)? else { return Ok(None) };
         let name = &self.config.validate.metric;
         let Some(&value) = validation.values.get(name) else {
             let known: Vec<_> = validation.values.keys().map(|key| format!("`{key}`")).collect();
@@ -342,6 +352,7 @@ impl<M: Module> Training<'_, M> {
         }
         state.stop.observe(value, self.config.stop.min_delta, lower);
         self.config.schedule.observe(&mut state.plateau, value, lower);
+        let average_begins = self.config.average.observe(&mut state.average, state.step, value, lower);
         state.validated = state.step;
         self.observer.validation(&ValidationReport {
             step: state.step,
@@ -349,6 +360,7 @@ impl<M: Module> Training<'_, M> {
             validation,
             best,
             waited: state.stop.waited,
+            average_begins,
             seconds: began.elapsed().as_secs_f64(),
         })?;
         Ok(Some(best))
@@ -358,7 +370,7 @@ impl<M: Module> Training<'_, M> {
     fn step(
         &self,
         model: M,
-        optimizer: &mut Optimizer,
+        (optimizer, average): (&mut Optimizer, &mut Average),
         state: &mut State,
         carry: &mut Carry,
         batches: &mut dyn Iterator<Item = Result<Batch>>,
@@ -405,6 +417,7 @@ impl<M: Module> Training<'_, M> {
         let when = When { step: state.step + 1, epoch: state.epoch, total: total_steps };
         let rate = self.config.schedule.rate(self.config.optimizer.learning_rate(), when, &state.plateau);
         let model = optimizer.step(model, gradients, rate, scale);
+        average.take_in(&model, &mut state.average);
 
         let report = StepReport {
             step: state.step + 1,
@@ -423,9 +436,17 @@ impl<M: Module> Training<'_, M> {
         Ok((model, report))
     }
 
-    fn save(&mut self, model: &M, optimizer: &Optimizer, carry: &Carry, state: &mut State) -> Result<()> {
+    fn save(
+        &mut self,
+        model: &M,
+        average: &Average,
+        optimizer: &Optimizer,
+        carry: &Carry,
+        state: &mut State,
+    ) -> Result<()> {
         state.updates = optimizer.updates();
-        let parts = [(MODEL, save_weights(model)), (OPTIMIZER, optimizer.save()), (CARRY, save_carry(carry))];
+        let (of_model, of_optimizer) = ((MODEL, save_weights(model)), (OPTIMIZER, optimizer.save()));
+        let parts = [of_model, of_optimizer, (CARRY, save_carry(carry)), (AVERAGE, average.save())];
         let checkpoint = Checkpoint::new(state.clone(), parts);
         self.observer.before_checkpoint()?;
         let path = checkpoint.write(self.checkpoints)?;
@@ -434,8 +455,8 @@ impl<M: Module> Training<'_, M> {
         self.observer.checkpoint(&path)
     }
 
-    fn outcome(&self, model: &M, ended: Ended, state: State) -> Result<Outcome<M>> {
-        let last = model.valid();
+    /// `last`: the model that is judged and kept after the last step.
+    fn outcome(&self, last: M, ended: Ended, state: State) -> Result<Outcome<M>> {
         let best = match state.best.filter(|_| ended != Ended::Stopped) {
             None => None,
             Some(Best { step, .. }) if step == state.step => Some(last.clone()),

@@ -244,9 +244,19 @@ fn configs() -> Vec<TrainConfig> {
     ]
 }
 
+/// The same with averages: from the first step, and from a validation in the middle of the run.
+fn averaged() -> Vec<TrainConfig> {
+    let averages = [json!({"kind": "exponential", "decay": 0.8}), json!({"kind": "triggered", "patience": 1})];
+    let with = |(config, average)| TrainConfig { average: serde_json::from_value(average).unwrap(), ..config };
+    let mut averaged: Vec<TrainConfig> = configs().into_iter().zip(averages).map(with).collect();
+    // So large a step that validation soon stops improving.
+    averaged[1].optimizer = serde_json::from_value(json!({"kind": "sgd", "learning_rate": 40.0})).unwrap();
+    averaged
+}
+
 #[test]
 fn a_run_that_is_stopped_or_killed_and_resumed_ends_in_the_same_bytes() {
-    for config in configs() {
+    for config in configs().into_iter().chain(averaged()) {
         let whole = tempfile::tempdir().unwrap();
         let mut undisturbed = Outside::default();
         let outcome = run(&config, &whole).go(&mut undisturbed, None).unwrap();
@@ -277,6 +287,52 @@ fn a_run_that_is_stopped_or_killed_and_resumed_ends_in_the_same_bytes() {
             assert_eq!(run(&config, &parts).go(&mut first, None).unwrap_err().to_string(), "killed");
             run(&config, &parts).go_on(&mut Outside::default()).unwrap();
             assert!(files(parts.path()) == files(whole.path()), "{config:?} killed after {die}");
+        }
+    }
+}
+
+#[test]
+fn what_is_judged_chosen_and_given_is_the_average_and_training_goes_on_without_it() {
+    for (config, plain) in averaged()
+        .into_iter()
+        .zip([&configs()[0], &TrainConfig { average: AverageConfig::default(), ..averaged()[1].clone() }])
+    {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut outside, mut undisturbed) = (Outside::default(), Outside::default());
+        // The figures of the average must not decide what it is compared with.
+        let config = TrainConfig { schedule: ScheduleConfig::default(), ..config };
+        let plain = TrainConfig { schedule: ScheduleConfig::default(), ..plain.clone() };
+        let seen = RefCell::new(BTreeMap::new());
+        let mut validate = |model: &Bigram, progress: &Progress| {
+            seen.borrow_mut().insert(progress.step, save_weights(model));
+            Ok(Some(judge(model)))
+        };
+        let outcome = run(&config, &folder).judged(&mut outside, None, &mut validate).unwrap();
+        let unaveraged = run(&plain, &other).go(&mut undisturbed, None).unwrap();
+        let losses = |reports: &[StepReport]| reports.iter().map(|r| r.loss).collect::<Vec<_>>();
+        assert_eq!(losses(&outside.reports), losses(&undisturbed.reports));
+        assert_ne!(save_weights(&outcome.last), save_weights(&unaveraged.last));
+
+        let seen = seen.into_inner();
+        let (best, last) = (outcome.state.best.unwrap().step, *seen.keys().max().unwrap());
+        assert_eq!(save_weights(&outcome.best.unwrap()), seen[&best]);
+        assert_eq!(save_weights(&outcome.last), seen[&last]);
+        let newest = newest_checkpoint(folder.path(), &mut ()).unwrap().unwrap();
+        let average = newest.state.average.clone();
+        let of = |weights: Vec<Weight>| {
+            let mut weights = weights;
+            weights.sort_by(|a, b| a.path.cmp(&b.path));
+            weights
+        };
+        assert_eq!(of(newest.into_model()), of(seen[&last].clone()));
+        // It begins where validation said so, once, and with the next step.
+        let began: Vec<u64> = outside.validations.iter().filter(|v| v.average_begins).map(|v| v.step).collect();
+        match config.average {
+            AverageConfig::Triggered(_) => {
+                assert_eq!((began.len(), average.began), (1, Some(began[0])));
+                assert_eq!(average.updates, 20 - began[0]);
+            }
+            _ => assert_eq!((began.len(), average.began, average.updates), (0, None, 20)),
         }
     }
 }
@@ -563,6 +619,8 @@ fn what_does_not_fit_is_refused_with_a_remedy() {
     assert!(refused(run(&bad, &fresh()), None).starts_with("2 problems\n  train.epochs: set `epochs` or `steps`"));
     let bad = config(json!({"steps": 2, "schedule": {"kind": "linear", "warmup": 2}}));
     assert!(refused(run(&bad, &fresh()), None).starts_with("train.schedule.warmup: the warm-up takes 2 steps"));
+    let never = config(json!({"steps": 2, "validate": {"every_epochs": 0}, "average": {"kind": "triggered"}}));
+    assert!(refused(run(&never, &fresh()), None).starts_with("train.average.kind: `triggered` needs validation"));
 }
 
 #[test]

@@ -171,8 +171,25 @@ pub(crate) struct RunObserver<'a> {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Record<'r> {
-    Step { step: u64, epoch: u64, loss: f64, learning_rate: f64, gradient_norm: f64, tokens: u64, seconds: f64 },
-    Validation { step: u64, epoch: u64, values: &'r BTreeMap<String, f64>, best: bool, seconds: f64 },
+    Step {
+        step: u64,
+        epoch: u64,
+        loss: f64,
+        learning_rate: f64,
+        gradient_norm: f64,
+        tokens: u64,
+        seconds: f64,
+    },
+    Validation {
+        step: u64,
+        epoch: u64,
+        values: &'r BTreeMap<String, f64>,
+        best: bool,
+        /// Only where it does.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        average_begins: bool,
+        seconds: f64,
+    },
 }
 
 impl<'a> RunObserver<'a> {
@@ -261,9 +278,15 @@ impl Observer for RunObserver<'_> {
     }
 
     fn validation(&mut self, report: &ValidationReport) -> Result<()> {
-        let ValidationReport { step, epoch, validation, best, seconds, .. } = report;
-        let (&step, &epoch, &best, &seconds) = (step, epoch, best, seconds);
-        self.log.append(&Record::Validation { step, epoch, values: &validation.values, best, seconds })?;
+        let &ValidationReport { step, epoch, ref validation, best, average_begins, seconds, .. } = report;
+        self.log.append(&Record::Validation {
+            step,
+            epoch,
+            values: &validation.values,
+            best,
+            average_begins,
+            seconds,
+        })?;
         if let Some(dashboard) = self.console.dashboard() {
             dashboard.validation(report);
         }
@@ -271,6 +294,10 @@ impl Observer for RunObserver<'_> {
         let values: Vec<String> = values.collect();
         let best = if best { "  best so far" } else { "" };
         self.console.note(&format!("validate epoch {epoch}, step {step}: {}{best}", values.join("  ")));
+        if average_begins {
+            self.console
+                .note(&format!("average  validation has stopped improving: weights are averaged from step {step} on"));
+        }
         Ok(())
     }
 

@@ -258,8 +258,9 @@ mod tests {
 
         let values = [("loss".to_owned(), 2.25), ("perplexity".to_owned(), f64::NAN)];
         let validation = Validation { values: values.into() };
-        let (best, waited, seconds) = (true, 0, 1.0);
-        view.validation(&ValidationReport { step: 20, epoch: 2, validation, best, waited, seconds });
+        let (best, waited, average_begins, seconds) = (true, 0, false, 1.0);
+        let report = ValidationReport { step: 20, epoch: 2, validation, best, waited, average_begins, seconds };
+        view.validation(&report);
         let validated = [
             format!("valid {} 2.2500 Some(2.25)", id("loss")),
             "register perplexity".into(),

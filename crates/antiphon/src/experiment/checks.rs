@@ -184,6 +184,9 @@ impl Sections {
         if lacking && matches!(train.schedule, ScheduleConfig::Plateau(_)) {
             found.add("train.schedule.kind", "`plateau` needs a validation split; set `data.validation`");
         }
+        if lacking && train.average.needs_validation() {
+            found.add("train.average.kind", "`triggered` needs a validation split; set `data.validation`");
+        }
         let of_likelihood: Vec<&str> = figures_of_likelihood().map(|(name, _)| name).collect();
         if of_likelihood.contains(&metric) {
             return;
@@ -421,6 +424,7 @@ mod tests {
         let data = "data={replace=true,kind='pairs',train='a'}";
         assert_eq!(places(&[data, "train.stop.patience=2"]), ["train.stop.patience"]);
         assert_eq!(places(&[data, "train.schedule.kind=plateau"]), ["train.schedule.kind"]);
+        assert_eq!(places(&[data, "train.average.kind=triggered"]), ["train.average.kind"]);
         assert_eq!(places(&[data, "tokenizer.learn_from=['validation']"]), ["tokenizer.learn_from"]);
         assert_eq!(places(&[data, "train.validate.every_steps=2"]), ["warning train.validate.every_steps"]);
     }
@@ -439,6 +443,7 @@ mod tests {
             ("search={width=1,length_penalty={kind='gnmt'}}", "search.length_penalty"),
             ("train.stop.patience=1", "train.stop.patience"),
             ("train.schedule={kind='plateau'}", "train.schedule.patience"),
+            ("train={epochs=7,average={kind='triggered'}}", "train.average.patience"),
             ("train.schedule={kind='step',every_epochs=1}", "train.schedule"),
             ("train={steps=5,schedule={kind='step',every_steps=2,start=5}}", "train.schedule"),
             ("train={steps=5,schedule={kind='step',every_steps=2,factor=1.0}}", "train.schedule"),
@@ -455,6 +460,7 @@ mod tests {
             "train={epochs=3,stop={patience=2}}",
             "train={epochs=3,schedule={kind='plateau',patience=2}}",
             "train={epochs=2,schedule={kind='step',every_epochs=1}}",
+            "train={epochs=8,average={kind='triggered'}}",
             "train={steps=6,schedule={kind='step',every_steps=2,start=5}}",
             "train={epochs=1,validate={every_steps=9},stop={patience=2}}",
         ] {

@@ -214,6 +214,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),
+        ("/train/average", json!({ "kind": "none" })),
     ]
 }
 

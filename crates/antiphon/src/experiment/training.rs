@@ -108,6 +108,7 @@ impl Experiment {
             epoch: state.epoch,
             waited: state.stop.waited,
             best: best_validation,
+            averaged_since: state.average.began,
         };
         console.note(&format!("end      {end}"));
         run.update_manifest(|manifest| manifest.training = Some(end))?;
