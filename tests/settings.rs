@@ -57,6 +57,7 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
 const NEAREST: &[(&str, &str, &str)] = &[
     ("search(greedy).min_length", "high", "4294967294"),
     ("search(beam).min_length", "high", "4294967294"),
+    ("search(sample).min_length", "high", "4294967294"),
     ("sweep.over.x|1(uniform).low", "high", "1.7976931348623155e308"),
     ("sweep.over.x|1(uniform).high", "low", "-1.7976931348623155e308"),
     ("sweep.over.x|1(log_uniform).low", "high", "1.7976931348623155e308"),

@@ -96,7 +96,10 @@ fn a_language_model_is_trained_measured_and_asked() {
     assert!(compared.contains("perplexity") && !compared.contains("luck"), "{compared}");
     let said = place.call("predict one").refuses();
     assert!(
-        said.ends_with("one: is a language model, which answers no sources; `score` says how probable texts are"),
+        said.ends_with(
+            "one: is a language model, which answers no sources; `generate` goes on with a text, and `score` says how \
+             probable texts are"
+        ),
         "{said}"
     );
     let said = place.call_with("score one", "a b\n\nc\n").refuses();
@@ -123,10 +126,9 @@ fn models_and_corpora_that_do_not_fit_are_told_apart() {
     assert!(counted.contains("batch.counted") && counted.contains("`target`"), "{counted}");
     let metric = said("check text.toml --set train.validate.metric=sequence_error_rate");
     assert!(metric.contains("validation does not give `sequence_error_rate`"), "{metric}");
-    let called =
-        place.call("check text.toml --set tokenizer.source.kind=word --set search.width=2 --set evaluate.show=3");
+    let called = place.call("check text.toml --set tokenizer.source.kind=word --set evaluate.show=3");
     let warned = called.err();
-    for key in ["tokenizer.source", "search", "evaluate.show"] {
+    for key in ["tokenizer.source", "evaluate.show"] {
         assert!(warned.lines().any(|line| line.contains(key) && line.contains("has no effect")), "{key}: {warned}");
     }
 }

@@ -23,6 +23,7 @@ pub use hex::hex;
 pub use metric::{Judged, Metric, Score};
 pub use printable::printable;
 pub use step::{
-    LengthLimits, Mask, Request, Selection, Source, StepModel, StepOutput, StepSession, Want, source_batches,
+    LengthLimits, Mask, PrefixOutput, Request, Selection, Source, StepModel, StepOutput, StepSession, Want,
+    source_batches,
 };
 pub use token::{Special, TokenId, Tokenizer};

@@ -7,10 +7,11 @@ use crate::{Error, FrameBatch, Result, SourceBatch, TokenBatch, TokenId};
 
 /// A model that can be searched: it begins a session over requests.
 pub trait StepModel: Send + Sync {
-    /// Reads the sources once; row `b` of the session answers request `b`.
+    /// Reads sources and prefixes once; row `b` of the session answers request `b`, and stands behind its prefix: the first step
+    /// is fed the last token of that, or the begin symbol where there is none.
     ///
     /// # Errors
-    /// If the model cannot read these sources.
+    /// If the model cannot read these sources, or a prefix holds an id outside the vocabulary.
     fn begin(self: Arc<Self>, requests: &[Request]) -> Result<Box<dyn StepSession>>;
 
     /// `V`: the number of token ids the model can give.
@@ -50,6 +51,9 @@ pub struct LengthLimits {
     pub max_length: Option<usize>,
     /// The fewest tokens before the end symbol, the prefix included.
     pub min_length: Option<usize>,
+    /// Whether the end symbol is a token like any other, behind which the answer goes on, so that `max_length` alone ends it: in
+    /// a text that was read as one stream, the symbol closes a line.
+    pub endless: bool,
 }
 
 /// One source: one stream of one request.
@@ -120,6 +124,9 @@ pub trait StepSession: Send {
     /// How many rows are in flight.
     fn rows(&self) -> usize;
 
+    /// What the prefixes were worth that the session has read, row by row as it began; they are handed over once.
+    fn take_prefixes(&mut self) -> Vec<PrefixOutput>;
+
     /// Feeds each row its last token and writes what `want` asks for into `out`.
     ///
     /// # Errors
@@ -180,6 +187,15 @@ pub struct Want {
     pub masks: Vec<Mask>,
     /// Whether the attention weights are wanted too.
     pub attention: bool,
+}
+
+/// What the tokens of a prefix are worth, one after the other, each behind those before it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PrefixOutput {
+    /// Natural logarithms of their probabilities.
+    pub log_probs: Vec<f32>,
+    /// What answers are ranked by; empty where that is the log-probability.
+    pub scores: Vec<f32>,
 }
 
 /// What a step returned. The buffers are reused from step to step.

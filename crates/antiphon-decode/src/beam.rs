@@ -33,8 +33,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::length::{LengthPenalty, MaxLength};
 use crate::search::{Finished, Hypothesis, Search, Strategy};
-use crate::stepper::{Rules, Stepper};
-use crate::trail::{ROOT, Trail};
+use crate::stepper::{Beginning, Rules, Stepper};
+use crate::trail::{ROOT, Trail, UNSEEN};
 
 /// Beam search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -113,19 +113,32 @@ impl Beam {
 impl Strategy for Beam {
     fn begin(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Box<dyn Search>> {
         let selection = Selection::Top(self.settings.width.saturating_add(1));
-        let stepper = Stepper::begin(model, requests, selection, Some(&self.rules))?;
-        let sentence = |row| Sentence {
-            row,
-            max_length: stepper.max_length(row, &self.max_length),
-            live: vec![Live { node: ROOT, log_prob: 0.0, sum: 0.0, row: 0 }],
-            ended: Vec::new(),
-            endings: 0,
-            best_sum: f64::NEG_INFINITY,
-            trail: Trail::default(),
-        };
-        let sentences = (0..requests.len()).map(sentence).collect();
+        let mut stepper = Stepper::begin(model, requests, selection, Some(&self.rules))?;
+        let (mut sentences, mut early) = (Vec::new(), Vec::new());
+        for row in 0..requests.len() {
+            let max_length = stepper.max_length(row, &self.max_length);
+            let Beginning { tokens, log_prob, score, open } = stepper.beginning(row, max_length);
+            let mut trail = Trail::default();
+            let node = tokens.iter().fold(ROOT, |parent, &token| trail.push(parent, token, UNSEEN));
+            let mut sentence = Sentence {
+                row,
+                max_length,
+                ends: stepper.ends(row),
+                before: log_prob,
+                live: vec![Live { node, log_prob, sum: score, row: 0 }],
+                ended: Vec::new(),
+                endings: 0,
+                best_sum: f64::NEG_INFINITY,
+                trail,
+            };
+            match open {
+                true => sentences.push(sentence),
+                false => early.push(sentence.close(&self.settings, tokens.len(), &[], Settled::Decided)),
+            }
+        }
+        stepper.keep_requests(sentences.iter().map(|sentence| sentence.row));
         let settings = self.settings.clone();
-        Ok(Box::new(BeamSearch { settings, stepper, sentences, scratch: Scratch::default() }))
+        Ok(Box::new(BeamSearch { settings, stepper, sentences, early, scratch: Scratch::default() }))
     }
 }
 
@@ -134,6 +147,8 @@ struct BeamSearch {
     stepper: Stepper,
     /// The open sentences, in the order of the session's rows.
     sentences: Vec<Sentence>,
+    /// The answers that were nothing but their prefix, until they are handed over.
+    early: Vec<Finished>,
     scratch: Scratch,
 }
 
@@ -149,6 +164,10 @@ struct Scratch {
 struct Sentence {
     row: usize,
     max_length: usize,
+    /// Whether the end symbol ends a hypothesis.
+    ends: bool,
+    /// The log-probability of its prefix.
+    before: f64,
     /// Best first; as many session rows, in this order.
     live: Vec<Live>,
     /// The best `n_best` that have finished, best first.
@@ -208,19 +227,20 @@ impl Search for BeamSearch {
         }
         if let Err(error) = self.stepper.step() {
             self.sentences.clear();
+            self.early.clear();
             return Err(error);
         }
-        let Self { settings, stepper, sentences, scratch } = self;
-        let mut finished = Vec::new();
+        let Self { settings, stepper, sentences, early, scratch } = self;
+        let mut finished = std::mem::take(early);
         scratch.keep.clear();
         scratch.next.clear();
         let mut first = 0;
         sentences.retain_mut(|sentence| {
-            let rows = sentence.live.len();
+            let (rows, length) = (sentence.live.len(), stepper.length(sentence.row));
             sentence.grow(settings, stepper, first, scratch);
             first += rows;
-            if let Some(settled) = sentence.is_settled(settings, stepper.steps()) {
-                finished.push(sentence.close(settings, stepper.steps(), &scratch.parents, settled));
+            if let Some(settled) = sentence.is_settled(settings, length) {
+                finished.push(sentence.close(settings, length, &scratch.parents, settled));
                 return false;
             }
             for live in &sentence.live {
@@ -233,15 +253,16 @@ impl Search for BeamSearch {
         Ok(finished)
     }
 
-    fn certain(&self, row: usize) -> Option<Vec<TokenId>> {
+    fn certain(&self, row: usize, known: usize) -> Option<Vec<TokenId>> {
         let sentence = self.sentences.iter().find(|sentence| sentence.row == row)?;
-        // Whatever wins has finished, or grows from what lives.
-        let nodes = sentence.live.iter().map(|live| live.node).chain(sentence.ended.iter().map(|ended| ended.node));
-        Some(sentence.trail.shared(nodes))
+        // Whatever wins has finished, or grows from what lives. An end symbol that ends is no token of the answer.
+        let ended = sentence.ended.iter().map(|ended| sentence.trail.parent(ended.node));
+        let shared = sentence.trail.shared(sentence.live.iter().map(|live| live.node).chain(ended));
+        Some(shared.get(known..).unwrap_or_default().to_vec())
     }
 
     fn is_done(&self) -> bool {
-        self.sentences.is_empty()
+        self.sentences.is_empty() && self.early.is_empty()
     }
 }
 
@@ -272,7 +293,7 @@ impl Sentence {
         self.live.clear();
         for (place, candidate) in candidates.iter().enumerate() {
             let (parent, weights) = (parents[candidate.rank as usize].node, attention + candidate.rank);
-            if candidate.token != Special::End.id() {
+            if candidate.token != Special::End.id() || !self.ends {
                 if self.live.len() < settings.width {
                     let node = self.trail.push(parent, candidate.token, weights);
                     let row = first as u32 + candidate.rank;
@@ -280,7 +301,7 @@ impl Sentence {
                     self.live.push(Live { node, log_prob, sum, row });
                 }
             } else if place < settings.width {
-                self.end(settings, candidate, stepper.steps(), parent, weights);
+                self.end(settings, candidate, stepper.length(self.row), parent, weights);
             }
         }
     }
@@ -318,7 +339,8 @@ impl Sentence {
             if finished {
                 tokens.pop();
             }
-            Hypothesis { tokens, log_prob, score, finished, attention }
+            let prefix_log_prob = self.before;
+            Hypothesis { tokens, log_prob, prefix_log_prob, score, finished, stopped: false, attention }
         };
         let (open, length) = if self.live.is_empty() { (parents, length - 1) } else { (&self.live[..], length) };
         let hypotheses: Vec<Hypothesis> = if self.ended.is_empty() {

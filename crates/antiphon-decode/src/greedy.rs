@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::length::MaxLength;
 use crate::search::{Finished, Hypothesis, Search, Strategy};
-use crate::stepper::{Rules, Stepper};
+use crate::stepper::{Beginning, Rules, Stepper};
 
 /// Greedy search. It gives what a beam of width 1 without length penalty gives.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -40,17 +40,27 @@ impl Greedy {
 
 impl Strategy for Greedy {
     fn begin(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Box<dyn Search>> {
-        let stepper = Stepper::begin(model, requests, Selection::Top(1), Some(&self.rules))?;
-        let open = |row| Open {
-            row,
-            max_length: stepper.max_length(row, &self.max_length),
-            tokens: Vec::new(),
-            log_prob: 0.0,
-            score: 0.0,
-            attention: Vec::new(),
-        };
-        let rows = (0..requests.len()).map(open).collect();
-        Ok(Box::new(GreedySearch { stepper, rows, keep: Vec::new(), next: Vec::new() }))
+        let mut stepper = Stepper::begin(model, requests, Selection::Top(1), Some(&self.rules))?;
+        let (mut rows, mut early) = (Vec::new(), Vec::new());
+        for row in 0..requests.len() {
+            let max_length = stepper.max_length(row, &self.max_length);
+            let Beginning { tokens, log_prob, score, open } = stepper.beginning(row, max_length);
+            let mut answer = Open {
+                row,
+                max_length,
+                tokens: tokens.to_vec(),
+                log_prob,
+                before: log_prob,
+                score,
+                attention: Vec::new(),
+            };
+            match open {
+                true => rows.push(answer),
+                false => early.push(answer.close(false)),
+            }
+        }
+        stepper.keep_requests(rows.iter().map(|open| open.row));
+        Ok(Box::new(GreedySearch { stepper, rows, early, keep: Vec::new(), next: Vec::new() }))
     }
 }
 
@@ -58,6 +68,8 @@ struct GreedySearch {
     stepper: Stepper,
     /// The answers that have not ended, in the order of the session's rows.
     rows: Vec<Open>,
+    /// The answers that were nothing but their prefix, until they are handed over.
+    early: Vec<Finished>,
     keep: Vec<u32>,
     next: Vec<TokenId>,
 }
@@ -68,6 +80,8 @@ struct Open {
     max_length: usize,
     tokens: Vec<TokenId>,
     log_prob: f64,
+    /// That of its prefix.
+    before: f64,
     score: f64,
     attention: Vec<Vec<f32>>,
 }
@@ -79,10 +93,11 @@ impl Search for GreedySearch {
         }
         if let Err(error) = self.stepper.step() {
             self.rows.clear();
+            self.early.clear();
             return Err(error);
         }
-        let Self { stepper, rows, keep, next } = self;
-        let mut finished = Vec::new();
+        let Self { stepper, rows, early, keep, next } = self;
+        let mut finished = std::mem::take(early);
         keep.clear();
         next.clear();
         let mut place = 0;
@@ -101,12 +116,13 @@ impl Search for GreedySearch {
         Ok(finished)
     }
 
-    fn certain(&self, row: usize) -> Option<Vec<TokenId>> {
-        self.rows.iter().find(|open| open.row == row).map(|open| open.tokens.clone())
+    fn certain(&self, row: usize, known: usize) -> Option<Vec<TokenId>> {
+        let open = self.rows.iter().find(|open| open.row == row)?;
+        Some(open.tokens.get(known..).unwrap_or_default().to_vec())
     }
 
     fn is_done(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.early.is_empty()
     }
 }
 
@@ -114,23 +130,33 @@ impl Open {
     /// Takes the best token of session row `place`; gives the answer if that closed it.
     fn take(&mut self, stepper: &Stepper, place: usize) -> Option<Finished> {
         let best = stepper.row(place).possible().next();
-        let ended = best.is_some_and(|(token, ..)| token == Special::End.id());
+        let ended = best.is_some_and(|(token, ..)| token == Special::End.id() && stepper.ends(self.row));
         if let Some((token, score, log_prob)) = best {
             self.log_prob += log_prob;
             self.score += score;
-            self.attention.extend(stepper.attention(place));
+            if let Some(weights) = stepper.attention(place) {
+                // Nobody looked for the tokens of a prefix.
+                self.attention.resize(self.tokens.len(), Vec::new());
+                self.attention.push(weights);
+            }
             self.tokens.extend((!ended).then_some(token));
         }
-        (ended || best.is_none() || self.tokens.len() == self.max_length).then(|| Finished {
+        (ended || best.is_none() || self.tokens.len() == self.max_length).then(|| self.close(ended))
+    }
+
+    fn close(&mut self, finished: bool) -> Finished {
+        Finished {
             row: self.row,
             hypotheses: vec![Hypothesis {
                 tokens: std::mem::take(&mut self.tokens),
                 log_prob: self.log_prob,
+                prefix_log_prob: self.before,
                 score: self.score,
-                finished: ended,
+                finished,
+                stopped: false,
                 attention: std::mem::take(&mut self.attention),
             }],
             outscored: false,
-        })
+        }
     }
 }

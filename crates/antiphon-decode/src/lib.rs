@@ -1,7 +1,7 @@
-//! Search over step models: greedy, beam.
+//! Search over step models: greedy, beam, sampling.
 //!
 //! A model gives, for each row in flight, the log-probability of every next token. A [`Strategy`] decides which tokens
-//! to follow, and hands back the best [`Hypothesis`]es of each [`Request`](antiphon_core::Request):
+//! to follow, and hands back the best [`Hypothesis`]es, or what it drew, of each [`Request`](antiphon_core::Request):
 //!
 //! ```text
 //! SearchConfig ─ build ─▶ Strategy ─ begin(model, requests) ─▶ Search ─ advance, advance, … ─▶ Finished { row, hypotheses }
@@ -22,6 +22,8 @@ mod corpus;
 mod forced;
 mod greedy;
 mod length;
+mod sample;
+mod sampler;
 mod search;
 mod stepper;
 mod trail;
@@ -32,5 +34,6 @@ pub use corpus::{order_by_length, restore, search_all};
 pub use forced::score;
 pub use greedy::GreedyConfig;
 pub use length::{AverageLength, GnmtPenalty, LengthPenalty, MaxLength, NoPenalty};
-pub use search::{Finished, Hypothesis, Search, Strategy};
+pub use sample::SampleConfig;
+pub use search::{Ending, Finished, Hypothesis, Search, Strategy};
 pub use stepper::rename_sources;

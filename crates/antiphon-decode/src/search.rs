@@ -38,12 +38,20 @@ pub trait Search: Send {
     /// step. The search is done then.
     fn advance(&mut self) -> Result<Vec<Finished>>;
 
-    /// The tokens of an open row that can no longer change: the answer, whichever it will be, begins with them. They only grow
-    /// from step to step. `None` if the row has been answered, or never was.
-    fn certain(&self, row: usize) -> Option<Vec<TokenId>>;
+    /// The tokens of an open row that can no longer change, but for the first `known`, which the caller has: the answer,
+    /// whichever it will be, begins with them. They only grow from step to step, and a prefix is a part of them. `None` if the row
+    /// has been answered, or never was.
+    fn certain(&self, row: usize, known: usize) -> Option<Vec<TokenId>>;
 
     /// Whether no row is open any more.
     fn is_done(&self) -> bool;
+}
+
+/// What ends an answer beside the end symbol: somebody who knows what its tokens say.
+pub trait Ending: Send + Sync {
+    /// Whether an answer ends with the last of the tokens that were chosen for it, a prefix not among them. It is asked at each
+    /// token.
+    fn ends(&self, chosen: &[TokenId]) -> bool;
 }
 
 /// A request that has been answered.
@@ -63,14 +71,21 @@ pub struct Finished {
 pub struct Hypothesis {
     /// The target, with neither begin nor end symbol; the request's prefix is a part of it.
     pub tokens: Vec<TokenId>,
-    /// Natural logarithm of its probability, that of the end symbol included if it was reached.
+    /// Natural logarithm of its probability, that of the end symbol included if it was reached. It is the model's, whatever the
+    /// search has made of its scores to choose by.
     pub log_prob: f64,
+    /// What of it is that of the request's prefix.
+    pub prefix_log_prob: f64,
     /// What hypotheses are ranked by: the sum of its tokens' scores (their log-probabilities, unless the model scores otherwise)
     /// under the length penalty.
     pub score: f64,
-    /// Whether it reached the end symbol. If not, the length limit cut it off (or the model left it no possible token).
+    /// Whether it reached the end symbol. If not, it was stopped, or the length limit cut it off (or the model left it no possible
+    /// token).
     pub finished: bool,
-    /// The attention weights of each token, and of the end symbol if it was reached. Empty if they were not asked for
-    /// or if the model does not attend. Where the memory is as long as the source, padding is cut off.
+    /// Whether an [`Ending`] stopped it.
+    pub stopped: bool,
+    /// The attention weights of each token, and of the end symbol if it was reached; those of a prefix's tokens are empty.
+    /// Empty if they were not asked for or if the model does not attend. Where the memory is as long as the source, padding is
+    /// cut off.
     pub attention: Vec<Vec<f32>>,
 }

@@ -1,9 +1,10 @@
 //! One checked step of a session, for every strategy: who is in flight, what they are fed, what came back.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use antiphon_core::{Error, LengthLimits, Mask, Place, Request, Result, Selection, Special, StepModel, StepOutput};
-use antiphon_core::{StepSession, TokenId, Want};
+use antiphon_core::{Error, LengthLimits, Mask, Place, PrefixOutput, Request, Result, Selection, Special, StepModel};
+use antiphon_core::{StepOutput, StepSession, TokenId, Want};
 
 use crate::length::MaxLength;
 
@@ -32,41 +33,41 @@ pub(crate) struct Stepper {
     requests: Vec<Asked>,
     /// The steps of the longest source, if there is any.
     widest: Option<usize>,
-    /// Steps taken: the tokens that every row has.
+    /// Steps taken: the tokens that every row has beside its prefix.
     steps: usize,
     /// Steps before which the end symbol is banned for all rows.
-    min_length: usize,
-    /// Steps before which some row has a mask of its own.
+    banned: usize,
+    /// Steps before which it is banned for some.
     masked: usize,
 }
 
 /// What is remembered of a request.
 struct Asked {
     prefix: Vec<TokenId>,
+    /// What the prefix is worth.
+    worth: PrefixOutput,
     limits: LengthLimits,
+    /// Steps before which it may not end.
+    ends_from: usize,
     /// The real steps of its sources, if it has any.
     length: Option<usize>,
 }
 
-impl Asked {
-    /// What its rows may choose at a step; `min_length` is that of the search.
-    fn mask(&self, step: usize, min_length: usize) -> Mask {
-        match self.prefix.get(step) {
-            Some(&token) => Mask::Allowed(vec![token]),
-            None if step < self.limits.min_length.unwrap_or(min_length) => Mask::Banned(vec![Special::End.id()]),
-            None => Mask::Free,
-        }
-    }
-
-    /// Steps before which it needs a mask of its own.
-    fn masked(&self) -> usize {
-        self.prefix.len().max(self.limits.min_length.unwrap_or(0))
-    }
+/// Where an answer begins: behind its prefix.
+pub(crate) struct Beginning<'a> {
+    /// The prefix, or as much of it as is possible and as the limit leaves.
+    pub(crate) tokens: &'a [TokenId],
+    /// The sum of its tokens' log-probabilities.
+    pub(crate) log_prob: f64,
+    /// The sum of its tokens' scores.
+    pub(crate) score: f64,
+    /// Whether there is something to be chosen behind it.
+    pub(crate) open: bool,
 }
 
 impl Stepper {
-    /// One row a request, each fed the begin symbol first. `Top(k)` is capped by the vocabulary. Without rules, prefixes and limits
-    /// of the requests have no effect.
+    /// One row a request, each behind its prefix. `Top(k)` is capped by the vocabulary. Without rules, prefixes and limits of the
+    /// requests have no effect.
     pub(crate) fn begin(
         model: Arc<dyn StepModel>,
         requests: &[Request],
@@ -84,48 +85,99 @@ impl Stepper {
             Selection::Top(k) => Selection::Top(k.min(vocabulary)),
             other => other,
         };
-        let own = requests.iter().any(|request| request.limits.min_length.is_some());
         let mut want = Want { selection, banned: Vec::new(), masks: Vec::new(), attention: false };
         if let Some(rules) = rules {
             want.attention = rules.attention;
             want.banned.extend([Special::Pad.id(), Special::Begin.id()]);
-            want.banned.extend(rules.forbid_unknown.then_some(Special::Unknown.id()));
         }
-        for (row, request) in requests.iter().enumerate() {
-            let odd =
-                |&&id: &&TokenId| id == Special::End.id() || id as usize >= vocabulary || want.banned.contains(&id);
+        for (row, request) in requests.iter().enumerate().filter(|_| rules.is_some()) {
+            let ends = |id| id == Special::End.id() && !request.limits.endless;
+            let odd = |&&id: &&TokenId| ends(id) || id as usize >= vocabulary || want.banned.contains(&id);
             if let Some(id) = request.prefix.iter().find(odd) {
-                let message = format!("the prefix holds token {id}, which this search may not choose before the end");
+                let message = format!("the prefix holds token {id}, which no answer may hold before its end");
                 return Err(Error::new(message).at(Place::Row { row, step: 0 }));
             }
         }
-        let session = if rows == 0 { None } else { Some(model.begin(requests)?) };
+        want.banned.extend(rules.is_some_and(|rules| rules.forbid_unknown).then_some(Special::Unknown.id()));
+        // Who follows given targets chooses nothing.
+        let bare = |request: &Request| Request { prefix: Vec::new(), ..request.clone() };
+        let requests: Cow<'_, [Request]> = match rules {
+            None => requests.iter().map(bare).collect(),
+            Some(_) => requests.into(),
+        };
+        let mut session = if rows == 0 { None } else { Some(model.begin(&requests)?) };
         if let Some(session) = session.as_ref().filter(|s| s.rows() != rows) {
             return Err(Error::new(format!("the model began {} rows for {rows} requests", session.rows())));
         }
-        let min_length = rules.map_or(0, |rules| rules.min_length);
-        want.banned.extend((min_length > 0 && !own).then_some(Special::End.id()));
-        let asked = |request: &Request| Asked {
-            prefix: request.prefix.clone(),
-            limits: request.limits,
-            length: (!request.sources.is_empty()).then(|| request.length()),
+        let worths = session.as_mut().map(|session| session.take_prefixes()).unwrap_or_default();
+        if worths.len() != rows {
+            return Err(Error::new(format!(
+                "the model gave the worth of {} prefixes for {rows} requests",
+                worths.len()
+            )));
+        }
+        let least = rules.map_or(0, |rules| rules.min_length);
+        let asked = |((row, request), worth): ((usize, &Request), PrefixOutput)| {
+            let own = request.limits.min_length.unwrap_or(least).saturating_sub(request.prefix.len());
+            let ends_from = if request.limits.endless || rules.is_none() { 0 } else { own };
+            Ok(Asked {
+                prefix: request.prefix.clone(),
+                worth: checked(worth, &request.prefix, row)?,
+                limits: request.limits,
+                ends_from,
+                length: (!request.sources.is_empty()).then(|| request.length()),
+            })
         };
-        let requests: Vec<Asked> = requests.iter().map(asked).collect();
-        // Who follows given targets chooses nothing.
-        let masked = requests.iter().map(Asked::masked).max().filter(|_| rules.is_some()).unwrap_or(0);
+        let requests: Vec<Asked> = requests.iter().enumerate().zip(worths).map(asked).collect::<Result<_>>()?;
+        let ends_from = || requests.iter().map(|request| request.ends_from);
+        let (banned, masked) = (ends_from().min().unwrap_or(0), ends_from().max().unwrap_or(0));
+        want.banned.extend((banned > 0).then_some(Special::End.id()));
         Ok(Self {
             session,
             vocabulary,
             want,
             out: StepOutput::default(),
-            last: vec![Special::Begin.id(); rows],
+            last: requests.iter().map(|request| request.prefix.last().map_or(Special::Begin.id(), |&id| id)).collect(),
             origins: (0..rows).collect(),
             widest: requests.iter().filter_map(|request| request.length).max(),
             requests,
             steps: 0,
-            min_length,
-            masked: if own && rules.is_some() { masked.max(min_length) } else { masked },
+            banned,
+            masked,
         })
+    }
+
+    /// Where the answer to a request begins, of which `max_length` tokens are allowed.
+    pub(crate) fn beginning(&self, request: usize, max_length: usize) -> Beginning<'_> {
+        let Asked { prefix, worth: PrefixOutput { log_probs, scores }, .. } = &self.requests[request];
+        let scores = if scores.is_empty() { log_probs } else { scores };
+        let impossible = |(log_prob, score): (&f32, &f32)| log_prob.min(*score) == f32::NEG_INFINITY;
+        let possible = log_probs.iter().zip(scores).position(impossible).unwrap_or(prefix.len());
+        let kept = possible.min(max_length);
+        let sum = |values: &[f32]| values[..kept].iter().map(|&value| f64::from(value)).sum();
+        Beginning {
+            tokens: &prefix[..kept],
+            log_prob: sum(log_probs),
+            score: sum(scores),
+            open: possible == prefix.len() && prefix.len() < max_length,
+        }
+    }
+
+    /// Before the first step: goes on with these requests alone.
+    pub(crate) fn keep_requests(&mut self, requests: impl Iterator<Item = usize>) {
+        let rows: Vec<u32> = requests.map(|request| request as u32).collect();
+        let next: Vec<TokenId> = rows.iter().map(|&row| self.last[row as usize]).collect();
+        self.keep(&rows, &next);
+    }
+
+    /// Whether the end symbol ends the answer to a request.
+    pub(crate) fn ends(&self, request: usize) -> bool {
+        !self.requests[request].limits.endless
+    }
+
+    /// The tokens that an open answer to a request has, its prefix included.
+    pub(crate) fn length(&self, request: usize) -> usize {
+        self.requests[request].prefix.len() + self.steps
     }
 
     /// The most tokens of a request's answer, where the search has `limit` for its source.
@@ -150,12 +202,15 @@ impl Stepper {
     /// Feeds every row its last token, and checks what comes back.
     pub(crate) fn step(&mut self) -> Result<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        if self.min_length > 0 && self.steps == self.min_length {
+        if self.banned > 0 && self.steps == self.banned {
             self.want.banned.retain(|&id| id != Special::End.id());
         }
         self.want.masks.clear();
-        if self.steps < self.masked {
-            let mask = |&request: &usize| self.requests[request].mask(self.steps, self.min_length);
+        if (self.banned..self.masked).contains(&self.steps) {
+            let mask = |&request: &usize| match self.steps < self.requests[request].ends_from {
+                true => Mask::Banned(vec![Special::End.id()]),
+                false => Mask::Free,
+            };
             self.want.masks.extend(self.origins.iter().map(mask));
         }
         session.step(&self.last, &self.want, &mut self.out)?;
@@ -189,7 +244,17 @@ impl Stepper {
                 out.attention.len()
             )));
         }
-        let at = |i: usize| Place::Row { row: self.origins[i / expected], step: self.steps };
+        // As a rule there is nothing wrong, which is seen in one go.
+        let below = |values: &[f32]| values.iter().fold(true, |all, &value| all & (value <= 0.0));
+        let known =
+            |tokens: &[TokenId]| tokens.iter().fold(true, |all, &token| all & ((token as usize) < self.vocabulary));
+        if below(&out.log_probs) && below(&out.scores) && known(&out.tokens) {
+            return Ok(());
+        }
+        let at = |i: usize| {
+            let row = self.origins[i / expected];
+            Place::Row { row, step: self.requests[row].prefix.len() + self.steps }
+        };
         for (i, (log_prob, &token)) in out.log_probs.iter_mut().zip(&out.tokens).enumerate() {
             if token as usize >= self.vocabulary {
                 let vocabulary = self.vocabulary;
@@ -206,11 +271,12 @@ impl Stepper {
 
     /// What the last step gave a row.
     pub(crate) fn row(&self, row: usize) -> RowOutput<'_> {
-        let from = row * self.out.per_row;
-        let to = from + self.out.per_row;
-        let log_probs = &self.out.log_probs[from..to];
-        let scores = self.out.scores.get(from..to).unwrap_or(log_probs);
-        RowOutput { tokens: &self.out.tokens[from..to], log_probs, scores }
+        self.rows().row(row)
+    }
+
+    /// What the last step gave, for whoever looks at the rows on several threads.
+    pub(crate) fn rows(&self) -> RowOutputs<'_> {
+        RowOutputs(&self.out)
     }
 
     /// The attention weights of a row in the last step, if they were wanted and the model attends.
@@ -238,6 +304,21 @@ impl Stepper {
         }
         self.last.clear();
         self.last.extend_from_slice(next);
+    }
+}
+
+/// What a step gave all rows.
+#[derive(Clone, Copy)]
+pub(crate) struct RowOutputs<'a>(&'a StepOutput);
+
+impl<'a> RowOutputs<'a> {
+    pub(crate) fn row(self, row: usize) -> RowOutput<'a> {
+        let Self(out) = self;
+        let from = row * out.per_row;
+        let to = from + out.per_row;
+        let log_probs = &out.log_probs[from..to];
+        let scores = out.scores.get(from..to).unwrap_or(log_probs);
+        RowOutput { tokens: &out.tokens[from..to], log_probs, scores }
     }
 }
 
@@ -269,6 +350,24 @@ fn not_above_zero(value: f32, token: TokenId, what: &str) -> Result<f32> {
         return Err(Error::new(format!("the model gave token {token} the {what} {value}: it must not be above 0")));
     }
     Ok(value.min(0.0))
+}
+
+/// What a model says that a prefix is worth, unless it is what no model may say.
+fn checked(worth: PrefixOutput, prefix: &[TokenId], row: usize) -> Result<PrefixOutput> {
+    let PrefixOutput { mut log_probs, mut scores } = worth;
+    let (length, given) = (prefix.len(), log_probs.len());
+    if given != length || !scores.is_empty() && scores.len() != length {
+        let scores = scores.len();
+        let fault =
+            format!("the model gave {given} log-probabilities and {scores} scores for {length} tokens of a prefix");
+        return Err(Error::new(fault).at(Place::Row { row, step: 0 }));
+    }
+    for (values, what) in [(&mut log_probs, "log-probability"), (&mut scores, "score")] {
+        for (step, (value, &token)) in values.iter_mut().zip(prefix).enumerate() {
+            *value = not_above_zero(*value, token, what).map_err(|error| error.at(Place::Row { row, step }))?;
+        }
+    }
+    Ok(PrefixOutput { log_probs, scores })
 }
 
 /// The same error, with the rows of one batch named as the sources that they are.

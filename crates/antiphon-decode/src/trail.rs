@@ -1,9 +1,12 @@
 //! The beginnings that a beam has followed, as a tree: a hypothesis is a leaf, and is spelled out once, at the end.
 
-use antiphon_core::{Special, TokenId};
+use antiphon_core::TokenId;
 
 /// The parent of first tokens.
 pub(crate) const ROOT: u32 = u32::MAX;
+
+/// Where the attention of a token would stand that was not chosen: nowhere.
+pub(crate) const UNSEEN: u32 = u32::MAX;
 
 /// A tree of tokens, each pointing back at the one before.
 #[derive(Debug, Default)]
@@ -42,27 +45,31 @@ impl Trail {
         self.nodes[node as usize].token
     }
 
-    /// The tokens from the first to `node`, and their attention (empty if there is none).
+    /// The node before this one.
+    pub(crate) fn parent(&self, node: u32) -> u32 {
+        self.nodes[node as usize].parent
+    }
+
+    /// The tokens from the first to `node`, and their attention: empty if there is none, and of tokens that were not chosen.
     pub(crate) fn spell(&self, node: u32) -> (Vec<TokenId>, Vec<Vec<f32>>) {
         let path = || std::iter::successors(self.nodes.get(node as usize), |n| self.nodes.get(n.parent as usize));
         let mut tokens: Vec<TokenId> = path().map(|n| n.token).collect();
         tokens.reverse();
-        let mut attention: Vec<_> = path().filter_map(|n| self.attention.get(n.attention as usize).cloned()).collect();
+        if self.attention.is_empty() {
+            return (tokens, Vec::new());
+        }
+        let weights = |n: &Node| self.attention.get(n.attention as usize).cloned().unwrap_or_default();
+        let mut attention: Vec<_> = path().map(weights).collect();
         attention.reverse();
         (tokens, attention)
     }
 
-    /// The tokens with which all of these nodes begin, end symbols left out.
+    /// The tokens with which all of these nodes begin.
     pub(crate) fn shared(&self, nodes: impl Iterator<Item = u32>) -> Vec<TokenId> {
-        let spelled = nodes.map(|node| {
-            let (mut tokens, _) = self.spell(node);
-            tokens.truncate(tokens.len() - usize::from(tokens.last() == Some(&Special::End.id())));
-            tokens
-        });
         let shared = |a: Vec<TokenId>, b: Vec<TokenId>| {
             let same = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
             a[..same].to_vec()
         };
-        spelled.reduce(shared).unwrap_or_default()
+        nodes.map(|node| self.spell(node).0).reduce(shared).unwrap_or_default()
     }
 }

@@ -1,14 +1,15 @@
 //! The laws of search, on models that can be enumerated.
 
+mod sampling;
 mod toy;
 
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
-use antiphon_core::{LengthLimits, Request, Selection, Source, StepModel, StepOutput, TokenId, Want};
+use antiphon_core::{LengthLimits, Request, Selection, Source, TokenId};
 use antiphon_decode::{
     AverageLength, BeamConfig, GnmtPenalty, GreedyConfig, Hypothesis, LengthPenalty, MaxLength, NoPenalty,
-    SearchConfig, order_by_length, restore, score, search_all,
+    SampleConfig, SearchConfig, order_by_length, restore, score, search_all,
 };
 use toy::{BEGIN, END, Limits, PAD, Toy, UNKNOWN, attention, exhaustive, naive_beam};
 
@@ -53,6 +54,19 @@ fn greedy(limits: &Limits) -> SearchConfig {
         min_length: limits.min_length as u32,
         forbid_unknown: limits.forbid_unknown,
         return_attention: false,
+    })
+}
+
+/// Draws, ranked without a penalty, among the `top_k` best tokens.
+fn sample(draws: u32, limits: &Limits, top_k: u32) -> SearchConfig {
+    SearchConfig::Sample(SampleConfig {
+        draws,
+        top_k,
+        length_penalty: LengthPenalty::None(NoPenalty {}),
+        max_length: at_most(limits.max_length),
+        min_length: limits.min_length as u32,
+        forbid_unknown: limits.forbid_unknown,
+        ..SampleConfig::default()
     })
 }
 
@@ -312,7 +326,15 @@ fn a_corpus_is_answered_in_its_order_whatever_the_batch() {
 fn the_log_probability_is_that_of_forced_decoding() {
     for toy in toys(60) {
         for limits in limits() {
-            for config in [greedy(&limits), beam(3, 3, 1.0, &LengthPenalty::default(), &limits)] {
+            let drawn = SearchConfig::Sample(SampleConfig {
+                draws: 4,
+                temperature: 0.7,
+                top_p: 0.9,
+                repetition_penalty: 1.3,
+                max_length: at_most(limits.max_length),
+                ..SampleConfig::default()
+            });
+            for config in [greedy(&limits), beam(3, 3, 1.0, &LengthPenalty::default(), &limits), drawn] {
                 let found = run(&config, &toy, &sources());
                 let most = found.iter().map(Vec::len).max().unwrap();
                 for rank in 0..most {
@@ -502,7 +524,8 @@ fn a_model_without_a_way_on_gives_what_it_has() {
         _ => vec![],
     });
     let limits = Limits { max_length: 9, min_length: 0, forbid_unknown: false };
-    for config in [greedy(&limits), beam(3, 1, 1.0, &LengthPenalty::None(NoPenalty {}), &limits)] {
+    for config in [greedy(&limits), beam(3, 1, 1.0, &LengthPenalty::None(NoPenalty {}), &limits), sample(1, &limits, 1)]
+    {
         let found = run(&config, &toy, &[vec![END]]);
         let half = f64::from(0.5_f64.ln() as f32);
         assert_eq!(
@@ -511,7 +534,7 @@ fn a_model_without_a_way_on_gives_what_it_has() {
         );
     }
     let nothing = Toy::table(6, |_| vec![]);
-    for config in [greedy(&limits), beam(3, 2, 1.0, &LengthPenalty::default(), &limits)] {
+    for config in [greedy(&limits), beam(3, 2, 1.0, &LengthPenalty::default(), &limits), sample(1, &limits, 0)] {
         let found = run(&config, &nothing, &[vec![END]]);
         assert_eq!(found[0].len(), 1);
         assert!(found[0][0].tokens.is_empty() && !found[0][0].finished && found[0][0].score == 0.0);
@@ -564,7 +587,8 @@ fn ties_go_to_the_better_parent_then_to_the_smaller_token() {
 fn attention_belongs_to_the_tokens_it_was_paid_for() {
     for toy in toys(20) {
         for limits in limits() {
-            for config in [greedy(&limits), beam(3, 3, 1.0, &LengthPenalty::default(), &limits)] {
+            for config in [greedy(&limits), beam(3, 3, 1.0, &LengthPenalty::default(), &limits), sample(3, &limits, 0)]
+            {
                 let bare = run(&config, &toy, &sources());
                 let mut found = run(&config.with_attention(true), &toy, &sources());
                 for (row, source) in sources().iter().enumerate() {
@@ -591,7 +615,7 @@ fn what_is_no_log_probability_is_an_error_with_row_and_step() {
         })
     };
     let limits = Limits { max_length: 5, min_length: 0, forbid_unknown: false };
-    for config in [greedy(&limits), beam(2, 1, 1.0, &LengthPenalty::default(), &limits)] {
+    for config in [greedy(&limits), beam(2, 1, 1.0, &LengthPenalty::default(), &limits), sample(1, &limits, 1)] {
         let strategy = config.build().unwrap();
         for (value, fault) in [
             (f32::NAN, "NaN: its weights or its input are not finite"),
@@ -664,6 +688,7 @@ fn an_answer_behind_a_prefix_is_that_of_the_model_behind_it() {
                 (beam(3, 2, 1e9, &none, &limits), |limits| {
                     beam(3, 2, 1e9, &[LengthPenalty::None(NoPenalty {})][0], limits)
                 }),
+                (sample(1, &limits, 1), |limits| sample(1, limits, 1)),
             ] {
                 let mut requests = batch(&rows);
                 for (request, prefix) in requests.iter_mut().zip(prefixes) {
@@ -689,6 +714,7 @@ fn an_answer_behind_a_prefix_is_that_of_the_model_behind_it() {
                         assert_eq!(found.tokens, [prefix, &expected.tokens].concat());
                         assert_eq!(found.finished, expected.finished);
                         assert!((found.log_prob - expected.log_prob - worth).abs() < 1e-9);
+                        assert_eq!(found.prefix_log_prob, worth);
                         compared += 1;
                     }
                 }
@@ -721,11 +747,15 @@ fn an_answer_behind_a_prefix_is_that_of_the_model_behind_it() {
 fn limits_of_a_request_are_its_own() {
     for toy in toys(60) {
         for (max_length, min_length) in [(5, 0), (4, 2), (3, 1), (1, 0), (0, 0)] {
-            let asked = LengthLimits { max_length: Some(max_length), min_length: Some(min_length) };
+            let asked = LengthLimits { max_length: Some(max_length), min_length: Some(min_length), endless: false };
             let max_length = max_length.max(1);
             let own = Limits { max_length, min_length, forbid_unknown: false };
             let others = Limits { max_length: 7, min_length: 3, forbid_unknown: false };
-            for config in [greedy, |limits: &Limits| beam(3, 2, 1.0, &LengthPenalty::default(), limits)] {
+            for config in [
+                greedy,
+                |limits: &Limits| beam(3, 2, 1.0, &LengthPenalty::default(), limits),
+                |limits: &Limits| sample(3, limits, 0),
+            ] {
                 let mut requests = batch(&sources());
                 requests[1].limits = asked;
                 let found = config(&others).build().unwrap().run(toy.clone(), &requests).unwrap();
@@ -741,8 +771,10 @@ fn certain_tokens_only_grow_and_begin_the_answer() {
     let mut early = 0;
     for toy in toys(60).chain((0..60).map(|seed| Toy::peaked(seed, 7, 9, 0.9))) {
         for limits in limits() {
-            for config in [greedy(&limits), beam(3, 2, 1.0, &LengthPenalty::default(), &limits)] {
-                let is_greedy = matches!(config, SearchConfig::Greedy(_));
+            let of_beam = beam(3, 2, 1.0, &LengthPenalty::default(), &limits);
+            for config in [greedy(&limits), of_beam, sample(1, &limits, 0), sample(3, &limits, 0)] {
+                let is_greedy = matches!(&config, SearchConfig::Greedy(_))
+                    || matches!(&config, SearchConfig::Sample(sample) if sample.draws == 1);
                 let mut search = config.build().unwrap().begin(toy.clone(), &batch(&sources())).unwrap();
                 let mut told: Vec<Vec<TokenId>> = vec![Vec::new(); 3];
                 let mut steps = 0;
@@ -750,14 +782,15 @@ fn certain_tokens_only_grow_and_begin_the_answer() {
                     let finished = search.advance().unwrap();
                     steps += 1;
                     for found in finished {
-                        assert_eq!(search.certain(found.row), None);
+                        assert_eq!(search.certain(found.row, 0), None);
                         for hypothesis in &found.hypotheses {
                             assert!(hypothesis.tokens.starts_with(&told[found.row]), "{hypothesis:?} {told:?}");
                         }
                     }
                     for (row, told) in told.iter_mut().enumerate() {
-                        let Some(certain) = search.certain(row) else { continue };
+                        let Some(certain) = search.certain(row, 0) else { continue };
                         assert!(certain.starts_with(told));
+                        assert_eq!(search.certain(row, told.len()).unwrap(), certain[told.len()..]);
                         assert!(!is_greedy || certain.len() == steps);
                         early += usize::from(!is_greedy && !certain.is_empty());
                         *told = certain;
@@ -788,56 +821,5 @@ fn answers_are_ranked_by_scores_and_keep_their_log_probabilities() {
                 }
             }
         }
-    }
-}
-
-/// Draws a token a step for each row, under the row's own key, until all have ended.
-fn sample(toy: &Arc<Toy>, requests: &[Request]) -> Vec<Vec<TokenId>> {
-    let mut session = toy.clone().begin(requests).unwrap();
-    let mut answers: Vec<Vec<TokenId>> = vec![Vec::new(); requests.len()];
-    let mut open: Vec<usize> = (0..requests.len()).collect();
-    let (mut last, mut out) = (vec![BEGIN; requests.len()], StepOutput::default());
-    let want = Want { selection: Selection::All, banned: vec![PAD, BEGIN], masks: vec![], attention: false };
-    for step in 0..8 {
-        session.step(&last, &want, &mut out).unwrap();
-        let (mut keep, mut next) = (Vec::new(), Vec::new());
-        for (place, &row) in open.iter().enumerate() {
-            let mut left = requests[row].key.numbered(step).uniform(0);
-            let probabilities = out.log_probs[place * out.per_row..][..out.per_row].iter().map(|p| f64::from(p.exp()));
-            let drawn = probabilities
-                .take_while(|p| {
-                    left -= p;
-                    left > 0.0
-                })
-                .count() as TokenId;
-            answers[row].push(drawn.min(toy.vocabulary as TokenId - 1));
-            if drawn != END {
-                keep.push(place as u32);
-                next.push(*answers[row].last().unwrap());
-            }
-        }
-        open = keep.iter().map(|&place| open[place as usize]).collect();
-        if open.is_empty() {
-            break;
-        }
-        session.select(&keep);
-        last = next;
-    }
-    answers
-}
-
-#[test]
-fn draws_under_a_requests_key_do_not_depend_on_the_batch() {
-    let rows: Vec<Vec<TokenId>> = (0..9_u64).map(|i| vec![4 + i as TokenId % 3, END]).collect();
-    let mut requests = batch(&rows);
-    for (i, request) in requests.iter_mut().enumerate() {
-        request.key = Key::from_seed(4).numbered(i as u64);
-    }
-    for toy in (0..20).map(|seed| Toy::random(seed, 7, false, false)) {
-        let together = sample(&toy, &requests);
-        for (row, request) in requests.iter().enumerate() {
-            assert_eq!(sample(&toy, std::slice::from_ref(request)), together[row..=row]);
-        }
-        assert!(together.iter().any(|answer| answer != &together[0]));
     }
 }

@@ -288,6 +288,24 @@ impl DecoderState {
         Carry::new(name("layers", self.layers).into_iter().chain(fed).chain(name("attention", self.attention)))
     }
 
+    /// The rows of some states, all of one decoder and at least one, in their order.
+    pub(crate) fn stacked(mut states: Vec<Self>) -> Self {
+        if states.len() == 1 {
+            return states.remove(0);
+        }
+        let join = |arrays: Vec<Tensor<2>>| Tensor::cat(arrays, 0);
+        let part = |of: fn(&Self) -> &[Tensor<2>]| {
+            let arrays = (0..of(&states[0]).len()).map(|i| states.iter().map(|state| of(state)[i].clone()).collect());
+            arrays.map(join).collect()
+        };
+        let fed: Vec<Tensor<2>> = states.iter().filter_map(|state| state.fed.clone()).collect();
+        Self {
+            layers: part(|state| &state.layers),
+            fed: (fed.len() == states.len()).then(|| join(fed)),
+            attention: part(|state| &state.attention),
+        }
+    }
+
     /// `B`.
     fn rows(&self) -> usize {
         self.layers[0].dims()[0]

@@ -166,20 +166,17 @@ impl EncoderDecoder {
     pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
         let encoded = self.encode(&batch.sources, dropout)?;
         let prepared = self.decoder.prepare(&encoded);
-        let state = self.decoder.start(self.bridge.cross(&encoded.states), prepared.as_ref());
+        let state = self.start(&encoded, prepared.as_ref());
         self.target_side().teach(batch, state, prepared.as_ref(), carry, dropout)
     }
 
-    /// Reads sources for a search: the memory made ready for single steps, and the state before the first.
-    pub(crate) fn read(&self, sources: &[SourceBatch]) -> Result<(Option<Prepared>, DecoderState)> {
-        let encoded = self.encode(sources, None)?;
-        let prepared = self.decoder.prepare_steps(&encoded);
-        let state = self.decoder.start(self.bridge.cross(&encoded.states), prepared.as_ref());
-        Ok((prepared, state))
+    /// The state before the first step.
+    pub(crate) fn start(&self, encoded: &Encoded, prepared: Option<&Prepared>) -> DecoderState {
+        self.decoder.start(self.bridge.cross(&encoded.states), prepared)
     }
 
     /// Reads the sources.
-    fn encode(&self, sources: &[SourceBatch], dropout: Option<Key>) -> Result<Encoded> {
+    pub(crate) fn encode(&self, sources: &[SourceBatch], dropout: Option<Key>) -> Result<Encoded> {
         let tokens = match sources {
             [SourceBatch::Tokens(tokens)] => tokens,
             [SourceBatch::Frames(_)] => {

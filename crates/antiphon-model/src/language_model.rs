@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{AttentionConfig, NoAttentionConfig};
-use crate::decoder::{Decoder, DecoderConfig, DecoderState, RecurrentDecoderConfig};
+use crate::decoder::{Decoder, DecoderConfig, RecurrentDecoderConfig};
 use crate::embedding::{Embedding, EmbeddingConfig};
 use crate::head::{Head, HeadConfig};
 use crate::model::{Vocabularies, below};
@@ -225,17 +225,18 @@ impl LanguageModel {
     /// # Errors
     /// If there is a source, an id lies outside the vocabulary, or a row goes on and nothing was carried.
     pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
-        let start = self.read(&batch.sources, batch.target.rows())?;
+        self.check_sources(&batch.sources)?;
+        let start = self.decoder.start_from_zero(batch.target.rows());
         self.target_side().teach(batch, start, None, carry, dropout)
     }
 
-    /// The state before the first step of `rows` rows: there is nothing to read.
+    /// Refuses sources: there is nothing to read.
     ///
     /// # Errors
     /// If there is a source.
-    pub(crate) fn read(&self, sources: &[SourceBatch], rows: usize) -> Result<DecoderState> {
+    pub(crate) fn check_sources(&self, sources: &[SourceBatch]) -> Result<()> {
         match sources.len() {
-            0 => Ok(self.decoder.start_from_zero(rows)),
+            0 => Ok(()),
             some => Err(Error::new(format!("a language model reads no source, but was given {some}"))),
         }
     }

@@ -25,6 +25,7 @@ pub mod language_model;
 mod lookup;
 mod model;
 mod penalty;
+mod prefix;
 pub mod recurrent;
 mod session;
 mod target;

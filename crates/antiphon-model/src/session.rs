@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{Mask, source_batches};
+use antiphon_core::{Mask, PrefixOutput, source_batches};
 use antiphon_core::{Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
 use antiphon_kernels::host;
 use burn::module::Module;
@@ -12,6 +12,7 @@ use crate::decoder::{DecoderWeights, SearchState};
 use crate::head::SearchHead;
 use crate::lookup::check_ids;
 use crate::model::Model;
+use crate::prefix::Read;
 
 /// A model made ready for search, off the graph: its weights are packed once, for all requests.
 pub struct SearchModel {
@@ -34,12 +35,24 @@ impl SearchModel {
 impl StepModel for SearchModel {
     fn begin(self: Arc<Self>, requests: &[Request]) -> Result<Box<dyn StepSession>> {
         let sources = source_batches(requests)?;
-        let (prepared, state) = match &self.model {
-            Model::EncoderDecoder(model) => model.read(&sources)?,
-            Model::LanguageModel(model) => (None, model.read(&sources, requests.len())?),
+        let prefixes: Vec<&[TokenId]> = requests.iter().map(|request| request.prefix.as_slice()).collect();
+        let side = self.model.target_side();
+        let (prepared, state, prefixes) = match &self.model {
+            Model::EncoderDecoder(model) => {
+                let encoded = model.encode(&sources, None)?;
+                let prepared = side.decoder.prepare_steps(&encoded);
+                let start = model.start(&encoded, prepared.as_ref());
+                let Read { state, worth } = side.read_together(start, &encoded, &prefixes)?;
+                (prepared, SearchState::new(state), worth)
+            }
+            Model::LanguageModel(model) => {
+                model.check_sources(&sources)?;
+                let (state, worth) = side.read_apart(&prefixes)?;
+                (None, state, worth)
+            }
         };
         let owners = (0..requests.len() as u32).collect();
-        Ok(Box::new(Session { state: SearchState::new(state), prepared, owners, model: self }))
+        Ok(Box::new(Session { state, prepared, owners, prefixes, model: self }))
     }
 
     fn vocabulary(&self) -> usize {
@@ -55,11 +68,17 @@ struct Session {
     prepared: Option<Prepared>,
     /// Which request each row answers.
     owners: Vec<u32>,
+    /// What the prefixes were worth, until somebody has asked.
+    prefixes: Vec<PrefixOutput>,
 }
 
 impl StepSession for Session {
     fn rows(&self) -> usize {
         self.owners.len()
+    }
+
+    fn take_prefixes(&mut self) -> Vec<PrefixOutput> {
+        std::mem::take(&mut self.prefixes)
     }
 
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
@@ -117,7 +136,7 @@ fn select_scores(log_probs: Vec<f32>, vocabulary: usize, selection: &Selection, 
     } else {
         out.per_row = vocabulary;
         let rows = log_probs.len() / vocabulary;
-        out.tokens.extend((0..rows).flat_map(|_| 0..vocabulary as TokenId));
+        (0..rows).for_each(|_| out.tokens.extend(0..vocabulary as TokenId));
         out.log_probs = log_probs;
     }
     Ok(())

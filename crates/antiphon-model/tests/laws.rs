@@ -512,6 +512,54 @@ fn a_rows_step_has_the_same_bits_whatever_stands_beside_it() {
 }
 
 #[test]
+fn prefixes_are_read_as_if_they_were_fed_step_by_step() {
+    let batch = batch(&[(5, 1), (2, 1), (9, 1)]);
+    for (i, config) in configs().into_iter().enumerate() {
+        // Now and then one that is read in several stretches.
+        let longest = if i % 8 == 0 || !config.has_source() { 1500 } else { 7 };
+        let (ready, batch) = (model(&config, &Device::flex()).for_search(), seen_by(&config, &batch));
+        let mut requests = requests(&batch);
+        for (request, length) in requests.iter_mut().zip([4, 0, longest]) {
+            // An end symbol is a token like others to who goes on behind it.
+            let key = Key::from_seed(length as u64);
+            request.prefix = (0..length).map(|t| 3 + key.below(t as u64, TARGET as u64 - 3) as TokenId).collect();
+        }
+        let mut read = ready.clone().begin(&requests).unwrap();
+        let worth = read.take_prefixes();
+        assert!(read.take_prefixes().is_empty());
+        let last: Vec<TokenId> = requests.iter().map(|request| *request.prefix.last().unwrap_or(&2)).collect();
+        let mut next = StepOutput::default();
+        read.step(&last, &free(Selection::All, false), &mut next).unwrap();
+        for (b, request) in requests.iter().enumerate() {
+            let bare = Request::new(request.sources.clone());
+            let mut session = ready.clone().begin(&[bare]).unwrap();
+            let (mut fed, mut out, mut log_probs) = (2, StepOutput::default(), Vec::new());
+            for &token in &request.prefix {
+                session.step(&[fed], &free(Selection::Given(vec![token]), false), &mut out).unwrap();
+                log_probs.push(out.log_probs[0]);
+                fed = token;
+            }
+            session.step(&[fed], &free(Selection::All, false), &mut out).unwrap();
+            assert_close(&worth[b].log_probs, &log_probs, "prefix");
+            assert_close(&next.log_probs[b * TARGET..][..TARGET], &out.log_probs, "what follows");
+        }
+        // Without sources, a row's bits do not depend on the prefixes beside it, of which equal ones are read once.
+        if !config.has_source() {
+            requests.push(requests[2].clone());
+            requests.rotate_left(2);
+            let mut moved = ready.clone().begin(&requests).unwrap();
+            assert_eq!(moved.take_prefixes()[1], worth[2]);
+            let mut other = StepOutput::default();
+            let last: Vec<TokenId> = requests.iter().map(|request| *request.prefix.last().unwrap_or(&2)).collect();
+            moved.step(&last, &free(Selection::All, false), &mut other).unwrap();
+            for (place, row) in [(0, 2), (1, 2), (2, 0), (3, 1)] {
+                assert_eq!(other.log_probs[place * TARGET..][..TARGET], next.log_probs[row * TARGET..][..TARGET]);
+            }
+        }
+    }
+}
+
+#[test]
 fn masks_hold_for_their_row_alone() {
     let batch = batch(&[(5, 4), (2, 6), (3, 2)]);
     let masks = vec![Mask::Free, Mask::Allowed(vec![7, 3]), Mask::Banned(vec![4, 5])];

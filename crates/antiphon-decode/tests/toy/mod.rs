@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use antiphon_core::random::Key;
 use antiphon_core::{
-    Mask, Request, Result, Selection, Source, Special, StepModel, StepOutput, StepSession, TokenId, Want,
+    Mask, PrefixOutput, Request, Result, Selection, Source, Special, StepModel, StepOutput, StepSession, TokenId, Want,
 };
 use antiphon_decode::{Hypothesis, LengthPenalty};
 
@@ -109,6 +109,9 @@ struct ToySession {
     width: usize,
     /// Source and what was fed so far, the begin symbol included.
     rows: Vec<(Vec<TokenId>, Vec<TokenId>)>,
+    /// What each row must be fed first.
+    first: Vec<TokenId>,
+    prefixes: Vec<PrefixOutput>,
 }
 
 impl StepModel for Toy {
@@ -120,9 +123,20 @@ impl StepModel for Toy {
             [Source::Frames { values, features }] => values.iter().step_by(*features).map(|&v| v as TokenId).collect(),
             more => panic!("a toy reads one source, not {}", more.len()),
         };
-        let rows: Vec<_> = requests.iter().map(|request| (source(request), Vec::new())).collect();
+        let (mut rows, mut prefixes) = (Vec::new(), Vec::new());
+        for request in requests {
+            let (source, prefix) = (source(request), &request.prefix);
+            let worth = |next: &Next| -> Vec<f32> {
+                (0..prefix.len()).map(|t| next(&source, &prefix[..t])[prefix[t] as usize]).collect()
+            };
+            let scores = self.scores.as_ref().map_or_else(Vec::new, worth);
+            prefixes.push(PrefixOutput { log_probs: worth(&self.next), scores });
+            let fed = [&[BEGIN], prefix.as_slice()].concat();
+            rows.push((source, fed[..prefix.len()].to_vec()));
+        }
         let width = rows.iter().map(|(source, _)| source.len()).max().unwrap_or(0);
-        Ok(Box::new(ToySession { toy: self, width, rows }))
+        let first = requests.iter().map(|request| request.prefix.last().map_or(BEGIN, |&id| id)).collect();
+        Ok(Box::new(ToySession { toy: self, width, rows, first, prefixes }))
     }
 
     fn vocabulary(&self) -> usize {
@@ -135,6 +149,10 @@ impl StepSession for ToySession {
         self.rows.len()
     }
 
+    fn take_prefixes(&mut self) -> Vec<PrefixOutput> {
+        std::mem::take(&mut self.prefixes)
+    }
+
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
         assert_eq!(last.len(), self.rows.len(), "each row is fed one token");
         assert!(!self.rows.is_empty(), "an empty batch is not stepped");
@@ -145,6 +163,8 @@ impl StepSession for ToySession {
         out.scores.clear();
         assert!(want.masks.is_empty() || want.masks.len() == last.len(), "a mask for each row, or none");
         for (b, (source, fed)) in self.rows.iter_mut().enumerate() {
+            let first = self.first.get(b).copied().unwrap_or(last[b]);
+            assert_eq!(last[b], first, "a row goes on with the last token of its prefix");
             assert_eq!(fed.is_empty(), last[b] == BEGIN, "a row begins with the begin symbol, once");
             fed.push(last[b]);
             let mut log_probs = (self.toy.next)(source, &fed[1..]);
@@ -184,12 +204,16 @@ impl StepSession for ToySession {
                 out.attention.extend((0..self.width).map(|s| weights.get(s).copied().unwrap_or(0.0)));
             }
         }
+        self.first.clear();
         Ok(())
     }
 
     fn select(&mut self, rows: &[u32]) {
         *self.toy.selects.lock().unwrap() += 1;
         self.rows = rows.iter().map(|&r| self.rows[r as usize].clone()).collect();
+        if !self.first.is_empty() {
+            self.first = rows.iter().map(|&r| self.first[r as usize]).collect();
+        }
     }
 }
 
@@ -227,7 +251,7 @@ fn hypothesis((mut tokens, log_prob): Path, penalty: &LengthPenalty) -> Hypothes
     if finished {
         tokens.pop();
     }
-    Hypothesis { tokens, log_prob, score, finished, attention: Vec::new() }
+    Hypothesis { tokens, log_prob, prefix_log_prob: 0.0, score, finished, stopped: false, attention: Vec::new() }
 }
 
 fn ranked(paths: Vec<Path>, penalty: &LengthPenalty) -> Vec<Hypothesis> {

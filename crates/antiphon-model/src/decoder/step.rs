@@ -45,6 +45,11 @@ impl SearchState {
         Self { states, parents: (0..rows).collect() }
     }
 
+    /// A row for each of `parents`, the number of the state that it goes on from.
+    pub(crate) fn shared(states: DecoderState, parents: Vec<u32>) -> Self {
+        Self { states, parents }
+    }
+
     /// Keeps `rows`, in this order.
     pub(crate) fn select(&mut self, rows: &[u32]) {
         let parents: Vec<u32> = rows.iter().map(|&row| self.parents[row as usize]).collect();

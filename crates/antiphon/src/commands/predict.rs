@@ -14,7 +14,7 @@ use super::lines::{Input, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Answer, SavedModel, Searcher, unknown};
+use crate::experiment::{Answer, Question, SavedModel, Searcher, unknown};
 use crate::output::{json_line, tell};
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     /// Write this file instead of the standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How many answers are given to each line, if the search finds as many
+    /// How many answers are given to each line, if the search finds as many; one that samples draws as many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     n_best: Option<u32>,
     /// Write each answer's probability and its natural logarithm before it, with a tab behind each
@@ -84,7 +84,8 @@ impl Arguments {
         start_threads(threads)?;
         let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
         if !saved.config.data.has_source() {
-            let message = "is a language model, which answers no sources; `score` says how probable texts are";
+            let message = "is a language model, which answers no sources; `generate` goes on with a text, and `score` says how \
+                           probable texts are";
             return Err(Error::new(message).in_file(&self.what));
         }
         let mut search = saved.config.search.clone();
@@ -92,7 +93,7 @@ impl Arguments {
             search = search.with_n_best(n).map_err(|error| error.at(Place::text("--n-best")))?;
         }
         let rows = saved.config.evaluate.rows;
-        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &search, rows)?;
+        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &search, saved.config.seed, rows)?;
         let mut incoming = self.input.open(&saved.config.data)?;
         self.check_output()?;
         let mut out: Option<Box<dyn Write>> = None;
@@ -294,7 +295,7 @@ impl Session<'_> {
 
     fn write(&self, lines: &[Prepared], out: &mut dyn Write) -> Result<(), Failure> {
         let good = || lines.iter().filter_map(|line| Some((line.number, line.ids.as_ref().ok()?)));
-        let sources: Vec<Vec<TokenId>> = good().map(|(_, ids)| ids.clone()).collect();
+        let sources: Vec<Question> = good().map(|(line, ids)| Question { line, ids: ids.clone() }).collect();
         let line = |i: usize| good().nth(i).map_or_else(String::new, |(number, _)| format!("line {number}"));
         let never = AtomicBool::new(false);
         let answers = self.searcher.answer(&sources, &never, &mut |_| {});

@@ -65,7 +65,8 @@ impl Arguments {
         start_threads(threads)?;
         let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
         let rows = saved.config.evaluate.rows;
-        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &saved.config.search, rows)?;
+        let search = &saved.config.search;
+        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, search, saved.config.seed, rows)?;
         let (mut incoming, name, is_stream) =
             (self.input.open(&saved.config.data)?, self.input.name(), self.input.file().is_none());
         let most = rows * TOGETHER * rayon::current_num_threads();

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use antiphon_core::random::Key;
 use antiphon_core::{Error, Place, Request, Result, Source, Special, StepModel, TokenId};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all};
 use antiphon_kernels::attentively;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::speech::{Speech, StopTexts};
 use super::{Tokenizers, unknown};
 
 /// One answer to a source.
@@ -20,7 +22,7 @@ pub struct Answer {
     pub score: f64,
     /// Natural logarithm of the answer's probability.
     pub log_prob: f64,
-    /// Whether it came to its end; if not, the length limit cut it off.
+    /// Whether it came to its end, by the end symbol or at one of `search.stop`; if not, the length limit cut it off.
     pub finished: bool,
     /// Which of its tokens, counted from 0, are the unknown symbol: a text that merely looks like it is not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -28,6 +30,15 @@ pub struct Answer {
     /// The attention weights of each token over the source, if `search.return_attention` asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<Vec<f32>>,
+}
+
+/// A source that is to be answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// The number of its line in its file: what is drawn for it is drawn under this number.
+    pub line: u64,
+    /// The source as [`Searcher::encode`] has it.
+    pub ids: Vec<TokenId>,
 }
 
 /// What was found for one source.
@@ -44,12 +55,16 @@ pub struct Searcher<'a> {
     model: Arc<dyn StepModel>,
     tokenizers: &'a Tokenizers,
     strategy: Box<dyn Strategy>,
+    /// Of all random numbers.
+    key: Key,
+    /// Where answers end beside their end symbol.
+    stops: StopTexts,
     /// Sentences a batch.
     rows: usize,
 }
 
 impl<'a> Searcher<'a> {
-    /// Answers with `model`, `rows` sentences at a time.
+    /// Answers with `model`, `rows` sentences at a time; what is drawn is drawn under `seed`, unless the search has one of its own.
     ///
     /// # Errors
     /// If the search settings cannot work.
@@ -57,10 +72,13 @@ impl<'a> Searcher<'a> {
         model: Arc<dyn StepModel>,
         tokenizers: &'a Tokenizers,
         search: &SearchConfig,
+        seed: u64,
         rows: usize,
     ) -> Result<Self> {
-        let strategy = search.build()?;
-        Ok(Self { model, tokenizers, strategy, rows })
+        let speech = Speech::of_texts(Arc::clone(tokenizers.target()));
+        let stops = StopTexts::new(speech, search.stop());
+        let strategy = search.build_with(|_| Arc::new(stops.clone()))?;
+        Ok(Self { model, tokenizers, strategy, key: search.key(seed), stops, rows })
     }
 
     /// A source as ids, its end symbol included; empty where there are no sources.
@@ -81,20 +99,19 @@ impl<'a> Searcher<'a> {
     /// If the model fails: with the place in `sources`, as [`rename_sources`](antiphon_decode::rename_sources) reads it.
     pub fn answer(
         &self,
-        sources: &[Vec<TokenId>],
+        sources: &[Question],
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answers>>> {
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
-        let order = order_by_length(&sources.iter().map(Vec::len).collect::<Vec<_>>());
+        let order = order_by_length(&sources.iter().map(|source| source.ids.len()).collect::<Vec<_>>());
         let progress = Mutex::new((0, progress));
         let answer = |places: &[usize]| {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let batch: Vec<Request> = places.iter().map(|&i| self.request(&sources[i])).collect();
-            let found = search_all(self.strategy.as_ref(), Arc::clone(&self.model), &batch, self.rows, &mut |_| {})
-                .map_err(|error| placed(error, places))?;
+            let found = self.search(&batch).map_err(|error| placed(error, places))?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
             let done = progress.0;
@@ -131,7 +148,7 @@ impl<'a> Searcher<'a> {
     pub fn score(&self, pairs: &[(Vec<TokenId>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
         let order = order_by_length(&pairs.iter().map(|(_, target)| target.len()).collect::<Vec<_>>());
         let batch = |places: &[usize]| {
-            let requests: Vec<Request> = places.iter().map(|&i| self.request(&pairs[i].0)).collect();
+            let requests: Vec<Request> = places.iter().map(|&i| self.about(&pairs[i].0)).collect();
             let targets: Vec<&[TokenId]> = places.iter().map(|&i| pairs[i].1.as_slice()).collect();
             score(Arc::clone(&self.model), &requests, &targets).map_err(|error| placed(error, places))
         };
@@ -140,10 +157,28 @@ impl<'a> Searcher<'a> {
         Ok(restore(&order, scores.concat()))
     }
 
-    /// What is asked for a source as ids; where there are no sources, whatever stands in its place.
-    pub(super) fn request(&self, source: &[TokenId]) -> Request {
+    /// What is asked for a source.
+    pub(super) fn request(&self, source: &Question) -> Request {
+        Request { key: self.key.numbered(source.line), ..self.about(&source.ids) }
+    }
+
+    /// A request that nothing is drawn for, about a source as ids; where there are no sources, whatever stands in its place.
+    fn about(&self, source: &[TokenId]) -> Request {
         let source = self.tokenizers.source().map(|_| Source::Tokens(source.to_vec()));
         Request::new(source.into_iter().collect())
+    }
+
+    /// What is found for some requests, in their order.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub(super) fn search(&self, requests: &[Request]) -> Result<Vec<Finished>> {
+        search_all(self.strategy.as_ref(), Arc::clone(&self.model), requests, self.rows, &mut |_| {})
+    }
+
+    /// What an answer says.
+    pub(super) fn text(&self, tokens: &[TokenId]) -> String {
+        self.stops.cut(self.tokenizers.target().decode(tokens))
     }
 
     /// A source as the model sees it: what its tokenizer does not know is the unknown symbol.
@@ -153,10 +188,10 @@ impl<'a> Searcher<'a> {
 
     fn texts(&self, found: Finished) -> Answers {
         let text = |h: Hypothesis| Answer {
-            text: self.tokenizers.target().decode(&h.tokens),
+            text: self.text(&h.tokens),
             score: h.score,
             log_prob: h.log_prob,
-            finished: h.finished,
+            finished: h.finished || h.stopped,
             unknown: unknown::positions(&h.tokens),
             attention: h.attention,
         };

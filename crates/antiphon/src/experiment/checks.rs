@@ -10,6 +10,7 @@ use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
 use antiphon_model::ModelConfig;
+use antiphon_text::normalize;
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -255,10 +256,11 @@ impl Sections {
             if matches!(&self.batch, Some(BatchConfig::Tokens(tokens)) if tokens.counted == Counted::Both) {
                 found.if_set(&["batch.counted"], "a text corpus has no sources to count beside the targets");
             }
-            let keys = ["search", "evaluate.metrics", "evaluate.validation_examples", "evaluate.show"];
+            let keys = ["evaluate.metrics", "evaluate.validation_examples", "evaluate.show"];
             found.if_set(&keys, "a text corpus has no sources to answer");
+            // `generate` goes by it, but no figure does.
+            found.idle.push("search".into());
         } else {
-            self.search_warnings(&mut found);
             found.if_set(&["evaluate.temperature"], "only a language model is judged at one");
         }
         if self.is_stream() {
@@ -266,6 +268,7 @@ impl Sections {
         } else {
             found.if_set(&["evaluate.parts", "evaluate.reset"], "only running text is read on");
         }
+        self.search_warnings(&mut found);
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
             && !self.lacks_sources()
@@ -283,6 +286,20 @@ impl Sections {
             && beam.patience <= 1.0
         {
             found.if_set(&["search.length_penalty"], "a beam of 1 has one answer, and none to hold it against");
+        }
+        if let SearchConfig::Sample(sample) = search
+            && sample.draws == 1
+        {
+            found.if_set(&["search.length_penalty"], "one draw has none to hold it against");
+        }
+        if let (SearchConfig::Sample(sample), Some(tokenizer)) = (search, &self.tokenizer) {
+            let steps = tokenizer.target.as_ref().or(tokenizer.shared.as_ref()).map_or(&[][..], |t| t.normalization());
+            for (i, stop) in sample.stop.iter().enumerate().filter(|(_, stop)| normalize(steps, stop) != **stop) {
+                let written = normalize(steps, stop);
+                let message =
+                    format!("no answer holds {stop:?}: by `normalization` the target's texts have {written:?}");
+                found.found.add(&format!("search.stop.{i}"), message);
+            }
         }
         if self.model.as_ref().is_some_and(|model| !model.attends()) {
             found.if_set(&["search.return_attention"], "the decoder has no attention");
@@ -441,6 +458,7 @@ mod tests {
             ("model.decoder={kind='gru',hidden=3,layers=2,widths=[4,5]}", "model.decoder.hidden"),
             ("model.target={kind='embedding',locked_dropout=true}", "model.target.locked_dropout"),
             ("search={width=1,length_penalty={kind='gnmt'}}", "search.length_penalty"),
+            ("search={kind='sample',length_penalty={kind='gnmt'}}", "search.length_penalty"),
             ("train.stop.patience=1", "train.stop.patience"),
             ("train.schedule={kind='plateau'}", "train.schedule.patience"),
             ("train={epochs=7,average={kind='triggered'}}", "train.average.patience"),
@@ -450,6 +468,10 @@ mod tests {
         ] {
             assert_eq!(places(&[set]), [format!("warning {expected}")], "{set}");
         }
+        let lower = "tokenizer.target.normalization=['lowercase']";
+        let stop = "search={kind='sample',stop=['end','END']}";
+        assert_eq!(places(&[lower, stop]), ["warning search.stop.1"]);
+        assert_eq!(places(&[stop]), [""; 0]);
         let silent = "model={decoder={kind='gru',attention={kind='none'}}}";
         assert_eq!(places(&[silent, "search.return_attention=true"]), ["warning search.return_attention"]);
         for set in [
@@ -457,6 +479,7 @@ mod tests {
             "model.decoder={kind='gru',output_dropout=0.1,locked_dropout=true}",
             "model.decoder={kind='gru',layers=2,widths=[4,5]}",
             "search={width=1,patience=2.0,length_penalty={kind='gnmt'}}",
+            "search={kind='sample',draws=2,length_penalty={kind='gnmt'}}",
             "train={epochs=3,stop={patience=2}}",
             "train={epochs=3,schedule={kind='plateau',patience=2}}",
             "train={epochs=2,schedule={kind='step',every_epochs=1}}",

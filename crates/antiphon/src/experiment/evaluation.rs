@@ -16,7 +16,7 @@ use antiphon_model::Model;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Answer, Answers, Searcher};
+use super::answers::{Answer, Answers, Question, Searcher};
 use super::data::Encoded;
 use super::losses::Tally;
 use super::{EvaluateConfig, ExperimentConfig, SavedModel, Temperature, Tokenizers, unknown};
@@ -312,20 +312,23 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
-        let searcher =
-            Searcher::new(model.for_search(), self.tokenizers, &self.config.search, self.config.evaluate.rows)?;
+        let ExperimentConfig { search, seed, evaluate, .. } = self.config;
+        let searcher = Searcher::new(model.for_search(), self.tokenizers, search, *seed, evaluate.rows)?;
         let source = |example: &Example| example.source.clone().unwrap_or_default();
-        let sources = self.examples.iter().map(|example| searcher.encode(&source(example)));
-        let sources = sources.collect::<Result<Vec<_>>>()?;
+        let question = |example: &Example| {
+            let ids = searcher.encode(&source(example))?;
+            Ok(Question { line: example.line as u64, ids })
+        };
+        let sources = self.examples.iter().map(question).collect::<Result<Vec<_>>>()?;
         let lines = |error| rename_sources(error, |i| format!("line {}", self.examples[i].line));
         let answers = searcher.answer(&sources, stop, progress);
         let answers = answers.map_err(|error| lines(error).in_file(self.encoded.corpus().path()))?;
         let Some(answers) = answers else { return Ok(None) };
         let answered = self.examples.iter().zip(sources.iter().zip(answers));
-        let answered = answered.map(|(example, (ids, Answers { answers, outscored }))| Answered {
+        let answered = answered.map(|(example, (question, Answers { answers, outscored }))| Answered {
             line: example.line,
             source: source(example),
-            unknown: unknown::positions(ids),
+            unknown: unknown::positions(&question.ids),
             references: example.targets.clone(),
             answers,
             outscored,

@@ -1,12 +1,12 @@
 //! What the page of a run shows beside its figures: examples with their attention, and errors.
 
-use antiphon_core::{Judged, Request, Result, Special, TokenId, Tokenizer};
-use antiphon_decode::{Finished, Hypothesis, SearchConfig, search_all};
+use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
+use antiphon_decode::{Finished, Hypothesis, SearchConfig};
 use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
 use antiphon_eval::{Edit, MetricConfig, Unit, align};
 use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair};
 
-use super::answers::Searcher;
+use super::answers::{Question, Searcher};
 use super::evaluation::{Answered, is_right};
 use super::{ExperimentConfig, SavedModel};
 
@@ -40,19 +40,24 @@ pub(crate) fn spread(answered: &[Answered], count: usize) -> impl Iterator<Item 
 fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
     let search = telling(&config.search)?;
-    let model = model.for_search();
-    let searcher = Searcher::new(model.clone(), tokenizers, &search, config.evaluate.rows)?;
-    let sources = chosen.iter().map(|answered| searcher.encode(&answered.source)).collect::<Result<Vec<_>>>()?;
-    let strategy = search.build()?;
-    let requests: Vec<Request> = sources.iter().map(|ids| searcher.request(ids)).collect();
-    let found = search_all(strategy.as_ref(), model, &requests, config.evaluate.rows, &mut |_| {})?;
+    let searcher = Searcher::new(model.for_search(), tokenizers, &search, config.seed, config.evaluate.rows)?;
+    let question = |answered: &&Answered| {
+        let ids = searcher.encode(&answered.source)?;
+        Ok(Question { line: answered.line as u64, ids })
+    };
+    let sources = chosen.iter().map(question).collect::<Result<Vec<_>>>()?;
+    let found = searcher.search(&sources.iter().map(|source| searcher.request(source)).collect::<Vec<_>>())?;
     let target = tokenizers.target().as_ref();
     let source = tokenizers.source().map_or(target, AsRef::as_ref);
-    let example = |((answered, ids), found): ((&&Answered, Vec<TokenId>), Finished)| Example {
+    let candidate = |h: Hypothesis, references: &[String]| {
+        let text = searcher.text(&h.tokens);
+        candidate(h, text, references, target)
+    };
+    let example = |((answered, question), found): ((&&Answered, Question), Finished)| Example {
         source: answered.source.clone(),
-        source_tokens: written(source, &ids),
+        source_tokens: written(source, &question.ids),
         references: answered.references.clone(),
-        candidates: found.hypotheses.into_iter().map(|h| candidate(h, &answered.references, target)).collect(),
+        candidates: found.hypotheses.into_iter().map(|h| candidate(h, &answered.references)).collect(),
     };
     Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
 }
@@ -61,7 +66,8 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
 fn telling(search: &SearchConfig) -> Result<SearchConfig> {
     let search = search.clone().with_attention(true);
     match &search {
-        SearchConfig::Greedy(_) => Ok(search),
+        // What is drawn is drawn again as it was, and more of it would be ranked among that.
+        SearchConfig::Greedy(_) | SearchConfig::Sample(_) => Ok(search),
         // Not more than settle a sentence: the best answer must stay the one that was given.
         SearchConfig::Beam(beam) => {
             let enough = (beam.patience * f64::from(beam.width)).ceil() as u32;
@@ -71,12 +77,11 @@ fn telling(search: &SearchConfig) -> Result<SearchConfig> {
     }
 }
 
-fn candidate(hypothesis: Hypothesis, references: &[String], target: &dyn Tokenizer) -> Candidate {
-    let Hypothesis { mut tokens, log_prob, score, finished, attention } = hypothesis;
-    let text = target.decode(&tokens);
+fn candidate(hypothesis: Hypothesis, text: String, references: &[String], target: &dyn Tokenizer) -> Candidate {
+    let Hypothesis { mut tokens, log_prob, score, finished, stopped, attention, .. } = hypothesis;
     tokens.extend(finished.then_some(Special::End.id()));
     let (correct, tokens) = (is_right(&text, references), written(target, &tokens));
-    Candidate { text, correct, score, log_prob, finished, tokens, attention }
+    Candidate { text, correct, score, log_prob, finished: finished || stopped, tokens, attention }
 }
 
 fn written(tokenizer: &dyn Tokenizer, ids: &[TokenId]) -> Vec<String> {
@@ -163,7 +168,8 @@ fn confusions(found: Confusions) -> Vec<Confusion> {
 #[cfg(test)]
 mod tests {
     use antiphon_core::random::Key;
-    use antiphon_core::{Selection, Source, StepModel, StepOutput, Want};
+    use antiphon_core::{Request, Selection, Source, StepModel, StepOutput, Want};
+    use antiphon_decode::search_all;
     use antiphon_model::{Model, ModelConfig, Vocabularies};
 
     use super::*;
@@ -237,7 +243,8 @@ mod tests {
         let model = model();
         let sources: Vec<Vec<TokenId>> = (4..11).map(|id| vec![id, 14 - id.min(10), id, 3]).collect();
         let beams = [r#"{"kind": "beam", "width": 4}"#, r#"{"kind": "beam", "width": 5, "patience": 0.3}"#];
-        for text in beams.into_iter().chain([r#"{"kind": "greedy"}"#]) {
+        let others = [r#"{"kind": "greedy"}"#, r#"{"kind": "sample", "draws": 3}"#];
+        for text in beams.into_iter().chain(others) {
             let search: SearchConfig = serde_json::from_str(text).unwrap();
             let best = |search: &SearchConfig| {
                 let strategy = search.build().unwrap();

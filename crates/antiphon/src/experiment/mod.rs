@@ -22,6 +22,7 @@ mod loaded;
 mod losses;
 mod meaning;
 mod saved;
+mod speech;
 mod tokenizers;
 mod training;
 pub(crate) mod unknown;
@@ -38,7 +39,7 @@ use antiphon_train::{TrainConfig, planned_steps};
 use crate::device::thread_count;
 use crate::revision::revision;
 
-pub use answers::{Answer, Answers, Searcher};
+pub use answers::{Answer, Answers, Question, Searcher};
 use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 pub use data::Corpora;
