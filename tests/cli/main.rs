@@ -5,6 +5,7 @@ mod dashboard;
 mod data;
 #[cfg(unix)]
 mod full_disk;
+mod generate;
 #[cfg(unix)]
 mod interruption;
 mod mistakes;

@@ -8,6 +8,7 @@ mod compare;
 mod data;
 mod evaluate;
 mod finished;
+mod generate;
 mod hints;
 mod lines;
 mod predict;
@@ -63,6 +64,7 @@ enum Command {
     Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Predict(predict::Arguments),
+    Generate(generate::Arguments),
     Score(score::Arguments),
     Data(data::Arguments),
     Runs(runs::Arguments),
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => arguments.perform(),
         Command::Evaluate(arguments) => arguments.perform(),
         Command::Predict(arguments) => arguments.perform(),
+        Command::Generate(arguments) => arguments.perform(),
         Command::Score(arguments) => arguments.perform(),
         Command::Data(arguments) => arguments.perform(),
         Command::Runs(arguments) => arguments.perform(),
@@ -217,6 +220,10 @@ mod tests {
             "antiphon run a.toml --dashboard --quiet",
             "antiphon evaluate r --split train",
             "antiphon predict m --n-best 0",
+            "antiphon generate",
+            "antiphon generate m --count 0",
+            "antiphon generate m --length 0",
+            "antiphon generate m --prompt a --input b",
             "antiphon compare",
             "antiphon report",
             "antiphon sweep",

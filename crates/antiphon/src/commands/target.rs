@@ -209,11 +209,11 @@ pub(super) fn is_changeable(set: &str) -> bool {
 }
 
 /// The first part of an assignment's dotted key.
-fn section(set: &str) -> &str {
+pub(super) fn section(set: &str) -> &str {
     key(set).split('.').next().unwrap_or_default().trim()
 }
 
-fn key(set: &str) -> &str {
+pub(super) fn key(set: &str) -> &str {
     set.split_once('=').map_or(set, |(key, _)| key)
 }
 
@@ -263,7 +263,7 @@ fn has_settings(run: &Run, settings: &ExperimentConfig) -> bool {
 
 /// The settings of a model's file with some of them changed, checked like any config. The environment belongs to configs that are
 /// still to be run.
-fn changed(config: &ExperimentConfig, file: &Path, sets: &[String]) -> Result<ExperimentConfig> {
+pub(super) fn changed(config: &ExperimentConfig, file: &Path, sets: &[String]) -> Result<ExperimentConfig> {
     let text = to_toml(&serde_json::to_value(config).expect("a config is JSON"))?;
     Ok(Loaded::from_tree(&Tree::of_text(file, &text, sets)?)?.config)
 }

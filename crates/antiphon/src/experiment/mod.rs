@@ -18,6 +18,7 @@ mod config;
 mod data;
 mod evaluation;
 mod findings;
+pub(crate) mod generation;
 mod loaded;
 mod losses;
 mod meaning;

@@ -1,6 +1,8 @@
 //! Tokens that a tokenizer does not know: what the model cannot see, or cannot say.
 
-use antiphon_core::{Special, TokenId};
+use std::collections::HashSet;
+
+use antiphon_core::{Result, Special, TokenId, Tokenizer};
 
 use super::data::Encoded;
 
@@ -24,6 +26,36 @@ pub(crate) fn warning(side: &str, unknown: u64, tokens: u64) -> Option<String> {
     })
 }
 
+/// What of a text a tokenizer does not know, each once, in the order in which it comes: a word where the whole of it is one
+/// unknown token, else its characters.
+///
+/// # Errors
+/// If the text cannot be represented.
+pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>> {
+    let unknown = Special::Unknown.id();
+    let (mut seen, mut found) = (HashSet::new(), Vec::new());
+    for piece in text.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end_matches(char::is_whitespace);
+        for part in [word, &piece[word.len()..]] {
+            if part.is_empty() || !seen.insert(part) {
+                continue;
+            }
+            let ids = tokenizer.encode(part)?;
+            let names: Vec<String> = match ids.as_slice() {
+                [id] if *id == unknown => vec![part.to_owned()],
+                ids if ids.contains(&unknown) => part.chars().map(String::from).collect(),
+                _ => continue,
+            };
+            for name in names {
+                if !found.contains(&name) && tokenizer.encode(&name)?.contains(&unknown) {
+                    found.push(name);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// What to say of the tokens of a split that its tokenizers do not know; end symbols, which every text has, are not counted.
 pub(super) fn warnings(split: &Encoded) -> Vec<String> {
     let (unknown, ends) = (split.unknown(), split.ends());
@@ -34,6 +66,22 @@ pub(super) fn warnings(split: &Encoded) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_unknown_is_named_once() {
+        let learn = |config: &str, text: &str| {
+            let config: antiphon_text::TokenizerConfig = serde_json::from_str(config).unwrap();
+            config.train(&mut [Ok(text.to_owned())].into_iter()).unwrap()
+        };
+        let characters = learn(r#"{"kind": "character"}"#, "abc d");
+        let of_characters = |text: &str| named(characters.as_ref(), text).unwrap();
+        assert_eq!(of_characters("ab cd"), [""; 0]);
+        assert_eq!(of_characters("xab\tx y xx\n"), ["x", "\t", "y", "\n"]);
+        let words = learn(r#"{"kind": "word"}"#, "a bee");
+        assert_eq!(named(words.as_ref(), "bee a\tbees  a bees ab").unwrap(), ["bees", "ab"]);
+        let pieces = learn(r#"{"kind": "bpe", "size": 20, "byte_level": false}"#, "abab ab");
+        assert_eq!(named(pieces.as_ref(), "ab abx baz").unwrap(), ["x", "z"]);
+    }
 
     #[test]
     fn few_unknown_tokens_are_no_news() {
