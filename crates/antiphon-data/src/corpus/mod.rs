@@ -82,8 +82,8 @@ impl Corpus {
             let skips = rules.on_bad_line == Remedy::Skip;
             let mut faults = if skips { Faults::all() } else { Faults::listed() };
             opened.push(LineFile::open(&path, rules.max_line, |line, text| {
-                let headed = line == 0 && layout != Layout::Stream;
-                if headed && text.as_ref().is_ok_and(|text| looks_like_header(text)) {
+                let may_be_header = line == 0 && layout != Layout::Stream;
+                if may_be_header && text.as_ref().is_ok_and(|text| looks_like_header(text)) {
                     header.get_or_insert_with(|| path.clone());
                 }
                 if let Err(fault) = text.and_then(|text| layout.check(k, text)) {

@@ -145,7 +145,10 @@ impl Arguments {
                 ));
             }
             evaluator = evaluator.with_temperature(temperature);
-            if let Some(train) = there(Split::Train)? {
+            // Its page tells tokens apart by how often they were learned from.
+            if run.is_some()
+                && let Some(train) = there(Split::Train)?
+            {
                 evaluator = evaluator.learned_from(&train)?;
             }
         }
@@ -164,7 +167,7 @@ impl Arguments {
         }
         if let Some(run) = run {
             finished::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
-            finished::write_losses(&run.losses_path(split.name()), evaluation.lie.as_ref())?;
+            finished::write_losses(&run.losses_path(split.name()), evaluation.token_losses.as_ref())?;
             run.write_results(&results)?;
             write_page(run)?;
         }

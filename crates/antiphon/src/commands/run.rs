@@ -374,9 +374,9 @@ impl Session<'_> {
             for warning in found.warnings() {
                 self.console.warn(&format!("{split}: {warning}"));
             }
-            let Evaluation { results: figures, answers, lie, .. } = found;
+            let Evaluation { results: figures, answers, token_losses, .. } = found;
             finished::write_answers(&self.run.predictions_path(split.name()), &answers)?;
-            finished::write_losses(&self.run.losses_path(split.name()), lie.as_ref())?;
+            finished::write_losses(&self.run.losses_path(split.name()), token_losses.as_ref())?;
             match split {
                 Split::Validation => results.validation = Some(figures),
                 _ => results.test = Some(figures),

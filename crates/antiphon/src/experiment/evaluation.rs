@@ -110,7 +110,7 @@ pub struct Evaluation {
     /// The answers, in the order of the file; empty without metrics.
     pub answers: Vec<Answered>,
     /// Of a language model, where its loss lies.
-    pub lie: Option<TokenLosses>,
+    pub token_losses: Option<TokenLosses>,
     /// How many sources have references that the target's normalization changes, and the first one's line.
     unlike: Option<(usize, usize)>,
     /// What to say of tokens that the tokenizers do not know.
@@ -359,12 +359,13 @@ impl<'a> Evaluator<'a> {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Evaluation>> {
         let has_source = self.tokenizers.source().is_some();
-        let (mut losses, mut lie) = (None, None);
+        let (mut losses, mut token_losses) = (None, None);
         if has_source {
             losses = self.likelihood(model, stop)?.map(|likelihood| losses_of(&likelihood, None));
         } else if let Some((found, tally)) = self.judge(model, stop)? {
             losses = Some(found);
-            lie = Some(tally.finish(&self.encoded, self.tokenizers.target().as_ref(), self.learned.as_deref())?);
+            let tokenizer = self.tokenizers.target().as_ref();
+            token_losses = Some(tally.finish(&self.encoded, tokenizer, self.learned.as_deref())?);
         }
         let Some(losses) = losses else { return Ok(None) };
         let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
@@ -394,7 +395,7 @@ impl<'a> Evaluator<'a> {
         Ok(Some(Evaluation {
             results: SplitResults { metrics, losses: Some(losses), counts },
             answers,
-            lie,
+            token_losses,
             unlike,
             strangers,
         }))

@@ -15,14 +15,16 @@ const CONTEXT: usize = 40;
 
 /// Tokens and their nats.
 type Sum = (u64, f64);
+/// The least and the most of some numbers.
+type Range = (u64, u64);
 
 /// What is kept of the scores of a split.
 #[derive(Default)]
 pub(super) struct Tally {
     /// How far each row is in its line.
     places: Vec<u64>,
-    by_place: BTreeMap<u64, Sum>,
-    by_window: BTreeMap<u64, Sum>,
+    by_place: BTreeMap<Range, Sum>,
+    by_window: BTreeMap<Range, Sum>,
     by_token: BTreeMap<TokenId, Sum>,
     /// Of each token the place where it was least expected: the nats, the batch's example, and how far behind it.
     worst: BTreeMap<TokenId, (f32, usize, usize)>,
@@ -35,7 +37,7 @@ impl Tally {
         for Scored { row, step, label, nats } in scored(batch, scores) {
             let goes_on = batch.continues.get(row).copied().unwrap_or(false);
             let place = if step == 0 && !goes_on { 1 } else { self.places[row] + 1 };
-            count(&mut self.by_place, place, nats);
+            count(&mut self.by_place, octave(place), nats);
             count(&mut self.by_token, label, nats);
             self.places[row] = if label == Special::End.id() { 0 } else { place };
             let worst = self.worst.entry(label).or_insert((f32::NEG_INFINITY, 0, 0));
@@ -48,7 +50,7 @@ impl Tally {
     /// Takes in the scores of windows.
     pub(super) fn add_windows(&mut self, batch: &Batch, scores: &TokenScores) {
         for Scored { step, nats, .. } in scored(batch, scores) {
-            count(&mut self.by_window, step as u64 + 1, nats);
+            count(&mut self.by_window, octave(step as u64 + 1), nats);
         }
     }
 
@@ -62,7 +64,12 @@ impl Tally {
         tokenizer: &dyn Tokenizer,
         learned: Option<&[u64]>,
     ) -> Result<TokenLosses> {
-        let times = |(token, sum): (&TokenId, &Sum)| Some((*learned?.get(*token as usize)?, *sum));
+        let mut by_frequency: BTreeMap<Range, Sum> = BTreeMap::new();
+        for (&token, &(tokens, nats)) in self.by_token.iter().filter(|_| learned.is_some()) {
+            let times = learned.and_then(|learned| learned.get(token as usize)).copied().unwrap_or(0);
+            let sum = by_frequency.entry(decade(times)).or_default();
+            *sum = (sum.0 + tokens, sum.1 + nats);
+        }
         let mut worst: Vec<_> = self.worst.into_iter().collect();
         worst.sort_by(|(a, m), (b, n)| n.0.total_cmp(&m.0).then(a.cmp(b)));
         let shown = |(token, (nats, example, behind)): (TokenId, (f32, usize, usize))| {
@@ -77,9 +84,9 @@ impl Tally {
             })
         };
         Ok(TokenLosses {
-            by_place: bins(self.by_place, octave),
-            by_window: bins(self.by_window, octave),
-            by_frequency: bins(self.by_token.iter().filter_map(times), decade),
+            by_place: bins(self.by_place),
+            by_window: bins(self.by_window),
+            by_frequency: bins(by_frequency),
             worst: worst.into_iter().take(WORST).map(shown).collect::<Result<_>>()?,
         })
     }
@@ -116,25 +123,19 @@ fn lines(ids: &[TokenId], tokenizer: &dyn Tokenizer) -> String {
     ended.collect::<Vec<_>>().join(" ⏎ ")
 }
 
-/// Sums over ranges of what they are keyed by; `range` gives the one in which a key lies.
-fn bins(sums: impl IntoIterator<Item = (u64, Sum)>, range: fn(u64) -> (u64, u64)) -> Vec<LossBin> {
-    let mut bins: BTreeMap<(u64, u64), Sum> = BTreeMap::new();
-    for (key, (tokens, nats)) in sums {
-        let sum = bins.entry(range(key)).or_default();
-        *sum = (sum.0 + tokens, sum.1 + nats);
-    }
-    bins.into_iter().map(|((from, to), (tokens, nats))| LossBin { from, to, tokens, nats }).collect()
+fn bins(sums: BTreeMap<Range, Sum>) -> Vec<LossBin> {
+    sums.into_iter().map(|((from, to), (tokens, nats))| LossBin { from, to, tokens, nats }).collect()
 }
 
 /// The quarter of an octave in which a number from 1 lies: 1, 2, 3, 4, … 8, 9 and 10, …
-fn octave(number: u64) -> (u64, u64) {
+fn octave(number: u64) -> Range {
     let width = 1 << number.saturating_sub(1).checked_ilog2().unwrap_or(0).saturating_sub(2);
     let from = (number - 1) / width * width + 1;
     (from, from + width - 1)
 }
 
 /// The decade in which a number lies: 0, 1 to 9, 10 to 99, …
-fn decade(number: u64) -> (u64, u64) {
+fn decade(number: u64) -> Range {
     let Some(power) = number.checked_ilog10() else { return (0, 0) };
     let from = 10_u64.pow(power);
     (from, from.saturating_mul(10) - 1)
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn ranges_part_all_numbers() {
-        for (range, first) in [(octave as fn(u64) -> (u64, u64), 1), (decade, 0)] {
+        for (range, first) in [(octave as fn(u64) -> Range, 1), (decade, 0)] {
             let mut next = first;
             while next < 5000 {
                 let (from, to) = range(next);
@@ -178,12 +179,12 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(&batch(&[&[2, 7, 8, end, 7]], vec![false], vec![0]), &scores(&[1.0, 2.0, 4.0, 8.0]));
         tally.add(&batch(&[&[7, 8, 8]], vec![true], vec![4]), &scores(&[16.0, 32.0]));
-        let sums = |of: &[(u64, Sum)]| of.iter().copied().collect::<BTreeMap<_, _>>();
+        let sums = |of: &[(u64, Sum)]| of.iter().map(|&(place, sum)| ((place, place), sum)).collect::<BTreeMap<_, _>>();
         assert_eq!(tally.by_place, sums(&[(1, (2, 9.0)), (2, (2, 18.0)), (3, (2, 36.0))]));
         assert_eq!(tally.worst, BTreeMap::from([(end, (4.0, 0, 2)), (7, (8.0, 0, 3)), (8, (32.0, 4, 1))]));
         // Texts begin anew, each in its row.
         tally.add(&batch(&[&[2, 8], &[2, 7, 7]], vec![], vec![3, 9]), &scores(&[64.0, 1.0, 1.0]));
-        assert_eq!(tally.by_place[&1], (4, 74.0));
+        assert_eq!(tally.by_place[&(1, 1)], (4, 74.0));
         tally.add_windows(&batch(&[&[2, 8], &[2, end, 7]], vec![false; 2], vec![3, 9]), &scores(&[1.0, 2.0, 3.0]));
         assert_eq!(tally.by_window, sums(&[(1, (2, 3.0)), (2, (1, 3.0))]));
     }
