@@ -66,14 +66,15 @@ impl AttentionConfig {
         matches!(self, AttentionConfig::None(_))
     }
 
-    pub(crate) fn problems(&self, query: usize, memory: usize) -> Vec<Problem> {
+    /// What cannot work with queries and a memory of these widths; `setting`: what makes queries so wide.
+    pub(crate) fn problems(&self, query: usize, memory: usize, setting: &str) -> Vec<Problem> {
         let needs_one_width = match self {
             AttentionConfig::Dot(_) => true,
             AttentionConfig::None(_) | AttentionConfig::General(_) | AttentionConfig::Additive(_) => false,
         };
         let message = format!(
             "`dot` needs a decoder as wide as the memory, but they are {query} and {memory}; use `general`, or set \
-             `model.decoder.hidden` to {memory}"
+             {setting} to {memory}"
         );
         let wrong = needs_one_width && query != memory;
         wrong.then(|| Problem { place: "kind".into(), message }).into_iter().collect()

@@ -181,7 +181,8 @@ impl DecoderConfig {
 
     pub(crate) fn problems(&self, memory: usize) -> Vec<Problem> {
         let (_, config) = self.parts();
-        let problems = config.attention.problems(config.last(), memory).into_iter();
+        let setting = if self.has_widths() { "the last of `model.decoder.widths`" } else { "`model.decoder.hidden`" };
+        let problems = config.attention.problems(config.last(), memory, setting).into_iter();
         let mut problems: Vec<Problem> = problems.map(|problem| problem.below("attention")).collect();
         problems.extend(self.misnumbered());
         if config.input_feeding && config.attention.is_none() {

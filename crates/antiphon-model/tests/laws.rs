@@ -671,6 +671,10 @@ fn what_cannot_work_is_told_at_its_key() {
     let copy = serde_json::from_str(r#"{"kind": "copy"}"#).unwrap();
     assert_eq!(places(EncoderDecoderConfig { bridge: copy, ..of(dot, "") }), ["bridge.kind"]);
     assert_eq!(places(of(none, r#", "input_feeding": true"#)), ["decoder.input_feeding"]);
+    let uneven = of(dot, r#", "widths": [10, 9]"#);
+    let said = ModelConfig::EncoderDecoder(uneven.clone()).problems(true).remove(0).message;
+    assert_eq!(places(uneven), ["decoder.attention.kind"]);
+    assert!(said.ends_with("or set the last of `model.decoder.widths` to 10"), "{said}");
     let tied = |tied, config| EncoderDecoderConfig { tied, ..config };
     assert_eq!(places(tied(antiphon_model::Tied::Output, of(none, ""))), ["tied"]);
     let all = tied(antiphon_model::Tied::All, of(r#"{"kind": "general"}"#, ""));
