@@ -125,7 +125,7 @@ fn an_option_that_is_a_setting_is_shown_as_one() {
     assert_eq!(tips("sweep tiny.toml --epoch 5"), [set("train.epochs=5")]);
     assert_eq!(
         tips("check tiny.toml --patience"),
-        ["search", "train.schedule", "train.stop"].map(|k| set(&format!("{k}.patience=VALUE")))
+        ["search", "train.average", "train.schedule", "train.stop"].map(|k| set(&format!("{k}.patience=VALUE")))
     );
     assert_eq!(tips("predict model --width 3"), [set("search.width=3")]);
     assert_eq!(tips("score model --max-target 3"), [set("data.max_target=3")]);
