@@ -15,15 +15,15 @@ const SCRIPT: &str = "bench.sh";
 /// Builds the benchmarks and puts them into a folder, with the peer's script if its folder is given.
 pub(crate) fn write(folder: &Path, peers: Option<&Path>) -> Outcome {
     claim(folder)?;
-    let script = peers.map(|peers| peers.join(PEER));
-    if let Some(script) = &script {
-        copy(script, &folder.join(PEER))?;
-    }
     let words = ["--workspace", "--bin", "antiphon", "--bench", "layers", "--bench", "models"];
     let built = cargo::build_targets(&words, &Features::default())?.executables;
     for name in BENCHMARKS.into_iter().chain(["antiphon"]) {
         let program = built.get(name).ok_or_else(|| Stop::Failed(format!("cargo built no program called {name}")))?;
         strip(program, &folder.join(name))?;
+    }
+    let script = peers.map(|peers| peers.join(PEER));
+    if let Some(script) = &script {
+        copy(script, &folder.join(PEER))?;
     }
     let this = std::env::current_exe().map_err(|e| Error::new(format!("cannot tell where this program lies: {e}")))?;
     strip(&this, &folder.join("xtask"))?;

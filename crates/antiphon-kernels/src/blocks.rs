@@ -22,16 +22,18 @@ impl Division {
     }
 
     /// What uses most threads, and of that what has most blocks. A block has at least 8 rows: a product of fewer reads the weight
-    /// for little work. A share has whole lines of the caches, and is worth waiting for others at every step.
+    /// for little work; and at least 16 where the weight is far larger than a second-level cache, so that every step reads it from
+    /// further away. A share has whole lines of the caches, and is worth waiting for others at every step.
     fn among(threads: usize, rows: usize, weights: usize, width: usize) -> Self {
-        const ROWS: usize = 8;
+        const FAR: usize = 1 << 20;
+        let least = if weights >= FAR { 16 } else { 8 };
         /// Multiplications of one share at a step: a few microseconds.
         const WORTH: usize = 1 << 15;
         let division = |blocks: usize| {
             let worth = rows.div_ceil(blocks) * weights / WORTH;
             Self { blocks, shares: (threads / blocks).min(width.div_ceil(LINE)).min(worth).max(1) }
         };
-        let divisions = (1..=(rows / ROWS).clamp(1, threads)).map(division);
+        let divisions = (1..=(rows / least).clamp(1, threads)).map(division);
         divisions.max_by_key(|division| (division.blocks * division.shares, division.blocks)).expect("there is one")
     }
 }
@@ -110,7 +112,7 @@ mod tests {
             let Division { blocks, shares } = Division::among(threads, rows, weights, 512);
             (blocks, shares)
         };
-        let large = 1 << 20;
+        let large = 1 << 19;
         assert_eq!(division(1, 64, large), (1, 1));
         assert_eq!(division(2, 64, large), (2, 1));
         assert_eq!(division(2, 16, large), (2, 1));
@@ -120,6 +122,10 @@ mod tests {
         assert_eq!(division(3, 16, large), (1, 3));
         assert_eq!(division(6, 32, large), (3, 2));
         assert_eq!(division(11, 64, large), (1, 11));
+        // A weight that is far away is read for more rows.
+        assert_eq!(division(2, 16, 1 << 20), (1, 2));
+        assert_eq!(division(2, 32, 1 << 20), (2, 1));
+        assert_eq!(division(16, 64, 1 << 20), (4, 4));
         // Narrow layers.
         assert_eq!(Division::among(11, 64, large, 64), Division { blocks: 5, shares: 2 });
         assert_eq!(Division::among(16, 20, large, 64), Division { blocks: 2, shares: 4 });

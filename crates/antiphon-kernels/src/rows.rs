@@ -73,7 +73,7 @@ trait Body: RowsOps {
     /// → the gradient of a table of `count` rows
     fn rows_backward(gradient: FloatTensor<Self>, numbers: &[TokenId], count: usize) -> FloatTensor<Self>;
 
-    /// → the gradient of a table of `count` rows, of whose first ones this is the gradient
+    /// → the gradient of a table of `count` rows, given that of its first ones; zero below them
     fn first_rows_backward(gradient: FloatTensor<Self>, count: usize) -> FloatTensor<Self>;
 
     /// → the gradients of both sides, the left one of which is so wide

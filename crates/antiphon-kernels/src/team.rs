@@ -39,10 +39,10 @@ pub(crate) fn in_step(steps: usize, shares: usize, part: impl Fn(usize, usize) +
 ///
 /// A search of few rows, or a step of training, hands out parts of some microseconds, between parts of its own. A thread that has
 /// gone to sleep takes longer to wake. Who finds nothing for a while goes to sleep nevertheless: so nobody is kept from its own
-/// work for good, wherever it was when it took this up. It waits in the end for all threads of the pool, as a broadcast does:
-/// it is for the one who has the pool for itself.
+/// work for good, wherever it was when it took this up. It waits in the end for all threads of the pool, as a broadcast does, and
+/// for ever if one of them waits for the caller: it is for the one who has the pool for itself.
 pub fn attentively<R>(work: impl FnOnce() -> R) -> R {
-    /// More threads than that do not make such parts faster.
+    /// Each costs a little at every step, and such parts are small. How many pay was not measured.
     const MOST: usize = 16;
     const IDLE: Duration = Duration::from_millis(1);
     if rayon::current_num_threads() == 1 {
@@ -52,12 +52,17 @@ pub fn attentively<R>(work: impl FnOnce() -> R) -> R {
     rayon::in_place_scope(|scope| {
         let (ended, caller) = (&ended, rayon::current_thread_index());
         scope.spawn_broadcast(move |_, thread| {
-            let mut busy = Instant::now();
+            let (mut busy, mut looks) = (Instant::now(), 0);
             let stays = Some(thread.index()) != caller && thread.index() < MOST;
             while stays && !ended.load(Ordering::Relaxed) && busy.elapsed() < IDLE {
                 match rayon::yield_now() {
-                    Some(rayon::Yield::Executed) => busy = Instant::now(),
-                    _ => std::hint::spin_loop(),
+                    Some(rayon::Yield::Executed) => (busy, looks) = (Instant::now(), 0),
+                    // There may be more threads than cores.
+                    _ if looks > PATIENCE => std::thread::yield_now(),
+                    _ => {
+                        looks += 1;
+                        std::hint::spin_loop();
+                    }
                 }
             }
         });

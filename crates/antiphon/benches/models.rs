@@ -1,7 +1,7 @@
 //! Speed of whole models: training in target tokens, search in sentences.
 //!
 //! Sentences are drawn, but as long as real ones. A training step is all of it: forward, loss, backward, clipping, optimizer.
-//! `step-forward`, `step-loss` and `step-backward` are its parts, but for clipping and the optimizer: those are what is left of it.
+//! `step-forward`, `step-loss` and `step-backward` are its parts, but for clipping and the optimizer, without threads that stay awake.
 //! Beside the figures of a step stands how many cores it kept busy (`busy.json`), where the system tells (Linux).
 //! In a search every answer has 15 tokens, so that its cost does not depend on what an untrained model says.
 
@@ -108,7 +108,7 @@ fn processor_time() -> Option<Duration> {
     // The name of the program, in parentheses, may hold spaces. Behind it user and system time are the 12th and 13th field.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
-    // Linux tells programs of hundredths of a second.
+    // Programs are told in hundredths of a second.
     Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
 }
 

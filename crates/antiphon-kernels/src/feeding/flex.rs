@@ -222,6 +222,7 @@ struct Weights {
 }
 
 /// What a share of a block keeps on the way forward, a row after the other.
+#[repr(align(128))] // no line of the caches is another share's
 struct Ahead {
     /// An LSTM's cells; the GRU's inner products of the current step.
     inner: Vec<f32>,
@@ -233,6 +234,7 @@ struct Ahead {
 }
 
 /// The same on the way back.
+#[repr(align(128))]
 struct Behind {
     /// An LSTM's.
     dc: Vec<f32>,
@@ -661,7 +663,7 @@ impl<'a> Layer<'a> {
                         weights.feed.multiply_at(t, dgates, &mut dfed[..live * share.r.width], false);
                     }
                 }
-                let Some(t) = (self.t - 1).checked_sub(number / 4) else { return };
+                let Some(t) = self.t.checked_sub(1 + number / 4) else { return };
                 let live = live[t];
                 match number % 4 {
                     0 => {

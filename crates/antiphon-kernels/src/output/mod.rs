@@ -118,7 +118,8 @@ impl OutputLayer {
             return self.best_in_full(states, &choices.iter().collect::<Vec<_>>(), k);
         };
         let (states, share) = (host(states), share(rows));
-        let mut found: Vec<Option<Vec<(TokenId, f32)>>> = match rows.div_ceil(share) < rayon::current_num_threads() {
+        // Too few for every thread to have a tile of them.
+        let mut found: Vec<Option<Vec<(TokenId, f32)>>> = match rows.div_ceil(8) < rayon::current_num_threads() {
             true => screen.best_of_few(&states, &self.bias, &choices, k, most),
             false => {
                 let blocks = states.par_chunks(share * width).zip(choices.par_chunks(share));

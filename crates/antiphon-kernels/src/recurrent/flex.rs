@@ -137,6 +137,7 @@ struct Backward<'a> {
 }
 
 /// What a share of a block keeps from step to step on the way forward, a row after the other.
+#[repr(align(128))] // no line of the caches is another share's
 struct Ahead {
     /// An LSTM's cells; the GRU's inner products of the current step.
     inner: Vec<f32>,
@@ -145,6 +146,7 @@ struct Ahead {
 }
 
 /// The same on the way back.
+#[repr(align(128))]
 struct Behind {
     dh: Vec<f32>,
     /// An LSTM's.
