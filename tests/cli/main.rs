@@ -8,6 +8,8 @@ mod full_disk;
 mod generate;
 #[cfg(unix)]
 mod interruption;
+#[cfg(unix)]
+mod language_models;
 mod mistakes;
 mod model;
 mod older;
