@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::place::Place;
+use crate::place::{Place, finished};
 use crate::text;
 
 /// Much of what a line holds is told by the line before.
@@ -182,4 +182,58 @@ fn what_does_not_fit_running_text_is_told() {
     assert!(warned.contains("evaluate.parts") && warned.contains("has no effect"), "{warned}");
     let said = place.call("check tiny.toml --set data={replace=true,kind='stream',train='train.tsv'}").refuses();
     assert!(said.contains("model.kind"), "{said}");
+}
+
+/// The records of a run's validations, without their times.
+fn validations(place: &Place, run: &str) -> Vec<Value> {
+    let log = String::from_utf8(place.read(&format!("{run}/metrics.jsonl"))).unwrap();
+    let records = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut records: Vec<Value> = records.filter(|record| record["kind"] == "validation").collect();
+    records.iter_mut().for_each(|record| assert!(record.as_object_mut().unwrap().remove("seconds").is_some()));
+    records
+}
+
+#[test]
+fn every_validation_leaves_what_the_model_wrote() {
+    let place = place();
+    let often = "--set train.validate.every_steps=20 -q";
+    place.call(&format!("run stream.toml --run whole {often}")).succeeds();
+    let whole = validations(&place, "whole");
+    assert!(whole.len() >= 3, "{whole:?}");
+    let texts: Vec<&str> = whole.iter().flat_map(|record| record["samples"].as_array().unwrap()).map(text_of).collect();
+    assert_eq!(texts.len(), 3 * whole.len());
+    assert!(
+        texts.iter().all(|text| !text.is_empty() && text.replace("<unk>", "?").chars().count() <= 200),
+        "{texts:?}"
+    );
+    assert_eq!(texts.iter().collect::<std::collections::BTreeSet<_>>().len(), texts.len(), "they are alike");
+    // What has been resumed on the way wrote the same.
+    for steps in [7, 20, 33] {
+        place.call(&format!("run stream.toml --run parts {often} --pause-after-steps {steps}")).succeeds();
+    }
+    place.call(&format!("run stream.toml --run parts {often}")).succeeds();
+    assert_eq!(validations(&place, "parts"), whole);
+    // The page shows it, and nothing else hangs on it.
+    let page = String::from_utf8(place.read("whole/report.html")).unwrap();
+    let last = texts[texts.len() - 1].lines().next().unwrap();
+    assert!(page.contains("<h2>Samples</h2>") && page.contains(last), "{last}");
+    place.call(&format!("run stream.toml --run silent {often} --set evaluate.samples=0")).succeeds();
+    let mut plain = whole.clone();
+    plain.iter_mut().for_each(|record| assert!(record.as_object_mut().unwrap().remove("samples").is_some()));
+    assert_eq!(validations(&place, "silent"), plain);
+    assert_eq!(split(&place, "silent", "test"), split(&place, "whole", "test"));
+    // By the run's own search, where that draws.
+    let drawn = "--set search={kind='sample',stop=['a']} --set evaluate.samples=5";
+    place.call(&format!("run stream.toml --run drawn {often} {drawn}")).succeeds();
+    for record in validations(&place, "drawn") {
+        let texts: Vec<&str> = record["samples"].as_array().unwrap().iter().map(text_of).collect();
+        assert!(texts.len() == 5 && texts.iter().all(|text| !text.contains('a')), "{texts:?}");
+    }
+    // Who answers sources writes nothing else.
+    let (pairs, run, _) = finished();
+    assert!(validations(pairs, run).iter().all(|record| record.get("samples").is_none()));
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().expect("a text")
 }

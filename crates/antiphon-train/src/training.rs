@@ -106,6 +106,8 @@ fn count(batches: &dyn Batches, epoch: u64) -> Result<usize> {
 pub struct Validation {
     /// Figures by name. `loss` is in nats per real target token.
     pub values: BTreeMap<String, f64>,
+    /// What the model wrote, for people to read: nothing goes by it.
+    pub samples: Vec<String>,
 }
 
 /// How far a run is.

@@ -147,7 +147,10 @@ fn judge(model: &Bigram) -> Validation {
     let projection = projection(model, &batch, 0.0, Key::from_seed(0));
     let tokens = projection.targets.len() as f64;
     let loss = f64::from(antiphon_kernels::cross_entropy(projection, 0.0).into_scalar::<f32>()) / tokens;
-    Validation { values: BTreeMap::from([("loss".into(), loss), ("error".into(), 2.0 * loss)]) }
+    Validation {
+        values: BTreeMap::from([("loss".into(), loss), ("error".into(), 2.0 * loss)]),
+        ..Validation::default()
+    }
 }
 
 fn config(json: serde_json::Value) -> TrainConfig {
@@ -478,7 +481,7 @@ fn patience_ends_a_run_and_the_best_model_is_the_one_before() {
     let mut validate = |model: &Bigram, _: &Progress| {
         weights.borrow_mut().push(save_weights(model));
         let loss = losses.borrow_mut().next().unwrap();
-        Ok(Some(Validation { values: BTreeMap::from([("loss".into(), loss)]) }))
+        Ok(Some(Validation { values: BTreeMap::from([("loss".into(), loss)]), ..Validation::default() }))
     };
     let mut outside = Outside::default();
     let outcome = run(&config, &folder).judged(&mut outside, None, &mut validate).unwrap();
@@ -666,7 +669,10 @@ fn a_lost_best_model_is_an_error_and_not_another_model() {
     let config = config(json!({"steps": 6, "validate": {"every_steps": 2}, "checkpoint": {"every_steps": 1}}));
     let folder = tempfile::tempdir().unwrap();
     let worse = |_: &Bigram, progress: &Progress| {
-        Ok(Some(Validation { values: BTreeMap::from([("loss".into(), progress.step as f64)]) }))
+        Ok(Some(Validation {
+            values: BTreeMap::from([("loss".into(), progress.step as f64)]),
+            ..Validation::default()
+        }))
     };
     let expected = run(&config, &folder).judged(&mut Outside::default(), None, &mut { worse }).unwrap();
     let best = checkpoint_path(folder.path(), 2);

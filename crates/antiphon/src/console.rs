@@ -188,6 +188,9 @@ enum Record<'r> {
         /// Only where it does.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         average_begins: bool,
+        /// Only where there are some.
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        samples: &'r [String],
         seconds: f64,
     },
 }
@@ -285,6 +288,7 @@ impl Observer for RunObserver<'_> {
             values: &validation.values,
             best,
             average_begins,
+            samples: &validation.samples,
             seconds,
         })?;
         if let Some(dashboard) = self.console.dashboard() {

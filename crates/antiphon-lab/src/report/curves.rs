@@ -51,10 +51,13 @@ struct Step {
 #[derive(Debug, Deserialize)]
 pub(super) struct Validation {
     pub(super) step: u64,
-    epoch: u64,
+    pub(super) epoch: u64,
     values: BTreeMap<String, Option<f64>>,
     /// Whether the model was the best so far.
     best: bool,
+    /// What the model wrote.
+    #[serde(default)]
+    pub(super) samples: Vec<String>,
 }
 
 impl Validation {
@@ -85,6 +88,11 @@ impl Curves {
     /// The validation whose model was chosen: the last that was the best so far.
     pub(super) fn best(&self) -> Option<&Validation> {
         self.validations.iter().rev().find(|validation| validation.best)
+    }
+
+    /// The validations, in their order.
+    pub(super) fn validations(&self) -> &[Validation] {
+        &self.validations
     }
 
     /// Updates made.

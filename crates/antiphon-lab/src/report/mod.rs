@@ -16,6 +16,7 @@ mod html;
 mod losses;
 mod parallel;
 mod run_page;
+mod samples;
 mod scale;
 #[cfg(test)]
 mod tests;

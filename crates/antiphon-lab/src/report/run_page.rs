@@ -5,7 +5,7 @@ use antiphon_core::Result;
 use super::curves::Curves;
 use super::findings::Findings;
 use super::html::{Html, document, escape, folded, html, paragraph, section, table, wide};
-use super::{errors, examples, losses};
+use super::{errors, examples, losses, samples};
 use crate::manifest::{Manifest, Status};
 use crate::results::{Results, SplitResults, labels, minutes, signatures};
 use crate::run::Run;
@@ -23,6 +23,7 @@ pub fn report_page(run: &Run, findings: &Findings) -> Result<String> {
     body += standing(run, &manifest, &curves)?;
     body += section("Results", &results.as_ref().map_or_else(Html::new, figures));
     body += section("Training", &(curves.charts(chosen_by) + curves.validations_table(chosen_by)));
+    body += section("Samples", &samples::samples(curves.validations()));
     body += section("Examples", &shown_examples(findings));
     let wrong = findings.errors.as_ref().map(|found| errors::errors(found, &findings.split));
     body += section("Errors", &wrong.unwrap_or_default());

@@ -67,7 +67,9 @@ fn step(step: u64, loss: Option<f64>) -> serde_json::Value {
 
 fn validation(step: u64, loss: Option<f64>, best: bool) -> serde_json::Value {
     let values = json!({ "loss": loss, HOSTILE: 1.5 });
-    json!({ "kind": "validation", "step": step, "epoch": 1, "values": values, "best": best, "seconds": 1.0 })
+    json!({
+        "kind": "validation", "step": step, "epoch": 1, "values": values, "best": best, "samples": [HOSTILE], "seconds": 1.0,
+    })
 }
 
 fn hostile_findings() -> Findings {
@@ -154,7 +156,8 @@ fn no_text_of_a_run_is_ever_markup() {
     .unwrap();
     let page = report_page(&run, &hostile_findings()).unwrap();
     let page = check(&page);
-    assert_eq!(headings(&page), ["Results", "Training", "Examples", "Errors", "Where the loss lies", "The run"]);
+    let expected = ["Results", "Training", "Samples", "Examples", "Errors", "Where the loss lies", "The run"];
+    assert_eq!(headings(&page), expected);
     let shown = words(&page);
     assert!(shown.matches("<script>alert('x')</script>").count() > 10);
     // Each of the texts in the line below the heading is a text there.
@@ -183,6 +186,30 @@ fn one_update_and_losses_that_are_no_numbers_make_a_page() {
         let page = check(&page);
         let figures = page.descendants().filter(|node| node.has_tag_name("figure"));
         assert_eq!(figures.count(), charts, "{name}");
+    }
+}
+
+/// The newest is read first, and of very many not all.
+#[test]
+fn what_was_written_is_shown_from_the_newest_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |step: u64| {
+        json!({
+            "kind": "validation", "step": step, "epoch": step / 10, "values": { "loss": 1.0 }, "best": true,
+            "samples": [format!("text {step}\nof <two> lines"), ""], "seconds": 1.0,
+        })
+    };
+    for (name, validations) in [("few", 3), ("many", 5000)] {
+        let run = run(&folder, name);
+        log(&run, &(1..=validations).map(written).collect::<Vec<_>>());
+        let page = report_page(&run, &Findings::default()).unwrap();
+        let page = check(&page);
+        let heads = page.descendants().filter(|node| node.has_tag_name("h3")).filter_map(|node| node.text());
+        let steps = heads.filter_map(|head| head.strip_prefix("After update ")?.split(',').next()?.parse().ok());
+        let steps: Vec<u64> = steps.collect();
+        assert!(steps[0] == validations && steps.is_sorted_by(|a, b| a > b) && steps.len() <= 41, "{steps:?}");
+        assert!(validations > 3 || steps == [3, 2, 1], "{steps:?}");
+        assert!(words(&page).contains(&format!("text {validations}\nof <two> lines")));
     }
 }
 

@@ -257,7 +257,7 @@ mod tests {
         assert!(told_first.iter().filter(|line| line.starts_with("train")).eq(&figures), "{told_first:?}");
 
         let values = [("loss".to_owned(), 2.25), ("perplexity".to_owned(), f64::NAN)];
-        let validation = Validation { values: values.into() };
+        let validation = Validation { values: values.into(), samples: Vec::new() };
         let (best, waited, average_begins, seconds) = (true, 0, false, 1.0);
         let report = ValidationReport { step: 20, epoch: 2, validation, best, waited, average_begins, seconds };
         view.validation(&report);

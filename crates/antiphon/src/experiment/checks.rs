@@ -258,10 +258,14 @@ impl Sections {
             }
             let keys = ["evaluate.metrics", "evaluate.validation_examples", "evaluate.show"];
             found.if_set(&keys, "a text corpus has no sources to answer");
-            // `generate` goes by it, but no figure does.
-            found.idle.push("search".into());
+            if self.lacks_validation() {
+                found.if_set(&["evaluate.samples"], "there is no validation split");
+            }
+            // What is written goes by them, but no figure does.
+            found.idle.extend(["search", "evaluate.samples"].map(str::to_owned));
         } else {
             found.if_set(&["evaluate.temperature"], "only a language model is judged at one");
+            found.if_set(&["evaluate.samples"], "only a language model writes without a source");
         }
         if self.is_stream() {
             found.if_set(&["batch"], "running text is cut by `data.rows` and `data.length`");

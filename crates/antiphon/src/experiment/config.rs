@@ -130,6 +130,10 @@ pub struct EvaluateConfig {
     /// Whether a language model is also judged at a temperature of its softmax: its figures stand beside the plain ones, and end
     /// with `_tempered`.
     pub temperature: Temperature,
+    /// How many texts a language model begins at every validation of the training, for people to read: they stand in `metrics.jsonl`
+    /// and on the page of the run. They are drawn by the seed and the step, under `search` if that samples. 0: none.
+    #[schemars(range(max = 64))]
+    pub samples: usize,
     /// How many answers are shown at the end.
     pub show: usize,
 }
@@ -154,6 +158,7 @@ impl Default for EvaluateConfig {
             parts: 1,
             reset: 0,
             temperature: Temperature::None,
+            samples: 3,
             show: 12,
         }
     }
@@ -214,6 +219,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),
+        ("/evaluate/samples", 3.into()),
         ("/train/average", json!({ "kind": "none" })),
     ]
 }

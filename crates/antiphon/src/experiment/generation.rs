@@ -8,9 +8,10 @@ use antiphon_core::random::Key;
 use antiphon_core::{LengthLimits, Request, Result, StepModel, TokenId, Tokenizer};
 use antiphon_data::CorpusConfig;
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy};
+use antiphon_model::Model;
 
-use super::SavedModel;
 use super::speech::{Speech, StopTexts, Telling};
+use super::{ExperimentConfig, SavedModel, Tokenizers};
 
 /// A language model with a way to choose what comes next.
 pub(crate) struct Generator {
@@ -70,12 +71,26 @@ impl Generator {
     /// # Errors
     /// If the search settings cannot work.
     pub(crate) fn new(saved: &SavedModel, search: &SearchConfig) -> Result<Self> {
-        let endless = is_endless(&saved.config.data);
-        let speech = Speech::new(Arc::clone(saved.tokenizers.target()), endless);
+        let SavedModel { config, tokenizers, model, .. } = saved;
+        Self::drawing_below(search.key(config.seed), model, tokenizers, config, search)
+    }
+
+    /// The same of a model that need not be at its end; all random numbers are made below `key`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn drawing_below(
+        key: Key,
+        model: &Model,
+        tokenizers: &Tokenizers,
+        config: &ExperimentConfig,
+        search: &SearchConfig,
+    ) -> Result<Self> {
+        let endless = is_endless(&config.data);
+        let speech = Speech::new(Arc::clone(tokenizers.target()), endless);
         let stops = StopTexts::new(speech.clone(), search.stop());
         let strategy = search.build_with(|_| Arc::new(stops.clone()))?;
-        let key = search.key(saved.config.seed);
-        Ok(Self { model: saved.model.for_search(), strategy, key, speech, stops, endless })
+        Ok(Self { model: model.for_search(), strategy, key, speech, stops, endless })
     }
 
     /// Whether a text may have several lines.

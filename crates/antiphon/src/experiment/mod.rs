@@ -22,6 +22,7 @@ pub(crate) mod generation;
 mod loaded;
 mod losses;
 mod meaning;
+mod samples;
 mod saved;
 mod speech;
 mod tokenizers;

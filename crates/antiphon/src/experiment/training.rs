@@ -11,6 +11,7 @@ use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Vali
 
 use super::data::{Encoded, TrainingBatches};
 use super::evaluation::{Evaluator, figures_of_validation, values};
+use super::samples::samples;
 use super::saved::{SavedModel, TokenizersFile};
 use super::{Experiment, ExperimentConfig, Tokenizers, unknown};
 use crate::console::{Console, RunObserver};
@@ -74,9 +75,15 @@ impl Experiment {
 
         let objective =
             |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| model.terms(batch, carry, Some(key));
-        let mut validate = |model: &Model, _: &Progress| match &validation {
-            Some(validation) => validate(validation, config, model, stop),
-            None => Ok(None),
+        let mut validate = |model: &Model, progress: &Progress| -> Result<Option<Validation>> {
+            let Some(validation) = &validation else { return Ok(None) };
+            let Some(found) = validate(validation, config, model, stop)? else { return Ok(None) };
+            // Of what is no longer finite nothing can be drawn.
+            if !found.values.values().all(|value| value.is_finite()) {
+                return Ok(Some(found));
+            }
+            let samples = samples(model, &tokenizers, config, progress.step, stop)?;
+            Ok(samples.map(|samples| Validation { samples, ..found }))
         };
         let validator = Validator { validate: &mut validate, lower_is_better: lower_is_better(config) };
         let Outcome { last, best, ended, state } = Training {
@@ -166,7 +173,7 @@ fn validate(
         let Some(answers) = validation.answers(model, stop, &mut |_| {})? else { return Ok(None) };
         values.extend(validation.metrics(&answers)?.into_iter().map(|(label, score)| (label, score.value)));
     }
-    Ok(Some(Validation { values }))
+    Ok(Some(Validation { values, samples: Vec::new() }))
 }
 
 /// Whether a smaller value of the figure that models are compared by is better.
