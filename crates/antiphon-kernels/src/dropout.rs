@@ -21,7 +21,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, serves, slice, wrap};
-use crate::memory::{unwritten, written};
+use crate::memory::{Unwritten, unwritten, written};
 use crate::vector::multiversion;
 
 /// Zeroes each element with probability `rate` and divides the others by `1 − rate`.
@@ -173,8 +173,6 @@ impl DropoutOps for Flex {
         wrap(unsafe { written(y) }, x.shape())
     }
 }
-
-type Unwritten = [std::mem::MaybeUninit<f32>];
 
 #[inline(always)]
 fn multiply_body<const FMA: bool>(x: &[f32], mask: &[f32], y: &mut Unwritten) {

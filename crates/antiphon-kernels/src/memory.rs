@@ -24,6 +24,9 @@ pub fn keep_freed_memory() {
 /// A line of the caches, in numbers of four bytes.
 pub(crate) const LINE: usize = 16;
 
+/// Numbers that are still to be written.
+pub(crate) type Unwritten = [MaybeUninit<f32>];
+
 /// A number that a buffer can be made of before it is written.
 pub(crate) trait Plain: Copy + Send {
     /// What shows that nobody has written it: NaN, if there is one.

@@ -15,7 +15,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, serves, slice, wrap};
-use crate::memory::{unwritten, written};
+use crate::memory::{Unwritten, unwritten, written};
 use crate::update::square_sum_chunk;
 use crate::vector::multiversion;
 
@@ -177,8 +177,6 @@ multiversion!(
     /// `Σ (after − before)²`.
     fn changes(before: &[f32], after: &[f32]) -> f64 = changes_body
 );
-
-type Unwritten = [std::mem::MaybeUninit<f32>];
 
 #[inline(always)]
 fn bend_body<const FMA: bool>(before: &[f32], x: &[f32], after: &[f32], factor: f32, dx: &mut Unwritten) {

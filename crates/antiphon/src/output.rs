@@ -14,9 +14,17 @@ use antiphon_lab::{CALLED_AS, command_line};
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let text = if out.is_terminal() { printable(text) } else { text.into() };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", "write", &error)),
-        _ => Ok(()),
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).or_else(unwritten)
+}
+
+/// What it means that the standard output could not be written to: nothing, if its reader has left.
+///
+/// # Errors
+/// If it failed otherwise.
+pub(crate) fn unwritten(error: io::Error) -> Result<()> {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Error::io("standard output", "write", &error)),
     }
 }
 

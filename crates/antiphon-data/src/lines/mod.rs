@@ -9,6 +9,7 @@ mod file;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
+use antiphon_core::{Error, Place};
 use flate2::bufread::MultiGzDecoder;
 
 pub use fault::{Fault, HEADER, Skipped, SkippedFor, looks_like_header};
@@ -144,8 +145,16 @@ impl Held {
     }
 }
 
-/// A whole file as text, without its byte order mark; or the line, counted from 1, that is wrong and why.
-pub(crate) fn text(bytes: &[u8]) -> Result<&str, (usize, Fault)> {
+/// A whole file as text, without its byte order mark.
+///
+/// # Errors
+/// If it is not UTF-8; the line is named.
+pub fn text_of(bytes: &[u8]) -> antiphon_core::Result<&str> {
+    text(bytes).map_err(|(line, fault)| Error::new(fault.to_string()).at(Place::line(line)))
+}
+
+/// As [`text_of`]; or the line, counted from 1, that is wrong and why.
+fn text(bytes: &[u8]) -> Result<&str, (usize, Fault)> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|e| {
         let good = &bytes[..e.valid_up_to()];

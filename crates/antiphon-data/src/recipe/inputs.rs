@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use antiphon_core::{Error, Place, Result};
+use antiphon_core::{Error, Result};
+
+use crate::lines::text_of;
 
 /// The files that a preparation reads.
 pub(super) struct Inputs<'a> {
@@ -34,9 +36,4 @@ impl Inputs<'_> {
     pub(super) fn error(&self, name: &str, message: String) -> Error {
         Error::new(message).in_file(self.root.join(name))
     }
-}
-
-/// The text of a file.
-pub(super) fn text_of(bytes: &[u8]) -> Result<&str> {
-    crate::lines::text(bytes).map_err(|(line, fault)| Error::new(fault.to_string()).at(Place::line(line)))
 }

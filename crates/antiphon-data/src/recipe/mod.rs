@@ -32,9 +32,10 @@ pub use prepare::{
     SpeechList, Stories, TextByShare,
 };
 
+use crate::lines::text_of;
 use config::LICENCE;
 use files::Output;
-use inputs::{Inputs, text_of};
+use inputs::Inputs;
 use origin::Tools;
 use store::Standing;
 

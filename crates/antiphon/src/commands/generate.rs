@@ -1,23 +1,22 @@
 //! `antiphon generate`: texts that a language model goes on with, as they come.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use antiphon_core::{Error, Place, Result, Special, TokenId, printable};
-use antiphon_data::Fault;
-use antiphon_data::lines::{file_fault, unpacked};
+use antiphon_data::lines::{text_of, unpacked};
 use antiphon_decode::SearchConfig;
 use antiphon_kernels::attentively;
 use serde::Serialize;
 
+use super::lines::opened;
 use super::target::{Target, changed, key, section};
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::generation::{Asked, Failure, Generator, Heard, Text};
 use crate::experiment::{SavedModel, unknown};
 use crate::interrupt;
-use crate::output::{json_line, tell};
+use crate::output::{json_line, tell, unwritten};
 
 /// Of what a model does not know so much is named.
 const NAMED: usize = 10;
@@ -124,9 +123,10 @@ impl Arguments {
                 Ok(true) => {}
                 Ok(false) => {
                     // What was said of a line stays, and whatever comes next begins a new one.
-                    return writer.end_line().map_or_else(unwritten, |()| Ok(Ending::Interrupted));
+                    let ended = writer.end_line().map(|()| Ending::Interrupted);
+                    return ended.or_else(|error| unwritten(error).map(|()| Ending::Done));
                 }
-                Err(Failure::Hearer(error)) => return unwritten(error),
+                Err(Failure::Hearer(error)) => return unwritten(error).map(|()| Ending::Done),
                 Err(Failure::Model(error)) => return Err(error.in_file(&self.what)),
             }
         }
@@ -183,31 +183,13 @@ impl Arguments {
 
 /// The text of a file, plain or gzip. A model of single texts is given no line end behind it.
 fn read(path: &Path, endless: bool) -> Result<String> {
-    if let Some(fault) = file_fault(path).filter(|_| path.is_dir() || !path.exists()) {
-        return Err(Error::new(fault).in_file(path).at(Place::text("--input")));
-    }
-    let unreadable = |error: io::Error| Error::io(path, "read", &error);
     let mut bytes = Vec::new();
-    unpacked(File::open(path).map_err(|e| Error::io(path, "open", &e))?)
+    unpacked(opened(path)?)
         .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let byte = good.len() - good.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1) + 1;
-        Error::new(Fault::NotUtf8(byte).to_string()).at(Place::line(line)).in_file(path)
-    })?;
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
+        .map_err(|error| Error::io(path, "read", &error))?;
+    let text = text_of(&bytes).map_err(|error| error.in_file(path))?;
     let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     Ok(line.filter(|_| !endless).unwrap_or(text).to_owned())
-}
-
-/// Nobody reading any more is no mistake.
-fn unwritten(error: io::Error) -> Result<Ending> {
-    match error.kind() {
-        ErrorKind::BrokenPipe => Ok(Ending::Done),
-        _ => Err(Error::io("standard output", "write", &error)),
-    }
 }
 
 /// Writes texts as they come.

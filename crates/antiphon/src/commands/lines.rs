@@ -45,15 +45,18 @@ impl Input {
         let longest = config.max_line();
         Ok(match self.file() {
             None => Incoming::new(io::stdin(), longest),
-            Some(path) => {
-                // A pipe is fine.
-                if let Some(fault) = file_fault(path).filter(|_| path.is_dir() || !path.exists()) {
-                    return Err(Error::new(fault).in_file(path).at(Place::text("--input")));
-                }
-                Incoming::new(File::open(path).map_err(|e| Error::io(path, "open", &e))?, longest)
-            }
+            Some(path) => Incoming::new(opened(path)?, longest),
         })
     }
+}
+
+/// The file of `--input`.
+pub(super) fn opened(path: &Path) -> Result<File> {
+    // A pipe is fine.
+    if let Some(fault) = file_fault(path).filter(|_| path.is_dir() || !path.exists()) {
+        return Err(Error::new(fault).in_file(path).at(Place::text("--input")));
+    }
+    File::open(path).map_err(|e| Error::io(path, "open", &e))
 }
 
 /// A line of input.

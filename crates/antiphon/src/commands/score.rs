@@ -1,6 +1,6 @@
 //! `antiphon score`: how probable given targets are.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use antiphon_core::{Error, Place, Result, TokenId};
@@ -13,7 +13,7 @@ use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::{Searcher, unknown};
-use crate::output::{json_line, tell};
+use crate::output::{json_line, tell, unwritten};
 
 /// How many batches a thread are scored together.
 const TOGETHER: usize = 16;
@@ -121,10 +121,8 @@ impl Arguments {
                 };
                 text.push('\n');
             }
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                // Nobody reads any more.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ending::Done),
-                written => written.map_err(|e| Error::io("standard output", "write", &e))?,
+            if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                return unwritten(error).map(|()| Ending::Done);
             }
             if let Some(error) = broken {
                 return Err(error);
