@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::memory::{LINE, unwritten, written};
+use crate::packed::TILE;
 
 /// How the rows of a batch are divided among threads: into so many blocks of rows, each of which so many threads share, who have
 /// some columns of every weight each.
@@ -21,12 +22,11 @@ impl Division {
         Self::among(rayon::current_num_threads(), rows, weights, width)
     }
 
-    /// What uses most threads, and of that what has most blocks. A block has at least 8 rows: a product of fewer reads the weight
-    /// for little work; and at least 16 where the weight is far larger than a second-level cache, so that every step reads it from
-    /// further away. A share has whole lines of the caches, and is worth waiting for others at every step.
+    /// What uses most threads, and of that what has most blocks. A block has the rows of a tile at least, and of two where the weight is
+    /// far larger than a second-level cache, so that every step reads it from further away. A share has whole lines of the caches, and is worth waiting for others at every step.
     fn among(threads: usize, rows: usize, weights: usize, width: usize) -> Self {
         const FAR: usize = 1 << 20;
-        let least = if weights >= FAR { 16 } else { 8 };
+        let least = if weights >= FAR { 2 * TILE } else { TILE };
         /// Multiplications of one share at a step: a few microseconds.
         const WORTH: usize = 1 << 15;
         let division = |blocks: usize| {

@@ -21,6 +21,9 @@ use crate::product::Strides;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{InstructionSet, instruction_set};
 
+/// At most so many rows are a tile: fewer read a panel for less work.
+pub(crate) const TILE: usize = 8;
+
 /// Some columns of a matrix to write to, whose rows lie `stride` numbers apart.
 pub(crate) struct Columns<'a> {
     at: *mut MaybeUninit<f32>,

@@ -1,6 +1,7 @@
 //! Penalties on what recurrent layers put out (Merity et al. 2017, "Revisiting activation regularization for language RNNs").
 //!
-//! Both are sums over steps of a mean over a step's numbers, so that divided by the number of steps they are the paper's means.
+//! Both are sums over steps of a mean over a step's numbers. Divided by the number of steps the first is the paper's mean; the second is
+//! smaller by the rows' first steps, before which there is none.
 
 use std::sync::Arc;
 

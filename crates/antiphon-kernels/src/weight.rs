@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::flex::serves;
 use crate::memory::{unwritten, written};
-use crate::packed::{Columns, Packed};
+use crate::packed::{Columns, Packed, TILE};
 use crate::product::Strides;
 
 /// A weight `[I, O]` that a search multiplies at every step: packed once, where the packed product serves.
@@ -88,12 +88,13 @@ pub(crate) fn column_tasks(multiplications: usize) -> usize {
     rayon::current_num_threads().min(multiplications / WORTH).max(1)
 }
 
-/// Rows a task: equal shares of whole tiles, and as many rows as make a weight worth reading once more.
+/// Rows a task: equal shares, of whole tiles where these are as large as they can be, and as many rows as make a weight worth reading
+/// once more.
 pub(crate) fn share(rows: usize) -> usize {
     const ENOUGH: usize = 160;
     let threads = rayon::current_num_threads();
     let tasks = threads * rows.div_ceil(threads * ENOUGH).max(1);
-    rows.div_ceil(tasks).next_multiple_of(8).max(8)
+    rows.div_ceil(tasks).next_multiple_of(TILE).max(TILE)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::attention::rows::dots;
 use crate::flex::serves;
 use crate::loss::{log_partition, log_softmax_rows};
 use crate::memory::{unwritten, written};
-use crate::packed::{Columns, Packed};
+use crate::packed::{Columns, Packed, TILE};
 use crate::product::Strides;
 use crate::vector::multiversion;
 use crate::weight::{PackedWeight, host, share};
@@ -119,7 +119,7 @@ impl OutputLayer {
         };
         let (states, share) = (host(states), share(rows));
         // Too few for every thread to have a tile of them.
-        let mut found: Vec<Option<Vec<(TokenId, f32)>>> = match rows.div_ceil(8) < rayon::current_num_threads() {
+        let mut found: Vec<Option<Vec<(TokenId, f32)>>> = match rows.div_ceil(TILE) < rayon::current_num_threads() {
             true => screen.best_of_few(&states, &self.bias, &choices, k, most),
             false => {
                 let blocks = states.par_chunks(share * width).zip(choices.par_chunks(share));
