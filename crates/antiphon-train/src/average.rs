@@ -36,7 +36,8 @@ pub enum AverageConfig {
     /// but corrected for its start).
     Exponential(ExponentialAverageConfig),
     /// The plain mean over all steps since validation stopped improving; the weights themselves before that (NT-ASGD, Merity et al.
-    /// 2018, algorithm 1).
+    /// 2018, algorithm 1). It is held in 32 bits, as PyTorch's `ASGD` has it: after some hundred thousand steps small changes are
+    /// lost.
     Triggered(TriggeredAverageConfig),
 }
 

@@ -61,6 +61,13 @@ pub trait Batches {
 
     /// How many batches the epoch has; at least 1.
     fn batches_in(&self, epoch: u64) -> usize;
+
+    /// The target tokens of a whole batch, where others have fewer or more only because of how text was cut. The learning rate of a
+    /// step is then scaled by its share of them, so that a step over few tokens does not move the parameters as far as any other
+    /// (Merity et al. 2018, section 5). `None`: all steps count alike.
+    fn whole(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// How many epochs are planned to know the steps of a run. Those of the others are taken from the mean, so that a run of
@@ -417,7 +424,8 @@ impl<M: Module> Training<'_, M> {
             scale *= most / norm;
         }
         let when = When { step: state.step + 1, epoch: state.epoch, total: total_steps };
-        let rate = self.config.schedule.rate(self.config.optimizer.learning_rate(), when, &state.plateau);
+        let share = self.batches.whole().map_or(1.0, |whole| tokens as f64 / (whole * (end - first)) as f64);
+        let rate = share * self.config.schedule.rate(self.config.optimizer.learning_rate(), when, &state.plateau);
         let model = optimizer.step(model, gradients, rate, scale);
         average.take_in(&model, &mut state.average);
 

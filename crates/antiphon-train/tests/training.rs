@@ -714,3 +714,52 @@ fn the_steps_of_a_run_are_known_at_once_however_many_epochs_it_has() {
     assert_eq!(planned(json!({"epochs": 1_000_000, "steps": 10})), (10, 3));
     assert_eq!(planned(json!({"steps": 10})), (10, 0));
 }
+
+/// The corpus, of which a whole batch would have so many tokens.
+struct Unlike(u64);
+
+impl Batches for Unlike {
+    fn epoch(&self, epoch: u64, skip: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
+        CORPUS.epoch(epoch, skip)
+    }
+
+    fn batches_in(&self, epoch: u64) -> usize {
+        CORPUS.batches_in(epoch)
+    }
+
+    fn whole(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+#[test]
+fn a_step_over_few_tokens_has_a_smaller_rate_where_text_was_cut_so() {
+    let json = json!({"steps": 9, "accumulate": 2, "optimizer": {"kind": "sgd", "learning_rate": 0.5}});
+    let (config, never) = (config(json), AtomicBool::new(false));
+    let run = |batches: &dyn Batches| {
+        let (folder, mut outside) = (tempfile::tempdir().unwrap(), Outside::default());
+        let training = Training {
+            config: &config,
+            objective: &usual,
+            batches,
+            validator: None,
+            stop: &never,
+            pause: None,
+            observer: &mut outside,
+            checkpoints: folder.path(),
+            seed: 9,
+            settings: "settings",
+        };
+        let outcome = training.run(model(), None).unwrap();
+        (save_weights(&outcome.last), outside.reports)
+    };
+    let (plain, reports) = run(&CORPUS);
+    assert!(reports.iter().all(|report| report.learning_rate == 0.5));
+    let (scaled, reports) = run(&Unlike(13));
+    for (i, report) in reports.iter().enumerate() {
+        // The last step of each epoch of seven batches has one, the others two.
+        let batches = if i % 4 == 3 { 1.0 } else { 2.0 };
+        assert!((report.learning_rate - 0.5 * report.tokens as f64 / (13.0 * batches)).abs() < 1e-12, "{report:?}");
+    }
+    assert_ne!(plain, scaled);
+}

@@ -228,7 +228,8 @@ pub struct StreamConfig {
     /// The recipe that prepares these files: `cargo xtask data <recipe>`.
     #[serde(default)]
     pub recipe: Option<String>,
-    /// Where a document begins: there the state is fresh, and the begin symbol stands before the first token.
+    /// Where a document begins: there the state is fresh, and the begin symbol stands before the first token. A row's step ends with
+    /// its document, and the learning rate of a step is scaled by how many tokens it has of `rows * length`.
     #[serde(default)]
     pub documents: Documents,
     /// Into how many parts of equal length the text to learn from is cut. They are read side by side; each begins an epoch with a
@@ -241,7 +242,8 @@ pub struct StreamConfig {
     #[schemars(range(min = 1, max = 65536))]
     pub length: usize,
     /// Whether the length of each step is drawn by the seed: around `length`, or, in one step of twenty, around half of it,
-    /// with a standard deviation of 5 and at least 5 (Merity et al. 2018). The learning rate is not scaled by it.
+    /// with a standard deviation of 5 and at least 5 (Merity et al. 2018). The learning rate of a step is scaled by how many tokens
+    /// it has of `rows * length`.
     #[serde(default)]
     pub jitter: bool,
     /// The longest line, in bytes.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Result, Special, TokenId};
-use antiphon_data::corpus::StreamConfig;
+use antiphon_data::corpus::{Documents, StreamConfig};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{
     BatchConfig, Corpus, CorpusConfig, Cut, Dataset, Prefetch, Skipped, Split, Steps, Stream, Units, Unknown, plan,
@@ -277,7 +277,7 @@ pub(super) struct TrainingBatches {
 /// What is planned, and how.
 enum Planned {
     Examples { dataset: Arc<Dataset>, config: BatchConfig },
-    Stream { stream: Arc<Stream>, rows: usize, length: usize, jitter: bool },
+    Stream { stream: Arc<Stream>, rows: usize, length: usize, jitter: bool, documents: Documents },
 }
 
 impl TrainingBatches {
@@ -288,9 +288,9 @@ impl TrainingBatches {
     pub(super) fn new(encoded: Encoded, config: &ExperimentConfig) -> Result<Self> {
         let planned = match (encoded, &config.data) {
             (Encoded::Stream(stream), CorpusConfig::Stream(cut)) => {
-                let StreamConfig { rows, length, jitter, .. } = *cut;
+                let StreamConfig { rows, length, jitter, documents, .. } = *cut;
                 stream.check_training(rows, length)?;
-                Planned::Stream { stream, rows, length, jitter }
+                Planned::Stream { stream, rows, length, jitter, documents }
             }
             (Encoded::Examples(dataset), _) => Planned::Examples { dataset, config: config.batch.clone() },
             (Encoded::Stream(_), _) => unreachable!("only a stream is encoded as one"),
@@ -325,7 +325,7 @@ impl Batches for TrainingBatches {
                 self.counted(epoch, || plan.len());
                 Prefetch::new(Arc::clone(dataset), plan.split_off(skip), AHEAD)
             }
-            &Planned::Stream { ref stream, rows, length, jitter } => {
+            &Planned::Stream { ref stream, rows, length, jitter, .. } => {
                 let mut steps = self.steps(stream, rows, length, jitter, epoch);
                 // Where a step begins depends on those before it; their ids need not be read.
                 steps.by_ref().take(skip).for_each(drop);
@@ -340,11 +340,20 @@ impl Batches for TrainingBatches {
             Planned::Examples { dataset, config } => config
                 .batches(dataset.lengths().len())
                 .unwrap_or_else(|| self.counted(epoch, || self.plan(dataset, config, epoch).len())),
-            &Planned::Stream { ref stream, rows, length, jitter } => {
+            &Planned::Stream { ref stream, rows, length, jitter, .. } => {
                 // Without chance all epochs are one.
                 let epoch = if jitter { epoch } else { 0 };
                 self.counted(epoch, || self.steps(stream, rows, length, jitter, epoch).count())
             }
+        }
+    }
+
+    fn whole(&self) -> Option<u64> {
+        match self.planned {
+            Planned::Stream { rows, length, jitter, documents, .. } if jitter || documents != Documents::None => {
+                Some(rows as u64 * length as u64)
+            }
+            Planned::Stream { .. } | Planned::Examples { .. } => None,
         }
     }
 }
