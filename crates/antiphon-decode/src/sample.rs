@@ -2,7 +2,8 @@
 //!
 //! A draw depends on nothing but the key of its request, its number among the draws for that request, and its place in the answer
 //! ([`Request::key`]): never on the batch, on the order of the requests or on threads. One number from 0 to 1 picks the token, by
-//! the sums of the weights in the order of the ids, which are added up in `f64`.
+//! the sums of the weights, which are added up in `f64`: in the order of the ids, or, where the model need give no more than the
+//! most probable tokens, with these first. So a setting that needs all tokens draws other texts under the same seed.
 
 use std::sync::Arc;
 

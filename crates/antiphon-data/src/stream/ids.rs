@@ -44,11 +44,18 @@ impl Writer {
     /// # Errors
     /// If there is no room for them.
     pub(super) fn write(&mut self, ids: &[TokenId]) -> Result<()> {
-        for id in ids {
-            self.bytes.extend_from_slice(&id.to_le_bytes()[..self.width]);
+        // A line may be longer than what stays in memory.
+        const PIECE: usize = 1 << 20;
+        for ids in ids.chunks(PIECE) {
+            for id in ids {
+                self.bytes.extend_from_slice(&id.to_le_bytes()[..self.width]);
+            }
+            self.count += ids.len() as u64;
+            if self.bytes.len() > self.memory {
+                self.spill()?;
+            }
         }
-        self.count += ids.len() as u64;
-        if self.bytes.len() > self.memory { self.spill() } else { Ok(()) }
+        Ok(())
     }
 
     /// Puts what is in memory into the file.
