@@ -129,12 +129,20 @@ fn a_model_is_judged_in_all_units_and_in_other_ways() {
     for said in ["Where the loss lies", "By place behind a fresh state", "The worst predictions", "of all nats"] {
         assert!(page.contains(said), "{said}");
     }
-    let found: Value = serde_json::from_slice(&place.read("all/losses-test.json")).unwrap();
+    let found = || -> Value { serde_json::from_slice(&place.read("all/losses-test.json")).unwrap() };
     for bins in ["by_place", "by_window", "by_frequency"] {
-        let bins = found[bins].as_array().unwrap();
+        let bins = found()[bins].as_array().unwrap().clone();
         let sum: f64 = bins.iter().map(|bin| number(&bin["tokens"])).sum();
         assert_eq!(sum, characters, "{bins:?}");
     }
+    // A text that the run has not read tells nothing of what it has learned.
+    let train = place.read("data/train.txt");
+    place.write("data/train.txt", [b"another\n", train.as_slice()].concat());
+    place.call("evaluate all -q").succeeds();
+    assert_eq!(found()["by_frequency"], serde_json::json!([]));
+    place.write("data/train.txt", train);
+    place.call("evaluate all -q").succeeds();
+    assert!(found()["by_frequency"].as_array().is_some_and(|bins| !bins.is_empty()));
 }
 
 /// One clear error, or a count of what is left out.
@@ -160,6 +168,12 @@ fn what_is_no_text_to_learn_from_is_told_in_one_error() {
     refused(&[b'\n'; 500], "tokenizer.target: there is no text to train a tokenizer on");
     let list = place.call("train stream.toml --set data.train=[]").refuses();
     assert!(list.contains("data.train"), "{list}");
+    place.write("data/train.txt", "ab cd\n".repeat(100));
+    let of_words = "--set tokenizer.target={replace=true,kind='word'} --set train.epochs=1";
+    place.call(&format!("train stream.toml --run words -q {of_words}")).succeeds();
+    place.write("blank.txt", " ");
+    let blank = place.call("evaluate words --input blank.txt").refuses();
+    assert!(blank.contains("blank.txt: has no token to be judged"), "{blank}");
 
     let mut text = "ab cd\n".repeat(100).into_bytes();
     text.extend(b"a\xFF\n");

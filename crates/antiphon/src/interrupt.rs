@@ -23,7 +23,7 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
         // In this order: a signal that finds the flag raised ends the process, before the flag is raised again.
         flag::register_conditional_shutdown(signal, i32::from(EXIT_CODE), Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| Error::new(format!("cannot listen to signal {signal}: {error}")))?;
+            .map_err(|error| cannot_listen(signal, &error))?;
     }
     if std::env::var_os(LIFELINE).is_some() {
         let stop = Arc::clone(&stop);
@@ -34,4 +34,21 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
         });
     }
     Ok(stop)
+}
+
+/// Makes the first signal end the process at once while `idle` is set: then nothing has begun that would have to be ended in good
+/// order.
+///
+/// # Errors
+/// As [`stop_flag`].
+pub(crate) fn end_at_once_while(idle: &Arc<AtomicBool>) -> Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, i32::from(EXIT_CODE), Arc::clone(idle))
+            .map_err(|error| cannot_listen(signal, &error))?;
+    }
+    Ok(())
+}
+
+fn cannot_listen(signal: i32, error: &std::io::Error) -> Error {
+    Error::new(format!("cannot listen to signal {signal}: {error}"))
 }

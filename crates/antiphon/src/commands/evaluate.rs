@@ -16,7 +16,7 @@ use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Corpora, Evaluator, SavedModel, Temperature, files, named, temperature};
+use crate::experiment::{Corpora, Evaluator, Pace, SavedModel, Temperature, files, named, temperature, token_counts};
 use crate::output::print;
 
 /// Measure a run or a model on a split, or on any file
@@ -133,10 +133,16 @@ impl Arguments {
                 let all = config.has(split) && files.iter().all(|(_, path)| file_fault(path).is_none());
                 all.then(|| Corpora::open_split(config, split, &data_dir)).transpose()
             };
+            // And of a run the very text that it has read.
+            let own = |corpus: Option<Arc<Corpus>>| match (run, corpus) {
+                (Some(run), Some(corpus)) => Ok(foreign(&corpus, &data_dir, run)?.is_none().then_some(corpus)),
+                (_, corpus) => Ok::<_, Error>(corpus),
+            };
             let fits = saved.config.evaluate.temperature == Temperature::Fit;
-            let validation = if fits { there(Split::Validation)? } else { None };
+            let validation = if fits { own(there(Split::Validation)?)? } else { None };
             let known = results.validation.as_ref();
-            let Some(temperature) = temperature(&saved, known, validation.as_ref(), &never)? else {
+            let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{name}: {of}"), done, all);
+            let Some(temperature) = temperature(&saved, known, validation.as_ref(), &never, &mut progress)? else {
                 return Ok(Ending::Interrupted);
             };
             if fits && temperature.is_none() {
@@ -147,13 +153,12 @@ impl Arguments {
             evaluator = evaluator.with_temperature(temperature);
             // Its page tells tokens apart by how often they were learned from.
             if run.is_some()
-                && let Some(train) = there(Split::Train)?
+                && let Some(train) = own(there(Split::Train)?)?
             {
-                evaluator = evaluator.learned_from(&train)?;
+                evaluator = evaluator.with_learned(Some(token_counts(&saved.config, &saved.tokenizers, &train)?));
             }
         }
-        let (doing, all) = (format!("{name}: sentences answered"), evaluator.sources() as u64);
-        let mut progress = |done: usize| console.progress(&doing, done as u64, all);
+        let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{name}: {of}"), done, all);
         let Some(evaluation) = evaluator.evaluate(&saved.model, &never, &mut progress)? else {
             return Ok(Ending::Interrupted);
         };
@@ -221,11 +226,16 @@ fn results_of(saved: &SavedModel, target: &Target) -> Result<Results> {
 
 /// Whether these are the very files that the run read.
 fn is_of_the_run(corpus: &Corpus, data_dir: &Path, run: &Run, console: &mut Console) -> Result<bool> {
-    let known = run.manifest()?.data;
-    let differs = |(file, sha256): &(&Path, &str)| known.get(&named(file, data_dir)).is_none_or(|k| k != sha256);
-    let other = corpus.files().find(differs);
-    if let Some((file, _)) = other {
+    let other = foreign(corpus, data_dir, run)?;
+    if let Some(file) = other {
         console.warn(&format!("{}: is not the file that the run read; its results stay as they are", file.display()));
     }
     Ok(other.is_none())
+}
+
+/// The first of these files that the run did not read, at least not as it is now.
+fn foreign<'c>(corpus: &'c Corpus, data_dir: &Path, run: &Run) -> Result<Option<&'c Path>> {
+    let known = run.manifest()?.data;
+    let differs = |(file, sha256): &(&Path, &str)| known.get(&named(file, data_dir)).is_none_or(|k| k != sha256);
+    Ok(corpus.files().find(differs).map(|(file, _)| file))
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::{Error, Place, Result, Special, TokenId, printable};
 use antiphon_data::lines::{text_of, unpacked};
@@ -28,7 +30,7 @@ const LONG: usize = 50_000;
 ///
 /// What is generated is written as it comes, without the prompt. A model of single texts writes a line for each; one of running text
 /// goes on over line ends, and several texts have a blank line between them. Tokens are drawn as the model's `[search]` says, and by
-/// plain sampling if that was left at its default; the same seed draws the same texts. With --json each text gives a line {"text",
+/// plain sampling if that was left at its default (--set search.kind=beam searches); the same seed draws the same texts. With --json each text gives a line {"text",
 /// "log_prob", "seed", "draw", "tokens", "finished"}: the logarithm is that of the tokens behind the prompt, and `draw` its number.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -97,12 +99,17 @@ impl Arguments {
         }
         let search = saved.config.search.clone().with_n_best(1)?;
         if self.count > 1 && !search.draws() {
-            let message = format!("this search draws nothing: all {} texts would be the same", self.count);
+            let message = format!(
+                "this search draws nothing, so that all {} texts would be the same: leave --count out, or draw with `--set \
+                 search={{replace=true,kind='sample'}}`",
+                self.count
+            );
             return Err(Error::new(message).at(Place::text("--count")));
         }
         let generator = Generator::new(&saved, &search)?;
         let prompt = self.prompt(&generator)?;
-        let stop = interrupt::stop_flag()?;
+        let (stop, reading) = (interrupt::stop_flag()?, Arc::new(AtomicBool::new(false)));
+        interrupt::end_at_once_while(&reading)?;
         let length = self.length.unwrap_or(search.max_length().limit) as usize;
         let mut writer = Writer {
             saved: &saved,
@@ -118,7 +125,13 @@ impl Arguments {
         for first in (0..self.count).step_by(rows as usize) {
             let draws = first..self.count.min(first + rows);
             let asked = Asked { prompt: &prompt, draws, length };
-            let generated = attentively(|| generator.generate(&asked, &stop, &mut |heard| writer.hear(heard)));
+            let mut hear = |heard: Heard<'_>| {
+                reading.store(false, Ordering::Relaxed);
+                writer.hear(heard)
+            };
+            reading.store(true, Ordering::Relaxed);
+            let generated = attentively(|| generator.generate(&asked, &stop, &mut hear));
+            reading.store(false, Ordering::Relaxed);
             match generated {
                 Ok(true) => {}
                 Ok(false) => {
@@ -135,7 +148,8 @@ impl Arguments {
 
     /// What changes the search of a model. One that was left at its default is there for sources; here it is sampling then.
     fn sets_of_search(&self, given: Vec<String>, search: &SearchConfig) -> Vec<String> {
-        let chosen = given.iter().any(|set| ["search", "search.kind"].contains(&key(set).trim()));
+        let of_beam = ["search", "search.kind", "search.width", "search.patience"];
+        let chosen = given.iter().any(|set| of_beam.contains(&key(set).trim()));
         let plain =
             (!chosen && *search == SearchConfig::default()).then(|| "search={replace=true,kind='sample'}".to_owned());
         let option = |name: &str, value: Option<String>| value.map(|value| format!("search.{name}={value}"));

@@ -15,7 +15,9 @@ use super::{DataFolder, Ending, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::dashboard::Dashboard;
 use crate::device::{DeviceConfig, device, start_device, start_threads};
-use crate::experiment::{Evaluation, Evaluator, Experiment, Loaded, SavedModel, Trained, temperature};
+use crate::experiment::{
+    Evaluation, Evaluator, Experiment, Loaded, Pace, SavedModel, Trained, temperature, token_counts,
+};
 use crate::interrupt::stop_flag;
 use crate::output::{command, print, shell, tell};
 
@@ -353,21 +355,27 @@ impl Session<'_> {
             cpu_seconds: 0.0,
             wall_seconds: 0.0,
         });
+        let mut learned = None;
         for &split in splits {
             let corpus = self.experiment.corpora.get(split);
             let Some(corpus) = corpus.filter(|_| !self.experiment.is_measured(&results, &[split])) else { continue };
             let Experiment { config, corpora, .. } = self.experiment;
+            let console = &mut self.console;
+            console.status("encoding what is to be judged");
             let mut evaluator = Evaluator::new(config, &saved.tokenizers, corpus)?;
-            if !config.data.has_source() {
-                let known = results.validation.as_ref();
-                let Some(temperature) = temperature(&saved, known, corpora.validation.as_ref(), self.stop)? else {
+            let has_source = config.data.has_source();
+            if !has_source && learned.is_none() {
+                learned = Some(token_counts(config, &saved.tokenizers, &corpora.train)?);
+            }
+            console.clear();
+            let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{split}: {of}"), done, all);
+            if !has_source {
+                let (known, validation) = (results.validation.as_ref(), corpora.validation.as_ref());
+                let Some(temperature) = temperature(&saved, known, validation, self.stop, &mut progress)? else {
                     return Ok(Done::Stopped);
                 };
-                evaluator = evaluator.with_temperature(temperature).learned_from(&corpora.train)?;
+                evaluator = evaluator.with_temperature(temperature).with_learned(learned.clone());
             }
-            let (console, all) = (&mut self.console, evaluator.sources() as u64);
-            let doing = format!("{split}: sentences answered");
-            let mut progress = |done: usize| console.progress(&doing, done as u64, all);
             let found = evaluator.evaluate(&saved.model, self.stop, &mut progress)?;
             self.console.clear();
             let Some(found) = found else { return Ok(Done::Stopped) };

@@ -293,8 +293,22 @@ impl Sections {
         }
         if let SearchConfig::Sample(sample) = search
             && sample.draws == 1
+            && !self.lacks_sources()
         {
             found.if_set(&["search.length_penalty"], "one draw has none to hold it against");
+        }
+        if self.lacks_sources() {
+            let why = "a language model has one answer to a prompt";
+            match search {
+                SearchConfig::Sample(_) => found.if_set(&["search.draws", "search.length_penalty"], why),
+                SearchConfig::Beam(_) => found.if_set(&["search.n_best"], why),
+                SearchConfig::Greedy(_) => {}
+            }
+            let why = "the longest text of a language model is `limit` tokens long, whatever its prompt";
+            found.if_set(&["search.max_length.ratio", "search.max_length.extra"], why);
+        }
+        if self.is_stream() {
+            found.if_set(&["search.min_length"], "running text goes on over line ends, and has no other");
         }
         if let (SearchConfig::Sample(sample), Some(tokenizer)) = (search, &self.tokenizer) {
             let steps = tokenizer.target.as_ref().or(tokenizer.shared.as_ref()).map_or(&[][..], |t| t.normalization());
@@ -373,6 +387,12 @@ mod tests {
         model = {}
         train = { epochs = 1 }
         search = { kind = \"beam\" }";
+
+    const STREAM: &str = "
+        data = { kind = \"stream\", train = \"a.txt\" }
+        tokenizer = { target = { kind = \"character\" } }
+        model = { kind = \"language_model\" }
+        train = { epochs = 1 }";
 
     fn places(sets: &[&str]) -> Vec<String> {
         places_in(GOOD, sets)
@@ -476,6 +496,16 @@ mod tests {
         let stop = "search={kind='sample',stop=['end','END']}";
         assert_eq!(places(&[lower, stop]), ["warning search.stop.1"]);
         assert_eq!(places(&[stop]), [""; 0]);
+        for (set, expected) in [
+            ("search={kind='sample',draws=3}", &["search.draws"][..]),
+            ("search={kind='beam',n_best=2}", &["search.n_best"]),
+            ("search.max_length={ratio=2.0,limit=9}", &["search.max_length.ratio"]),
+            ("search.min_length=2", &["search.min_length"]),
+            ("search={kind='sample',top_k=3,max_length={limit=9}}", &[]),
+        ] {
+            let expected: Vec<String> = expected.iter().map(|key| format!("warning {key}")).collect();
+            assert_eq!(places_in(STREAM, &[set]), expected, "{set}");
+        }
         let silent = "model={decoder={kind='gru',attention={kind='none'}}}";
         assert_eq!(places(&[silent, "search.return_attention=true"]), ["warning search.return_attention"]);
         for set in [

@@ -189,7 +189,8 @@ impl ExperimentConfig {
     /// The settings that decide a run's figures, as JSON: all but its name and the threads, which an
     /// [`Identity`](antiphon_lab::Identity) has of its own, what is only shown, and what other commands read.
     pub(crate) fn decisive(&self) -> Value {
-        let evaluate = EvaluateConfig { show: EvaluateConfig::default().show, ..self.evaluate.clone() };
+        let EvaluateConfig { show, samples, .. } = EvaluateConfig::default();
+        let evaluate = EvaluateConfig { show, samples, ..self.evaluate.clone() };
         let plain = Self { name: None, threads: None, evaluate, sweep: None, expect: None, ..self.clone() };
         serde_json::to_value(plain).expect("a config is JSON")
     }

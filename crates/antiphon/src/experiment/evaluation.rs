@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Judged, Result, Score};
+use antiphon_core::{Batch, Error, Judged, Result, Score};
 use antiphon_data::{Corpus, Example, Prefetch, References, Skipped, Units};
 use antiphon_decode::rename_sources;
 use antiphon_eval::Likelihood;
@@ -63,7 +63,18 @@ pub struct Evaluator<'a> {
     /// The temperature at which a language model is judged too.
     temperature: Option<f64>,
     /// How often each token stands in the text that was learned from, where that is known.
-    learned: Option<Vec<u64>>,
+    learned: Option<Arc<[u64]>>,
+}
+
+/// How far an evaluation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// What is counted.
+    pub of: &'static str,
+    /// How many of them are done.
+    pub done: u64,
+    /// How many there are.
+    pub all: u64,
 }
 
 /// A source, what counts as right, and what was answered.
@@ -159,8 +170,13 @@ impl<'a> Evaluator<'a> {
         let encoded = Encoded::new(corpus, tokenizers, &config.data)?;
         let mut evaluator =
             Self { config, tokenizers, encoded, examples: Vec::new(), parts: 1, temperature: None, learned: None };
-        if let Encoded::Examples(_) = evaluator.encoded {
-            evaluator.examples = evaluator.grouped(references)?;
+        match &evaluator.encoded {
+            Encoded::Examples(_) => evaluator.examples = evaluator.grouped(references)?,
+            Encoded::Stream(stream) if stream.is_empty() => {
+                let message = "has no token to be judged: it is white space alone; give another file";
+                return Err(Error::new(message).in_file(corpus.path()));
+            }
+            Encoded::Stream(_) => {}
         }
         Ok(evaluator)
     }
@@ -202,14 +218,10 @@ impl<'a> Evaluator<'a> {
         Self { temperature, ..self }
     }
 
-    /// Tells the losses of tokens apart by how often they stand in this corpus, the one to learn from.
-    ///
-    /// # Errors
-    /// If it cannot be read or cut.
-    pub fn learned_from(self, corpus: &Arc<Corpus>) -> Result<Self> {
-        let encoded = Encoded::new(corpus, self.tokenizers, &self.config.data)?;
-        let learned = Some(encoded.counts(self.tokenizers.target().size())?);
-        Ok(Self { learned, ..self })
+    /// Tells the losses of tokens apart by how often each stands in the corpus to learn from ([`token_counts`]).
+    #[must_use]
+    pub fn with_learned(self, learned: Option<Arc<[u64]>>) -> Self {
+        Self { learned, ..self }
     }
 
     /// Keeps `count` sources, drawn by the seed; the likelihood is still that of all examples.
@@ -250,8 +262,27 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// If the corpus cannot be read or the model fails.
     pub fn likelihood(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Likelihood>> {
-        let found = self.pass(model, stop, self.in_order(), &[1.0], &mut |_, _| {})?;
-        Ok(found.map(|mut found| found.swap_remove(0)))
+        self.likelihood_at(&[1.0], model, stop, &mut |_| {}).map(|found| found.map(|mut found| found.swap_remove(0)))
+    }
+
+    /// The same at each of some temperatures; `progress` hears how many tokens are judged.
+    fn likelihood_at(
+        &self,
+        temperatures: &[f64],
+        model: &Model,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Pace),
+    ) -> Result<Option<Vec<Likelihood>>> {
+        self.pass(model, stop, self.in_order(), temperatures, &mut self.judged(progress))
+    }
+
+    /// Tells how many tokens have been judged, from the batches of a pass.
+    fn judged(&self, progress: &mut dyn FnMut(Pace)) -> impl FnMut(&Batch, &TokenScores) {
+        let (mut done, all) = (0, self.encoded.target_tokens());
+        move |batch, _| {
+            done += batch.target.tokens() as u64;
+            progress(Pace { of: "tokens judged", done, all });
+        }
     }
 
     fn in_order(&self) -> Prefetch {
@@ -295,9 +326,14 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// As [`likelihood`](Self::likelihood).
-    pub fn fit_temperature(&self, model: &Model, stop: &AtomicBool) -> Result<Option<f64>> {
+    pub fn fit_temperature(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Pace),
+    ) -> Result<Option<f64>> {
         best_temperature(|temperatures| {
-            let found = self.pass(model, stop, self.in_order(), temperatures, &mut |_, _| {})?;
+            let found = self.likelihood_at(temperatures, model, stop, progress)?;
             Ok(found.map(|found| found.iter().map(|likelihood| likelihood.nats).collect()))
         })
     }
@@ -348,7 +384,7 @@ impl<'a> Evaluator<'a> {
         self.config.searched().map(score).collect()
     }
 
-    /// Everything; `None` if `stop` was raised before the end.
+    /// Everything; `None` if `stop` was raised before the end. `progress` hears how far each part of it is.
     ///
     /// # Errors
     /// If the corpus cannot be read or the model fails.
@@ -356,13 +392,14 @@ impl<'a> Evaluator<'a> {
         &self,
         model: &Model,
         stop: &AtomicBool,
-        progress: &mut (dyn FnMut(usize) + Send),
+        progress: &mut (dyn FnMut(Pace) + Send),
     ) -> Result<Option<Evaluation>> {
         let has_source = self.tokenizers.source().is_some();
         let (mut losses, mut token_losses) = (None, None);
         if has_source {
-            losses = self.likelihood(model, stop)?.map(|likelihood| losses_of(&likelihood, None));
-        } else if let Some((found, tally)) = self.judge(model, stop)? {
+            let found = self.likelihood_at(&[1.0], model, stop, progress)?;
+            losses = found.map(|found| losses_of(&found[0], None));
+        } else if let Some((found, tally)) = self.judge(model, stop, progress)? {
             losses = Some(found);
             let tokenizer = self.tokenizers.target().as_ref();
             token_losses = Some(tally.finish(&self.encoded, tokenizer, self.learned.as_deref())?);
@@ -370,7 +407,9 @@ impl<'a> Evaluator<'a> {
         let Some(losses) = losses else { return Ok(None) };
         let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
         if self.config.searches() {
-            let Some(found) = self.answers(model, stop, progress)? else { return Ok(None) };
+            let all = self.examples.len() as u64;
+            let mut answered = |done: usize| progress(Pace { of: "sentences answered", done: done as u64, all });
+            let Some(found) = self.answers(model, stop, &mut answered)? else { return Ok(None) };
             metrics = self.metrics(&found)?;
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
@@ -402,10 +441,21 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The losses of a language model in all the ways that the config asks for, and where they lie.
-    fn judge(&self, model: &Model, stop: &AtomicBool) -> Result<Option<(Losses, Tally)>> {
+    fn judge(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Pace),
+    ) -> Result<Option<(Losses, Tally)>> {
         let temperatures: Vec<f64> = [1.0].into_iter().chain(self.temperature).collect();
         let mut tally = Tally::default();
-        let found = self.pass(model, stop, self.in_order(), &temperatures, &mut |b, scores| tally.add(b, scores))?;
+        let mut judged = self.judged(progress);
+        let mut each = |batch: &Batch, scores: &TokenScores| {
+            tally.add(batch, scores);
+            judged(batch, scores);
+        };
+        let found = self.pass(model, stop, self.in_order(), &temperatures, &mut each)?;
+        drop(judged);
         let Some(found) = found else { return Ok(None) };
         let ways = |reset: Option<u64>, found: Vec<Likelihood>| {
             let temperatures = [None].into_iter().chain(self.temperature.map(Some));
@@ -421,13 +471,30 @@ impl<'a> Evaluator<'a> {
         losses.beside.extend(ways(None, found).skip(1));
         let reset = self.config.evaluate.reset;
         if let Some(windows) = (reset > 0).then(|| self.encoded.in_windows(reset)).flatten() {
-            let found =
-                self.pass(model, stop, windows, &temperatures, &mut |b, scores| tally.add_windows(b, scores))?;
+            let mut judged = self.judged(progress);
+            let mut each = |batch: &Batch, scores: &TokenScores| {
+                tally.add_windows(batch, scores);
+                judged(batch, scores);
+            };
+            let found = self.pass(model, stop, windows, &temperatures, &mut each)?;
             let Some(found) = found else { return Ok(None) };
             losses.beside.extend(ways(Some(reset as u64), found));
         }
         Ok(Some((losses, tally)))
     }
+}
+
+/// How often each token stands in a corpus.
+///
+/// # Errors
+/// If it cannot be read or cut.
+pub(crate) fn token_counts(
+    config: &ExperimentConfig,
+    tokenizers: &Tokenizers,
+    corpus: &Arc<Corpus>,
+) -> Result<Arc<[u64]>> {
+    let encoded = Encoded::new(corpus, tokenizers, &config.data)?;
+    Ok(encoded.counts(tokenizers.target().size())?.into())
 }
 
 /// The temperature at which a language model is to be judged: none where its settings do not ask for one; that of figures of its
@@ -441,6 +508,7 @@ pub(crate) fn temperature(
     known: Option<&SplitResults>,
     validation: Option<&Arc<Corpus>>,
     stop: &AtomicBool,
+    progress: &mut dyn FnMut(Pace),
 ) -> Result<Option<Option<f64>>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
     let known = known.and_then(SplitResults::temperature);
@@ -449,7 +517,7 @@ pub(crate) fn temperature(
         (Temperature::Fit, Some(known), _) => Ok(Some(Some(known))),
         (Temperature::Fit, None, Some(corpus)) => {
             let evaluator = Evaluator::new(config, tokenizers, corpus)?.while_training();
-            Ok(evaluator.fit_temperature(model, stop)?.map(Some))
+            Ok(evaluator.fit_temperature(model, stop, progress)?.map(Some))
         }
     }
 }

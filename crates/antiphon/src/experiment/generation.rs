@@ -142,7 +142,8 @@ impl Generator {
                 ended[row] = Some(hypotheses.swap_remove(0));
             }
             while let Some(hypothesis) = ended.get_mut(told.row).and_then(Option::take) {
-                let last = told.telling.add(&hypothesis.tokens[told.known..]) + &told.telling.finish();
+                let last =
+                    told.telling.add(hypothesis.tokens.get(told.known..).unwrap_or_default()) + &told.telling.finish();
                 self.piece(&last, hear)?;
                 let text = self.text(draws.start + told.row as u64, hypothesis, prompt.len());
                 hear(Heard::Text(text)).map_err(Failure::Hearer)?;
@@ -166,7 +167,8 @@ impl Generator {
 
     fn text(&self, draw: u64, hypothesis: Hypothesis, prompt: usize) -> Text {
         let Hypothesis { tokens, log_prob, prefix_log_prob, finished, stopped, .. } = hypothesis;
-        let tokens = tokens[prompt..].to_vec();
+        // Behind a prompt that a damaged model thinks impossible there is nothing.
+        let tokens = tokens.get(prompt..).unwrap_or_default().to_vec();
         Text {
             draw,
             text: self.stops.cut(self.speech.text(&tokens)),

@@ -33,7 +33,13 @@ pub(crate) fn warning(side: &str, unknown: u64, tokens: u64) -> Option<String> {
 /// If the text cannot be represented.
 pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>> {
     let unknown = Special::Unknown.id();
-    let (mut seen, mut found) = (HashSet::new(), Vec::new());
+    let (mut seen, mut named, mut found) = (HashSet::new(), HashSet::new(), Vec::new());
+    let mut name = |name: &str| -> Result<()> {
+        if named.insert(name.to_owned()) && tokenizer.encode(name)?.contains(&unknown) {
+            found.push(name.to_owned());
+        }
+        Ok(())
+    };
     for piece in text.split_inclusive(char::is_whitespace) {
         let word = piece.trim_end_matches(char::is_whitespace);
         for part in [word, &piece[word.len()..]] {
@@ -41,15 +47,12 @@ pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>
                 continue;
             }
             let ids = tokenizer.encode(part)?;
-            let names: Vec<String> = match ids.as_slice() {
-                [id] if *id == unknown => vec![part.to_owned()],
-                ids if ids.contains(&unknown) => part.chars().map(String::from).collect(),
-                _ => continue,
-            };
-            for name in names {
-                if !found.contains(&name) && tokenizer.encode(&name)?.contains(&unknown) {
-                    found.push(name);
+            match ids.as_slice() {
+                [id] if *id == unknown => name(part)?,
+                ids if ids.contains(&unknown) => {
+                    part.chars().try_for_each(|character| name(character.encode_utf8(&mut [0; 4])))?;
                 }
+                _ => {}
             }
         }
     }
