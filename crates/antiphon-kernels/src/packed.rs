@@ -621,43 +621,46 @@ macro_rules! vector_tiles {
                 );
                 let mut sums = [[[$zero(); V]; P]; R];
                 let (mut a, mut b) = (lhs.as_ptr(), panel.as_ptr());
-                let mut multiply = || {
-                    // SAFETY: the panels hold `k` rows of `V` vectors, and `lhs` `k` numbers of `R` rows.
-                    unsafe {
-                        if FETCH {
-                            for line in 0..(V * LANES).div_ceil(LINE) {
-                                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + line * LINE).cast());
-                            }
-                        }
-                        if P == 1 {
-                            let mut right = [$zero(); V];
-                            for v in 0..V {
-                                right[v] = $load(b.add(v * LANES).cast());
-                            }
-                            for r in 0..R {
-                                let a = $spread(*a.add(r * apart));
-                                for v in 0..V {
-                                    sums[r][0][v] = $multiply_add(a, right[v], sums[r][0][v]);
+                // A macro: of a closure that is called at five places LLVM makes a function, and the sums go through memory.
+                macro_rules! multiply {
+                    () => {
+                        // SAFETY: the panels hold `k` rows of `V` vectors, and `lhs` `k` numbers of `R` rows.
+                        unsafe {
+                            if FETCH {
+                                for line in 0..(V * LANES).div_ceil(LINE) {
+                                    _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD + line * LINE).cast());
                                 }
                             }
-                        } else {
-                            // Few rows, which stay in registers instead.
-                            let mut left = [$zero(); R];
-                            for r in 0..R {
-                                left[r] = $spread(*a.add(r * apart));
-                            }
-                            for p in 0..P {
+                            if P == 1 {
+                                let mut right = [$zero(); V];
                                 for v in 0..V {
-                                    let right = $load(b.add(p * beyond + v * LANES).cast());
-                                    for r in 0..R {
-                                        sums[r][p][v] = $multiply_add(left[r], right, sums[r][p][v]);
+                                    right[v] = $load(b.add(v * LANES).cast());
+                                }
+                                for r in 0..R {
+                                    let a = $spread(*a.add(r * apart));
+                                    for v in 0..V {
+                                        sums[r][0][v] = $multiply_add(a, right[v], sums[r][0][v]);
+                                    }
+                                }
+                            } else {
+                                // Few rows, which stay in registers instead.
+                                let mut left = [$zero(); R];
+                                for r in 0..R {
+                                    left[r] = $spread(*a.add(r * apart));
+                                }
+                                for p in 0..P {
+                                    for v in 0..V {
+                                        let right = $load(b.add(p * beyond + v * LANES).cast());
+                                        for r in 0..R {
+                                            sums[r][p][v] = $multiply_add(left[r], right, sums[r][p][v]);
+                                        }
                                     }
                                 }
                             }
+                            (a, b) = (a.add(along), b.add(V * LANES));
                         }
-                        (a, b) = (a.add(along), b.add(V * LANES));
-                    }
-                };
+                    };
+                }
                 for _ in 0..k / 4 {
                     if FETCH {
                         for line in 0..(V * LANES).div_ceil(LINE) {
@@ -665,13 +668,13 @@ macro_rules! vector_tiles {
                         }
                         next = next.wrapping_add(4 * step);
                     }
-                    multiply();
-                    multiply();
-                    multiply();
-                    multiply();
+                    multiply!();
+                    multiply!();
+                    multiply!();
+                    multiply!();
                 }
                 for _ in 0..k % 4 {
-                    multiply();
+                    multiply!();
                 }
                 for r in 0..R {
                     for p in 0..P {
