@@ -475,6 +475,12 @@ mod tests {
         [packed, dx, dw, db, ds].map(numbers).into()
     }
 
+    /// The output alone, as where nothing is to be trained.
+    fn infer(inputs: &[TensorData; 5], run: &Recurrence) -> Vec<f64> {
+        let [x, w, b, s, _] = inputs.clone().map(FlexTensor::from_data);
+        numbers(Flex::recurrent_forward(x, w, b, s, run.clone(), false).0)
+    }
+
     fn lengths_of(kind: usize, [b, t, _]: [usize; 3]) -> Option<Arc<[u32]>> {
         match kind {
             0 => None,
@@ -548,10 +554,12 @@ mod tests {
             {
                 let run = Recurrence { cell, reverse, lengths: lengths_of(kind, dims) };
                 let inputs = inputs(run.cell, dims);
-                let with = |threads: usize| {
-                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    pool.install(|| run_as(DType::F32, &inputs, &run))
-                };
+                let on = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let with = |threads: usize| on(threads).install(|| run_as(DType::F32, &inputs, &run));
+                for threads in [1, 4] {
+                    let (alone, trained) = (on(threads).install(|| infer(&inputs, &run)), &with(1)[0]);
+                    assert_eq!(&alone, trained, "{run:?} {dims:?}, {threads} threads");
+                }
                 let (one, four) = (with(1), with(4));
                 assert_eq!(four, with(4), "{run:?} {dims:?}");
                 // The outputs are summed in one order, however many there are.
