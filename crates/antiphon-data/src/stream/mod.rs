@@ -112,6 +112,11 @@ impl Stream {
         self.len() == 0
     }
 
+    /// How many documents there are.
+    pub fn documents(&self) -> usize {
+        self.documents.len()
+    }
+
     /// Where the text comes from.
     pub fn corpus(&self) -> &Arc<Corpus> {
         &self.corpus

@@ -16,6 +16,14 @@ pub enum Cut {
         /// Under which key lengths are drawn instead (Merity et al. 2018); `None`: all are `length`.
         jitter: Option<Key>,
     },
+    /// Into its documents, which know nothing of each other: `rows` of them are read side by side, `length` tokens of each a step, and a
+    /// row that has read one to its end begins the next.
+    Documents {
+        /// How many side by side, or as many as there are.
+        rows: usize,
+        /// How many tokens of each a step reads.
+        length: usize,
+    },
     /// Into windows of `length` tokens that know nothing of each other but the one token before, `rows` of them a step.
     Windows {
         /// Windows a step.
@@ -59,14 +67,17 @@ const WHOLE: f64 = 0.95;
 #[derive(Debug, Clone)]
 pub struct Steps {
     rows: Vec<Row>,
+    tokens: u64,
     documents: Arc<[u64]>,
+    /// How many documents have begun, where each row reads one.
+    begun: usize,
     cut: Cut,
     /// How many steps there have been.
     number: u64,
 }
 
 /// A part of the text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Row {
     start: u64,
     /// How far it is read.
@@ -77,14 +88,18 @@ struct Row {
 impl Steps {
     /// Those of `tokens` tokens in `documents`, whose beginnings rise from 0.
     pub(super) fn new(tokens: u64, documents: Arc<[u64]>, cut: &Cut) -> Self {
-        // The windows of a step follow upon each other in one part.
-        let parts = match *cut {
-            Cut::Parts { rows, .. } => (rows as u64).min(tokens).max(1),
-            Cut::Windows { .. } => 1,
+        let parts = |parts: u64| -> Vec<Row> {
+            let border = |row: u64| (u128::from(tokens) * u128::from(row) / u128::from(parts)) as u64;
+            (0..parts).map(|row| Row { start: border(row), at: border(row), end: border(row + 1) }).collect()
         };
-        let border = |row: u64| (u128::from(tokens) * u128::from(row) / u128::from(parts)) as u64;
-        let row = |row| Row { start: border(row), at: border(row), end: border(row + 1) };
-        Self { rows: (0..parts).map(row).collect(), documents, cut: cut.clone(), number: 0 }
+        let rows = match *cut {
+            Cut::Parts { rows, .. } => parts((rows as u64).min(tokens).max(1)),
+            // Each is at its end, and takes the first of the documents that are left.
+            Cut::Documents { rows, .. } => vec![Row::default(); rows.min(documents.len()).max(1)],
+            // The windows of a step follow upon each other in one part.
+            Cut::Windows { .. } => parts(1),
+        };
+        Self { rows, tokens, documents, begun: 0, cut: cut.clone(), number: 0 }
     }
 
     /// Where the document of a token ends.
@@ -117,6 +132,25 @@ impl Steps {
         Some(step)
     }
 
+    /// The next step of documents.
+    fn documents(&mut self, length: usize) -> Option<Step> {
+        let mut step = Vec::with_capacity(self.rows.len());
+        for r in 0..self.rows.len() {
+            if self.rows[r].at == self.rows[r].end
+                && let Some(&start) = self.documents.get(self.begun)
+            {
+                self.begun += 1;
+                self.rows[r] = Row { start, at: start, end: self.document_end(start).min(self.tokens) };
+            }
+            let Row { start, at, end } = self.rows[r];
+            let beginning = if at == start && at < end { Beginning::Document } else { Beginning::None };
+            let stop = end.min(at + length as u64);
+            step.push(Stretch { start: at, length: (stop - at) as u32, beginning });
+            self.rows[r].at = stop;
+        }
+        step.iter().any(|stretch| stretch.length > 0).then_some(step)
+    }
+
     /// The next windows.
     fn windows(&mut self, rows: usize, length: usize) -> Option<Step> {
         let mut step = Vec::with_capacity(rows);
@@ -137,6 +171,7 @@ impl Iterator for Steps {
     fn next(&mut self) -> Option<Step> {
         let step = match self.cut {
             Cut::Parts { length, jitter, .. } => self.side_by_side(length, jitter),
+            Cut::Documents { length, .. } => self.documents(length),
             Cut::Windows { rows, length } => self.windows(rows, length),
         };
         self.number += 1;

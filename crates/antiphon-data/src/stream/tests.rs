@@ -124,6 +124,41 @@ proptest! {
         }
     }
 
+    /// Each is read from its begin symbol to its end, in one row.
+    #[test]
+    fn documents_are_read_whole_and_in_their_order(
+        texts in texts(),
+        documents in documents(),
+        rows in 1_usize..6,
+        length in 1_usize..9,
+    ) {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let stream = stream(&texts, documents);
+        let begins = &stream.documents;
+        let (mut said, mut begun) = (vec![Vec::new(); begins.len()], Vec::new());
+        let mut reads = vec![None; rows.min(begins.len())];
+        for step in stream.steps(&Cut::Documents { rows, length }) {
+            let batch = stream.batch(&step).unwrap();
+            batch.check().unwrap();
+            prop_assert!(step.len() == reads.len() && batch.target.tokens() > 0);
+            for (r, stretch) in step.iter().enumerate().filter(|(_, stretch)| stretch.length > 0) {
+                prop_assert!(stretch.length as usize <= length);
+                let row = |ids: &[TokenId]| ids[r * batch.target.width..][..stretch.length as usize].to_vec();
+                let (inputs, labels) = (row(&batch.target.inputs), row(&batch.target.labels));
+                if !batch.continues[r] {
+                    reads[r] = begins.iter().position(|&begin| begin == stretch.start);
+                    begun.push(stretch.start);
+                    prop_assert_eq!(inputs[0], Special::Begin.id());
+                }
+                let document = reads[r].unwrap();
+                prop_assert_eq!(stretch.start, begins[document] + said[document].len() as u64);
+                said[document].extend(labels);
+            }
+        }
+        prop_assert_eq!(&begun[..], &begins[..]);
+        prop_assert_eq!(said.concat(), all(&stream));
+    }
+
     #[test]
     fn windows_know_one_token_before_them(texts in texts(), rows in 1_usize..4, length in 1_usize..9) {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
