@@ -228,6 +228,10 @@ impl<'s, 't> Check<'s, 't> {
         if text.parse::<Json>().is_ok_and(|value| right(&value)) {
             return Some("remove the quotes".to_owned());
         }
+        let list = Json::from(vec![text]);
+        if !text.is_empty() && right(&list) {
+            return Some(format!("write {list}"));
+        }
         let float = || text.parse::<f64>().ok().filter(|number| number.is_finite());
         let integer = text.parse::<i64>().ok().map(Json::from).and_then(write);
         let truth = || text.to_lowercase().parse::<bool>().ok().map(Json::from).and_then(write);

@@ -32,6 +32,9 @@ impl Source for Layer {
     }
 }
 
+/// So many mistakes in TOML are listed.
+const LISTED: usize = 10;
+
 /// What to do about a mistake in TOML whose message does not say it.
 fn remedy(message: &str) -> &'static str {
     match message {
@@ -61,6 +64,17 @@ impl Layer {
             if problems.is_empty() {
                 return Ok(Self { root, assigned: false });
             }
+        }
+        // One slip may make many; and a text that is no config has one a line.
+        let more = problems.len().saturating_sub(LISTED);
+        problems.truncate(LISTED);
+        if more > 0 {
+            let what = if file.extension().is_some_and(|e| e == "toml") {
+                "mend the first ones first"
+            } else {
+                "is this a config? One has a name that ends in `.toml`, and names its data in `[data]`"
+            };
+            problems.push(Problem { place: Place::default(), message: format!("and {more} more such lines; {what}") });
         }
         Err(Error::many(file, problems))
     }

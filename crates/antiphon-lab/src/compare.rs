@@ -120,7 +120,7 @@ pub(crate) fn warnings(differing: &[String]) -> String {
     if tokenizers || data {
         // A tokenizer trained on other data is another tokenizer.
         text += "\nwarning: the runs have different tokenizers: losses per token, perplexities and token accuracies cannot be \
-                 compared; compare losses per character\n";
+                 compared; compare losses per character, where few tokens are unknown\n";
     }
     if data {
         text += "\nwarning: the runs read different data: their figures can be compared only if the measured split is the same\n";
@@ -169,7 +169,10 @@ mod tests {
         };
         let tokenizers = warnings(words);
         assert_eq!(tokenizers.len(), 1);
-        assert!(tokenizers[0].ends_with("compare losses per character"), "{tokenizers:?}");
+        assert!(
+            tokenizers[0].ends_with("compare losses per character, where few tokens are unknown"),
+            "{tokenizers:?}"
+        );
         assert_eq!(warnings(larger).len(), 2);
     }
 }

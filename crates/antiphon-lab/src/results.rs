@@ -251,12 +251,17 @@ impl SplitResults {
     /// The figure under a label, as it is printed everywhere.
     pub(crate) fn figure(&self, label: &str) -> Option<String> {
         let metric = self.metrics.get(label).map(|score| format!("{:.2}", score.value));
-        let loss =
-            || self.losses().into_iter().find(|l| l.0 == label).map(|(_, v, decimals)| format!("{v:.decimals$}"));
+        let loss = || self.losses().into_iter().find(|l| l.0 == label).map(|(_, v, decimals)| written(v, decimals));
         let count = || self.counts().into_iter().find(|c| c.0 == label).map(|(_, n)| n.to_string());
         let share = || self.outscored().filter(|_| label == OUTSCORED).map(|share| format!("{share:.2}"));
         metric.or_else(loss).or_else(count).or_else(share)
     }
+}
+
+/// A number with so many decimals; one that would be longer than a column by its powers of ten.
+fn written(value: f64, decimals: usize) -> String {
+    const WIDE: f64 = 1e6;
+    if value.abs() < WIDE { format!("{value:.decimals$}") } else { format!("{value:.3e}") }
 }
 
 /// The labels of all figures of some splits: metrics by name, then losses, then counts.
@@ -354,6 +359,10 @@ bleu is nrefs:1|case:lc|tok:none
         ] {
             let line = table.lines().find(|line| line.split_whitespace().next() == Some(label));
             assert!(line.is_some_and(|line| line.ends_with(figure)), "{label}\n{table}");
+            assert_eq!(
+                [999_999.0, 1e6, 263_575_758_755_265.7].map(|n| super::written(n, 3)),
+                ["999999.000", "1.000e6", "2.636e14"]
+            );
         }
         // What can be promised and compared is what is told.
         let split = all.test.as_ref().unwrap();

@@ -289,11 +289,11 @@ pub enum Documents {
 }
 
 const fn rows() -> usize {
-    64
+    32
 }
 
 const fn length() -> usize {
-    128
+    64
 }
 
 const fn max_tokens() -> usize {

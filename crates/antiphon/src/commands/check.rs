@@ -127,7 +127,8 @@ impl Arguments {
         let (mut faults, mut doubts) = (Vec::new(), Vec::new());
         for (i, (key, path)) in all.iter().enumerate() {
             if let Some(fault) = file_fault(path) {
-                let remedy = if i < of_corpus { remedy(&config.data, &data_dir) } else { "name another file".into() };
+                let remedy =
+                    if i < of_corpus { remedy(&config.data, path, &data_dir) } else { "name another file".into() };
                 faults.push(problem(key, format!("{fault} `{}`; {remedy}", path.display())));
             }
             let split = |key: &str| key.split('.').nth(1).map(str::to_owned);

@@ -29,7 +29,12 @@ pub(super) fn finished(run: &Run, results: &Results, experiment: &Experiment, ru
         Some(answered) => answered.source.clone(),
         None => experiment.a_line()?,
     };
-    let mut commands = vec![ask(run, experiment, &example)?];
+    let mut commands = Vec::new();
+    if !experiment.config.data.has_source() {
+        let words: Vec<OsString> = vec!["generate".into(), run.path().into()];
+        commands.push(command(words.into_iter().chain(on_its_device(run)?)));
+    }
+    commands.push(ask(run, experiment, &example)?);
     if let Some(other) = other(run, runs)? {
         commands.push(command(["compare".as_ref(), other.path(), run.path()]));
     }
@@ -44,10 +49,18 @@ pub(super) fn next(commands: &[String]) -> String {
 
 /// The command that asks a run's model about a line, where it was trained: what it answers, or how probable a text is.
 pub(super) fn ask(run: &Run, experiment: &Experiment, text: &str) -> Result<String> {
-    let what = if experiment.config.data.has_source() { "predict" } else { "score" };
+    let (what, text) = if experiment.config.data.has_source() { ("predict", text) } else { ("score", beginning(text)) };
     let mut words: Vec<OsString> = vec![what.into(), run.path().into()];
     words.extend(on_its_device(run)?);
     Ok(format!("{} | {}", echo(text), command(words)))
+}
+
+/// So much of a text as makes an example of it: whole words, if there are any.
+fn beginning(text: &str) -> &str {
+    const ENOUGH: usize = 60;
+    let Some((end, _)) = text.char_indices().nth(ENOUGH) else { return text };
+    let cut = &text[..end];
+    cut.rsplit_once(char::is_whitespace).map_or(cut, |(words, _)| words.trim_end())
 }
 
 /// The option that lets a run's model compute where it was trained; none for the default.

@@ -18,10 +18,13 @@ use crate::device::start_threads;
 use crate::experiment::generation::{Asked, Failure, Generator, Heard, Text};
 use crate::experiment::{SavedModel, unknown};
 use crate::interrupt;
-use crate::output::{json_line, tell, unwritten};
+use crate::output::{json_line, shell, tell, unwritten};
 
 /// Of what a model does not know so much is named.
 const NAMED: usize = 10;
+
+/// What makes any search plain sampling.
+const SAMPLING: &str = r#"search={replace=true,kind="sample"}"#;
 
 /// Reading so many tokens of a prompt takes a while.
 const LONG: usize = 50_000;
@@ -40,7 +43,7 @@ pub(super) struct Arguments {
     /// Go on with this text
     #[arg(long, value_name = "TEXT", conflicts_with = "input", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Go on with the text in this file
+    /// Go on with the text in this file; `-` is standard input
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// How many texts
@@ -53,7 +56,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// As --set search.temperature=T: below 1 the probable becomes more probable, above 1 less
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Write JSON lines
     #[arg(long)]
@@ -93,6 +96,11 @@ impl Arguments {
             let message = "is a model that answers sources; `predict` asks it for answers";
             return Err(Error::new(message).in_file(&self.what));
         }
+        if self.temperature == Some(0.0) {
+            let message =
+                "must be more than 0; the most probable token each time is what `--set search.kind=greedy` takes";
+            return Err(Error::new(message).at(Place::text("--temperature")));
+        }
         let sets = self.sets_of_search(of_search, &saved.config.search);
         if !sets.is_empty() {
             saved.config = changed(&saved.config, &target.path, &sets).map_err(|e| e.in_file(&target.path))?;
@@ -100,9 +108,9 @@ impl Arguments {
         let search = saved.config.search.clone().with_n_best(1)?;
         if self.count > 1 && !search.draws() {
             let message = format!(
-                "this search draws nothing, so that all {} texts would be the same: leave --count out, or draw with `--set \
-                 search={{replace=true,kind='sample'}}`",
-                self.count
+                "this search draws nothing, so that all {} texts would be the same: leave --count out, or draw with `--set {}`",
+                self.count,
+                shell(SAMPLING),
             );
             return Err(Error::new(message).at(Place::text("--count")));
         }
@@ -150,8 +158,7 @@ impl Arguments {
     fn sets_of_search(&self, given: Vec<String>, search: &SearchConfig) -> Vec<String> {
         let of_beam = ["search", "search.kind", "search.width", "search.patience"];
         let chosen = given.iter().any(|set| of_beam.contains(&key(set).trim()));
-        let plain =
-            (!chosen && *search == SearchConfig::default()).then(|| "search={replace=true,kind='sample'}".to_owned());
+        let plain = (!chosen && *search == SearchConfig::default()).then(|| SAMPLING.to_owned());
         let option = |name: &str, value: Option<String>| value.map(|value| format!("search.{name}={value}"));
         let seed = option("seed", self.seed.map(|seed| seed.to_string()));
         let temperature = option("temperature", self.temperature.map(|temperature| format!("{temperature:?}")));
@@ -163,7 +170,7 @@ impl Arguments {
         let text = match (&self.prompt, &self.input) {
             (Some(text), _) => text.clone(),
             (None, Some(path)) => read(path, generator.is_endless())?,
-            (None, None) => return Ok(Vec::new()),
+            (None, None) => return Ok(generator.beginning()),
         };
         let place = || match &self.input {
             Some(path) => path.display().to_string(),
@@ -198,9 +205,8 @@ impl Arguments {
 /// The text of a file, plain or gzip. A model of single texts is given no line end behind it.
 fn read(path: &Path, endless: bool) -> Result<String> {
     let mut bytes = Vec::new();
-    unpacked(opened(path)?)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(|error| Error::io(path, "read", &error))?;
+    let file = if path == Path::new("-") { unpacked(io::stdin()) } else { unpacked(opened(path)?) };
+    file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|error| Error::io(path, "read", &error))?;
     let text = text_of(&bytes).map_err(|error| error.in_file(path))?;
     let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     Ok(line.filter(|_| !endless).unwrap_or(text).to_owned())

@@ -13,7 +13,7 @@ use super::hints::settings_meant;
 use super::{CommandLine, runs_option};
 use crate::device::{DeviceConfig, device, thread_count};
 use crate::experiment::{ExperimentConfig, Loaded, SavedModel};
-use crate::output::{command, tell};
+use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
 /// which rules lines are read.
@@ -72,8 +72,12 @@ impl Target {
                 let mut words: Vec<OsString> = vec!["run".into(), what.into()];
                 words.extend(sets.iter().flat_map(|set| ["--set".into(), set.into()]));
                 words.extend(data.iter().cloned().chain(runs_option(runs)));
-                let (runs, run) = (runs.root().display(), command(words));
-                let message = format!("has not been run with these settings (no such run in `{runs}`); do so: `{run}`");
+                let other = other_run_of(what, runs).map(|run| {
+                    format!(", or name one of this config that was made with others, `{}`", shell(run.path()))
+                });
+                let (folder, run, other) = (runs.root().display(), command(words), other.unwrap_or_default());
+                let message =
+                    format!("has not been run with these settings (no such run in `{folder}`); do so: `{run}`{other}");
                 Error::new(message).in_file(what)
             })?
         } else if what.is_file() {
@@ -252,6 +256,17 @@ fn run_of(config: &Path, sets: &[String], runs: &Runs, threads: Option<usize>) -
         tell(&format!("{}: {count} runs have these settings; this is {}", config.display(), run.path().display()));
     }
     Ok(best)
+}
+
+/// The latest run of a config, whatever was set beside it.
+fn other_run_of(config: &Path, runs: &Runs) -> Option<Run> {
+    let name = Loaded::read(config, &[]).ok()?.name;
+    let of_name = |run: Run| {
+        let manifest = run.manifest().ok().filter(|manifest| manifest.name == name)?;
+        Some((manifest.started, run))
+    };
+    let found = runs.list().ok()?.into_iter().filter_map(of_name);
+    found.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, run)| run)
 }
 
 /// Whether a run was made with these settings: what its own do not have, since they are older, is at its default.

@@ -120,7 +120,7 @@ pub struct EvaluateConfig {
     /// of the training. 0: only at the end, on all.
     pub validation_examples: usize,
     /// In how many parts, side by side, running text is read at every validation of the training, which is quicker the more there
-    /// are. At the end it is read in one.
+    /// are. At the end it is read in one. Several documents are always read side by side, since their states are their own.
     #[schemars(range(min = 1, max = 65536))]
     pub parts: usize,
     /// Running text is also judged with a state that is reset every so many tokens, and sees but one token before them, as a model

@@ -87,10 +87,10 @@ pub(crate) fn files(config: &CorpusConfig, split: Option<Split>, data_dir: &Path
     named.map(|(key, file)| (key, data_dir.join(file))).collect()
 }
 
-/// What helps where files of a corpus are missing.
-pub(crate) fn remedy(config: &CorpusConfig, data_dir: &Path) -> String {
+/// What helps where a file of a corpus is missing. Those that its recipe prepares lie in a folder of its name.
+pub(crate) fn remedy(config: &CorpusConfig, missing: &Path, data_dir: &Path) -> String {
     let mut remedy = "set --data-dir or ANTIPHON_DATA_DIR".to_owned();
-    if let Some(recipe) = config.recipe() {
+    if let Some(recipe) = config.recipe().filter(|recipe| missing.starts_with(data_dir.join(recipe))) {
         let words = ["data".into(), recipe.into()].into_iter().chain(option("--data-dir", data_dir, DATA));
         remedy += &format!(", or prepare it with `{}`", command(words));
     }
@@ -107,7 +107,7 @@ fn files_are_there(config: &CorpusConfig, split: Option<Split>, data_dir: &Path)
     let mut others: Vec<&str> = others.iter().map(|(key, ..)| key.as_str()).filter(|other| other != key).collect();
     others.dedup();
     let others = if others.is_empty() { String::new() } else { format!(", and so are those of {}", others.join(", ")) };
-    let (data, remedy) = (data_dir.display(), remedy(config, data_dir));
+    let (data, remedy) = (data_dir.display(), remedy(config, path, data_dir));
     let message = format!("{fault}: {key} names it below the data folder `{data}`{others}; {remedy}");
     Err(Error::new(message).in_file(path))
 }
@@ -120,8 +120,9 @@ pub(crate) fn named(file: &Path, data_dir: &Path) -> String {
     }
 }
 
-/// How many tokens of running text are judged together.
+/// How many tokens of running text are judged together, and of how many documents at most.
 const JUDGED: usize = 4096;
+const DOCUMENTS: usize = 64;
 
 /// A split as ids.
 #[derive(Debug, Clone)]
@@ -205,14 +206,19 @@ impl Encoded {
         }
     }
 
-    /// All of it once, to be judged: examples the shortest first, running text in `parts` that are read side by side.
+    /// All of it once, to be judged: examples the shortest first, running text in `parts` that are read side by side, or, if it has
+    /// several documents, these.
     pub(super) fn in_order(&self, config: &BatchConfig, parts: usize) -> Prefetch {
         match self {
             Self::Examples(dataset) => {
                 Prefetch::new(Arc::clone(dataset), plan_in_order(dataset.lengths(), config), AHEAD)
             }
             Self::Stream(stream) => {
-                let cut = Cut::Parts { rows: parts, length: JUDGED.div_ceil(parts), jitter: None };
+                let cut = match stream.documents() {
+                    0 | 1 => Cut::Parts { rows: parts, length: JUDGED.div_ceil(parts), jitter: None },
+                    // Their state is fresh anyway, so that side by side they have the figures that they have one by one.
+                    many => Cut::Documents { rows: many.min(DOCUMENTS), length: JUDGED / many.min(DOCUMENTS) },
+                };
                 Prefetch::of_stream(Arc::clone(stream), stream.steps(&cut), AHEAD)
             }
         }

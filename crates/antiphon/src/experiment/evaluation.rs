@@ -414,7 +414,7 @@ impl<'a> Evaluator<'a> {
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
         }
-        let (unknown, strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded));
+        let (unknown, strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
         let Units { characters, words } = self.encoded.units();
         let left_out = self.encoded.corpus().skipped().total() + self.encoded.too_long().map_or(0, Skipped::total);
         let counts = Counts {
@@ -568,14 +568,16 @@ mod tests {
     use crate::experiment::{Experiment, Loaded};
 
     /// An experiment over some running text, and a model that has learned nothing yet.
-    fn experiment(folder: &std::path::Path) -> (Experiment, Tokenizers, Model) {
-        let text: String = (0..300).map(|i| format!("{} {}\n", "ab".repeat(i % 5), "c".repeat(i % 3))).collect();
-        std::fs::write(folder.join("a.txt"), text).unwrap();
-        let config = "data = { kind = 'stream', train = 'a.txt', validation = 'a.txt' }\n\
-                      tokenizer.target.kind = 'character'\ntrain.epochs = 1\n[model]\nkind = 'language_model'\n\
+    fn experiment(folder: &std::path::Path, documents: &str) -> (Experiment, Tokenizers, Model) {
+        let blank = |i: usize| if i % 7 == 6 { "\n" } else { "" };
+        let line = |i: usize| format!("{} {}\n{}", "ab".repeat(i % 5), "c".repeat(i % 3), blank(i * i % 31));
+        std::fs::write(folder.join("a.txt"), (0..300).map(line).collect::<String>()).unwrap();
+        let data =
+            format!("data = {{ kind = 'stream', train = 'a.txt', validation = 'a.txt', documents = '{documents}' }}\n");
+        let config = "tokenizer.target.kind = 'character'\ntrain.epochs = 1\n[model]\nkind = 'language_model'\n\
                       target = { kind = 'embedding', size = 6 }\ndecoder = { kind = 'lstm', hidden = 9, layers = 2 }\n";
         let file = folder.join("a.toml");
-        std::fs::write(&file, config).unwrap();
+        std::fs::write(&file, data + config).unwrap();
         let experiment = Experiment::open(Loaded::read(&file, &[]).unwrap(), folder).unwrap();
         let tokenizers = experiment.learned().unwrap().clone();
         let device = device(DeviceConfig::default()).unwrap();
@@ -586,7 +588,7 @@ mod tests {
     #[test]
     fn running_text_that_is_cut_anywhere_is_as_probable_as_in_one_pass() {
         let folder = tempfile::tempdir().unwrap();
-        let (experiment, tokenizers, model) = experiment(folder.path());
+        let (experiment, tokenizers, model) = experiment(folder.path(), "none");
         let evaluator = Evaluator::new(&experiment.config, &tokenizers, &experiment.corpora.train).unwrap();
         let Encoded::Stream(stream) = &evaluator.encoded else { panic!("no running text") };
         let never = AtomicBool::new(false);
@@ -610,6 +612,22 @@ mod tests {
         for other in [parts(40, 9, None), of(Cut::Windows { rows: 40, length: 9 })] {
             assert!(other.tokens == whole.tokens && (other.nats - whole.nats).abs() > 1e-3, "{other:?} {whole:?}");
         }
+    }
+
+    #[test]
+    fn documents_side_by_side_are_as_probable_as_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (experiment, tokenizers, model) = experiment(folder.path(), "blank_lines");
+        let evaluator = Evaluator::new(&experiment.config, &tokenizers, &experiment.corpora.train).unwrap();
+        let Encoded::Stream(stream) = &evaluator.encoded else { panic!("no running text") };
+        assert!(stream.documents() > 20);
+        let never = AtomicBool::new(false);
+        let one_by_one = stream.steps(&Cut::Parts { rows: 1, length: 50, jitter: None });
+        let batches = Prefetch::of_stream(Arc::clone(stream), one_by_one, 2);
+        let expected = evaluator.pass(&model, &never, batches, &[1.0], &mut |_, _| {}).unwrap().unwrap().swap_remove(0);
+        let found = evaluator.likelihood(&model, &never).unwrap().unwrap();
+        assert_eq!((found.tokens, found.correct_tokens), (expected.tokens, expected.correct_tokens));
+        assert!((found.nats - expected.nats).abs() < 1e-5 * expected.nats, "{found:?} {expected:?}");
     }
 
     /// The loss of a softmax over two tokens whose logits differ by 1, of which the likelier is right so often.

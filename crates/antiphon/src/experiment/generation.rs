@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{LengthLimits, Request, Result, StepModel, TokenId, Tokenizer};
+use antiphon_core::{LengthLimits, Request, Result, Special, StepModel, TokenId, Tokenizer};
 use antiphon_data::CorpusConfig;
+use antiphon_data::corpus::Documents;
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy};
 use antiphon_model::Model;
 
@@ -23,6 +24,8 @@ pub(crate) struct Generator {
     stops: StopTexts,
     /// Whether the end symbol stands for the end of a line, and texts go on behind it.
     endless: bool,
+    /// Whether it has learned from a text without documents.
+    goes_on: bool,
 }
 
 /// What is asked of a generator.
@@ -90,12 +93,19 @@ impl Generator {
         let speech = Speech::new(Arc::clone(tokenizers.target()), endless);
         let stops = StopTexts::new(speech.clone(), search.stop());
         let strategy = search.build_with(|_| Arc::new(stops.clone()))?;
-        Ok(Self { model: model.for_search(), strategy, key, speech, stops, endless })
+        let goes_on = matches!(&config.data, CorpusConfig::Stream(stream) if stream.documents == Documents::None);
+        Ok(Self { model: model.for_search(), strategy, key, speech, stops, endless, goes_on })
     }
 
     /// Whether a text may have several lines.
     pub(crate) fn is_endless(&self) -> bool {
         self.endless
+    }
+
+    /// What a text begins behind that has no prompt. Running text is one, unless its documents are marked, and the begin symbol stands
+    /// anywhere in it: there a line end makes a beginning.
+    pub(crate) fn beginning(&self) -> Vec<TokenId> {
+        if self.goes_on { vec![Special::End.id()] } else { Vec::new() }
     }
 
     /// The tokens of a prompt.
@@ -219,7 +229,7 @@ mod tests {
         let speech = Speech::new(tokenizer, endless);
         let stops = StopTexts::new(speech.clone(), search.stop());
         let strategy = search.build_with(|_| Arc::new(stops.clone())).unwrap();
-        Generator { model: model.for_search(), strategy, key: search.key(1), speech, stops, endless }
+        Generator { model: model.for_search(), strategy, key: search.key(1), speech, stops, endless, goes_on: false }
     }
 
     /// What is told piece by piece, and the texts.

@@ -35,7 +35,7 @@ pub(super) fn samples(
     let generator = Generator::drawing_below(key, model, tokenizers, config, &search)?;
     let tokenizer = config.tokenizer.target.as_ref().or(config.tokenizer.shared.as_ref());
     let length = length(tokenizer.expect("a text has a tokenizer"));
-    let asked = Asked { prompt: &[], draws: 0..count, length };
+    let asked = Asked { prompt: &generator.beginning(), draws: 0..count, length };
     let mut texts = Vec::new();
     let mut hear = |heard: Heard<'_>| {
         if let Heard::Text(text) = heard {

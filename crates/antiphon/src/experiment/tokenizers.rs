@@ -77,7 +77,11 @@ impl Tokenizers {
                 Err(error) => vec![Err(error)],
             });
             let tokenizer = tokenizer.clone().resolved(|path| data_dir.join(path)).train(&mut texts);
-            tokenizer.map(Arc::from).map_err(|error| error.at(format!("tokenizer.{side}")))
+            let placed = |error: Error| {
+                let error = error.at(format!("tokenizer.{side}"));
+                if error.file.is_some() { error } else { error.in_file(corpora.train.path()) }
+            };
+            tokenizer.map(Arc::from).map_err(placed)
         };
         let sides = match (&config.shared, &config.source, &config.target) {
             // A tokenizer for both sides serves the one that there is.

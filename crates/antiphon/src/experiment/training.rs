@@ -54,7 +54,7 @@ impl Experiment {
         }
         let vocabularies = tokenizers.vocabularies();
         console.note(&format!("train    {}", described(&training, &vocabularies)));
-        for warning in unknown::warnings(&training) {
+        for warning in unknown::warnings(&training, true) {
             console.warn(&format!("train: {warning}"));
         }
         let batches = TrainingBatches::new(training, config)?;

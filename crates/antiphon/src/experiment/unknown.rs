@@ -16,12 +16,16 @@ pub(crate) fn positions(ids: &[TokenId]) -> Vec<usize> {
 
 /// What to say if many of a side's tokens are unknown; `tokens` are all of them but end symbols.
 pub(crate) fn warning(side: &str, unknown: u64, tokens: u64) -> Option<String> {
+    let why = "is the text written like that of the training (capitals, script, tokenization)?";
+    warning_with(side, unknown, tokens, why)
+}
+
+fn warning_with(side: &str, unknown: u64, tokens: u64, why: &str) -> Option<String> {
     let share = unknown as f64 / tokens.max(1) as f64;
     (share > SHARE).then(|| {
+        let share = 100.0 * share;
         format!(
-            "{unknown} of {tokens} {side} tokens ({:.1} %) are unknown to the tokenizer, and all alike to the model: is the \
-             text written like that of the training (capitals, script, tokenization)?",
-            100.0 * share
+            "{unknown} of {tokens} {side} tokens ({share:.1} %) are unknown to the tokenizer, and all alike to the model: {why}"
         )
     })
 }
@@ -60,10 +64,18 @@ pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>
 }
 
 /// What to say of the tokens of a split that its tokenizers do not know; end symbols, which every text has, are not counted.
-pub(super) fn warnings(split: &Encoded) -> Vec<String> {
+/// `learned`: whether they were learned from this one.
+pub(super) fn warnings(split: &Encoded, learned: bool) -> Vec<String> {
     let (unknown, ends) = (split.unknown(), split.ends());
-    let of_source = warning("source", unknown.source, split.source_tokens().saturating_sub(ends));
-    of_source.into_iter().chain(warning("target", unknown.target, split.target_tokens() - ends)).collect()
+    let sides = [
+        ("source", unknown.source, split.source_tokens().saturating_sub(ends)),
+        ("target", unknown.target, split.target_tokens() - ends),
+    ];
+    let warning = |(side, unknown, tokens)| match learned {
+        true => warning_with(side, unknown, tokens, "its settings leave them out (`min_frequency`, a size)"),
+        false => warning(side, unknown, tokens),
+    };
+    sides.into_iter().filter_map(warning).collect()
 }
 
 #[cfg(test)]
