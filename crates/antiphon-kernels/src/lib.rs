@@ -1,7 +1,8 @@
 //! The operations that Antiphon's speed comes from, as Burn backend extensions with handwritten gradients.
 //!
 //! - [`recurrent`](recurrent::recurrent): a whole RNN, LSTM or GRU layer over a whole sequence, in one node of the graph;
-//! - [`attend`](attention::attend): attention over a memory, with nothing of queries × keys × width kept;
+//! - [`attend`](attention::attend): attention over a memory, with nothing of queries × keys × width kept, and [`attend_covered`],
+//!   which hears where it has looked before;
 //! - [`fed_decoder`](feeding::fed_decoder): a whole decoder with attention and input feeding, in one node;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
 //! - [`dropout`](dropout::dropout), [`locked_dropout`], [`word_dropout`]: masks from counter-based random numbers;
@@ -47,7 +48,7 @@ pub mod update;
 mod vector;
 mod weight;
 
-pub use attention::{Over, attend, attend_with_weights};
+pub use attention::{Coverage, Over, attend, attend_covered, attend_with_weights};
 pub use dropout::{dropout, locked_dropout, word_dropout};
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
 pub use linear::linear;

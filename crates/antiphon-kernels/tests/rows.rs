@@ -3,7 +3,8 @@
 use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::{
-    Cell, OutputLayer, Over, PackedWeight, Shared, attend, attend_with_weights, linear, recurrent_step, tanh,
+    Cell, Coverage, OutputLayer, Over, PackedWeight, Shared, attend, attend_covered, attend_with_weights, linear,
+    recurrent_step, tanh,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -96,9 +97,12 @@ fn looks_at_a_memory() {
         for (m, s, longer) in [(33, 1, 4), (200, 6, 11)] {
             // The row looks at one source, which is alone, or padded beside longer ones.
             let (keys, memory) = (numbers("keys", s * a), numbers("memory", s * m));
-            for energy in [None, Some(random("energy", [a]))] {
-                for with_weights in [false, true] {
-                    hold(&format!("{a} over {s} × {m}, additive {}", energy.is_some()), a, |query, place| {
+            let energy = || Some(random("energy", [a]));
+            for (energy, covered) in [(None, false), (energy(), false), (energy(), true)] {
+                let ways: &[bool] = if covered { &[true] } else { &[false, true] };
+                for &with_weights in ways {
+                    let what = format!("{a} over {s} × {m}, additive {}, covered {covered}", energy.is_some());
+                    hold(&what, a, |query, place| {
                         let rows = query.dims()[0];
                         let (sources, steps) = if rows == 1 { (1, s) } else { (3, longer) };
                         let padded = |own: &[f32], width: usize| {
@@ -116,7 +120,15 @@ fn looks_at_a_memory() {
                         if !with_weights {
                             return host(attend(query, keys, memory, energy.clone(), &over));
                         }
-                        let (contexts, weights) = attend_with_weights(query, keys, memory, energy.clone(), &over);
+                        let (contexts, weights) = match energy.clone().filter(|_| covered) {
+                            Some(energy) => {
+                                let mut sums = numbers("other sums", rows * steps);
+                                sums[place * steps..][..s].copy_from_slice(&numbers("sums", s));
+                                let (sums, weight) = (tensor(sums, [rows, steps]), random("coverage", [a]));
+                                attend_covered(query, keys, memory, energy, Coverage { sums, weight }, &over)
+                            }
+                            None => attend_with_weights(query, keys, memory, energy.clone(), &over),
+                        };
                         let weights = weights.narrow(2, 0, s);
                         host(Tensor::cat(vec![contexts, weights], 2))
                     });

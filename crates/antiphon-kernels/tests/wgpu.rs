@@ -6,8 +6,9 @@ use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
 use antiphon_kernels::{
-    Cell, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, activation_penalty, attend, cross_entropy,
-    dropout, locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty, token_scores, word_dropout,
+    Cell, Coverage, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, activation_penalty, attend,
+    attend_covered, cross_entropy, dropout, locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty,
+    token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -151,6 +152,10 @@ fn searches(device: &Device, found: &mut Found) {
         let context = attend(given("query", [4, 1, h], device), keys.clone(), memory.clone(), energy, &over);
         found.push(("context".into(), numbers(context)));
     }
+    let coverage = Coverage { sums: given("sums", [4, 5], device), weight: given("coverage", [2 * h], device) };
+    let (query, energy) = (given("query", [4, 1, h], device), given("energy", [2 * h], device));
+    let (context, weights) = attend_covered(query, keys, memory, energy, coverage, &over);
+    found.extend([("covered context".into(), numbers(context)), ("covered weights".into(), numbers(weights))]);
     let output = OutputLayer::new(given("output", [11, h], device), given("output bias", [11], device));
     found.push(("log-probabilities".into(), output.log_probs(given("states", [4, h], device))));
     let masks = [Mask::Free, Mask::Allowed(vec![3, 7, 2]), Mask::Free, Mask::Banned(vec![5, 6])];

@@ -51,13 +51,13 @@ impl Body for Flex {
         } else {
             written.for_each(|(b, ((dq, dk), dm))| row(b, dq, dk, dm, &mut []));
         }
-        let energy = if inputs.additive { wrap(sum_rows(&de, a), [a]) } else { dummy() };
+        let energy = look.energy.map_or_else(dummy, |energy| wrap(sum_rows(&de, energy.len()), [energy.len()]));
         [wrap(dq, [b, t, a]), wrap(dk, [b, s, a]), wrap(dm, [b, s, m]), energy]
     }
 }
 
 /// `[a]`: the sum of rows, in their order.
-fn sum_rows(rows: &[f32], a: usize) -> Vec<f32> {
+pub(super) fn sum_rows(rows: &[f32], a: usize) -> Vec<f32> {
     let mut sum = vec![0.0; a];
     for row in rows.chunks_exact(a) {
         sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
@@ -66,7 +66,7 @@ fn sum_rows(rows: &[f32], a: usize) -> Vec<f32> {
 }
 
 impl Inputs<Flex> {
-    fn dense(self) -> Self {
+    pub(super) fn dense(self) -> Self {
         let Self { query, keys, memory, energy, additive } = self;
         let (query, keys, memory, energy) = (dense(query), dense(keys), dense(memory), dense(energy));
         Self { query, keys, memory, energy, additive }
@@ -74,17 +74,24 @@ impl Inputs<Flex> {
 }
 
 /// The inputs as slices, with their sizes.
-struct Look<'a> {
-    query: &'a [f32],
+pub(super) struct Look<'a> {
+    pub(super) query: &'a [f32],
     keys: &'a [f32],
     memory: &'a [f32],
-    energy: Option<&'a [f32]>,
+    /// `[N·A]`.
+    pub(super) energy: Option<&'a [f32]>,
     over: &'a Over,
-    b: usize,
+    pub(super) b: usize,
     t: usize,
-    s: usize,
-    a: usize,
-    m: usize,
+    pub(super) s: usize,
+    pub(super) a: usize,
+    pub(super) m: usize,
+}
+
+/// What row `b` has of a vector of parts of `width` numbers, of which each row has one in turn.
+pub(super) fn part(vector: &[f32], b: usize, width: usize) -> &[f32] {
+    let parts = vector.len() / width;
+    &vector[b % parts * width..][..width]
 }
 
 /// Gradients of one row, zero on entry.
@@ -97,7 +104,7 @@ struct Gradient<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn new(inputs: &'a Inputs<Flex>, over: &'a Over) -> Self {
+    pub(super) fn new(inputs: &'a Inputs<Flex>, over: &'a Over) -> Self {
         let (query, memory) = (inputs.query.shape(), inputs.memory.shape());
         Self {
             query: slice(&inputs.query),
@@ -114,7 +121,7 @@ impl<'a> Look<'a> {
     }
 
     /// Keys and memory that row `b` looks at, real steps only, and their number.
-    fn row(&self, b: usize) -> (&'a [f32], &'a [f32], usize) {
+    pub(super) fn row(&self, b: usize) -> (&'a [f32], &'a [f32], usize) {
         let (row, real) = self.over.row(b, self.s);
         let keys = &self.keys[row * self.s * self.a..][..real * self.a];
         (keys, &self.memory[row * self.s * self.m..][..real * self.m], real)
@@ -125,7 +132,7 @@ impl<'a> Look<'a> {
         let Self { t, s, a, m, .. } = *self;
         let (keys, memory, real) = self.row(b);
         let query = &self.query[b * t * a..][..t * a];
-        match self.energy {
+        match self.energy.map(|energy| part(energy, b, a)) {
             Some(energy) => {
                 for (query, weights) in query.chunks_exact(a).zip(weights.chunks_exact_mut(s)) {
                     rows::energies(query, keys, energy, &mut weights[..real]);
@@ -160,7 +167,7 @@ impl<'a> Look<'a> {
         }
         let from_weights = Strides::transposed(s);
         product([real, m, t], found.memory, wide, false, weights, from_weights, gradient, wide);
-        match self.energy {
+        match self.energy.map(|energy| part(energy, b, a)) {
             Some(energy) => {
                 let queries = query.chunks_exact(a).zip(found.query.chunks_exact_mut(a));
                 for ((query, dq), d) in queries.zip(d.chunks_exact(s)) {

@@ -3,14 +3,21 @@
 //! `context_t = Σ_s w_ts memory_s` with `w_t = softmax_s(score(query_t, key_s))` over the real steps, and
 //!
 //! - `score(q, k) = q · k` (Luong et al. 2015), or
-//! - `score(q, k) = v · tanh(q + k)` (Bahdanau et al. 2015), where `v` is the *energy*.
+//! - `score(q, k) = v · tanh(q + k)` (Bahdanau et al. 2015), where `v` is the *energy*, or
+//! - `score(q, k) = v · tanh(q + k + c w)`, where `c` is the *coverage*, what a step of the memory has been looked at before (Tu et
+//!   al. 2016; See et al. 2017), in [`attend_covered`].
+//!
+//! Several heads are several rows: each of `N` heads has a row of its own, `b N + n`, with its parts of queries, keys and memory.
 //!
 //! A row of the memory without a real step has no weights: its context is zero, and so are the gradients through it.
 //!
 //! Nothing of `[B, T, S, A]` is ever kept: the backward pass makes it again, a query at a time.
 
+mod covered;
 mod flex;
 pub(crate) mod rows;
+
+pub use covered::{Coverage, attend_covered};
 
 use std::sync::Arc;
 
@@ -42,7 +49,8 @@ impl Over {
 
 /// The contexts `[B, T, M]` of queries `[B, T, A]` over keys `[C, S, A]` and memory `[C, S, M]`, differentiable.
 ///
-/// `energy`: `[A]` for additive scores, `None` for products.
+/// `energy`: for additive scores, `[N·A]`: row `b` has part `b mod N` of it, so that each of `N` heads has an energy of its own;
+/// `None` for products.
 ///
 /// # Panics
 /// If shapes do not fit, or `T` or `S` is 0.
@@ -115,7 +123,7 @@ impl Over {
             None => assert_eq!(b, c, "a row of the memory for each query"),
             Some(owners) => assert!(owners.len() == b && owners.iter().all(|&row| (row as usize) < c), "owners"),
         }
-        assert!(energy.is_none_or(|energy| energy.dims() == [a]), "energy");
+        assert!(energy.is_none_or(|energy| is_in_parts(energy, a, b)), "energy");
     }
 
     /// `[C]`: which rows of the memory have no real step, if there are any.
@@ -137,6 +145,12 @@ impl Over {
     }
 }
 
+/// Whether each of `rows` rows has a part of this vector, `width` numbers.
+fn is_in_parts(vector: &Tensor<1>, width: usize, rows: usize) -> bool {
+    let [all] = vector.dims();
+    all > 0 && all.is_multiple_of(width) && rows.is_multiple_of(all / width)
+}
+
 /// Scores made of tensor operations, for every device and number type.
 fn scores(query: Tensor<3>, keys: Tensor<3>, energy: Option<Tensor<1>>) -> Tensor<3> {
     match energy {
@@ -144,7 +158,9 @@ fn scores(query: Tensor<3>, keys: Tensor<3>, energy: Option<Tensor<1>>) -> Tenso
         Some(energy) => {
             let energies = crate::tanh(query.unsqueeze_dim::<4>(2) + keys.unsqueeze_dim::<4>(1));
             let [b, t, s, a] = energies.dims();
-            energies.reshape([b * t * s, a]).matmul(energy.unsqueeze_dim(1)).reshape([b, t, s])
+            let parts = energy.dims()[0] / a;
+            let energies = energies.reshape([b / parts, parts, t * s, a]);
+            energies.matmul(energy.reshape([1, parts, a, 1])).reshape([b, t, s])
         }
     }
 }
@@ -269,9 +285,11 @@ mod tests {
         {
             let over = Over { lengths: lengths.into(), owners: None };
             for additive in [false, true] {
+                // One energy for all rows, and one for each head.
+                let heads = if b % 3 == 0 { 3 } else { 1 };
                 let run = |fused: bool| {
                     let (q, k) = (random("q", [b, t, a], &device), random("k", [b, s, a], &device));
-                    let (x, v) = (random("m", [b, s, m], &device), random("v", [a], &device));
+                    let (x, v) = (random("m", [b, s, m], &device), random("v", [heads * a], &device));
                     let energy = additive.then(|| v.clone());
                     let (q1, k1, x1) = (q.clone(), k.clone(), x.clone());
                     let contexts = match fused {
