@@ -8,6 +8,7 @@ use antiphon::experiment::Interpreter;
 use antiphon::{ExperimentConfig, Loaded};
 use antiphon_config::Tree;
 use antiphon_lab::sweep::{Meaning, Plan};
+use antiphon_model::{StreamModelConfig, Streams};
 
 fn configs(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -113,6 +114,8 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
                 "{ encoder = { kind = 'stack', stages = [{ kind = 'gru', bidirectional = false }, { kind = 'lstm' }] } }",
             ),
         ),
+        ("heads and coverage", pairs("{ decoder.attention = { kind = 'additive', heads = 4, coverage = true } }")),
+        ("beside a stream", pairs("{ memories = { kind = 'each' } }")),
         (
             "a language model with a projection",
             text(
@@ -123,15 +126,17 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
     ];
     let folder = tempfile::tempdir().unwrap();
     let mut now = String::new();
+    let stream = || ("features".to_owned(), StreamModelConfig::default());
     for (name, text) in cases {
+        let streams = if name.ends_with("a stream") { vec![stream()] } else { vec![] };
         let file = folder.path().join("a.toml");
         std::fs::write(&file, text).unwrap();
         let config =
             Loaded::read(&file, &["train={replace=true,epochs=1}".into()]).unwrap_or_else(|e| panic!("{e}")).config;
-        let sources = if config.data.has_source() { vec![9] } else { vec![] };
+        let sources = if config.data.has_source() { vec![9; 1 + streams.len()] } else { vec![] };
         let vocabularies = antiphon_model::Vocabularies { sources, target: 9, shared: false };
         let key = antiphon_core::random::Key::from_seed(1);
-        let model = config.model.init(&vocabularies, key, &burn::tensor::Device::flex()).unwrap();
+        let model = config.model.init(Streams(&streams), &vocabularies, key, &burn::tensor::Device::flex()).unwrap();
         now += &format!("# {name}\n");
         now.extend(
             antiphon_train::save_weights(&model).iter().map(|weight| format!("{} {:?}\n", weight.path, weight.dims)),

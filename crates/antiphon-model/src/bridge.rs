@@ -1,4 +1,4 @@
-//! Bridges: the encoder's final state becomes the decoder's first.
+//! Bridges: the encoders' final states become the decoder's first.
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::encoder::EncoderShape;
+use crate::encoder::{Encoded, EncoderShape};
 use crate::initial::{Initial, zeros};
 
 /// How a decoder starts, chosen by `kind`.
@@ -17,9 +17,10 @@ use crate::initial::{Initial, zeros};
 pub enum BridgeConfig {
     /// From zeros.
     Zero(ZeroBridgeConfig),
-    /// From the encoder's final state as it is; cells, layers and widths must agree.
+    /// From the encoder's final state as it is; cells, layers and widths must agree, and there must be a single source.
     Copy(CopyBridgeConfig),
-    /// From `tanh(W s + b)` of the encoder's final state, for each layer of the decoder.
+    /// From `tanh(W s + b)` of the encoder's final state, for each layer of the decoder. Of several sources the states stand side by
+    /// side in `s` (Zoph and Knight 2016).
     Linear(LinearBridgeConfig),
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct DecoderShape {
 }
 
 impl BridgeConfig {
-    /// Whether anything of the encoder's state goes across.
+    /// Whether anything of the encoders' states goes across.
     pub(crate) fn carries(&self) -> bool {
         match self {
             BridgeConfig::Zero(_) => false,
@@ -62,10 +63,19 @@ impl BridgeConfig {
         }
     }
 
-    pub(crate) fn problems(&self, encoder: EncoderShape, decoder: &DecoderShape) -> Vec<Problem> {
+    /// What cannot work from encoders, one for each source.
+    pub(crate) fn problems(&self, encoders: &[EncoderShape], decoder: &DecoderShape) -> Vec<Problem> {
         let needs_equal_states = match self {
             BridgeConfig::Copy(_) => true,
             BridgeConfig::Zero(_) | BridgeConfig::Linear(_) => false,
+        };
+        let &[encoder] = encoders else {
+            let message = format!(
+                "`copy` takes the state of one encoder, and there are {}; use `linear`, which takes all of them",
+                encoders.len()
+            );
+            let problem = needs_equal_states.then(|| Problem { place: "kind".into(), message });
+            return problem.into_iter().collect();
         };
         let widths = vec![encoder.state_width; encoder.layers];
         let wrong = needs_equal_states && (encoder.states != decoder.states || widths != decoder.widths);
@@ -84,8 +94,8 @@ impl BridgeConfig {
         wrong.then(|| Problem { place: "kind".into(), message }).into_iter().collect()
     }
 
-    pub(crate) fn init(&self, encoder: EncoderShape, decoder: &DecoderShape, key: Key, device: &Device) -> Bridge {
-        let from = encoder.states * encoder.state_width;
+    pub(crate) fn init(&self, encoders: &[EncoderShape], decoder: &DecoderShape, key: Key, device: &Device) -> Bridge {
+        let from = encoders.iter().map(|encoder| encoder.states * encoder.state_width).sum();
         let to = decoder.widths.iter().map(|width| decoder.states * width);
         match self {
             BridgeConfig::Zero(_) => Bridge::Zero(ZeroBridge { widths: to.collect() }),
@@ -134,19 +144,23 @@ struct BridgeLayer {
 }
 
 impl Bridge {
-    /// The encoder's layer states `[B, N·W]` → the decoder's, `[B, N·H]` each.
-    pub(crate) fn cross(&self, states: &[Tensor<2>]) -> Vec<Tensor<2>> {
+    /// The layer states of each encoder, `[B, N·W]` → the decoder's, `[B, N·H]` each.
+    pub(crate) fn cross(&self, sources: &[Encoded]) -> Vec<Tensor<2>> {
         match self {
             Bridge::Zero(bridge) => {
-                let (rows, device) = (states[0].dims()[0], states[0].device().inner());
+                let ([rows, ..], device) = (sources[0].memory.dims(), sources[0].memory.device().inner());
                 bridge.widths.iter().map(|&width| Tensor::zeros([rows, width], &device)).collect()
             }
-            Bridge::Copy(_) => states.to_vec(),
+            Bridge::Copy(_) => sources[0].states.clone(),
             Bridge::Linear(bridge) => {
                 // Top layers face each other; a deeper decoder's lower layers share the encoder's first.
-                let (from, to) = (states.len(), bridge.layers.len());
+                let to = bridge.layers.len();
                 let cross = |(l, layer): (usize, &BridgeLayer)| {
-                    let state = states[(l + from).saturating_sub(to)].clone();
+                    let facing = |source: &Encoded| source.states[(l + source.states.len()).saturating_sub(to)].clone();
+                    let state = match sources {
+                        [only] => facing(only),
+                        several => Tensor::cat(several.iter().map(facing).collect(), 1),
+                    };
                     // As every product of a search: the same bits whatever rows stand beside.
                     let projected = linear(state.unsqueeze_dim(1), layer.weight.val()).squeeze_dim::<2>(1);
                     tanh(projected + layer.bias.val().unsqueeze())

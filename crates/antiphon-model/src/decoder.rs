@@ -14,10 +14,13 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{Attention, AttentionConfig, AttentionState, Fused, Prepared};
+use crate::attention::{
+    Asked, Attention, AttentionConfig, AttentionState, Fused, Look, MemoryShape, Prepared, one_behind_another,
+};
 use crate::bridge::DecoderShape;
 use crate::dropout::{Dropout, idle_lock};
 use crate::embedding::Input;
+use crate::encoder::Encoded;
 use crate::initial::{Initial, zeros};
 use crate::penalty::Penalties;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
@@ -176,14 +179,22 @@ impl DecoderConfig {
             warnings.push(Problem { place: "dropout".into(), message: message.into() });
         }
         warnings.extend(idle_lock(config.locked_dropout, &[config.dropout, config.output_dropout()]));
+        warnings.extend(config.attention.warnings().into_iter().map(|problem| problem.below("attention")));
         warnings
     }
 
-    pub(crate) fn problems(&self, memory: usize) -> Vec<Problem> {
+    /// What cannot work with the memories that are looked at.
+    pub(crate) fn problems(&self, memories: &[MemoryShape]) -> Vec<Problem> {
         let (_, config) = self.parts();
         let setting = if self.has_widths() { "the last of `model.decoder.widths`" } else { "`model.decoder.hidden`" };
-        let problems = config.attention.problems(config.last(), memory, setting).into_iter();
-        let mut problems: Vec<Problem> = problems.map(|problem| problem.below("attention")).collect();
+        let of = |memory: &MemoryShape| config.attention.problems(config.last(), memory, setting);
+        let mut problems = Vec::new();
+        for problem in memories.iter().flat_map(of).map(|problem| problem.below("attention")) {
+            // What is not a memory's own is said once.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
         problems.extend(self.misnumbered());
         if config.input_feeding && config.attention.is_none() {
             let message = "needs attention; choose one in `model.decoder.attention.kind`, or set it to false";
@@ -201,8 +212,8 @@ impl DecoderConfig {
         (widths > 0 && widths != layers).then(|| Problem { place: "widths".into(), message })
     }
 
-    /// A decoder of inputs of width `input` over memory of width `memory`, with outputs of width `output`.
-    pub(crate) fn init(&self, input: usize, memory: usize, output: usize, key: Key, device: &Device) -> Decoder {
+    /// A decoder of inputs of width `input` that looks at memories of these widths, if at any, with outputs of width `output`.
+    pub(crate) fn init(&self, input: usize, memories: &[usize], output: usize, key: Key, device: &Device) -> Decoder {
         let (cell, config) = self.parts();
         let (widths, last) = (config.widths(), config.last());
         let inputs = std::iter::once(input).chain(widths.iter().copied());
@@ -211,13 +222,20 @@ impl DecoderConfig {
             let (sizes, key) = (LayerSizes { input, hidden, feed }, key.numbered(l as u64));
             RecurrentLayer::init(cell, false, sizes, config.weight_drop, &config.initial, key, device)
         });
-        let attention = config.attention.init(last, memory, key.named("attention"), device);
+        let attention = |width: usize, key: Key| config.attention.init(last, width, key, device);
+        let of_stream = |(i, &width): (usize, &usize)| attention(width, key.named("stream").numbered(i as u64));
+        let (attention, streams) = match memories {
+            [] => (None, Vec::new()),
+            [first, streams @ ..] => {
+                (attention(*first, key.named("attention")), streams.iter().enumerate().filter_map(of_stream).collect())
+            }
+        };
         let weight = |rows, key: Key| Initial::GlorotUniform.weight([rows, output], last, key, device);
         let readout = attention.is_some().then(|| {
             let key = key.named("readout");
             Readout {
                 state: weight(last, key.named("state")),
-                context: weight(memory, key.named("context")),
+                context: weight(memories.iter().sum(), key.named("context")),
                 bias: zeros(output, device),
             }
         });
@@ -226,11 +244,16 @@ impl DecoderConfig {
         Decoder {
             layers: layers.collect(),
             attention,
+            streams,
             readout,
             projection: projects.then(|| weight(last, key.named("projection"))),
             between: dropout(config.dropout),
             output: dropout(config.output_dropout()),
-            penalties: Penalties { activation: config.activation_penalty, temporal: config.temporal_penalty },
+            penalties: Penalties {
+                activation: config.activation_penalty,
+                temporal: config.temporal_penalty,
+                coverage: config.attention.coverage_penalty(),
+            },
             feeding: config.input_feeding,
         }
     }
@@ -241,6 +264,8 @@ impl DecoderConfig {
 pub struct Decoder {
     layers: Vec<RecurrentLayer>,
     attention: Option<Attention>,
+    /// Those of the streams, where each memory has one of its own; else the one looks at them too.
+    streams: Vec<Attention>,
     readout: Option<Readout>,
     /// `P` `[H, R]`: what makes outputs of another width where nothing is read out.
     projection: Option<Param<Tensor<2>>>,
@@ -261,7 +286,7 @@ pub struct Decoder {
 struct Readout {
     /// `[H, R]`.
     state: Param<Tensor<2>>,
-    /// `[M, R]`.
+    /// `[M, R]`, `M` that of all contexts side by side.
     context: Param<Tensor<2>>,
     /// `[R]`.
     bias: Param<Tensor<1>>,
@@ -328,6 +353,8 @@ pub(crate) struct Decoded {
     pub(crate) outputs: Tensor<3>,
     /// The same without dropout, where the decoder's penalties look at it.
     pub(crate) undropped: Option<Tensor<3>>,
+    /// `[B, T]`: how much of what a step looked at had been looked at before, where a penalty counts it.
+    pub(crate) again: Option<Tensor<2>>,
     /// The state behind each row's last real step.
     pub(crate) state: DecoderState,
 }
@@ -338,22 +365,54 @@ impl Decoder {
         self.penalties
     }
 
-    /// Makes the memory ready, if the decoder attends.
-    pub(crate) fn prepare(&self, encoded: &crate::encoder::Encoded) -> Option<Prepared> {
-        self.attention.as_ref().map(|attention| attention.prepare(encoded))
+    /// Those that look at a memory, in the order of the memories.
+    fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.attention.iter().chain(&self.streams)
+    }
+
+    /// Makes what was read of the sources ready to be looked at: no memory if the decoder does not attend, one of all sources, or
+    /// one for each of them.
+    pub(crate) fn prepare(&self, sources: &[Encoded]) -> Vec<Prepared> {
+        match &self.attention {
+            None => Vec::new(),
+            Some(attention) if self.streams.is_empty() => {
+                let (memory, lengths) = one_behind_another(sources);
+                vec![attention.prepare(memory, &lengths)]
+            }
+            Some(_) => {
+                let own = self.attentions().zip(sources);
+                own.map(|(attention, source)| attention.prepare(source.memory.clone(), &source.lengths)).collect()
+            }
+        }
     }
 
     /// The state before the first step, from the bridge's.
-    pub(crate) fn start(&self, layers: Vec<Tensor<2>>, prepared: Option<&Prepared>) -> DecoderState {
-        let attention = self.attention.as_ref().zip(prepared);
-        let attention = attention.map(|(attention, prepared)| attention.start(prepared)).unwrap_or_default();
-        DecoderState { layers, fed: None, attention }
+    pub(crate) fn start(&self, layers: Vec<Tensor<2>>, memories: &[Prepared]) -> DecoderState {
+        let attention = self.attentions().zip(memories).flat_map(|(attention, memory)| attention.start(memory));
+        DecoderState { layers, fed: None, attention: attention.collect() }
     }
 
-    /// The same state, but for rows that go on: these stand where they stopped.
+    /// One look of each attention at its memory, with its queries `[B, T, A]`.
+    fn look(
+        &self,
+        queries: impl Iterator<Item = Tensor<3>>,
+        memories: &[Prepared],
+        state: AttentionState,
+        asked: Asked,
+    ) -> Look {
+        let mut state = state.into_iter();
+        let look = |((attention, memory), query): ((&Attention, &Prepared), Tensor<3>)| {
+            let own = state.by_ref().take(attention.remembers()).collect();
+            attention.look(query, memory, own, asked)
+        };
+        Look::beside(self.attentions().zip(memories).zip(queries).map(look).collect())
+    }
+
+    /// The same state, but for rows that go on: these stand where they stopped. What attention remembers is of their sources, so
+    /// that they go on beside these alone.
     ///
     /// # Errors
-    /// If a row goes on and nothing of its kind was carried.
+    /// If a row goes on and nothing of its kind was carried, or the state was of a memory of another length.
     pub(crate) fn resume(&self, state: DecoderState, carry: &Carry, continues: &[bool]) -> Result<DecoderState> {
         if !continues.contains(&true) {
             return Ok(state);
@@ -372,39 +431,37 @@ impl Decoder {
 
     /// The state before the first step where nothing was read.
     pub(crate) fn start_from_zero(&self, rows: usize) -> DecoderState {
-        self.start(self.layers.iter().map(|layer| layer.zero_state(rows)).collect(), None)
+        self.start(self.layers.iter().map(|layer| layer.zero_state(rows)).collect(), &[])
     }
 
     /// Runs over given inputs of `lengths` real steps from `state`. The state behind them means something only where it is to be
     /// `kept`; of other batches nobody pays for telling apart the rows that end early.
     ///
-    /// Where no step depends on the output of the one before, all steps go through each layer at once. Else the one operation
-    /// [`fed_decoder`] serves a single layer, where it exists and knows the attention, and steps are taken one by one otherwise.
+    /// Where no step depends on the output of the one before, all steps go through each layer at once, and look at once unless
+    /// attention remembers. Else the one operation [`fed_decoder`] serves a single layer over a single memory, where it exists and
+    /// knows the attention, and steps are taken one by one otherwise.
     pub(crate) fn decode(
         &self,
         input: &Input,
         state: DecoderState,
-        prepared: Option<&Prepared>,
+        memories: &[Prepared],
         lengths: Arc<[u32]>,
         kept: bool,
         dropout_key: Option<Key>,
     ) -> Decoded {
         let projected = self.layers[0].project(input);
         let weights = self.recurrent_weights(dropout_key);
-        let remembers = !state.attention.is_empty();
-        if !self.feeding && !remembers {
-            return self.stretch(projected, &weights, state, prepared, Some(lengths), dropout_key);
+        if !self.feeding {
+            return self.stretch(projected, &weights, state, memories, Some(lengths), dropout_key);
         }
-        let prepared = prepared.expect("who feeds its output back, or remembers, has attention");
         // The one operation gives outputs with dropout alone.
         let hides = self.penalties.needs_undropped() && self.output.rate > 0.0 && dropout_key.is_some();
-        let serves = self.feeding && !remembers && !hides;
-        let fused = self.attention.as_ref().and_then(Attention::fused).filter(|_| serves);
-        match (fused, &weights[..]) {
-            (Some(fused), [weight]) if serves_fed_decoder(&projected) => {
-                self.fused(projected, weight.clone(), &state, prepared, fused, lengths, kept, dropout_key)
+        let fused = self.attention.as_ref().and_then(Attention::fused).filter(|_| !hides);
+        match (fused, &weights[..], memories) {
+            (Some(fused), [weight], [memory]) if serves_fed_decoder(&projected) => {
+                self.fused(projected, weight.clone(), &state, memory, fused, lengths, kept, dropout_key)
             }
-            _ => self.single_steps(projected, &weights, state, prepared, kept.then_some(&lengths), dropout_key),
+            _ => self.single_steps(projected, &weights, state, memories, kept.then_some(&lengths), dropout_key),
         }
     }
 
@@ -457,21 +514,22 @@ impl Decoder {
         let last = || last_real(outputs.clone().inner(), state.fed.clone().map(Tensor::inner), &lengths);
         let fed = kept.then(last);
         let undropped = self.penalties.needs_undropped().then(|| outputs.clone());
-        Decoded { outputs, undropped, state: DecoderState { layers: vec![layer], fed, attention: Vec::new() } }
+        let state = DecoderState { layers: vec![layer], fed, attention: Vec::new() };
+        Decoded { outputs, undropped, again: None, state }
     }
 
-    /// All steps one by one: each needs the output of the one before, or where that has looked. With `lengths` the state behind
-    /// them is that of each row's last real step.
+    /// All steps one by one: each needs the output of the one before. With `lengths` the state behind them is that of each row's
+    /// last real step.
     fn single_steps(
         &self,
         projected: Tensor<3>,
         weights: &[Tensor<2>],
         mut state: DecoderState,
-        prepared: &Prepared,
+        memories: &[Prepared],
         lengths: Option<&Arc<[u32]>>,
         dropout_key: Option<Key>,
     ) -> Decoded {
-        let (mut outputs, mut undropped) = (Vec::new(), Vec::new());
+        let (mut outputs, mut undropped, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for (t, x) in projected.split(1, 1).into_iter().enumerate() {
             let x = match state.fed.clone() {
                 Some(fed) => x + self.layers[0].project_feed(fed),
@@ -480,16 +538,49 @@ impl Decoder {
             let key = dropout_key.map(|key| self.output.of_step(key, t));
             let live = lengths.map(|lengths| lengths.iter().map(|&n| t < n as usize).collect::<Vec<bool>>());
             let ended = live.filter(|live| live.contains(&false)).map(|live| (state.clone(), live));
-            let decoded = self.stretch(x, weights, state, Some(prepared), None, key);
+            let decoded = self.stretch(x, weights, state, memories, None, key);
             state = match ended {
                 Some((before, live)) => before.where_live(decoded.state, &live),
                 None => decoded.state,
             };
             outputs.push(decoded.outputs);
             undropped.extend(decoded.undropped);
+            again.extend(decoded.again);
         }
         let undropped = (!undropped.is_empty()).then(|| Tensor::cat(undropped, 1));
-        Decoded { outputs: Tensor::cat(outputs, 1), undropped, state }
+        let again = (!again.is_empty()).then(|| Tensor::cat(again, 1));
+        Decoded { outputs: Tensor::cat(outputs, 1), undropped, again, state }
+    }
+
+    /// The looks of a stretch of states `[B, T, H]`: all at once, or, where attention remembers, one after the other; what is
+    /// remembered is then that of each row's last real step.
+    fn look_on(
+        &self,
+        hidden: &Tensor<3>,
+        memories: &[Prepared],
+        mut looked: AttentionState,
+        lengths: Option<&[u32]>,
+    ) -> Look {
+        let asked = Asked { again: self.penalties.needs_again(), ..Asked::default() };
+        let queries: Vec<Tensor<3>> = self.attentions().map(|attention| attention.query(hidden.clone())).collect();
+        let [_, steps, _] = hidden.dims();
+        if looked.is_empty() || steps == 1 && lengths.is_none() {
+            return self.look(queries.into_iter(), memories, looked, asked);
+        }
+        let (mut contexts, mut again) = (Vec::new(), Vec::new());
+        for t in 0..steps {
+            let queries = queries.iter().map(|queries| queries.clone().narrow(1, t, 1));
+            let look = self.look(queries, memories, looked.clone(), asked);
+            let live = lengths.map(|lengths| lengths.iter().map(|&n| t < n as usize).collect::<Vec<bool>>());
+            looked = match live.filter(|live| live.contains(&false)) {
+                Some(live) => looked.into_iter().zip(look.state).map(|(a, b)| choose_rows(a, b, &live)).collect(),
+                None => look.state,
+            };
+            contexts.push(look.context);
+            again.extend(look.again);
+        }
+        let again = (!again.is_empty()).then(|| Tensor::cat(again, 1));
+        Look { context: Tensor::cat(contexts, 1), weights: Vec::new(), again, state: looked }
     }
 
     /// All layers, attention and readout over projected inputs `[B, T, G·H]`; nothing is fed back inside. `weights`: each layer's
@@ -499,11 +590,12 @@ impl Decoder {
         projected: Tensor<3>,
         weights: &[Tensor<2>],
         state: DecoderState,
-        prepared: Option<&Prepared>,
+        memories: &[Prepared],
         lengths: Option<Arc<[u32]>>,
         dropout_key: Option<Key>,
     ) -> Decoded {
         let DecoderState { layers: before, attention: mut looked, .. } = state;
+        let of_looks = lengths.clone();
         let mut states = Vec::with_capacity(self.layers.len());
         let mut run_layer = |l: usize, projected: Tensor<3>, start: Tensor<2>| {
             let run = self.layers[l].run(projected, weights[l].clone(), start, lengths.clone());
@@ -518,16 +610,17 @@ impl Decoder {
             let below = Input::Vectors(self.between.apply(hidden, key));
             hidden = run_layer(l, self.layers[l].project(&below), start);
         }
-        let outputs = match (&self.attention, &self.readout, prepared) {
-            (Some(attention), Some(readout), Some(prepared)) => {
-                let look = attention.look(attention.query(hidden.clone()), prepared, looked, false);
-                looked = look.state;
+        let mut again = None;
+        let outputs = match &self.readout {
+            Some(readout) => {
+                let look = self.look_on(&hidden, memories, looked, of_looks.as_deref());
+                (looked, again) = (look.state, look.again);
                 let sum = linear(hidden.clone(), readout.state.val())
                     + linear(look.context, readout.context.val())
                     + readout.bias.val().unsqueeze();
                 tanh(sum)
             }
-            _ => match &self.projection {
+            None => match &self.projection {
                 Some(projection) => linear(hidden, projection.val()),
                 None => hidden,
             },
@@ -539,7 +632,7 @@ impl Decoder {
             let [rows, steps, width] = outputs.dims();
             outputs.clone().narrow(1, steps - 1, 1).reshape([rows, width])
         });
-        Decoded { outputs, undropped, state: DecoderState { layers: states, fed, attention: looked } }
+        Decoded { outputs, undropped, again, state: DecoderState { layers: states, fed, attention: looked } }
     }
 }
 
@@ -575,7 +668,6 @@ fn output_key(key: Key) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::Encoded;
     use burn::module::ModuleVisitor;
     use burn::tensor::{Gradients, TensorData};
 
@@ -613,7 +705,7 @@ mod tests {
                             "weight_drop": {rate}, "input_feeding": true, "attention": {attention}}}"#
                     ))
                     .unwrap();
-                    let decoder = config.init(input, memory, output, Key::from_seed(2), &device);
+                    let decoder = config.init(input, &[memory], output, Key::from_seed(2), &device);
                     let run = |fused: bool| {
                         let leaf = |name: &str, dims: [usize; 3]| random(name, dims, &device).require_grad();
                         let x = leaf("x", [rows, steps, input]);
@@ -622,8 +714,8 @@ mod tests {
                         let state = random("state", [rows, width], &device).require_grad();
                         let of_memory = (0..rows).map(|b| (b % (source + 1)) as u32).collect();
                         let encoded = Encoded { memory: read.clone(), lengths: of_memory, states: Vec::new() };
-                        let prepared = decoder.prepare(&encoded).unwrap();
-                        let start = decoder.start(vec![state.clone()], Some(&prepared));
+                        let memories = decoder.prepare(&[encoded]);
+                        let start = decoder.start(vec![state.clone()], &memories);
                         let projected = decoder.layers[0].project(&Input::Vectors(x.clone()));
                         let key = Some(Key::from_seed(3));
                         let of_attention = decoder.attention.as_ref().unwrap().fused().unwrap();
@@ -631,9 +723,10 @@ mod tests {
                         let Decoded { outputs, state: last, .. } = match fused {
                             true => {
                                 let (weight, lengths) = (weights[0].clone(), lengths.clone());
-                                decoder.fused(projected, weight, &start, &prepared, of_attention, lengths, true, key)
+                                let memory = &memories[0];
+                                decoder.fused(projected, weight, &start, memory, of_attention, lengths, true, key)
                             }
-                            false => decoder.single_steps(projected, &weights, start, &prepared, Some(&lengths), key),
+                            false => decoder.single_steps(projected, &weights, start, &memories, Some(&lengths), key),
                         };
                         let outputs = if fused { outputs } else { outputs * real.clone() };
                         let given = random("gradient", [rows, steps, output], &device.clone().inner());

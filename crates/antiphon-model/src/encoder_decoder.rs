@@ -1,6 +1,4 @@
-//! A source in, a target out: encoder, bridge and decoder.
-
-use std::sync::Arc;
+//! Sources in, a target out: encoders, bridge and decoder.
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Problem, Result, SourceBatch};
@@ -10,17 +8,17 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::Prepared;
+use crate::attention::{MemoriesConfig, MemoryShape, Prepared};
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::decoder::{Decoder, DecoderConfig, DecoderState};
-use crate::embedding::{Embedding, EmbeddingConfig, embed};
-use crate::encoder::{Encoded, Encoder, EncoderConfig};
+use crate::embedding::{Embedding, EmbeddingConfig};
+use crate::encoder::{Encoded, Encoder, EncoderConfig, EncoderShape};
 use crate::head::{Head, HeadConfig};
-use crate::lookup::check_ids;
 use crate::model::{Vocabularies, below};
+use crate::stream::{Reader, Stream, Streams};
 use crate::target::{TargetSide, Taught, Tied};
 
-/// A recurrent encoder–decoder.
+/// A recurrent encoder–decoder. Streams, if there are any, are further sources with encoders of their own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EncoderDecoderConfig {
@@ -32,6 +30,8 @@ pub struct EncoderDecoderConfig {
     pub target: EmbeddingConfig,
     /// What reads the source.
     pub encoder: EncoderConfig,
+    /// What the decoder looks at where there are streams beside the source.
+    pub memories: MemoriesConfig,
     /// What hands its state on.
     pub bridge: BridgeConfig,
     /// What says the target.
@@ -55,16 +55,45 @@ fn untied(decoder: &DecoderConfig, size: usize) -> String {
 }
 
 impl EncoderDecoderConfig {
-    /// What cannot work, with places below `[model]`; `shared`: whether both sides have one vocabulary.
-    pub fn problems(&self, shared: bool) -> Vec<Problem> {
-        let unreadable: Vec<Problem> = below("encoder", self.encoder.problems()).collect();
+    /// What the decoder will meet, of the source and each stream.
+    fn encoders(&self, streams: Streams<'_>) -> Vec<EncoderShape> {
+        let further = streams.0.iter().map(|(_, stream)| &stream.encoder);
+        std::iter::once(&self.encoder).chain(further).map(EncoderConfig::shape).collect()
+    }
+
+    /// What the decoder looks at.
+    fn memories(&self, streams: Streams<'_>) -> Vec<MemoryShape> {
+        if !self.decoder.attends() {
+            return Vec::new();
+        }
+        self.memories.shapes(&self.widths(streams))
+    }
+
+    /// How wide the memory of each source is.
+    fn widths<'s>(&self, streams: Streams<'s>) -> Vec<(&'s str, usize)> {
+        let names = std::iter::once("source").chain(streams.0.iter().map(|(name, _)| name.as_str()));
+        names.zip(self.encoders(streams)).map(|(name, encoder)| (name, encoder.memory)).collect()
+    }
+
+    /// What cannot work, with places from the root of the settings; `shared`: whether both sides have one vocabulary.
+    pub(crate) fn problems(&self, streams: Streams<'_>, shared: bool) -> Vec<Problem> {
+        let of_source = below("model.encoder", self.encoder.problems());
+        let unreadable: Vec<Problem> = of_source.chain(below("streams", streams.problems())).collect();
         if !unreadable.is_empty() {
             return unreadable;
         }
-        let encoder = self.encoder.shape();
-        let mut problems: Vec<Problem> = below("bridge", self.bridge.problems(encoder, &self.decoder.shape()))
-            .chain(below("decoder", self.decoder.problems(encoder.memory)))
-            .collect();
+        below("model", self.contradictions(streams, shared)).collect()
+    }
+
+    /// What does not fit together, with places below `[model]`.
+    fn contradictions(&self, streams: Streams<'_>, shared: bool) -> Vec<Problem> {
+        let memories = self.memories(streams);
+        let unlike = if memories.is_empty() { Vec::new() } else { self.memories.problems(&self.widths(streams)) };
+        let mut problems: Vec<Problem> =
+            below("bridge", self.bridge.problems(&self.encoders(streams), &self.decoder.shape()))
+                .chain(below("memories", unlike))
+                .chain(below("decoder", self.decoder.problems(&memories)))
+                .collect();
         if !self.bridge.carries() && !self.decoder.attends() {
             let message = "`zero` without attention leaves the decoder without its source; choose another bridge, or an \
                            attention in `model.decoder.attention.kind`";
@@ -88,24 +117,36 @@ impl EncoderDecoderConfig {
         problems
     }
 
-    /// What is valid but has no effect, with places below `[model]`.
-    pub fn warnings(&self) -> Vec<Problem> {
+    /// What is valid but has no effect, with places from the root of the settings.
+    pub(crate) fn warnings(&self, streams: Streams<'_>) -> Vec<Problem> {
         let source = match self.tied {
             Tied::All => Vec::new(),
             Tied::None | Tied::Output => self.source.warnings(),
         };
-        let sides = below("source", source).chain(below("target", self.target.warnings()));
-        sides
+        let memories = self.memories.warnings(1 + streams.0.len(), self.decoder.attends());
+        let own = below("source", source)
+            .chain(below("target", self.target.warnings()))
             .chain(below("encoder", self.encoder.warnings()))
-            .chain(below("decoder", self.decoder.warnings()))
-            .collect()
+            .chain(below("memories", memories))
+            .chain(below("decoder", self.decoder.warnings()));
+        below("model", own.collect()).chain(below("streams", streams.warnings())).collect()
     }
 
     /// A model whose parameters are drawn on first use, under `key`; the settings have no problems.
-    pub(crate) fn outline(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<EncoderDecoder> {
-        let &[source_vocabulary] = vocabularies.sources.as_slice() else {
-            let streams = vocabularies.sources.len();
-            return Err(Error::new(format!("an encoder-decoder reads one source, and the corpus has {streams}")));
+    pub(crate) fn outline(
+        &self,
+        streams: Streams<'_>,
+        vocabularies: &Vocabularies,
+        key: Key,
+        device: &Device,
+    ) -> Result<EncoderDecoder> {
+        let (reads, sources) = (1 + streams.0.len(), &vocabularies.sources);
+        let (&source_vocabulary, further) = match sources.split_first() {
+            Some(split) if sources.len() == reads => split,
+            _ => {
+                let message = format!("this model reads {}, and the corpus has {}", counted(reads), sources.len());
+                return Err(Error::new(message));
+            }
         };
         let source = match self.tied {
             Tied::All => None,
@@ -113,16 +154,18 @@ impl EncoderDecoderConfig {
         };
         let target = self.target.init(vocabularies.target, key.named("target"), device);
         let tied = if self.tied == Tied::None { None } else { self.target.size() };
-        let (memory, output) = (self.encoder.shape().memory, self.decoder.output(tied));
+        let memories: Vec<usize> = self.memories(streams).iter().map(|memory| memory.width).collect();
+        let output = self.decoder.output(tied);
         let input = |config: &EmbeddingConfig, vocabulary: usize| config.size().unwrap_or(vocabulary);
         Ok(EncoderDecoder {
             source,
             target,
             encoder: self.encoder.init(input(&self.source, source_vocabulary), key.named("encoder"), device),
-            bridge: self.bridge.init(self.encoder.shape(), &self.decoder.shape(), key.named("bridge"), device),
+            streams: streams.init(further, key.named("stream"), device),
+            bridge: self.bridge.init(&self.encoders(streams), &self.decoder.shape(), key.named("bridge"), device),
             decoder: self.decoder.init(
                 input(&self.target, vocabularies.target),
-                memory,
+                &memories,
                 output,
                 key.named("decoder"),
                 device,
@@ -141,6 +184,7 @@ pub struct EncoderDecoder {
     source: Option<Embedding>,
     target: Option<Embedding>,
     encoder: Encoder,
+    streams: Vec<Stream>,
     bridge: Bridge,
     decoder: Decoder,
     output: Head,
@@ -161,34 +205,45 @@ impl EncoderDecoder {
     /// `dropout`: the key of this step's masks; `None` for none.
     ///
     /// # Errors
-    /// If there is not one source of text for each target, an id lies outside the vocabulary, or a row goes on and nothing was
+    /// If there are not as many sources of text as the model reads, a row for each target, an id lies outside the vocabulary, or a row goes on and nothing was
     /// carried.
     pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
         let encoded = self.encode(&batch.sources, dropout)?;
-        let prepared = self.decoder.prepare(&encoded);
-        let state = self.start(&encoded, prepared.as_ref());
-        self.target_side().teach(batch, state, prepared.as_ref(), carry, dropout)
+        let memories = self.decoder.prepare(&encoded);
+        let state = self.start(&encoded, &memories);
+        self.target_side().teach(batch, state, &memories, carry, dropout)
     }
 
     /// The state before the first step.
-    pub(crate) fn start(&self, encoded: &Encoded, prepared: Option<&Prepared>) -> DecoderState {
-        self.decoder.start(self.bridge.cross(&encoded.states), prepared)
+    pub(crate) fn start(&self, encoded: &[Encoded], memories: &[Prepared]) -> DecoderState {
+        self.decoder.start(self.bridge.cross(encoded), memories)
+    }
+
+    /// What reads each source, in their order.
+    fn readers(&self) -> Vec<Reader<'_>> {
+        let embedding = if self.shares_source { self.target.as_ref() } else { self.source.as_ref() };
+        let (vocabulary, encoder) = (self.source_vocabulary, &self.encoder);
+        let source = Reader { name: "source", vocabulary, embedding, encoder };
+        std::iter::once(source).chain(self.streams.iter().map(Stream::reader)).collect()
     }
 
     /// Reads the sources.
-    pub(crate) fn encode(&self, sources: &[SourceBatch], dropout: Option<Key>) -> Result<Encoded> {
-        let tokens = match sources {
-            [SourceBatch::Tokens(tokens)] => tokens,
-            [SourceBatch::Frames(_)] => {
-                return Err(Error::new("this model reads tokens, but was given another kind of source"));
-            }
-            other => return Err(Error::new(format!("this model reads one source, but was given {}", other.len()))),
+    pub(crate) fn encode(&self, sources: &[SourceBatch], dropout: Option<Key>) -> Result<Vec<Encoded>> {
+        let readers = self.readers();
+        if readers.len() != sources.len() {
+            let message = format!("this model reads {}, but was given {}", counted(readers.len()), sources.len());
+            return Err(Error::new(message));
+        }
+        let keys = |i: usize| {
+            dropout.map(|key| match i {
+                0 => [key.named("source"), key.named("encoder")],
+                i => ["input", "encoder"].map(|name| key.named("stream").numbered(i as u64 - 1).named(name)),
+            })
         };
-        check_ids(&tokens.ids, self.source_vocabulary, "source")?;
-        let embedding = if self.shares_source { self.target.as_ref() } else { self.source.as_ref() };
-        let key = |name: &str| dropout.map(|key| key.named(name));
-        let input = embed(embedding, &tokens.ids, [tokens.rows(), tokens.width], key("source"));
-        let lengths: Arc<[u32]> = tokens.lengths.as_slice().into();
-        Ok(self.encoder.encode(input, lengths, key("encoder")))
+        readers.iter().zip(sources).enumerate().map(|(i, (reader, source))| reader.read(source, keys(i))).collect()
     }
+}
+
+fn counted(sources: usize) -> String {
+    if sources == 1 { "one source".into() } else { format!("{sources} sources") }
 }

@@ -199,7 +199,7 @@ impl LanguageModelConfig {
         let tied = self.tied == TiedOutput::Output;
         Ok(LanguageModel {
             target: self.target.init(vocabulary, key.named("target"), device),
-            decoder: decoder.init(input, 0, output, key.named("decoder"), device),
+            decoder: decoder.init(input, &[], output, key.named("decoder"), device),
             output: self.head.init(vocabulary, output, tied, key.named("output"), device),
         })
     }
@@ -227,7 +227,7 @@ impl LanguageModel {
     pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
         self.check_sources(&batch.sources)?;
         let start = self.decoder.start_from_zero(batch.target.rows());
-        self.target_side().teach(batch, start, None, carry, dropout)
+        self.target_side().teach(batch, start, &[], carry, dropout)
     }
 
     /// Refuses sources: there is nothing to read.

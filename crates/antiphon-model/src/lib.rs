@@ -5,6 +5,8 @@
 //!                               └─ state ─▶ bridge ─▶ initial state ────────────────▲  └─▶ readout ─▶ projection
 //! ```
 //!
+//! Further sources ([`Streams`]) are read beside it, and looked at as [`MemoriesConfig`] says.
+//!
 //! A [`Model`] is the whole, an encoder–decoder or a language model: [`terms`](Model::terms) and [`scores`](Model::scores) run a
 //! sequence at a time for training and scoring; as a [`SearchModel`] it runs a step at a time for search, with the same numbers.
 //! Each part has a config (what a person chooses by `kind`) beside the module that it builds. This crate knows no optimizer, no
@@ -28,9 +30,10 @@ mod penalty;
 mod prefix;
 pub mod recurrent;
 mod session;
+pub mod stream;
 mod target;
 
-pub use attention::AttentionConfig;
+pub use attention::{AttentionConfig, MemoriesConfig};
 pub use bridge::BridgeConfig;
 pub use decoder::DecoderConfig;
 pub use embedding::EmbeddingConfig;
@@ -40,4 +43,5 @@ pub use head::HeadConfig;
 pub use language_model::LanguageModelConfig;
 pub use model::{Model, ModelConfig, Vocabularies};
 pub use session::SearchModel;
+pub use stream::{StreamModelConfig, Streams};
 pub use target::Tied;

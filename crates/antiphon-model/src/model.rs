@@ -15,6 +15,7 @@ use crate::encoder_decoder::{EncoderDecoder, EncoderDecoderConfig};
 use crate::initial::draw;
 use crate::language_model::{LanguageModel, LanguageModelConfig};
 use crate::session::SearchModel;
+use crate::stream::Streams;
 use crate::target::{TargetSide, Taught};
 
 /// `[model]`: what is learned, chosen by `kind`.
@@ -22,7 +23,7 @@ use crate::target::{TargetSide, Taught};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", remote = "Self")]
 pub enum ModelConfig {
-    /// A source in, a target out.
+    /// A source in, or several, and a target out.
     EncoderDecoder(EncoderDecoderConfig),
     /// Text without a source.
     LanguageModel(LanguageModelConfig),
@@ -52,7 +53,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
 /// How many ids there are on each side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vocabularies {
-    /// Ids of each source; none where there is no source.
+    /// Ids of each source: of `source`, then of the streams in their order; none where there is no source.
     pub sources: Vec<usize>,
     /// Ids of the target.
     pub target: usize,
@@ -66,19 +67,26 @@ pub(crate) fn below(section: &str, problems: Vec<Problem>) -> impl Iterator<Item
 }
 
 impl ModelConfig {
-    /// What cannot work, with places below `[model]`; `shared`: whether both sides have one vocabulary.
-    pub fn problems(&self, shared: bool) -> Vec<Problem> {
+    /// What cannot work beside these streams, with places from the root of the settings, below `model` and `streams`; `shared`:
+    /// whether both sides have one vocabulary.
+    pub fn problems(&self, streams: Streams<'_>, shared: bool) -> Vec<Problem> {
         match self {
-            ModelConfig::EncoderDecoder(config) => config.problems(shared),
-            ModelConfig::LanguageModel(config) => config.problems(),
+            ModelConfig::EncoderDecoder(config) => config.problems(streams, shared),
+            ModelConfig::LanguageModel(config) => {
+                let message =
+                    "a language model reads no sources; remove the streams, or let `model.kind` be `encoder_decoder`";
+                let read = !streams.0.is_empty();
+                let idle = read.then(|| Problem { place: "streams".into(), message: message.into() });
+                below("model", config.problems()).chain(idle).collect()
+            }
         }
     }
 
-    /// What is valid but has no effect, with places below `[model]`.
-    pub fn warnings(&self) -> Vec<Problem> {
+    /// What is valid but has no effect, with places from the root of the settings.
+    pub fn warnings(&self, streams: Streams<'_>) -> Vec<Problem> {
         match self {
-            ModelConfig::EncoderDecoder(config) => config.warnings(),
-            ModelConfig::LanguageModel(config) => config.warnings(),
+            ModelConfig::EncoderDecoder(config) => config.warnings(streams),
+            ModelConfig::LanguageModel(config) => below("model", config.warnings()).collect(),
         }
     }
 
@@ -118,8 +126,8 @@ impl ModelConfig {
     ///
     /// # Errors
     /// All of [`problems`](Self::problems), or if the corpus has not the sources that the model reads.
-    pub fn init(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
-        let model = self.outline(vocabularies, key, device)?;
+    pub fn init(&self, streams: Streams<'_>, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
+        let model = self.outline(streams, vocabularies, key, device)?;
         draw(&model);
         Ok(model)
     }
@@ -128,13 +136,21 @@ impl ModelConfig {
     ///
     /// # Errors
     /// As [`init`](Self::init).
-    pub fn outline(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
-        let problems: Vec<Problem> = below("model", self.problems(vocabularies.shared)).collect();
+    pub fn outline(
+        &self,
+        streams: Streams<'_>,
+        vocabularies: &Vocabularies,
+        key: Key,
+        device: &Device,
+    ) -> Result<Model> {
+        let problems = self.problems(streams, vocabularies.shared);
         if !problems.is_empty() {
             return Err(Error { file: None, problems });
         }
         match self {
-            ModelConfig::EncoderDecoder(config) => config.outline(vocabularies, key, device).map(Model::EncoderDecoder),
+            ModelConfig::EncoderDecoder(config) => {
+                config.outline(streams, vocabularies, key, device).map(Model::EncoderDecoder)
+            }
             ModelConfig::LanguageModel(config) => config.outline(vocabularies, key, device).map(Model::LanguageModel),
         }
     }
@@ -142,6 +158,7 @@ impl ModelConfig {
 
 /// A model.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // one value
 pub enum Model {
     /// A source in, a target out.
     EncoderDecoder(EncoderDecoder),

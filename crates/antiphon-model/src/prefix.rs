@@ -29,13 +29,13 @@ impl TargetSide<'_> {
     pub(crate) fn read_together(
         &self,
         start: DecoderState,
-        encoded: &Encoded,
+        sources: &[Encoded],
         prefixes: &[&[TokenId]],
     ) -> Result<Read> {
         if prefixes.iter().all(|prefix| prefix.is_empty()) {
             return Ok(Read { state: start, worth: vec![PrefixOutput::default(); prefixes.len()] });
         }
-        self.read(start, self.decoder.prepare(encoded).as_ref(), prefixes)
+        self.read(start, &self.decoder.prepare(sources), prefixes)
     }
 
     /// Reads prefixes without sources, each by itself, so that what stands beside it does not change a bit; those that are equal
@@ -51,7 +51,7 @@ impl TargetSide<'_> {
                 Some(&place) => place,
                 None => {
                     let place = different.len() as u32;
-                    different.push(self.read(self.decoder.start_from_zero(1), None, &[prefix])?);
+                    different.push(self.read(self.decoder.start_from_zero(1), &[], &[prefix])?);
                     places.insert(prefix, place);
                     place
                 }
@@ -63,7 +63,7 @@ impl TargetSide<'_> {
         Ok((SearchState::shared(DecoderState::stacked(states), parents), worth))
     }
 
-    fn read(&self, start: DecoderState, prepared: Option<&Prepared>, prefixes: &[&[TokenId]]) -> Result<Read> {
+    fn read(&self, start: DecoderState, memories: &[Prepared], prefixes: &[&[TokenId]]) -> Result<Read> {
         let longest = prefixes.iter().map(|prefix| prefix.len()).max().unwrap_or(0);
         let (mut carry, mut worth) = (Carry::default(), vec![PrefixOutput::default(); prefixes.len()]);
         let stretch = (STRETCH / prefixes.len()).max(1);
@@ -83,7 +83,7 @@ impl TargetSide<'_> {
                 continues: vec![from > 0; prefixes.len()],
                 examples: (0..prefixes.len()).collect(),
             };
-            let taught = self.teach(&batch, start.clone(), prepared, &mut carry, None)?;
+            let taught = self.teach(&batch, start.clone(), memories, &mut carry, None)?;
             let [scores] = <[_; 1]>::try_from(self.scores(&taught, &[1.0])).expect("scores at one temperature");
             let mut log_probs = scores.log_probs.into_iter();
             for (worth, &length) in worth.iter_mut().zip(&lengths) {

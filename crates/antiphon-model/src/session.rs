@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use antiphon_core::{Mask, PrefixOutput, source_batches};
 use antiphon_core::{Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
-use antiphon_kernels::host;
 use burn::module::Module;
 
 use crate::attention::Prepared;
@@ -37,22 +36,22 @@ impl StepModel for SearchModel {
         let sources = source_batches(requests)?;
         let prefixes: Vec<&[TokenId]> = requests.iter().map(|request| request.prefix.as_slice()).collect();
         let side = self.model.target_side();
-        let (prepared, state, prefixes) = match &self.model {
+        let (memories, state, prefixes) = match &self.model {
             Model::EncoderDecoder(model) => {
                 let encoded = model.encode(&sources, None)?;
-                let prepared = side.decoder.prepare_steps(&encoded);
-                let start = model.start(&encoded, prepared.as_ref());
+                let memories = side.decoder.prepare_steps(&encoded);
+                let start = model.start(&encoded, &memories);
                 let Read { state, worth } = side.read_together(start, &encoded, &prefixes)?;
-                (prepared, SearchState::new(state), worth)
+                (memories, SearchState::new(state), worth)
             }
             Model::LanguageModel(model) => {
                 model.check_sources(&sources)?;
                 let (state, worth) = side.read_apart(&prefixes)?;
-                (None, state, worth)
+                (Vec::new(), state, worth)
             }
         };
         let owners = (0..requests.len() as u32).collect();
-        Ok(Box::new(Session { state, prepared, owners, prefixes, model: self }))
+        Ok(Box::new(Session { state, memories, owners, prefixes, model: self }))
     }
 
     fn vocabulary(&self) -> usize {
@@ -64,8 +63,8 @@ impl StepModel for SearchModel {
 struct Session {
     model: Arc<SearchModel>,
     state: SearchState,
-    /// The memory as it was read, a row a request, and who looks at it.
-    prepared: Option<Prepared>,
+    /// The memories as they were read, a row a request, and who looks at them.
+    memories: Vec<Prepared>,
     /// Which request each row answers.
     owners: Vec<u32>,
     /// What the prefixes were worth, until somebody has asked.
@@ -89,8 +88,8 @@ impl StepSession for Session {
         for ids in [last, &want.banned].into_iter().chain(want.masks.iter().map(ids_of)) {
             check_ids(ids, vocabulary, "target")?;
         }
-        let (side, prepared) = (model.target_side(), self.prepared.as_ref());
-        let step = side.decoder.step(weights, side.embedding, last, &mut self.state, prepared, want.attention);
+        let (side, memories) = (model.target_side(), &self.memories[..]);
+        let step = side.decoder.step(weights, side.embedding, last, &mut self.state, memories, want.attention);
         out.tokens.clear();
         out.log_probs.clear();
         out.scores.clear();
@@ -105,14 +104,14 @@ impl StepSession for Session {
             }
             select_scores(log_probs, vocabulary, &want.selection, out)?;
         }
-        out.attention = step.attention.map(host).unwrap_or_default();
+        out.attention = step.attention;
         Ok(())
     }
 
     fn select(&mut self, rows: &[u32]) {
         let owners: Vec<u32> = rows.iter().map(|&row| self.owners[row as usize]).collect();
         self.state.select(rows);
-        self.prepared = self.prepared.as_ref().map(|prepared| prepared.owned_by(&owners));
+        self.memories = self.memories.iter().map(|memory| memory.owned_by(&owners)).collect();
         self.owners = owners;
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Taught {
     targets: Vec<TokenId>,
     /// `[B, T, R]`: outputs of all steps without dropout, where penalties look at them.
     undropped: Option<Tensor<3>>,
+    /// `[B, T]`: how much of what a step looked at had been looked at before, where a penalty counts it.
+    again: Option<Tensor<2>>,
     /// `[B]`: real steps of each row.
     lengths: Arc<[u32]>,
 }
@@ -65,7 +67,7 @@ impl TargetSide<'_> {
         &self,
         batch: &Batch,
         start: DecoderState,
-        prepared: Option<&Prepared>,
+        memories: &[Prepared],
         carry: &mut Carry,
         dropout: Option<Key>,
     ) -> Result<Taught> {
@@ -80,7 +82,7 @@ impl TargetSide<'_> {
         let input = embed(self.embedding, &target.inputs, [rows, width], key("target"));
         let lengths: Arc<[u32]> = target.lengths.as_slice().into();
         let carries = !batch.continues.is_empty();
-        let decoded = self.decoder.decode(&input, start, prepared, lengths.clone(), carries, key("decoder"));
+        let decoded = self.decoder.decode(&input, start, memories, lengths.clone(), carries, key("decoder"));
         *carry = if carries { decoded.state.carry() } else { Carry::default() };
         let size = decoded.outputs.dims()[2];
         let outputs = decoded.outputs.reshape([rows * width, size]);
@@ -88,13 +90,13 @@ impl TargetSide<'_> {
             (0..rows).flat_map(|b| (0..target.lengths[b] as usize).map(move |t| (b * width + t) as u32)).collect();
         let targets = real.iter().map(|&at| target.labels[at as usize]).collect();
         let outputs = if real.len() == rows * width { outputs } else { antiphon_kernels::select_rows(outputs, &real) };
-        Ok(Taught { outputs, targets, undropped: decoded.undropped, lengths })
+        Ok(Taught { outputs, targets, undropped: decoded.undropped, again: decoded.again, lengths })
     }
 
     /// The losses of what was taught.
     pub(crate) fn terms(&self, taught: Taught) -> Vec<Term> {
-        let Taught { outputs, targets, undropped, lengths } = taught;
-        let penalties = self.decoder.penalties().terms(&outputs, undropped, lengths);
+        let Taught { outputs, targets, undropped, again, lengths } = taught;
+        let penalties = self.decoder.penalties().terms(&outputs, undropped, again, lengths);
         std::iter::once(self.head.term(outputs, targets, self.table())).chain(penalties).collect()
     }
 

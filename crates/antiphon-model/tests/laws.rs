@@ -4,12 +4,35 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, FrameBatch, Mask, Request, Selection, Source, SourceBatch, Special, StepModel, StepOutput};
 use antiphon_core::{StepSession, Target, TokenBatch, TokenId, Want};
 use antiphon_kernels::{Carry, Term, cross_entropy};
-use antiphon_model::{EncoderDecoderConfig, Model, ModelConfig, Vocabularies};
+use antiphon_model::{EncoderDecoderConfig, Model, ModelConfig, StreamModelConfig, Streams, Vocabularies};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 const SOURCE: usize = 11;
 const TARGET: usize = 9;
+/// Of the streams beside the source.
+const STREAMS: [usize; 2] = [7, 10];
+
+/// A model's settings, with those of its streams.
+#[derive(Debug, Clone)]
+struct Case {
+    config: ModelConfig,
+    streams: Vec<(String, StreamModelConfig)>,
+}
+
+impl From<ModelConfig> for Case {
+    fn from(config: ModelConfig) -> Self {
+        Self { config, streams: Vec::new() }
+    }
+}
+
+impl std::ops::Deref for Case {
+    type Target = ModelConfig;
+
+    fn deref(&self) -> &ModelConfig {
+        &self.config
+    }
+}
 
 /// An encoder–decoder's settings.
 fn settings(config: &ModelConfig) -> EncoderDecoderConfig {
@@ -38,8 +61,14 @@ fn stacks() -> Vec<&'static str> {
     ]
 }
 
-/// Every cell on both sides, every attention, with and without input feeding; stacks; language models.
-fn configs() -> Vec<ModelConfig> {
+/// Every cell on both sides, every attention, with and without input feeding; stacks; language models; several heads, coverage and
+/// several sources.
+fn configs() -> Vec<Case> {
+    let plain = single_sources().into_iter().map(Case::from);
+    plain.chain(attentive()).collect()
+}
+
+fn single_sources() -> Vec<ModelConfig> {
     let mut configs = Vec::new();
     for (encoder, decoder) in [("rnn", "rnn"), ("lstm", "lstm"), ("gru", "gru"), ("gru", "lstm"), ("lstm", "rnn")] {
         for attention in [
@@ -70,6 +99,67 @@ fn configs() -> Vec<ModelConfig> {
     configs.extend(language_models());
     configs.extend(regularised());
     configs
+}
+
+/// Heads and coverage, over one memory and over several.
+fn attentive() -> Vec<Case> {
+    let of = |decoder: &str, attention: &str, extra: &str| Case::from(config("gru", decoder, attention, extra));
+    let (deep, fed, single) = ("", r#", "input_feeding": true"#, r#", "input_feeding": true, "layers": 1"#);
+    let dot = r#"{"kind": "dot", "heads": 2}"#;
+    let general = r#"{"kind": "general", "heads": 5}"#;
+    let additive = r#"{"kind": "additive", "width": 8, "heads": 2}"#;
+    let covered = r#"{"kind": "additive", "width": 7, "coverage": true}"#;
+    let all = r#"{"kind": "additive", "width": 6, "heads": 2, "coverage": true, "coverage_penalty": 0.7}"#;
+    let mut cases = vec![
+        of("lstm", dot, deep),
+        of("gru", dot, single),
+        of("rnn", general, deep),
+        of("lstm", general, fed),
+        of("gru", additive, deep),
+        of("lstm", additive, single),
+        of("lstm", covered, deep),
+        of("gru", covered, single),
+        of("rnn", all, deep),
+        of("lstm", all, fed),
+    ];
+    for (memories, attention, extra, bridge) in [
+        ("concatenated", r#"{"kind": "dot"}"#, deep, "linear"),
+        ("concatenated", r#"{"kind": "general"}"#, single, "linear"),
+        ("concatenated", r#"{"kind": "none"}"#, deep, "linear"),
+        ("concatenated", additive, fed, "zero"),
+        ("concatenated", all, single, "linear"),
+        ("each", r#"{"kind": "general"}"#, deep, "zero"),
+        ("each", r#"{"kind": "additive", "width": 7}"#, single, "linear"),
+        ("each", r#"{"kind": "general", "heads": 2}"#, fed, "linear"),
+        ("each", covered, deep, "linear"),
+        ("each", all, single, "linear"),
+    ] {
+        cases.push(streamed(memories, &config("lstm", "gru", attention, extra), bridge));
+    }
+    cases
+}
+
+/// A model of one source, and two streams beside it.
+fn streamed(memories: &str, config: &ModelConfig, bridge: &str) -> Case {
+    let kind = |kind: &str| format!(r#"{{"kind": "{kind}"}}"#);
+    let config = ModelConfig::EncoderDecoder(EncoderDecoderConfig {
+        memories: serde_json::from_str(&kind(memories)).unwrap(),
+        bridge: serde_json::from_str(&kind(bridge)).unwrap(),
+        ..settings(config)
+    });
+    // Of the source's width only where they must be.
+    let (first, second) = match memories {
+        "each" => {
+            (r#"{"kind": "rnn", "hidden": 4, "bidirectional": false}"#, r#"{"kind": "lstm", "hidden": 3, "layers": 2}"#)
+        }
+        _ => (r#"{"kind": "rnn", "hidden": 10, "bidirectional": false, "layers": 3}"#, stacks()[0]),
+    };
+    let stream = |name: &str, input: &str, encoder: &str| {
+        let text = format!(r#"{{"input": {input}, "encoder": {encoder}}}"#);
+        (name.to_owned(), serde_json::from_str(&text).unwrap())
+    };
+    let table = r#"{"kind": "embedding", "size": 5, "dropout": 0.2}"#;
+    Case { config, streams: vec![stream("features", table, first), stream("facts", &kind("one_hot"), second)] }
 }
 
 /// Layers of unlike width, projections, and everything by which training is held back.
@@ -128,10 +218,11 @@ fn language_models() -> impl Iterator<Item = ModelConfig> {
     kinds.into_iter().chain([of(tied.into()), of(one_hot.into())])
 }
 
-fn model(config: &ModelConfig, device: &Device) -> Model {
-    let sources = if config.has_source() { vec![SOURCE] } else { vec![] };
+fn model<C: Clone + Into<Case>>(case: &C, device: &Device) -> Model {
+    let Case { config, streams } = case.clone().into();
+    let sources = if config.has_source() { [&[SOURCE], &STREAMS[..streams.len()]].concat() } else { vec![] };
     let vocabularies = Vocabularies { sources, target: TARGET, shared: false };
-    config.init(&vocabularies, Key::from_seed(5), device).unwrap()
+    config.init(Streams(&streams), &vocabularies, Key::from_seed(5), device).unwrap()
 }
 
 fn row(name: &str, length: usize, vocabulary: u64) -> Vec<TokenId> {
@@ -156,19 +247,34 @@ fn batch(rows: &[(usize, usize)]) -> Batch {
     }
 }
 
+/// What stands in a stream beside row `b` of the source: text of other lengths, now and then none at all.
+fn beside(stream: usize, b: usize) -> Vec<TokenId> {
+    match (stream + b) % 4 {
+        1 => vec![],
+        other => row(&format!("{stream} {b}"), other + stream * b, STREAMS[stream] as u64),
+    }
+}
+
 /// The batch as a model of these settings reads it.
-fn seen_by(config: &ModelConfig, batch: &Batch) -> Batch {
-    let sources = if config.has_source() { batch.sources.clone() } else { vec![] };
+fn seen_by<C: Clone + Into<Case>>(case: &C, batch: &Batch) -> Batch {
+    let Case { config, streams } = case.clone().into();
+    let mut sources = if config.has_source() { batch.sources.clone() } else { vec![] };
+    let stream = |stream: usize| {
+        let rows: Vec<_> = (0..batch.target.rows()).map(|b| beside(stream, b)).collect();
+        SourceBatch::Tokens(TokenBatch::from_rows(&rows))
+    };
+    sources.extend((0..streams.len()).map(stream));
     Batch { sources, ..batch.clone() }
 }
 
 /// One request for each row of a batch.
 fn requests(batch: &Batch) -> Vec<Request> {
-    let source = |b: usize| match batch.sources.as_slice() {
-        [SourceBatch::Tokens(tokens)] => vec![Source::Tokens(tokens.row(b).to_vec())],
-        _ => vec![],
+    let source = |source: &SourceBatch, b: usize| match source {
+        SourceBatch::Tokens(tokens) => Source::Tokens(tokens.row(b).to_vec()),
+        SourceBatch::Frames(_) => unreachable!("sources are text"),
     };
-    (0..batch.target.rows()).map(|b| Request::new(source(b))).collect()
+    let sources = |b: usize| batch.sources.iter().map(|of| source(of, b)).collect();
+    (0..batch.target.rows()).map(|b| Request::new(sources(b))).collect()
 }
 
 fn scores(model: &Model, batch: &Batch) -> Vec<f32> {
@@ -243,7 +349,7 @@ fn padding_and_other_rows_change_nothing() {
 }
 
 /// Rows of streams that are cut into stretches of these lengths; row `b` ends where its own stream ends.
-fn stretches(config: &ModelConfig, streams: &[Vec<TokenId>], cuts: &[usize]) -> Vec<Batch> {
+fn stretches(config: &Case, streams: &[Vec<TokenId>], cuts: &[usize]) -> Vec<Batch> {
     let whole = seen_by(config, &batch(&vec![(3, 0); streams.len()]));
     let mut at = 0;
     let stretch = |&length: &usize| {
@@ -364,7 +470,7 @@ fn assert_gradient(model: &Model, what: &str, loss: impl Fn(&Model) -> Tensor<1>
 #[test]
 fn gradients_through_dropped_numbers_weights_and_words_and_of_penalties_are_right() {
     let batch = batch(&[(5, 4), (2, 6), (6, 3)]);
-    for config in regularised() {
+    for config in regularised().into_iter().map(Case::from).chain(attentive()) {
         let (model, batch) = (model(&config, &Device::flex().autodiff()), seen_by(&config, &batch));
         for key in [None, Some(Key::from_seed(3)), Some(Key::from_seed(4))] {
             let loss = |model: &Model| loss(model, &batch, &mut Carry::default(), key, 0.1);
@@ -413,7 +519,9 @@ fn rows_go_on_or_begin_each_for_itself() {
 #[test]
 fn a_stack_of_equal_stages_is_an_encoder_of_as_many_layers() {
     let decoder = r#""decoder": {"kind": "lstm", "hidden": 6, "attention": {"kind": "general"}}"#;
-    let of = |encoder: &str| serde_json::from_str(&format!(r#"{{"encoder": {encoder}, {decoder}}}"#)).unwrap();
+    let of = |encoder: &str| -> ModelConfig {
+        serde_json::from_str(&format!(r#"{{"encoder": {encoder}, {decoder}}}"#)).unwrap()
+    };
     let layers = model(&of(r#"{"kind": "gru", "hidden": 5, "layers": 2}"#), &Device::flex());
     let stack = of(r#"{"kind": "stack", "stages": [{"kind": "gru", "hidden": 5}, {"kind": "gru", "hidden": 5}]}"#);
     // The same parameters in the same order, under other names.
@@ -480,13 +588,22 @@ fn a_rows_step_has_the_same_bits_whatever_stands_beside_it() {
     .unwrap();
     let other = |i: usize| vec![4 + (i * 7 % 5) as TokenId, 4 + (i % 7) as TokenId, 5, Special::End.id()];
     let own = Source::Tokens(vec![6, 9, 4, Special::End.id()]);
-    let mut kinds: Vec<ModelConfig> = configs().into_iter().step_by(3).collect();
-    kinds.extend(language_models().chain([wide]));
+    let mut kinds: Vec<Case> = single_sources().into_iter().step_by(3).map(Case::from).collect();
+    kinds.extend(language_models().chain([wide]).map(Case::from));
+    kinds.extend(attentive());
     for config in kinds {
         let ready = model(&config, &Device::flex()).for_search();
         let run = |rows: usize, place: usize| {
             let source = |b: usize| if b == place { own.clone() } else { Source::Tokens(other(b)) };
-            let sources = |b: usize| if config.has_source() { vec![source(b)] } else { vec![] };
+            // The streams of the row itself are those of the third of any batch.
+            let further = |b: usize| {
+                let b = if b == place { 3 } else { b % 7 };
+                (0..config.streams.len()).map(move |stream| Source::Tokens(beside(stream, b)))
+            };
+            let sources = |b: usize| match config.has_source() {
+                true => std::iter::once(source(b)).chain(further(b)).collect(),
+                false => vec![],
+            };
             let requests: Vec<Request> = (0..rows).map(|b| Request::new(sources(b))).collect();
             let mut session = ready.clone().begin(&requests).unwrap();
             let (mut out, mut found) = (StepOutput::default(), Vec::new());
@@ -500,7 +617,8 @@ fn a_rows_step_has_the_same_bits_whatever_stands_beside_it() {
                     out.tokens[row.clone()].iter().copied().chain(out.log_probs[row].iter().map(|p| p.to_bits())),
                 );
                 let width = out.attention.len() / rows;
-                found.extend(out.attention[place * width..][..width].iter().map(|w| w.to_bits()));
+                let real = (4 + further(place).map(|stream| stream.len()).sum::<usize>()).min(width);
+                found.extend(out.attention[place * width..][..real].iter().map(|w| w.to_bits()));
             }
             found
         };
@@ -663,27 +781,27 @@ fn everything_that_is_dropped_changes_the_loss_and_nothing_does_without_a_key() 
 #[test]
 fn what_cannot_work_is_told_at_its_key() {
     let places = |config: EncoderDecoderConfig| {
-        let problems = ModelConfig::EncoderDecoder(config).problems(true);
+        let problems = ModelConfig::EncoderDecoder(config).problems(Streams::default(), true);
         problems.into_iter().map(|p| p.place.to_string()).collect::<Vec<_>>()
     };
     let of = |attention: &str, extra: &str| settings(&config("lstm", "gru", attention, extra));
     let (none, dot) = (r#"{"kind": "none"}"#, r#"{"kind": "dot"}"#);
     let copy = serde_json::from_str(r#"{"kind": "copy"}"#).unwrap();
-    assert_eq!(places(EncoderDecoderConfig { bridge: copy, ..of(dot, "") }), ["bridge.kind"]);
-    assert_eq!(places(of(none, r#", "input_feeding": true"#)), ["decoder.input_feeding"]);
+    assert_eq!(places(EncoderDecoderConfig { bridge: copy, ..of(dot, "") }), ["model.bridge.kind"]);
+    assert_eq!(places(of(none, r#", "input_feeding": true"#)), ["model.decoder.input_feeding"]);
     let uneven = of(dot, r#", "widths": [10, 9]"#);
-    let said = ModelConfig::EncoderDecoder(uneven.clone()).problems(true).remove(0).message;
-    assert_eq!(places(uneven), ["decoder.attention.kind"]);
+    let said = ModelConfig::EncoderDecoder(uneven.clone()).problems(Streams::default(), true).remove(0).message;
+    assert_eq!(places(uneven), ["model.decoder.attention.kind"]);
     assert!(said.ends_with("or set the last of `model.decoder.widths` to 10"), "{said}");
     let tied = |tied, config| EncoderDecoderConfig { tied, ..config };
-    assert_eq!(places(tied(antiphon_model::Tied::Output, of(none, ""))), ["tied"]);
+    assert_eq!(places(tied(antiphon_model::Tied::Output, of(none, ""))), ["model.tied"]);
     let all = tied(antiphon_model::Tied::All, of(r#"{"kind": "general"}"#, ""));
-    assert_eq!(places(all.clone()), ["tied"]);
+    assert_eq!(places(all.clone()), ["model.tied"]);
     let empty = serde_json::from_str(r#"{"kind": "stack", "stages": []}"#).unwrap();
-    assert_eq!(places(EncoderDecoderConfig { encoder: empty, ..of(none, "") }), ["encoder.stages"]);
+    assert_eq!(places(EncoderDecoderConfig { encoder: empty, ..of(none, "") }), ["model.encoder.stages"]);
     let apart = ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: all.target.clone(), ..all });
     let vocabularies = Vocabularies { sources: vec![SOURCE], target: TARGET, shared: false };
-    let error = apart.init(&vocabularies, Key::from_seed(1), &Device::flex());
+    let error = apart.init(Streams::default(), &vocabularies, Key::from_seed(1), &Device::flex());
     assert!(error.unwrap_err().to_string().contains("model.tied: `all` needs one vocabulary"));
     let narrow: ModelConfig = serde_json::from_str(
         r#"{"kind": "language_model", "tied": "output", "decoder": {"kind": "gru", "hidden": 9}}"#,
@@ -691,20 +809,161 @@ fn what_cannot_work_is_told_at_its_key() {
     .unwrap();
     let places = |config: &str| {
         let config: ModelConfig = serde_json::from_str(config).unwrap();
-        config.problems(false).iter().map(|p| p.place.to_string()).collect::<Vec<_>>()
+        config.problems(Streams::default(), false).iter().map(|p| p.place.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(narrow.problems(false).iter().map(|p| p.place.to_string()).collect::<Vec<_>>(), ["tied"]);
+    assert_eq!(
+        narrow.problems(Streams::default(), false).iter().map(|p| p.place.to_string()).collect::<Vec<_>>(),
+        ["model.tied"]
+    );
     let tied = |decoder: &str| {
         places(&format!(
             r#"{{"kind": "language_model", "tied": "output", "target": {{"kind": "embedding", "size": 7}}, "decoder": {decoder}}}"#
         ))
     };
     assert_eq!(tied(r#"{"kind": "gru", "hidden": 9, "projection": 7}"#), [""; 0]);
-    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "projection": 9}"#), ["tied"]);
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "projection": 9}"#), ["model.tied"]);
     assert_eq!(tied(r#"{"kind": "gru", "hidden": 9, "layers": 2, "widths": [5, 7]}"#), [""; 0]);
-    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "layers": 2, "widths": [7, 5]}"#), ["tied"]);
-    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "widths": [5, 7]}"#), ["decoder.widths"]);
-    assert_eq!(places(r#"{"decoder": {"kind": "gru", "widths": [5, 7]}}"#), ["decoder.widths"]);
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "layers": 2, "widths": [7, 5]}"#), ["model.tied"]);
+    assert_eq!(tied(r#"{"kind": "gru", "hidden": 7, "widths": [5, 7]}"#), ["model.decoder.widths"]);
+    assert_eq!(places(r#"{"decoder": {"kind": "gru", "widths": [5, 7]}}"#), ["model.decoder.widths"]);
+}
+
+#[test]
+fn sources_that_do_not_fit_together_are_told_at_their_keys() {
+    let places = |case: &Case| {
+        let problems = case.config.problems(Streams(&case.streams), false);
+        problems.into_iter().map(|problem| problem.place.to_string()).collect::<Vec<_>>()
+    };
+    let of = |memories: &str, attention: &str, bridge: &str| {
+        streamed(memories, &config("lstm", "gru", attention, ""), bridge)
+    };
+    let (none, general, two) = (r#"{"kind": "none"}"#, r#"{"kind": "general"}"#, r#"{"kind": "general", "heads": 2}"#);
+    assert_eq!(places(&of("each", general, "linear")), [""; 0]);
+    // The streams of `each` are as wide as they please, but for dot products and heads.
+    let unlike = |case: Case| Case { streams: of("each", general, "linear").streams, ..case };
+    assert_eq!(places(&unlike(of("concatenated", general, "linear"))), ["model.memories.kind"]);
+    assert_eq!(places(&unlike(of("concatenated", none, "linear"))), [""; 0]);
+    let dot = of("each", r#"{"kind": "dot"}"#, "linear");
+    assert_eq!(places(&dot), ["model.decoder.attention.kind"; 2]);
+    let said = dot.config.problems(Streams(&dot.streams), false).remove(1).message;
+    assert!(said.contains("as wide as the memory of `facts`, but they are 10 and 6"), "{said}");
+    assert_eq!(places(&of("each", two, "linear")), [""; 0]);
+    assert_eq!(
+        places(&of("each", r#"{"kind": "general", "heads": 5}"#, "linear")),
+        ["model.decoder.attention.heads"; 2]
+    );
+    assert_eq!(places(&of("each", general, "copy")), ["model.bridge.kind"]);
+    let mut unreadable = of("each", general, "linear");
+    unreadable.streams[1].1 = serde_json::from_str(r#"{"encoder": {"kind": "stack", "stages": []}}"#).unwrap();
+    assert_eq!(places(&unreadable), ["streams.facts.encoder.stages"]);
+    let text = Case { config: language_models().next().unwrap(), ..dot };
+    assert_eq!(places(&text), ["streams"]);
+
+    let warned = |case: &Case| {
+        let warnings = case.config.warnings(Streams(&case.streams));
+        warnings.into_iter().map(|warning| warning.place.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(&of("each", general, "linear")), [""; 0]);
+    assert_eq!(warned(&of("each", none, "linear")), ["model.memories.kind"]);
+    let alone = Case { streams: vec![], ..of("each", general, "linear") };
+    assert_eq!(warned(&alone), ["model.memories.kind"]);
+    let idle = r#"{"kind": "additive", "width": 4, "coverage_penalty": 1.0}"#;
+    assert_eq!(warned(&of("each", idle, "linear")), ["model.decoder.attention.coverage_penalty"]);
+    let mut locked = of("each", general, "linear");
+    locked.streams[0].1.input = serde_json::from_str(r#"{"kind": "embedding", "locked_dropout": true}"#).unwrap();
+    assert_eq!(warned(&locked), ["streams.features.input.locked_dropout"]);
+}
+
+/// Parameters whose path holds a word, multiplied.
+struct Scaled<'a>(&'a str, f64, Vec<String>);
+
+impl burn::module::ModuleMapper for Scaled<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.2.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.2.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let scale = if self.2.iter().any(|segment| segment == self.0) { self.1 } else { 1.0 };
+        param.map(|tensor| tensor * scale)
+    }
+}
+
+#[test]
+fn an_empty_stream_gives_nothing() {
+    let with = |batch: &Batch, streams: [&[TokenId]; 2]| {
+        let rows = batch.target.rows();
+        let stream = |ids: &[TokenId]| SourceBatch::Tokens(TokenBatch::from_rows(&vec![ids.to_vec(); rows]));
+        let mut sources = batch.sources.clone();
+        sources.extend(streams.map(stream));
+        Batch { sources, ..batch.clone() }
+    };
+    let batch = batch(&[(5, 4), (2, 6), (9, 2)]);
+    let attentions = [
+        r#"{"kind": "general"}"#,
+        r#"{"kind": "additive", "width": 6, "heads": 2}"#,
+        r#"{"kind": "additive", "width": 6, "coverage": true}"#,
+    ];
+    for (attention, extra) in attentions.iter().flat_map(|a| [(a, ""), (a, r#", "input_feeding": true, "layers": 1"#)])
+    {
+        let plain = config("lstm", "gru", attention, extra);
+        // Behind one another they are as if the source were alone, which has the same parameters then.
+        let case = streamed("concatenated", &plain, "zero");
+        let alone = Case { streams: vec![], ..case.clone() };
+        let (several, one) = (model(&case, &Device::flex()), model(&alone, &Device::flex()));
+        assert_eq!(scores(&several, &with(&batch, [&[], &[]])), scores(&one, &batch), "{case:?}");
+        assert_ne!(scores(&several, &with(&batch, [&[], &[5, 3]])), scores(&one, &batch), "{case:?}");
+
+        // Each for itself, nothing of what looks at them counts.
+        let several = model(&streamed("each", &plain, "zero"), &Device::flex());
+        let scaled = several.clone().map(&mut Scaled("streams", 3.0, Vec::new()));
+        let of = |streams: [&[TokenId]; 2]| [&several, &scaled].map(|model| scores(model, &with(&batch, streams)));
+        let [before, after] = of([&[], &[]]);
+        assert_eq!(before, after, "{attention}");
+        let [before, after] = of([&[4, 3], &[]]);
+        assert_ne!(before, after, "{attention}");
+    }
+}
+
+/// See et al. (2017), eq. 10 and 13, from what the steps of a search tell of their weights.
+#[test]
+fn the_coverage_penalty_is_what_was_looked_at_again() {
+    let batch = batch(&[(5, 4), (2, 6), (7, 1)]);
+    for extra in ["", r#", "input_feeding": true, "layers": 1"#] {
+        let attention = r#"{"kind": "additive", "width": 6, "coverage": true, "coverage_penalty": 0.7}"#;
+        let model = model(&config("gru", "lstm", attention, extra), &Device::flex());
+        let Target { inputs, lengths, width, .. } = &batch.target;
+        let mut session = model.for_search().begin(&requests(&batch)).unwrap();
+        let (mut out, mut sums, mut again) = (StepOutput::default(), Vec::new(), 0.0);
+        for t in 0..*width {
+            let fed: Vec<TokenId> = (0..3).map(|b| inputs[b * width + t]).collect();
+            session.step(&fed, &free(Selection::Top(1), true), &mut out).unwrap();
+            sums.resize(out.attention.len(), 0.0_f32);
+            let steps = out.attention.len() / 3;
+            for (at, (weight, sum)) in out.attention.iter().zip(&mut sums).enumerate() {
+                again += if t < lengths[at / steps] as usize { weight.min(*sum) } else { 0.0 };
+                *sum += weight;
+            }
+        }
+        let terms = model.terms(&batch, &mut Carry::default(), None).unwrap();
+        let [_, Term::Sum { name: "coverage penalty", loss, weight }] = &terms[..] else { panic!("{terms:?}") };
+        assert!(*weight == 0.7 && again > 0.5, "{weight} {again}");
+        assert!((loss.clone().into_scalar::<f32>() - again).abs() < 1e-5, "{loss} is not {again}");
+    }
+}
+
+#[test]
+fn what_was_looked_at_goes_on_beside_the_same_sources_alone() {
+    let attention = r#"{"kind": "additive", "width": 6, "coverage": true}"#;
+    let case = Case::from(config("gru", "lstm", attention, ""));
+    let (model, parts) = (model(&case, &Device::flex()), stretches(&case, &streams(), &[4, 4]));
+    let mut carry = Carry::default();
+    model.terms(&parts[0], &mut carry, None).unwrap();
+    let other = Batch { sources: batch(&[(9, 1), (2, 1), (2, 1)]).sources, ..parts[1].clone() };
+    let error = model.terms(&other, &mut carry.clone(), None).unwrap_err().to_string();
+    assert!(error.contains("carried as `attention.0`"), "{error}");
+    assert!(model.terms(&parts[1], &mut carry, None).is_ok());
 }
 
 #[test]
@@ -721,6 +980,16 @@ fn what_a_model_cannot_read_is_an_error() {
     bad.target.labels[0] = TARGET as TokenId;
     assert!(error(&reads, &bad).contains("the target id 9"));
     assert!(error(&reads, &Batch { sources: vec![], ..good.clone() }).contains("reads one source, but was given 0"));
+    let case = streamed("each", &config, "linear");
+    let three = model(&case, &Device::flex());
+    assert!(error(&three, &good).contains("reads 3 sources, but was given 1"));
+    let mut bad = seen_by(&case, &good);
+    let SourceBatch::Tokens(tokens) = &mut bad.sources[1] else { unreachable!() };
+    tokens.ids[0] = STREAMS[0] as TokenId;
+    assert!(error(&three, &bad).contains("the features id 7"));
+    let vocabularies = Vocabularies { sources: vec![SOURCE], target: TARGET, shared: false };
+    let fewer = case.init(Streams(&case.streams), &vocabularies, Key::from_seed(1), &Device::flex()).unwrap_err();
+    assert!(fewer.to_string().contains("reads 3 sources, and the corpus has 1"), "{fewer}");
     let frames = SourceBatch::Frames(FrameBatch::from_rows(&[vec![0.5; 6]], 2));
     assert!(error(&reads, &Batch { sources: vec![frames], ..good.clone() }).contains("another kind of source"));
     assert!(error(&text, &good).contains("reads no source"));

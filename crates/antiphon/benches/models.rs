@@ -14,7 +14,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Request, Result, Source, SourceBatch, Target, TokenBatch, TokenId};
 use antiphon_decode::{SearchConfig, search_all};
 use antiphon_kernels::{Carry, Term, cross_entropy, keep_freed_memory};
-use antiphon_model::{Model, ModelConfig, Vocabularies};
+use antiphon_model::{Model, ModelConfig, Streams, Vocabularies};
 use antiphon_train::{Batches, Observer, StepReport, TrainConfig, Training};
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -66,7 +66,7 @@ impl Case {
         let config: ModelConfig = serde_json::from_str(self.model).expect("a model's settings");
         let [source, target] = self.vocabularies;
         let vocabularies = Vocabularies { sources: vec![source], target, shared: false };
-        config.init(&vocabularies, Key::from_seed(1), device).expect("a model")
+        config.init(Streams::default(), &vocabularies, Key::from_seed(1), device).expect("a model")
     }
 
     /// Drawn sentences, each closed by the end symbol's id.

@@ -7,7 +7,7 @@ use antiphon_kernels::{PackedWeight, Shared, linear, select_rows, tanh};
 use burn::tensor::Tensor;
 
 use super::{Decoder, DecoderState};
-use crate::attention::{AttentionState, Look, Prepared};
+use crate::attention::{Asked, AttentionState, Prepared, shown};
 use crate::embedding::{Embedding, Input, embed};
 use crate::encoder::Encoded;
 use crate::recurrent::LayerWeights;
@@ -15,10 +15,12 @@ use crate::recurrent::LayerWeights;
 /// A decoder's weights, ready for many steps.
 pub(crate) struct DecoderWeights {
     layers: Vec<LayerWeights>,
-    /// Of additive attention.
-    query: Option<PackedWeight>,
-    /// Of the state; that of the context is in the memory.
+    /// Of each additive attention.
+    queries: Vec<Option<PackedWeight>>,
+    /// Of the state.
     readout: Option<PackedWeight>,
+    /// Of the context, unless it is in the memory.
+    context: Option<PackedWeight>,
     projection: Option<PackedWeight>,
 }
 
@@ -34,8 +36,8 @@ pub(crate) struct SearchState {
 pub(crate) struct Step {
     /// `[B, R]`: to be projected.
     pub(crate) outputs: Tensor<2>,
-    /// `[B, S]`: where the decoder looked, if that is wanted and it attends.
-    pub(crate) attention: Option<Tensor<2>>,
+    /// `[B, S]`: where the decoder looked, as [`shown`] tells it, if that is wanted and it attends.
+    pub(crate) attention: Vec<f32>,
 }
 
 impl SearchState {
@@ -83,20 +85,30 @@ impl Decoder {
         let layers = self.layers.iter().enumerate();
         DecoderWeights {
             layers: layers.map(|(l, layer)| layer.weights(l > 0 || embedded)).collect(),
-            query: self.attention.as_ref().and_then(|attention| attention.query_weight()).map(PackedWeight::new),
+            queries: self.attentions().map(|attention| attention.query_weight().map(PackedWeight::new)).collect(),
             readout: self.readout.as_ref().map(|readout| PackedWeight::new(readout.state.val())),
+            context: self
+                .readout
+                .as_ref()
+                .filter(|_| !self.reads_out_of_memory())
+                .map(|readout| PackedWeight::new(readout.context.val())),
             projection: self.projection.as_ref().map(|projection| PackedWeight::new(projection.val())),
         }
     }
 
-    /// Makes the memory ready for [`step`](Self::step), if the decoder attends.
-    ///
-    /// A context is only read out, and `C Σ_s w_s m_s = Σ_s w_s (C m_s)`: the memory is multiplied once, instead of every
-    /// context.
-    pub(crate) fn prepare_steps(&self, encoded: &Encoded) -> Option<Prepared> {
-        let (mut prepared, readout) = self.prepare(encoded).zip(self.readout.as_ref())?;
-        prepared.memory = linear(prepared.memory, readout.context.val());
-        Some(prepared)
+    /// Whether a single head looks at a single memory. A context is only read out, and `C Σ_s w_s m_s = Σ_s w_s (C m_s)`: the memory
+    /// is then multiplied once, instead of every context.
+    fn reads_out_of_memory(&self) -> bool {
+        self.streams.is_empty() && self.attention.as_ref().is_some_and(|attention| attention.reads_whole_steps())
+    }
+
+    /// Makes the memories ready for [`step`](Self::step), if the decoder attends.
+    pub(crate) fn prepare_steps(&self, sources: &[Encoded]) -> Vec<Prepared> {
+        let mut memories = self.prepare(sources);
+        if let (Some(readout), true, [memory]) = (&self.readout, self.reads_out_of_memory(), &mut memories[..]) {
+            memory.memory = linear(memory.memory.clone(), readout.context.val());
+        }
+        memories
     }
 
     /// Feeds each row its last token, and moves `state` on. What rows have in common, a token or a state, is multiplied once.
@@ -106,7 +118,7 @@ impl Decoder {
         embedding: Option<&Embedding>,
         tokens: &[TokenId],
         state: &mut SearchState,
-        prepared: Option<&Prepared>,
+        memories: &[Prepared],
         want_attention: bool,
     ) -> Step {
         let SearchState { states, parents } = state;
@@ -125,22 +137,28 @@ impl Decoder {
         let Input::Vectors(hidden) = input else { unreachable!("a decoder has a layer") };
         let [rows, _, width] = hidden.dims();
         let flat = hidden.clone().reshape([rows, width]);
-        let mut attention = None;
-        let mut outputs = match &weights.projection {
-            Some(projection) => projection.multiply(flat.clone()),
-            None => flat.clone(),
+        let mut attention = Vec::new();
+        let outputs = match (&self.readout, &weights.readout) {
+            (Some(readout), Some(of_state)) => {
+                let query = |weight: &Option<PackedWeight>| match weight {
+                    Some(weight) => weight.multiply(flat.clone()).unsqueeze_dim(1),
+                    None => hidden.clone(),
+                };
+                let asked = Asked { weights: want_attention, ..Asked::default() };
+                let look = self.look(weights.queries.iter().map(query), memories, looked, asked);
+                (attention, looked) = (shown(look.weights, memories), look.state);
+                let context = look.context.squeeze_dim(1);
+                let context = match &weights.context {
+                    Some(weight) => weight.multiply(context),
+                    None => context,
+                };
+                tanh(of_state.multiply(flat) + context + readout.bias.val().unsqueeze())
+            }
+            _ => match &weights.projection {
+                Some(projection) => projection.multiply(flat),
+                None => flat,
+            },
         };
-        if let (Some(look), Some(readout), Some(of_state), Some(prepared)) =
-            (&self.attention, &self.readout, &weights.readout, prepared)
-        {
-            let query = match &weights.query {
-                Some(weight) => weight.multiply(flat.clone()).unsqueeze_dim(1),
-                None => hidden,
-            };
-            let Look { context, weights, state } = look.look(query, prepared, looked, want_attention);
-            (attention, looked) = (weights.map(|weights| weights.squeeze_dim(1)), state);
-            outputs = tanh(of_state.multiply(flat) + context.squeeze_dim(1) + readout.bias.val().unsqueeze());
-        }
         let fed = self.feeding.then(|| outputs.clone());
         *state = SearchState::new(DecoderState { layers, fed, attention: looked });
         Step { outputs, attention }

@@ -9,7 +9,7 @@ use antiphon_data::{BatchConfig, CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
-use antiphon_model::ModelConfig;
+use antiphon_model::{ModelConfig, Streams};
 use antiphon_text::normalize;
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
@@ -86,7 +86,7 @@ impl Sections {
         }
         if let Some(model) = &self.model {
             let shared = self.tokenizer.as_ref().is_none_or(|tokenizer| tokenizer.shared.is_some());
-            found.below("model", model.problems(shared));
+            found.extend(model.problems(Streams::default(), shared));
         }
         if let Some(train) = &self.train {
             found.below("train", train.problems());
@@ -211,7 +211,7 @@ impl Sections {
     pub(super) fn warnings(&self, tree: &Tree) -> Warnings {
         let mut found = FoundIdle { found: Found { tree, problems: Vec::new() }, idle: Vec::new() };
         if let Some(model) = &self.model {
-            found.below("model", model.warnings());
+            found.extend(model.warnings(Streams::default()));
             if model.has_widths() {
                 found.if_set(&["model.decoder.hidden"], "`widths` says how wide each layer is");
             }
@@ -352,8 +352,13 @@ impl FoundIdle<'_> {
 
     /// What a section says of its settings.
     fn below(&mut self, section: &str, problems: Vec<Problem>) {
-        self.idle.extend(problems.iter().map(|problem| format!("{section}.{}", problem.place)));
-        self.found.below(section, problems);
+        self.extend(problems.into_iter().map(|problem| problem.below(section)).collect());
+    }
+
+    /// What is said of settings by their keys.
+    fn extend(&mut self, problems: Vec<Problem>) {
+        self.idle.extend(problems.iter().map(|problem| problem.place.to_string()));
+        self.found.extend(problems);
     }
 }
 
@@ -369,9 +374,11 @@ impl Found<'_> {
     }
 
     fn below(&mut self, section: &str, problems: Vec<Problem>) {
-        for problem in problems {
-            self.problems.push(self.tree.placed(problem.below(section)));
-        }
+        self.extend(problems.into_iter().map(|problem| problem.below(section)).collect());
+    }
+
+    fn extend(&mut self, problems: Vec<Problem>) {
+        self.problems.extend(problems.into_iter().map(|problem| self.tree.placed(problem)));
     }
 }
 

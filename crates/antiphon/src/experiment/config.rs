@@ -217,6 +217,10 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/decoder/output_dropout", Value::Null),
         ("/model/decoder/activation_penalty", 0.0.into()),
         ("/model/decoder/temporal_penalty", 0.0.into()),
+        ("/model/decoder/attention/heads", 1.into()),
+        ("/model/decoder/attention/coverage", false.into()),
+        ("/model/decoder/attention/coverage_penalty", 0.0.into()),
+        ("/model/memories", json!({ "kind": "concatenated" })),
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),
@@ -296,7 +300,11 @@ mod tests {
             let model: ModelConfig = serde_json::from_str(text).unwrap();
             json!({ "data": data, "model": model, "train": TrainConfig::default(), "evaluate": EvaluateConfig::default() })
         };
-        let whole = [of("{}"), of(r#"{"encoder": {"kind": "stack", "stages": [{"kind": "gru"}]}}"#)];
+        let whole = [
+            of("{}"),
+            of(r#"{"encoder": {"kind": "stack", "stages": [{"kind": "gru"}]}}"#),
+            of(r#"{"decoder": {"kind": "gru", "attention": {"kind": "additive"}}}"#),
+        ];
         for (pattern, default) in young() {
             let keys: Vec<&str> = pattern.split('/').skip(1).collect();
             let found: Vec<_> = whole.iter().flat_map(|settings| matching(settings, &keys)).collect();

@@ -581,7 +581,11 @@ mod tests {
         let experiment = Experiment::open(Loaded::read(&file, &[]).unwrap(), folder).unwrap();
         let tokenizers = experiment.learned().unwrap().clone();
         let device = device(DeviceConfig::default()).unwrap();
-        let model = experiment.config.model.init(&tokenizers.vocabularies(), Key::from_seed(5), &device).unwrap();
+        let model = experiment
+            .config
+            .model
+            .init(antiphon_model::Streams::default(), &tokenizers.vocabularies(), Key::from_seed(5), &device)
+            .unwrap();
         (experiment, tokenizers, model)
     }
 

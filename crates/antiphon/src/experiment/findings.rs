@@ -170,7 +170,7 @@ mod tests {
     use antiphon_core::random::Key;
     use antiphon_core::{Request, Selection, Source, StepModel, StepOutput, Want};
     use antiphon_decode::search_all;
-    use antiphon_model::{Model, ModelConfig, Vocabularies};
+    use antiphon_model::{Model, ModelConfig, Streams, Vocabularies};
 
     use super::*;
     use crate::device::{DeviceConfig, device};
@@ -184,7 +184,9 @@ mod tests {
         )
         .unwrap();
         let vocabularies = Vocabularies { sources: vec![11], target: 9, shared: false };
-        config.init(&vocabularies, Key::from_seed(5), &device(DeviceConfig::default()).unwrap()).unwrap()
+        config
+            .init(Streams::default(), &vocabularies, Key::from_seed(5), &device(DeviceConfig::default()).unwrap())
+            .unwrap()
     }
 
     fn requests(sources: &[Vec<TokenId>]) -> Vec<Request> {

@@ -208,7 +208,7 @@ fn is_endless(data: &CorpusConfig) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use antiphon_model::{ModelConfig, Vocabularies};
+    use antiphon_model::{ModelConfig, Streams, Vocabularies};
     use antiphon_text::{ByteConfig, TokenizerConfig};
 
     use super::*;
@@ -224,7 +224,9 @@ mod tests {
         let tokenizer = TokenizerConfig::Byte(ByteConfig::default()).train(&mut std::iter::empty()).unwrap();
         let tokenizer: Arc<dyn Tokenizer> = Arc::from(tokenizer);
         let vocabularies = Vocabularies { sources: vec![], target: tokenizer.size(), shared: false };
-        let model = config.init(&vocabularies, Key::from_seed(5), &device(DeviceConfig::default()).unwrap()).unwrap();
+        let model = config
+            .init(Streams::default(), &vocabularies, Key::from_seed(5), &device(DeviceConfig::default()).unwrap())
+            .unwrap();
         let search: SearchConfig = serde_json::from_str(search).unwrap();
         let speech = Speech::new(tokenizer, endless);
         let stops = StopTexts::new(speech.clone(), search.stop());

@@ -6,7 +6,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Result};
 use antiphon_kernels::Carry;
 use antiphon_lab::{BestValidation, EndReason, Run, Stopwatch, TrainingEnd};
-use antiphon_model::{Model, Vocabularies};
+use antiphon_model::{Model, Streams, Vocabularies};
 use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
 use super::data::{Encoded, TrainingBatches};
@@ -69,8 +69,8 @@ impl Experiment {
         observer.begin_after(step, validated)?;
         let device = device(config.device)?;
         let model = match resume {
-            Some(_) => config.model.outline(&vocabularies, key, &device)?,
-            None => config.model.init(&vocabularies, key, &device)?,
+            Some(_) => config.model.outline(Streams::default(), &vocabularies, key, &device)?,
+            None => config.model.init(Streams::default(), &vocabularies, key, &device)?,
         };
 
         let objective =
