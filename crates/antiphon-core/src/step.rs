@@ -210,7 +210,8 @@ pub struct StepOutput {
     /// `[rows, per_row]`: what answers are ranked by, each at most 0; empty where that is the log-probability. The best are
     /// the best by score.
     pub scores: Vec<f32>,
-    /// `[rows, S']`: attention weights, if wanted and if the model attends; else empty.
+    /// `[rows, S']`: attention weights, if wanted and if the model attends; else empty. Those of several sources stand one behind
+    /// another, in the order of the sources, without padding between; of several heads they are the mean.
     pub attention: Vec<f32>,
 }
 
