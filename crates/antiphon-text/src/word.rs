@@ -1,4 +1,4 @@
-//! Words: what stands between white space.
+//! Words: what stands between white space, or between separators of one's choice.
 
 use antiphon_core::{Problem, Result, TokenId, Tokenizer};
 use schemars::JsonSchema;
@@ -11,10 +11,14 @@ use crate::least::at_least;
 use crate::normalization::normalize;
 use crate::vocabulary::Vocabulary;
 
-/// Settings of a word tokenizer. Decoding joins the words with one space.
+/// Settings of a word tokenizer. Decoding joins the words with one space, or with the separator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WordConfig {
+    /// What stands between words, as `;` in `V;PST;3;SG`. White space around a word is then no part of it, within it is. If unset,
+    /// white space parts words.
+    #[schemars(length(min = 1))]
+    pub separator: Option<String>,
     /// Words that occur less often in the corpus are unknown.
     #[schemars(range(min = 1))]
     pub min_frequency: u64,
@@ -27,23 +31,36 @@ pub struct WordConfig {
 
 impl Default for WordConfig {
     fn default() -> Self {
-        Self { min_frequency: 1, max_size: None, normalization: Vec::new() }
+        Self { separator: None, min_frequency: 1, max_size: None, normalization: Vec::new() }
     }
 }
 
 impl WordConfig {
     pub(crate) fn train(&self, texts: &mut Texts<'_>) -> Result<WordTokenizer> {
-        let counts = count(texts, &self.normalization, |text, found| text.split_whitespace().for_each(found))?;
+        let separator = self.separator.clone();
+        let counts =
+            count(texts, &self.normalization, |text, found| words(text, separator.as_deref()).for_each(found))?;
         let tokens = most_frequent(counts, self.min_frequency, self.max_size)?;
-        WordTokenizer::new(WordModel { normalization: self.normalization.clone(), tokens })
+        WordTokenizer::new(WordModel { normalization: self.normalization.clone(), separator, tokens })
     }
 
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        [at_least("min_frequency", self.min_frequency, 1)]
+        let message = "is empty: name what stands between words, or leave it out".to_owned();
+        let is_empty = self.separator.as_ref().is_some_and(String::is_empty);
+        [is_empty.then_some(Problem { place: "separator".into(), message })]
             .into_iter()
+            .chain([at_least("min_frequency", self.min_frequency, 1)])
             .chain([self.max_size.and_then(|size| at_least("max_size", size as u64, 5))])
             .flatten()
             .collect()
+    }
+}
+
+/// The words of a text. Between two separators with nothing but white space there is none.
+fn words<'t>(text: &'t str, separator: Option<&'t str>) -> Box<dyn Iterator<Item = &'t str> + 't> {
+    match separator {
+        None => Box::new(text.split_whitespace()),
+        Some(separator) => Box::new(text.split(separator).map(str::trim).filter(|word| !word.is_empty())),
     }
 }
 
@@ -52,6 +69,8 @@ impl WordConfig {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WordModel {
     normalization: Vec<Normalization>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    separator: Option<String>,
     tokens: Vec<String>,
 }
 
@@ -71,12 +90,12 @@ impl WordTokenizer {
 impl Tokenizer for WordTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
         let text = normalize(&self.model.normalization, text);
-        Ok(text.split_whitespace().map(|word| self.vocabulary.id_or_unknown(word)).collect())
+        Ok(words(&text, self.model.separator.as_deref()).map(|word| self.vocabulary.id_or_unknown(word)).collect())
     }
 
     fn decode(&self, ids: &[TokenId]) -> String {
         let words: Vec<&str> = ids.iter().filter_map(|&id| self.vocabulary.spoken(id)).collect();
-        words.join(" ")
+        words.join(self.model.separator.as_deref().unwrap_or(" "))
     }
 
     fn size(&self) -> usize {

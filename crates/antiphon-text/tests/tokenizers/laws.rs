@@ -71,6 +71,28 @@ fn what_was_never_seen_is_unknown_and_its_neighbours_stay() {
 }
 
 #[test]
+fn words_stand_between_separators_of_ones_choice() {
+    let config = |separator: &str| {
+        TokenizerConfig::Word(WordConfig { separator: Some(separator.into()), ..WordConfig::default() })
+    };
+    for (separator, lines, text, words) in [
+        (";", ["V;PST;3;SG", "N;ACC"], "N;PST;SG", &["N", "PST", "SG"][..]),
+        (";", ["new york;rome", "a;"], " rome ; ;new york;", &["rome", "new york"]),
+        (" | ", ["a b | c", "c"], "c | a b", &["c", "a b"]),
+    ] {
+        let tokenizer = train(&config(separator), &lines).unwrap();
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(ids.iter().map(|&id| tokenizer.token(id).unwrap()).collect::<Vec<_>>(), words, "{text}");
+        assert_eq!(tokenizer.decode(&ids), words.join(separator));
+        assert_eq!(from_json(&tokenizer.to_json()).unwrap().encode(text).unwrap(), ids);
+    }
+    // What was saved before there was a separator.
+    let json = r#"{"word":{"normalization":[],"tokens":["a","b"]}}"#;
+    assert_eq!(from_json(json).unwrap().to_json(), json);
+    assert_eq!(config("").problems().len(), 1);
+}
+
+#[test]
 fn saved_and_read_again_it_is_the_same_tokenizer() {
     let lines = made_up_lines(300);
     for config in every_kind(200, &[Normalization::Nfkc, Normalization::Lowercase]) {
@@ -115,7 +137,7 @@ fn a_subword_tokenizer_fills_its_size_and_shortens_the_text() {
 #[test]
 fn frequencies_and_sizes_bound_the_vocabulary() {
     let words = |min_frequency, max_size| {
-        let config = WordConfig { min_frequency, max_size, normalization: Vec::new() };
+        let config = WordConfig { min_frequency, max_size, normalization: Vec::new(), separator: None };
         train(&TokenizerConfig::Word(config), &["c b b a a a"]).unwrap().size()
     };
     assert_eq!([words(1, None), words(2, None), words(1, Some(5))], [7, 6, 5]);
