@@ -26,18 +26,35 @@ pub struct Copy {
     pub to: String,
 }
 
+impl Copy {
+    /// The files that are read, each with the key that names it.
+    pub(super) fn inputs(copies: &[Self]) -> Vec<(String, &str)> {
+        copies.iter().enumerate().map(|(i, copy)| (format!("copies[{i}].from"), copy.from.as_str())).collect()
+    }
+
+    /// The files that are written, each with the key that names it.
+    pub(super) fn outputs(copies: &[Self]) -> Vec<(String, String)> {
+        copies.iter().enumerate().map(|(i, copy)| (format!("copies[{i}].to"), copy.to.clone())).collect()
+    }
+
+    /// What is wrong with such a list.
+    pub(super) fn problems(copies: &[Self]) -> Vec<Problem> {
+        let empty = || Problem { place: "copies".into(), message: "the list is empty".into() };
+        copies.is_empty().then(empty).into_iter().collect()
+    }
+}
+
 impl Preparation for Copies {
     fn inputs(&self) -> Vec<(String, &str)> {
-        self.copies.iter().enumerate().map(|(i, copy)| (format!("copies[{i}].from"), copy.from.as_str())).collect()
+        Copy::inputs(&self.copies)
     }
 
     fn outputs(&self) -> Vec<(String, String)> {
-        self.copies.iter().enumerate().map(|(i, copy)| (format!("copies[{i}].to"), copy.to.clone())).collect()
+        Copy::outputs(&self.copies)
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let empty = || Problem { place: "copies".into(), message: "the list is empty".into() };
-        self.copies.is_empty().then(empty).into_iter().collect()
+        Copy::problems(&self.copies)
     }
 
     fn run(&self, inputs: &Inputs<'_>, _: &mut dyn FnMut(&str)) -> Result<Vec<Output>> {

@@ -4,6 +4,7 @@ mod cmudict;
 mod copy;
 mod dialogs;
 mod g014b2b;
+mod inflections;
 mod pairs;
 mod preparation;
 mod recordings;
@@ -18,6 +19,7 @@ pub use cmudict::Cmudict;
 pub use copy::{Copies, Copy};
 pub use dialogs::Dialogs;
 pub use g014b2b::G014b2b;
+pub use inflections::Inflections;
 pub use pairs::PairsByLines;
 pub use recordings::{ListedRecordings, NumberedRecordings, SpeechList};
 pub use stories::Stories;
@@ -45,6 +47,8 @@ pub enum PreparationConfig {
     NumberedRecordings(NumberedRecordings),
     /// Recordings with lists of what is spoken in them.
     ListedRecordings(ListedRecordings),
+    /// Tables of lemma, form and features.
+    Inflections(Inflections),
     /// Files as they are, under new names.
     Copy(Copies),
 }
@@ -60,6 +64,7 @@ impl PreparationConfig {
             Self::Dialogs(config) => config,
             Self::NumberedRecordings(config) => config,
             Self::ListedRecordings(config) => config,
+            Self::Inflections(config) => config,
             Self::Copy(config) => config,
         }
     }

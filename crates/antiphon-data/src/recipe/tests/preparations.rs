@@ -51,6 +51,24 @@ fn a_text_is_cut_by_its_characters() {
     assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].train_percent: must be from 1 to 99, got 100");
 }
 
+#[test]
+fn inflections_become_tables_with_lemma_and_features_as_words() {
+    let rest = "[[preparation]]\nkind = 'inflections'\ncopies = [{ from = 's', to = 'x/train.tsv' }]";
+    let kitchen = Kitchen::new("tiny", LOCAL, &[("s", "öl bul\töl buldu\tV;PST;3\nN\tNs\tN;PL\n")], rest);
+    let (prepared, log) = kitchen.prepare(Some(&kitchen.from()), "");
+    prepared.unwrap();
+    assert!(log.contains(&"x/train.tsv: 2 forms".into()), "{log:?}");
+    assert_eq!(
+        kitchen.read("x/train.tsv"),
+        "lemma\tform\tfeatures\tsymbols\nöl bul\töl buldu\tV;PST;3\tö l ␣ b u l +V +PST +3\nN\tNs\tN;PL\tN +N +PL\n"
+    );
+    let bad = Kitchen::new("tiny", LOCAL, &[("s", "a\tb\tN\na\tb\n")], rest);
+    assert_eq!(
+        bad.refused(Some(&bad.from())),
+        "R/from/s: line 2: 2 cells, where a lemma, a form and its features should be"
+    );
+}
+
 const STORIES: &str = "1 Zug left.\n2 Where is Zug? \taway\t1\n3 Zug came.\n4 Where is Zug? \there\t3\n\
     1 Pim sat.\n2 Does Pim sit?\tyes\t1\n1 Pim rose.\n2 Does Pim sit?\tno\t1\n";
 
