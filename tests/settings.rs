@@ -24,6 +24,13 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("data(stream).", "", &["model.kind='language_model'"]),
     ("data(stream)", "lack", &["model.kind='language_model'"]),
     ("model(language_model).", "", &["data.kind='text'"]),
+    ("data(table).columns", "", &["data.source='0'", "data.target='1'"]),
+    (
+        "streams",
+        "",
+        &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}", "model.memories.kind='each'"],
+    ),
+    ("evaluate.by", "meant", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
     // Equal states and widths.
     (".bridge(copy)", "meant", &["model.encoder.bidirectional=false"]),
     ("attention(dot)", "meant", &["model.encoder.bidirectional=false"]),

@@ -26,5 +26,6 @@ mod stream;
 #[cfg(unix)]
 mod suggestions;
 mod sweep;
+mod tables;
 mod text;
 mod wgpu;

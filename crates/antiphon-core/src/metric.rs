@@ -1,16 +1,29 @@
 //! What a metric must do.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
 /// One answer beside what was right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Judged {
     /// What the model answered.
     pub hypothesis: String,
     /// What counts as right; at least one.
     pub references: Vec<String>,
+    /// What it is about, by the names of columns that are kept for it: a value of each, or several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, Vec<String>>,
+}
+
+impl Judged {
+    /// An answer, and what counts as right.
+    pub fn new<R: Into<String>>(hypothesis: impl Into<String>, references: impl IntoIterator<Item = R>) -> Self {
+        let references = references.into_iter().map(Into::into).collect();
+        Self { hypothesis: hypothesis.into(), references, columns: BTreeMap::new() }
+    }
 }
 
 /// A metric's verdict over a corpus.

@@ -8,12 +8,12 @@ use rayon::prelude::*;
 
 use crate::Units;
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
-use crate::lines::{LISTED, Skipped, listed};
+use crate::lines::{Fault, LISTED, Skipped, listed};
 
 /// How many ids an example has, each side with its end symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lengths {
-    /// 0 if there is no source.
+    /// 0 if there is no source; further sources are not counted.
     pub source: u32,
     /// Those of the target; of several, the first.
     pub target: u32,
@@ -23,18 +23,41 @@ pub struct Lengths {
 pub struct Dataset {
     corpus: Arc<Corpus>,
     source: Option<Arc<dyn Tokenizer>>,
+    further: Vec<FurtherSource>,
     target: Arc<dyn Tokenizer>,
     lengths: Vec<Lengths>,
     gaps: Gaps,
     skipped: Skipped,
     unknown: Unknown,
+    streams: Vec<StreamTokens>,
     units: Units,
+}
+
+/// A source beside the first: a stream of its own.
+#[derive(Clone)]
+pub struct FurtherSource {
+    /// The name of its stream.
+    pub name: String,
+    /// What makes ids of its text.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// The most of them, without the end symbol.
+    pub max_length: usize,
+}
+
+/// The tokens of a further source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamTokens {
+    /// All of them, end symbols included.
+    pub tokens: u64,
+    /// Those that its tokenizer does not know.
+    pub unknown: u64,
 }
 
 /// An example, measured.
 struct Measured {
     lengths: Lengths,
     unknown: Unknown,
+    streams: Vec<StreamTokens>,
     units: Units,
     line: usize,
 }
@@ -52,7 +75,8 @@ pub struct Unknown {
 const BLOCK: usize = 1 << 16;
 
 impl Dataset {
-    /// Encodes every example once, on all threads, to learn the lengths.
+    /// Encodes every example once, on all threads, to learn the lengths. `further` are the streams that the corpus was opened
+    /// with, in their order.
     ///
     /// # Errors
     /// If the corpus has sources and there is no tokenizer for them (or the reverse), an example is over the limits
@@ -60,6 +84,7 @@ impl Dataset {
     pub fn new(
         corpus: Arc<Corpus>,
         source: Option<Arc<dyn Tokenizer>>,
+        further: Vec<FurtherSource>,
         target: Arc<dyn Tokenizer>,
         limits: &Limits,
     ) -> Result<Dataset> {
@@ -74,6 +99,8 @@ impl Dataset {
         let mut dataset = Dataset {
             corpus,
             source,
+            streams: vec![StreamTokens::default(); further.len()],
+            further,
             target,
             lengths: Vec::new(),
             gaps: Gaps::default(),
@@ -87,11 +114,15 @@ impl Dataset {
             let block: Vec<Result<Measured>> =
                 (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
             for (i, measured) in (start..).zip(block) {
-                let Measured { lengths, unknown, units, line } = measured?;
+                let Measured { lengths, unknown, streams, units, line } = measured?;
                 let tokens = |length: u32| length.saturating_sub(1) as usize;
-                let Err(excess) = limits.check(tokens(lengths.source), tokens(lengths.target)) else {
+                let within = limits.check(tokens(lengths.source), tokens(lengths.target));
+                let mut checked = dataset.further.iter().zip(&streams);
+                let within = within.and_then(|()| checked.try_for_each(|(one, n)| one.check(n.tokens as usize - 1)));
+                let Err(excess) = within else {
                     dataset.lengths.push(lengths);
                     dataset.unknown.add(unknown);
+                    dataset.streams.iter_mut().zip(streams).for_each(|(all, one)| all.add(one));
                     dataset.units.add(units);
                     continue;
                 };
@@ -102,7 +133,7 @@ impl Dataset {
                         left_out.push(i as u64);
                     }
                     Remedy::Error if messages.len() < LISTED => {
-                        messages.push((line as u64 - 1, format!("{excess}, or set data.too_long = \"skip\"")));
+                        messages.push((line, format!("{excess}, or set data.too_long = \"skip\"")));
                     }
                     Remedy::Error => {}
                 }
@@ -154,6 +185,11 @@ impl Dataset {
         self.unknown
     }
 
+    /// The tokens of each further source.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, StreamTokens)> {
+        self.further.iter().map(|one| one.name.as_str()).zip(self.streams.iter().copied())
+    }
+
     /// How much text the targets are (of several, the first), each with its end.
     pub fn units(&self) -> Units {
         self.units
@@ -171,16 +207,16 @@ impl Dataset {
     /// If the corpus cannot be read or a text cannot be encoded.
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
         let examples: Vec<usize> = indices.iter().map(|&i| self.gaps.position(i as usize)).collect();
-        let (mut sources, mut targets) = (Vec::new(), Vec::new());
+        let mut sources = vec![Vec::new(); usize::from(self.source.is_some()) + self.further.len()];
+        let mut targets = Vec::new();
         for &i in &examples {
             let example = self.corpus.get(i)?;
-            if let Some(source) = self.encode_source(&example)? {
-                sources.push(source);
-            }
+            let rows = self.encode_source(&example)?.into_iter().chain(self.encode_further(&example)?);
+            sources.iter_mut().zip(rows).for_each(|(source, row)| source.push(row));
             targets.push(self.encode_target(&example)?);
         }
-        let source = self.source.is_some().then(|| SourceBatch::Tokens(TokenBatch::from_rows(&sources)));
-        let (sources, target) = (source.into_iter().collect(), Target::whole(&targets));
+        let batch = |rows: Vec<Vec<TokenId>>| SourceBatch::Tokens(TokenBatch::from_rows(&rows));
+        let (sources, target) = (sources.into_iter().map(batch).collect(), Target::whole(&targets));
         // Each example is a text of its own: no row goes on.
         Ok(Batch { sources, target, continues: Vec::new(), examples })
     }
@@ -214,9 +250,18 @@ impl Dataset {
         let count = |row: &[TokenId]| u32::try_from(row.len()).unwrap_or(u32::MAX);
         let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
         let (source, target) = (self.encode_source(example)?.unwrap_or_default(), self.encode_target(example)?);
+        let further = self.encode_further(example)?;
+        let streams =
+            further.iter().map(|row| StreamTokens { tokens: row.len() as u64, unknown: strangers(row) }).collect();
         let unknown = Unknown { source: strangers(&source), target: strangers(&target) };
         let lengths = Lengths { source: count(&source), target: count(&target) };
-        Ok(Measured { lengths, unknown, units: Units::of(&example.targets[0], true), line: example.line })
+        Ok(Measured { lengths, unknown, streams, units: Units::of(&example.targets[0], true), line: example.line })
+    }
+
+    fn encode_further(&self, example: &Example) -> Result<Vec<Vec<TokenId>>> {
+        let encode =
+            |(one, text): (&FurtherSource, &String)| self.encode(one.tokenizer.as_ref(), text, &one.name, example.line);
+        self.further.iter().zip(&example.streams).map(encode).collect()
     }
 
     fn encode_source(&self, example: &Example) -> Result<Option<Vec<TokenId>>> {
@@ -240,6 +285,26 @@ impl Dataset {
 impl fmt::Debug for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dataset").field("corpus", &self.corpus.path()).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl FurtherSource {
+    /// Whether a text of so many tokens, its end symbol not counted, is within the limit.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, tokens: usize) -> Result<(), Fault> {
+        let Self { name, max_length: limit, .. } = self;
+        let fault = || Fault::StreamTooLong { stream: name.clone(), tokens, limit: *limit };
+        if tokens > *limit { Err(fault()) } else { Ok(()) }
+    }
+}
+
+impl StreamTokens {
+    /// Takes in those of the next example.
+    fn add(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.unknown += other.unknown;
     }
 }
 
@@ -269,7 +334,7 @@ mod tests {
     fn dataset(text: &str, config: &str) -> Result<Dataset> {
         let (corpus, limits) = corpus(text, config);
         let source = corpus.has_source().then(|| Arc::new(Bytes) as Arc<dyn Tokenizer>);
-        Dataset::new(corpus, source, Arc::new(Bytes), &limits)
+        Dataset::new(corpus, source, Vec::new(), Arc::new(Bytes), &limits)
     }
 
     /// Without the folder, which is random.
@@ -302,6 +367,50 @@ mod tests {
         assert!(batch.sources.is_empty() && batch.continues.is_empty());
         assert_eq!(batch.target.lengths, [3, 2]);
         assert_eq!(data.source_tokens(), 0);
+    }
+
+    #[test]
+    fn further_sources_are_streams_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.csv"), "lemma,form,tags,note\nab,x,N,1\nc,y,,23\nd,z,NNNN,4\n").unwrap();
+        let text = "kind = 'table'\ntrain = 'a.csv'\nsource = 'lemma'\ntarget = 'form'\ntoo_long = 'skip'";
+        let config: CorpusConfig = toml::from_str(text).unwrap();
+        let columns = [("notes", "note"), ("tags", "tags")].map(|(name, column)| (name.into(), column.into()));
+        let further = crate::FurtherColumns { streams: columns.into(), kept: Vec::new() };
+        let open = || Arc::new(Corpus::open_with(&config, &further, Split::Train, folder.path()).unwrap());
+        let streams = |longest: usize| {
+            let one = |name: &str| FurtherSource { name: name.into(), tokenizer: Arc::new(Bytes), max_length: longest };
+            vec![one("notes"), one("tags")]
+        };
+        let dataset = |longest, limits: &Limits| {
+            Dataset::new(open(), Some(Arc::new(Bytes)), streams(longest), Arc::new(Bytes), limits)
+        };
+        let data = dataset(3, &config.limits()).unwrap();
+        assert_eq!(
+            data.skipped().to_string(),
+            "1 line skipped: 1 with a `tags` over streams.tags.max_length = 3 (first: line 4)"
+        );
+        let tokens = |tokens| StreamTokens { tokens, unknown: 0 };
+        assert_eq!(data.streams().collect::<Vec<_>>(), [("notes", tokens(5)), ("tags", tokens(3))]);
+        assert_eq!(data.source_tokens(), 5);
+        let batch = data.batch(&[1, 0]).unwrap();
+        let rows = |source: &SourceBatch| match source {
+            SourceBatch::Tokens(batch) => [0, 1].map(|b| batch.row(b).to_vec()),
+            SourceBatch::Frames(_) => panic!("frames"),
+        };
+        let id = |c: char| c as u32 + 4;
+        let found: Vec<_> = batch.sources.iter().map(rows).collect();
+        assert_eq!(found[0], [vec![id('c'), 3], vec![id('a'), id('b'), 3]]);
+        assert_eq!(found[1], [vec![id('2'), id('3'), 3], vec![id('1'), 3]]);
+        // What is empty has an end.
+        assert_eq!(found[2], [vec![3], vec![id('N'), 3]]);
+        batch.check().unwrap();
+        let refuse = Limits { too_long: Remedy::Error, ..config.limits() };
+        assert_eq!(
+            message(&dataset(3, &refuse).unwrap_err()),
+            "a.csv: line 4: the `tags` has 4 tokens, more than streams.tags.max_length = 3: shorten it or raise \
+             streams.tags.max_length, or set data.too_long = \"skip\""
+        );
     }
 
     #[test]
@@ -353,13 +462,13 @@ mod tests {
     #[test]
     fn tokenizers_must_fit_the_corpus() {
         let (pairs, limits) = corpus("a\tb\n", "kind = 'pairs'");
-        let error = Dataset::new(pairs, None, Arc::new(Bytes), &limits).unwrap_err();
+        let error = Dataset::new(pairs, None, Vec::new(), Arc::new(Bytes), &limits).unwrap_err();
         assert_eq!(
             message(&error),
             "a.tsv: the corpus has sources: give it a source tokenizer, or use `kind = \"text\"`"
         );
         let (text, limits) = corpus("a\n", "kind = 'text'");
-        let error = Dataset::new(text, Some(Arc::new(Bytes)), Arc::new(Bytes), &limits).unwrap_err();
+        let error = Dataset::new(text, Some(Arc::new(Bytes)), Vec::new(), Arc::new(Bytes), &limits).unwrap_err();
         assert_eq!(message(&error), "a.tsv: a text corpus has no sources: use `kind = \"pairs\"` or `\"parallel\"`");
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! All text is read by one [`LineReader`](lines::LineReader). A [`Corpus`] is one split on disk: an index of byte
-//! offsets, never the text itself. A [`Dataset`] knows how long each example is in tokens and encodes a batch when it
+//! offsets, never the text itself; its lines are pairs, texts or the rows of a table. A [`Dataset`] knows how long each example is in tokens and encodes a batch when it
 //! is asked for one; a [`Stream`] is running text as ids, encoded once, and is read on in [`Steps`]. [`plan()`] decides which examples stand together: a pure function of lengths, settings and a
 //! random key. [`Prefetch`] prepares batches one step ahead of the model. A [`recipe`] turns what somebody published
 //! into the files that a corpus reads.
@@ -27,8 +27,8 @@ pub mod recipe;
 pub mod stream;
 mod units;
 
-pub use corpus::{Corpus, CorpusConfig, Example, Grouped, References, Split};
-pub use dataset::{Dataset, Lengths, Unknown};
+pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split};
+pub use dataset::{Dataset, FurtherSource, Lengths, StreamTokens, Unknown};
 pub use lines::{Fault, LineReader, Skipped};
 pub use plan::{BatchConfig, plan, plan_in_order};
 pub use prefetch::Prefetch;

@@ -71,9 +71,9 @@ impl Default for TokensConfig {
 pub enum Counted {
     /// Those of the targets.
     Target,
-    /// Those of the sources.
+    /// Those of the sources; further ones are not counted.
     Source,
-    /// Those of sources and targets together.
+    /// Those of sources and targets together; further sources are not counted.
     Both,
 }
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest target allowed: `min(limit, ceil(ratio · S) + extra)` tokens for a source of `S` steps, end symbols
-/// included in both. Where there is no source, `limit` alone holds.
+/// included in both; of several sources `S` is that of all together. Where there is no source, `limit` alone holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MaxLength {

@@ -234,8 +234,7 @@ mod tests {
     use crate::MetricConfig;
 
     fn bleu(config: BleuConfig, hypothesis: &str, references: &[&str]) -> f64 {
-        let references = references.iter().map(ToString::to_string).collect();
-        let answers = [Judged { hypothesis: hypothesis.into(), references }];
+        let answers = [Judged::new(hypothesis, references.iter().copied())];
         MetricConfig::Bleu(config).build().score(&answers).unwrap().value
     }
 
@@ -259,10 +258,7 @@ mod tests {
         let config: BleuConfig =
             serde_json::from_str(r#"{"lowercase": true, "detokenize": {"kind": "moses", "language": "en"}}"#).unwrap();
         let judge = |reference: &str| {
-            let answers = [Judged {
-                hypothesis: "the two @-@ year @-@ old &apos;s hat , he said .".into(),
-                references: vec![reference.into()],
-            }];
+            let answers = [Judged::new("the two @-@ year @-@ old &apos;s hat , he said .", [reference])];
             MetricConfig::Bleu(config.clone()).build().score(&answers).unwrap()
         };
         let score = judge("The two-year-old's hat, he said.");

@@ -169,7 +169,7 @@ mod tests {
     fn a_figure_by_hand() {
         // "abc" for "abd": orders 1 and 2 share 2/3 and 1/2; order 3 nothing; so P = R = 7/18.
         let config = MetricConfig::Chrf(ChrfConfig { character_order: 3, ..Default::default() });
-        let answers = [Judged { hypothesis: "ab c".into(), references: vec!["a bd".into()] }];
+        let answers = [Judged::new("ab c", ["a bd"])];
         let score = config.build().score(&answers).unwrap();
         assert!((score.value - 100.0 * 7.0 / 18.0).abs() < 1e-12, "{}", score.value);
         assert_eq!(score.signature, "nrefs:1|case:mixed|eff:yes|nc:3|nw:0|space:no|version:2.6.0");
@@ -178,10 +178,7 @@ mod tests {
     #[test]
     fn of_equally_good_references_the_first_counts() {
         let config = MetricConfig::Chrf(ChrfConfig { character_order: 1, beta: 1, ..Default::default() });
-        let answer = |hypothesis: &str, references: &[&str]| Judged {
-            hypothesis: hypothesis.into(),
-            references: references.iter().map(ToString::to_string).collect(),
-        };
+        let answer = |hypothesis: &str, references: &[&str]| Judged::new(hypothesis, references.iter().copied());
         // Neither reference of the first answer shares a character: P = 1/2, and R = 1/3 or 1/5.
         for (references, recall) in [(["ab", "abcd"], 1.0 / 3.0), (["abcd", "ab"], 1.0 / 5.0)] {
             let value = config.build().score(&[answer("x", &references), answer("q", &["q", "q"])]).unwrap().value;
@@ -193,8 +190,7 @@ mod tests {
     fn an_answer_becomes_running_text_first() {
         let config = r#"{"whitespace": true, "detokenize": {"kind": "moses", "language": "de"}}"#;
         let config: ChrfConfig = serde_json::from_str(config).unwrap();
-        let answers =
-            [Judged { hypothesis: "ja , gut &amp; schön !".into(), references: vec!["ja, gut & schön!".into()] }];
+        let answers = [Judged::new("ja , gut &amp; schön !", ["ja, gut & schön!"])];
         let score = crate::MetricConfig::Chrf(config).build().score(&answers).unwrap();
         assert!((score.value - 100.0).abs() < 1e-9, "{}", score.value);
         assert_eq!(score.signature, "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:yes|version:2.6.0|detok:moses-de");

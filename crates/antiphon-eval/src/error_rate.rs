@@ -135,7 +135,7 @@ mod tests {
     use crate::MetricConfig;
 
     fn answer(hypothesis: &str, references: &[&str]) -> Judged {
-        Judged { hypothesis: hypothesis.into(), references: references.iter().map(ToString::to_string).collect() }
+        Judged::new(hypothesis, references.iter().copied())
     }
 
     /// Sequence, word, character and phone error rates.

@@ -147,7 +147,7 @@ mod tests {
     use crate::MetricConfig;
 
     fn answer(hypothesis: &str, references: &[&str]) -> Judged {
-        Judged { hypothesis: hypothesis.into(), references: references.iter().map(ToString::to_string).collect() }
+        Judged::new(hypothesis, references.iter().copied())
     }
 
     #[test]
@@ -178,11 +178,11 @@ mod tests {
     #[test]
     fn all_views_count_the_same_errors() {
         let key = Key::from_seed(3);
-        let text =
-            |i: u64| (0..key.below(i, 9)).map(|j| ["a", "b", "c "][key.numbered(i).below(j, 3) as usize]).collect();
-        let answers: Vec<Judged> = (0..200)
-            .map(|i| Judged { hypothesis: text(3 * i), references: vec![text(3 * i + 1), text(3 * i + 2)] })
-            .collect();
+        let text = |i: u64| {
+            (0..key.below(i, 9)).map(|j| ["a", "b", "c "][key.numbered(i).below(j, 3) as usize]).collect::<String>()
+        };
+        let answers: Vec<Judged> =
+            (0..200).map(|i| Judged::new(text(3 * i), [text(3 * i + 1), text(3 * i + 2)])).collect();
         for (unit, metric) in [
             (Unit::Word, MetricConfig::WordErrorRate(Default::default())),
             (Unit::Character, MetricConfig::CharacterErrorRate(Default::default())),

@@ -6,7 +6,7 @@
 //! use antiphon_core::Judged;
 //! use antiphon_eval::MetricConfig;
 //!
-//! let answers = [Judged { hypothesis: "k ae t".into(), references: vec!["k ae t s".into(), "k ah t".into()] }];
+//! let answers = [Judged::new("k ae t", ["k ae t s", "k ah t"])];
 //! let score = MetricConfig::PhoneErrorRate(Default::default()).build().score(&answers)?;
 //! assert_eq!(score.value, 25.0);
 //! # Ok::<(), antiphon_core::Error>(())
@@ -30,6 +30,7 @@
 mod additive;
 pub mod alignment;
 pub mod bleu;
+pub mod by_value;
 pub mod chrf;
 pub mod detokenize;
 pub mod distance;
@@ -44,6 +45,7 @@ pub mod summary;
 pub mod unit;
 
 pub use alignment::{Edit, align};
+pub use by_value::by_value;
 pub use distance::distance;
 pub use likelihood::Likelihood;
 pub use metric::MetricConfig;

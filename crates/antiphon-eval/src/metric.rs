@@ -93,10 +93,7 @@ mod tests {
 
     #[test]
     fn no_answers_and_no_references_are_errors() {
-        let answer = |references: &[&str]| antiphon_core::Judged {
-            hypothesis: "a".into(),
-            references: references.iter().map(ToString::to_string).collect(),
-        };
+        let answer = |references: &[&str]| antiphon_core::Judged::new("a", references.iter().copied());
         for kind in KINDS {
             let config: MetricConfig = serde_json::from_value(serde_json::json!({ "kind": kind })).unwrap();
             let score = |answers: &[_]| config.build().score(answers).map_err(|e| e.to_string());

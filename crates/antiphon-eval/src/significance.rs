@@ -284,7 +284,7 @@ mod tests {
         (0..n as u64)
             .map(|i| {
                 let hypothesis = if key.uniform(i) < right { "a b c d e" } else { "a b x d" };
-                Judged { hypothesis: hypothesis.into(), references: vec!["a b c d e".into()] }
+                Judged::new(hypothesis, ["a b c d e"])
             })
             .collect()
     }

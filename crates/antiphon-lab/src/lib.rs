@@ -58,7 +58,9 @@ pub use report::{
     Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, LossBin, Pair, TokenLosses, WorstToken,
     comparison_page, report_page,
 };
-pub use results::{Beside, Counts, Losses, ModelSize, Results, SplitResults, labels_of_quality};
+pub use results::{
+    Beside, Counts, CountsOfStream, Losses, ModelSize, OfValue, Results, SplitResults, labels_of_quality,
+};
 pub use results_page::results_page;
 pub use run::Run;
 pub use runs::{RunIndex, Runs};

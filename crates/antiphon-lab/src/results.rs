@@ -34,10 +34,25 @@ pub struct Results {
 pub struct SplitResults {
     /// A label, such as the metric's name, and the score with its signature.
     pub metrics: BTreeMap<String, Score>,
+    /// The metrics of each value of the columns that the config names, the most frequent value first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by: BTreeMap<String, Vec<OfValue>>,
     /// Losses, where they were computed.
     pub losses: Option<Losses>,
     /// How much was measured.
     pub counts: Counts,
+}
+
+/// The metrics of those examples that have one value in a column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfValue {
+    /// The value.
+    pub value: String,
+    /// How many sources have it.
+    pub examples: u64,
+    /// A figure for each label of the split's metrics.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// Losses under teacher forcing, in nats.
@@ -112,6 +127,9 @@ pub struct Counts {
     /// Source tokens that the tokenizer does not know, where they were counted.
     #[serde(default)]
     pub unknown_source: Option<u64>,
+    /// The tokens of further sources, by the names of their streams.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub streams: BTreeMap<String, CountsOfStream>,
     /// Target tokens, end symbols included.
     pub target_tokens: u64,
     /// Target tokens that the tokenizer does not know, where they were counted.
@@ -127,6 +145,16 @@ pub struct Counts {
     /// Sources whose search ran out of patience while something better might still have come, where they were counted.
     #[serde(default)]
     pub outscored: Option<u64>,
+}
+
+/// The tokens of a further source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountsOfStream {
+    /// All of them, end symbols included.
+    pub tokens: u64,
+    /// Those that its tokenizer does not know.
+    pub unknown: u64,
 }
 
 /// The size of a model.
@@ -182,6 +210,10 @@ impl Results {
         for (name, split) in self.splits() {
             split.metrics.iter().try_for_each(|(label, score)| check(format!("{name}.{label}"), score.value))?;
             split.losses().into_iter().try_for_each(|(label, value, _)| check(format!("{name}.{label}"), value))?;
+            for (column, of) in split.by.iter().flat_map(|(column, values)| values.iter().map(move |of| (column, of))) {
+                let place = |label: &String| format!("{name}.by.{column}.{}.{label}", of.value);
+                of.metrics.iter().try_for_each(|(label, value)| check(place(label), *value))?;
+            }
         }
         Ok(())
     }
@@ -229,17 +261,25 @@ impl SplitResults {
         self.metrics.get(label).map(|score| score.value).or_else(loss)
     }
 
-    fn counts(&self) -> Vec<(&'static str, u64)> {
+    fn counts(&self) -> Vec<(String, u64)> {
         let Counts { examples, target_tokens, target_characters, skipped, .. } = self.counts;
         let Counts { source_tokens, unknown_source, unknown_target, .. } = self.counts;
         let mut counts = vec![("examples", examples)];
         counts.extend(source_tokens.map(|n| ("source_tokens", n)));
         counts.extend(unknown_source.map(|n| ("unknown_source_tokens", n)));
-        counts.push(("target_tokens", target_tokens));
-        counts.extend(unknown_target.map(|n| ("unknown_target_tokens", n)));
-        counts.extend(target_characters.map(|n| ("target_characters", n)));
-        counts.extend(self.counts.target_words.map(|n| ("target_words", n)));
-        counts.push(("skipped", skipped));
+        let mut counts: Vec<(String, u64)> = counts.into_iter().map(|(label, n)| (label.to_owned(), n)).collect();
+        for (name, CountsOfStream { tokens, unknown }) in &self.counts.streams {
+            counts.extend([(format!("{name}_tokens"), *tokens), (format!("unknown_{name}_tokens"), *unknown)]);
+        }
+        let mut push = |label: &str, n| counts.push((label.to_owned(), n));
+        push("target_tokens", target_tokens);
+        let optional = [
+            ("unknown_target_tokens", unknown_target),
+            ("target_characters", target_characters),
+            ("target_words", self.counts.target_words),
+        ];
+        optional.into_iter().for_each(|(label, n)| n.into_iter().for_each(|n| push(label, n)));
+        push("skipped", skipped);
         counts
     }
 

@@ -48,6 +48,7 @@ pub(crate) fn results(wrong: f64) -> Results {
                 score("sequence_error_rate", wrong, ""),
                 score("bleu", 100.0 - wrong, "nrefs:1|case:lc|tok:none"),
             ]),
+            by: BTreeMap::new(),
             losses: Some(Losses {
                 per_token: 0.25,
                 per_character: Some(0.125),
@@ -59,6 +60,7 @@ pub(crate) fn results(wrong: f64) -> Results {
             counts: Counts {
                 examples: 1000,
                 source_tokens: Some(9000),
+                streams: BTreeMap::new(),
                 unknown_source: Some(12),
                 target_tokens: 8000,
                 unknown_target: Some(0),

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use antiphon_core::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lines::Fault;
+use crate::lines::{Fault, quoted};
 
 /// A part of a corpus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,8 @@ pub enum CorpusConfig {
     Pairs(PairsConfig),
     /// Two or more files whose lines belong together.
     Parallel(ParallelConfig),
+    /// Rows of cells with named columns: tab-separated, CSV or JSON lines. A search answers each source once, as of `pairs`.
+    Table(TableConfig),
     /// One text a line, for language models.
     Text(TextConfig),
     /// Running text, for language models: files are read on as they are, and the end symbol stands for each line end.
@@ -171,6 +174,101 @@ impl Targets {
             Targets::Many(files) => files,
         }
     }
+}
+
+/// Rows of cells with named columns, plain or gzip. Rows with the same source, in all of its streams, are its several references.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableConfig {
+    /// The file to learn from.
+    #[schemars(example = &"mine/train.csv")]
+    pub train: PathBuf,
+    /// The file to choose on.
+    #[serde(default)]
+    pub validation: Option<PathBuf>,
+    /// The file to report on.
+    #[serde(default)]
+    pub test: Option<PathBuf>,
+    /// The recipe that prepares these files: `cargo xtask data <recipe>`.
+    #[serde(default)]
+    pub recipe: Option<String>,
+    /// How all of these files are written; if unset, as the end of each one's name says: `.tsv` or `.tab`, `.csv`, `.jsonl` or
+    /// `.ndjson`, with `.gz` behind it or not.
+    #[serde(default)]
+    pub format: Option<TableFormat>,
+    /// What the columns are called, in their order, where files have no header. If unset, the first line names them; in JSON
+    /// lines each row does.
+    #[serde(default)]
+    #[schemars(length(min = 2), extend("uniqueItems" = true, "examples" = [["question", "answer"]]))]
+    pub columns: Option<Vec<String>>,
+    /// The column of the sources; of several, the source is what stands in them, one behind the other.
+    #[schemars(example = &"question")]
+    pub source: ColumnNames,
+    /// What stands between the columns of a source, if it has several.
+    #[serde(default = "space")]
+    pub join: String,
+    /// The column of the targets.
+    #[schemars(example = &"answer")]
+    pub target: String,
+    /// The longest source, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_source: usize,
+    /// The longest target, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_target: usize,
+    /// What to do with an example over these lengths, or over one of a stream.
+    #[serde(default = "error")]
+    pub too_long: Remedy,
+    /// The longest row, in bytes.
+    #[serde(default = "max_line")]
+    #[schemars(range(min = 1))]
+    pub max_line: usize,
+    /// What to do with a row that is too long, not UTF-8, without source or target, or not written as it should be.
+    #[serde(default = "error")]
+    pub on_bad_line: Remedy,
+}
+
+/// How a table is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TableFormat {
+    /// A row a line, a tab between cells, and no quotes.
+    Tsv,
+    /// A comma between cells. A cell between quotes may hold commas, line ends and, written twice, quotes (RFC 4180).
+    Csv,
+    /// An object of JSON a line, of texts and numbers.
+    JsonLines,
+}
+
+/// One column, or several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ColumnNames {
+    /// A column.
+    One(String),
+    /// Several columns, one behind the other.
+    Many(#[schemars(length(min = 1))] Vec<String>),
+}
+
+impl ColumnNames {
+    /// The columns, in the order given.
+    pub fn names(&self) -> &[String] {
+        match self {
+            ColumnNames::One(name) => std::slice::from_ref(name),
+            ColumnNames::Many(names) => names,
+        }
+    }
+}
+
+/// What is read of a table beside its source and its target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FurtherColumns {
+    /// Further sources, in the order of the model's streams: the name of the stream, and the column.
+    pub streams: Vec<(String, String)>,
+    /// The columns that are kept as they are.
+    pub kept: Vec<String>,
 }
 
 /// One text a line, plain or gzip: there is no source.
@@ -296,6 +394,10 @@ const fn length() -> usize {
     64
 }
 
+fn space() -> String {
+    " ".into()
+}
+
 const fn max_tokens() -> usize {
     MAX_TOKENS
 }
@@ -351,10 +453,12 @@ impl CorpusConfig {
         match (self, split) {
             (_, Split::Train) => true,
             (Self::Pairs(PairsConfig { validation, .. }), Split::Validation)
+            | (Self::Table(TableConfig { validation, .. }), Split::Validation)
             | (Self::Text(TextConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Parallel(ParallelConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Stream(StreamConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Pairs(PairsConfig { test, .. }), Split::Test)
+            | (Self::Table(TableConfig { test, .. }), Split::Test)
             | (Self::Text(TextConfig { test, .. }), Split::Test) => test.is_some(),
             (Self::Parallel(ParallelConfig { test, .. }), Split::Test) => test.is_some(),
             (Self::Stream(StreamConfig { test, .. }), Split::Test) => test.is_some(),
@@ -364,7 +468,7 @@ impl CorpusConfig {
     /// Whether examples have a source.
     pub fn has_source(&self) -> bool {
         match self {
-            Self::Pairs(_) | Self::Parallel(_) => true,
+            Self::Pairs(_) | Self::Parallel(_) | Self::Table(_) => true,
             Self::Text(_) | Self::Stream(_) => false,
         }
     }
@@ -374,6 +478,7 @@ impl CorpusConfig {
         match self {
             Self::Pairs(PairsConfig { recipe, .. })
             | Self::Parallel(ParallelConfig { recipe, .. })
+            | Self::Table(TableConfig { recipe, .. })
             | Self::Text(TextConfig { recipe, .. })
             | Self::Stream(StreamConfig { recipe, .. }) => recipe.as_deref(),
         }
@@ -383,12 +488,42 @@ impl CorpusConfig {
     pub fn limits(&self) -> Limits {
         match *self {
             Self::Pairs(PairsConfig { max_source, max_target, too_long, .. })
-            | Self::Parallel(ParallelConfig { max_source, max_target, too_long, .. }) => {
+            | Self::Parallel(ParallelConfig { max_source, max_target, too_long, .. })
+            | Self::Table(TableConfig { max_source, max_target, too_long, .. }) => {
                 Limits { max_source, max_target, too_long }
             }
             Self::Text(TextConfig { max_target, too_long, .. }) => Limits { max_source: 0, max_target, too_long },
             Self::Stream(_) => Limits { max_source: 0, max_target: usize::MAX, too_long: Remedy::Error },
         }
+    }
+
+    /// Its settings, if it is a table.
+    pub fn as_table(&self) -> Option<&TableConfig> {
+        if let Self::Table(table) = self { Some(table) } else { None }
+    }
+
+    /// What of the settings contradicts each other.
+    pub fn problems(&self) -> Vec<Problem> {
+        let Some(TableConfig { format, columns, source, target, .. }) = self.as_table() else { return Vec::new() };
+        let mut problems = Vec::new();
+        let mut add = |key: &str, message: String| problems.push(Problem { place: key.into(), message });
+        if columns.is_some() && *format == Some(TableFormat::JsonLines) {
+            add("columns", "JSON lines name their columns themselves; leave it out".into());
+        }
+        if source.names().contains(target) {
+            add("target", format!("`{target}` is the source too; name another column"));
+        }
+        for (key, names) in [("source", source.names()), ("target", std::slice::from_ref(target))] {
+            names.iter().filter_map(|name| self.lacks_column(name)).for_each(|message| add(key, message));
+        }
+        problems
+    }
+
+    /// What to say of a column that is not among those that the config names, if it names them.
+    pub fn lacks_column(&self, name: &str) -> Option<String> {
+        let columns = self.as_table()?.columns.as_ref()?;
+        let lacks = !columns.iter().any(|column| column == name);
+        lacks.then(|| format!("no column `{name}`; `data.columns` has {}", quoted(columns)))
     }
 
     /// The longest line, in bytes.
@@ -400,6 +535,7 @@ impl CorpusConfig {
         match *self {
             Self::Pairs(PairsConfig { max_line, on_bad_line, .. })
             | Self::Parallel(ParallelConfig { max_line, on_bad_line, .. })
+            | Self::Table(TableConfig { max_line, on_bad_line, .. })
             | Self::Text(TextConfig { max_line, on_bad_line, .. })
             | Self::Stream(StreamConfig { max_line, on_bad_line, .. }) => LineRules { max_line, on_bad_line },
         }

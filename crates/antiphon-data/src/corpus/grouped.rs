@@ -8,8 +8,8 @@ use super::{Corpus, Example, References};
 
 /// Each source once, in the order in which they first appear, with all its references.
 ///
-/// Lines of `source<TAB>target` with the same source are grouped, wherever they stand and whatever normalization makes
-/// equal; the source is written as in the first. A reference that is repeated counts once. The lines of parallel files and
+/// Lines of `source<TAB>target`, and rows of a table, with the same source are grouped, wherever they stand and whatever
+/// normalization makes equal; the source is written as in the first. A reference that is repeated counts once. The lines of parallel files and
 /// of texts are kept apart even where they are equal: their references are the files.
 #[derive(Debug)]
 pub struct Grouped<'a> {
@@ -21,12 +21,15 @@ pub struct Grouped<'a> {
 }
 
 impl<'a> Grouped<'a> {
-    pub(super) fn new(corpus: &'a Corpus, normalized: Option<&dyn Fn(&str) -> String>) -> Result<Self> {
+    pub(super) fn new(corpus: &'a Corpus, normalized: Option<&dyn Fn(usize, &str) -> String>) -> Result<Self> {
         let Some(normalized) = normalized else { return Ok(Self { corpus, groups: None, references: None }) };
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::new();
         for (i, example) in corpus.iter().enumerate() {
-            let source = normalized(&example?.source.unwrap_or_default());
+            let Example { source, streams, .. } = example?;
+            let texts = source.iter().chain(&streams).enumerate();
+            // No text has a zero byte.
+            let source = texts.map(|(k, text)| normalized(k, text)).collect::<Vec<_>>().join("\0");
             let group = *known.entry(source).or_insert(groups.len());
             if group == groups.len() {
                 groups.push(Vec::with_capacity(1));
@@ -59,14 +62,12 @@ impl<'a> Grouped<'a> {
     pub fn get(&self, i: usize) -> Result<Example> {
         let Some(groups) = &self.groups else { return self.example(i) };
         let mut example = self.example(groups[i][0] as usize)?;
-        let mut all = std::mem::take(&mut example.targets);
+        let first = std::mem::take(&mut example.targets);
+        add_new(&mut example.targets, first);
         for &other in &groups[i][1..] {
-            all.extend(self.example(other as usize)?.targets);
-        }
-        for target in all {
-            if !example.targets.contains(&target) {
-                example.targets.push(target);
-            }
+            let Example { targets, kept, .. } = self.example(other as usize)?;
+            add_new(&mut example.targets, targets);
+            example.kept.iter_mut().zip(kept).for_each(|(all, more)| add_new(all, more));
         }
         Ok(example)
     }
@@ -75,7 +76,7 @@ impl<'a> Grouped<'a> {
     fn example(&self, i: usize) -> Result<Example> {
         let example = self.corpus.get(i)?;
         Ok(match &self.references {
-            Some(references) => Example { targets: references.of(example.line)?, ..example },
+            Some(references) => Example { targets: references.of(self.corpus.row_of(i))?, ..example },
             None => example,
         })
     }
@@ -83,5 +84,14 @@ impl<'a> Grouped<'a> {
     /// All sources, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<Example>> + '_ {
         (0..self.len()).map(|i| self.get(i))
+    }
+}
+
+/// Adds what is not there yet.
+fn add_new(all: &mut Vec<String>, more: Vec<String>) {
+    for text in more {
+        if !all.contains(&text) {
+            all.push(text);
+        }
     }
 }

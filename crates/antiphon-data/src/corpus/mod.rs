@@ -3,32 +3,42 @@
 mod config;
 mod gaps;
 mod grouped;
+mod input;
 mod references;
+mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_tables;
 
 use std::path::{Path, PathBuf};
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 
 pub use config::{
-    CorpusConfig, Documents, Files, Limits, PairsConfig, ParallelConfig, ParallelFiles, Remedy, Split, StreamConfig,
-    Targets, TextConfig,
+    ColumnNames, CorpusConfig, Documents, Files, FurtherColumns, Limits, PairsConfig, ParallelConfig, ParallelFiles,
+    Remedy, Split, StreamConfig, TableConfig, TableFormat, Targets, TextConfig,
 };
 pub use grouped::Grouped;
+pub use input::InputRules;
 pub use references::References;
 
 pub(crate) use gaps::Gaps;
 
 use crate::lines::{Fault, Faults, HEADER, LineFile, Skipped, file_fault, looks_like_header};
+use table::{Row, Table};
 
 /// One example, as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Example {
     /// What is asked; `None` where there is text alone.
     pub source: Option<String>,
+    /// What is asked beside it, in the order of the streams.
+    pub streams: Vec<String>,
     /// What is answered: at least one; several are references that count as equally right.
     pub targets: Vec<String>,
+    /// What stands in the columns that are kept: for each, one text; of a source in several rows, all that they have.
+    pub kept: Vec<Vec<String>>,
     /// Where it stands in its file, counted from 1.
     pub line: usize,
 }
@@ -44,8 +54,12 @@ pub struct Corpus {
     /// The lines left out.
     gaps: Gaps,
     skipped: Skipped,
-    /// The file whose first line names its columns, as it seems.
+    /// The file whose first line names its columns, as it seems, and is read like any other.
     header: Option<PathBuf>,
+    /// How rows are read, of a table.
+    table: Option<Table>,
+    /// How many lines before the first row name its columns.
+    headers: usize,
 }
 
 /// What the lines of the files mean.
@@ -53,6 +67,7 @@ pub struct Corpus {
 enum Layout {
     Pairs,
     Parallel,
+    Table,
     Text,
     /// Files that follow upon each other, and blank lines count.
     Stream,
@@ -64,34 +79,64 @@ impl Corpus {
     /// Lines are read as [`LineReader`](crate::LineReader) reads them. Gzip files are unpacked into a temporary file.
     ///
     /// # Errors
-    /// If the config names no such split, a file is missing, empty or damaged, parallel files differ in length, a line
-    /// cannot be used (unless `on_bad_line = "skip"`) or no line can.
+    /// If the config names no such split, a file is missing, empty or damaged, parallel files differ in length, a table has not
+    /// the columns that are named, a line cannot be used (unless `on_bad_line = "skip"`) or no line can.
     pub fn open(config: &CorpusConfig, split: Split, data_dir: &Path) -> Result<Corpus> {
+        Self::open_with(config, &FurtherColumns::default(), split, data_dir)
+    }
+
+    /// The same, with further columns of a table.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(config: &CorpusConfig, further: &FurtherColumns, split: Split, data_dir: &Path) -> Result<Corpus> {
         let (layout, files) = config.files(split)?;
         let rules = config.line_rules();
         // The first fault of a line counts, whichever file has it.
         let (mut bad, mut header) = (std::collections::BTreeMap::new(), None);
         let (mut opened, mut before) = (Vec::<LineFile>::with_capacity(files.len()), Vec::new());
         let mut lines = 0;
+        let (mut table, mut headers) = (None, 0);
         for (k, (key, file)) in files.iter().enumerate() {
             let path = data_dir.join(file);
             if let Some(fault) = file_fault(&path) {
                 return Err(Error::new(format!("{fault}: {key} names it")).in_file(path));
             }
+            if let CorpusConfig::Table(config) = config {
+                table = Some(Table::of_rows(config, further, Some(&path))?);
+            }
             // Where a fault is an error, only those that are listed are kept.
             let skips = rules.on_bad_line == Remedy::Skip;
             let mut faults = if skips { Faults::all() } else { Faults::listed() };
-            opened.push(LineFile::open(&path, rules.max_line, |line, text| {
-                let may_be_header = line == 0 && layout != Layout::Stream;
-                if may_be_header && text.as_ref().is_ok_and(|text| looks_like_header(text)) {
+            let is_csv = table.as_ref().is_some_and(Table::is_csv);
+            // What is wrong with the line that names the columns is wrong with all of them.
+            let mut columns = Ok(());
+            opened.push(LineFile::open(&path, rules.max_line, is_csv, |line, text| {
+                if let Some(table) = table.as_mut().filter(|table| table.awaits_header()) {
+                    if line == 0 {
+                        columns = text.map_err(fault_of_header).and_then(|text| table.read_header(text));
+                        headers = 1;
+                    }
+                    return;
+                }
+                let names_columns = |text: &str| match &table {
+                    Some(table) => table.is_header(text),
+                    None => layout != Layout::Stream && looks_like_header(text),
+                };
+                if line == 0 && text.as_ref().is_ok_and(|text| names_columns(text)) {
                     header.get_or_insert_with(|| path.clone());
                 }
-                if let Err(fault) = text.and_then(|text| layout.check(k, text)) {
+                let check = |text: &str| match &table {
+                    Some(table) => table.row(text).map(drop),
+                    None => layout.check(k, text),
+                };
+                if let Err(fault) = text.and_then(check) {
                     faults.add(line, fault);
                 }
             })?);
+            columns.map_err(|error| error.in_file(&path))?;
             if !skips {
-                faults.refuse(&path, ", or set data.on_bad_line = \"skip\"")?;
+                faults.refuse(&opened[k], ", or set data.on_bad_line = \"skip\"")?;
             }
             let first = if layout == Layout::Stream { lines } else { 0 };
             for (line, fault) in faults.kept() {
@@ -115,18 +160,21 @@ impl Corpus {
             let message = format!("{lines} lines, more than {}: split the file", u32::MAX);
             return Err(Error::new(message).in_file(first.path()));
         }
-        let mut corpus =
-            Corpus { layout, files: opened, before, gaps: Gaps::default(), skipped: Skipped::default(), header };
+        let (gaps, skipped) = (Gaps::default(), Skipped::default());
+        let mut corpus = Corpus { layout, files: opened, before, gaps, skipped, header, table, headers };
+        if lines == headers {
+            return Err(Error::new("there is a header, and no row: add one").in_file(corpus.path()));
+        }
         for (line, fault) in &bad {
             let (file, own) = corpus.located(*line as usize);
             // Of several files that follow upon each other a line's number alone says little.
             let of = if corpus.follows() { format!(" in `{}`", file.path().display()) } else { String::new() };
-            corpus.skipped.add(&(fault.label() + &of), own + 1);
+            corpus.skipped.add(&(fault.label() + &of), file.number(own));
         }
-        if bad.len() == lines {
+        if bad.len() + headers == lines {
             return Err(Error::new(format!("no line can be used; {}", corpus.skipped)).in_file(corpus.path()));
         }
-        corpus.gaps = Gaps::new(bad.into_keys());
+        corpus.gaps = Gaps::new((0..headers as u64).chain(bad.into_keys()));
         Ok(corpus)
     }
 
@@ -136,9 +184,19 @@ impl Corpus {
     }
 
     /// How many lines its files have, those left out included.
-    pub fn lines(&self) -> usize {
+    fn lines(&self) -> usize {
         let last = if self.layout == Layout::Stream { self.files.len() - 1 } else { 0 };
         self.before[last] + self.files[last].len()
+    }
+
+    /// How many lines could be examples: all but those that name columns.
+    fn rows(&self) -> usize {
+        self.lines() - self.headers
+    }
+
+    /// Which of these an example is, counted from 0.
+    fn row_of(&self, i: usize) -> usize {
+        self.gaps.position(i) - self.headers
     }
 
     /// Whether it is several files that follow upon each other.
@@ -176,7 +234,7 @@ impl Corpus {
     /// The file and the line, counted from 1, of an example.
     pub fn place(&self, i: usize) -> (&Path, usize) {
         let (file, line) = self.located(self.gaps.position(i));
-        (file.path(), line + 1)
+        (file.path(), file.number(line))
     }
 
     /// Never true: a corpus without examples does not open.
@@ -192,6 +250,7 @@ impl Corpus {
         let (own, line) = self.located(self.gaps.position(i));
         let first = own.read(line)?;
         let texts = self.files.iter().skip(1).map(|file| file.read(line));
+        let number = own.number(line);
         let (source, targets) = match self.layout {
             Layout::Text | Layout::Stream => (None, vec![first]),
             Layout::Parallel => (Some(first), texts.collect::<Result<_>>()?),
@@ -200,8 +259,15 @@ impl Corpus {
                 let (source, target) = split_pair(&first).map_err(changed)?;
                 (Some(source.to_string()), vec![target.to_string()])
             }
+            Layout::Table => {
+                let table = self.table.as_ref().expect("a table has columns");
+                let Row { source, streams, target, kept } =
+                    table.row(&first).map_err(|fault| own.changed(line, fault))?;
+                let kept = kept.into_iter().map(|text| vec![text]).collect();
+                return Ok(Example { source: Some(source), streams, targets: vec![target], kept, line: number });
+            }
         };
-        Ok(Example { source, targets, line: line + 1 })
+        Ok(Example { source, targets, line: number, ..Example::default() })
     }
 
     /// All examples in the order of the file.
@@ -209,19 +275,19 @@ impl Corpus {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// For evaluation: each distinct source once, with all that counts as right. `normalized` is a source as the model sees
-    /// it: sources that are equal then are one.
+    /// For evaluation: each distinct source once, with all that counts as right. `normalized` is a text of a source as the model
+    /// sees it, by the number of its stream, counted from 0: sources that are equal then, in all streams, are one.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub fn grouped(&self, normalized: impl Fn(&str) -> String) -> Result<Grouped<'_>> {
-        Grouped::new(self, (self.layout == Layout::Pairs).then_some(&normalized))
+    pub fn grouped(&self, normalized: impl Fn(usize, &str) -> String) -> Result<Grouped<'_>> {
+        Grouped::new(self, matches!(self.layout, Layout::Pairs | Layout::Table).then_some(&normalized))
     }
 
     /// Whether examples have a source.
     pub fn has_source(&self) -> bool {
         match self.layout {
-            Layout::Pairs | Layout::Parallel => true,
+            Layout::Pairs | Layout::Parallel | Layout::Table => true,
             Layout::Text | Layout::Stream => false,
         }
     }
@@ -263,12 +329,18 @@ impl Layout {
     fn check(self, k: usize, text: &str) -> Result<(), Fault> {
         match self {
             Layout::Pairs => split_pair(text).map(drop),
+            Layout::Table => unreachable!("a table checks its rows"),
             Layout::Stream => Ok(()),
             Layout::Text | Layout::Parallel if !text.trim().is_empty() => Ok(()),
             Layout::Text => Err(Fault::EmptyLine),
             Layout::Parallel => Err(Fault::EmptyBeside(if k == 0 { "source" } else { "target" })),
         }
     }
+}
+
+/// The error of a line that was to name columns.
+fn fault_of_header(fault: Fault) -> Error {
+    Error::new(fault.to_string()).at(Place::line(1))
 }
 
 /// Source and target of a line with exactly one tab.
@@ -289,18 +361,6 @@ pub fn split_pair(line: &str) -> Result<(&str, &str), Fault> {
 type Named<'a> = Vec<(String, &'a PathBuf)>;
 
 impl CorpusConfig {
-    /// Whether a line could be the source of an example, by the rules for the lines of this corpus.
-    ///
-    /// # Errors
-    /// If it could not.
-    pub fn check_source(&self, line: &str) -> Result<(), Fault> {
-        match (self, line.matches('\t').count()) {
-            _ if line.trim().is_empty() => Err(Fault::EmptySource),
-            (Self::Pairs(_), tabs @ 1..) => Err(Fault::TabsInSource(tabs)),
-            _ => Ok(()),
-        }
-    }
-
     /// The files of a split, each with the setting that names it; of several references it is the same one.
     ///
     /// # Errors
@@ -323,6 +383,7 @@ impl CorpusConfig {
                 return Ok((Layout::Stream, files.iter().map(|file| (key.clone(), file)).collect()));
             }
             Self::Pairs(c) => (Layout::Pairs, one_of(split, &c.train, &c.validation, &c.test)),
+            Self::Table(c) => (Layout::Table, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Text(c) => (Layout::Text, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Parallel(c) => {
                 let files = one_of(split, &c.train, &c.validation, &c.test).ok_or_else(none)?;

@@ -7,7 +7,8 @@ use antiphon_core::{Error, Result};
 use super::{Corpus, CorpusConfig};
 use crate::lines::{Fault, Faults, LineFile};
 
-/// Files of references: line `n` of each counts as right for line `n` of a corpus.
+/// Files of references: line `n` of each counts as right for line `n` of a corpus, or for row `n` of a table, its header not
+/// counted.
 #[derive(Debug)]
 pub struct References(Vec<LineFile>);
 
@@ -19,11 +20,13 @@ impl References {
     pub fn open(files: &[PathBuf], config: &CorpusConfig, corpus: &Corpus) -> Result<Self> {
         let open = |path: &PathBuf| {
             let mut faults = Faults::listed();
-            let file = LineFile::open(path, config.line_rules().max_line, |line, text| {
+            let file = LineFile::open(path, config.line_rules().max_line, false, |line, text| {
                 let fault = match text {
                     Ok(text) if text.trim().is_empty() => Fault::EmptyBeside("target"),
                     // No target of such a corpus has one: this is another file than was meant.
-                    Ok(text) if matches!(config, CorpusConfig::Pairs(_)) && text.contains('\t') => {
+                    Ok(text)
+                        if matches!(config, CorpusConfig::Pairs(_) | CorpusConfig::Table(_)) && text.contains('\t') =>
+                    {
                         Fault::TabsInTarget(text.matches('\t').count())
                     }
                     Ok(_) => return,
@@ -31,11 +34,13 @@ impl References {
                 };
                 faults.add(line, fault);
             })?;
-            faults.refuse(path, "")?;
-            if file.len() != corpus.lines() {
-                let (found, wanted, of) = (file.len(), corpus.lines(), corpus.path().display());
-                let message =
-                    format!("{found} lines, but `{of}` has {wanted}: give a reference for every line, in its order");
+            faults.refuse(&file, "")?;
+            if file.len() != corpus.rows() {
+                let (found, wanted, of) = (file.len(), corpus.rows(), corpus.path().display());
+                let (rows, one) = if config.as_table().is_some() { (" rows", "row") } else { ("", "line") };
+                let message = format!(
+                    "{found} lines, but `{of}` has {wanted}{rows}: give a reference for every {one}, in its order"
+                );
                 return Err(Error::new(message).in_file(path));
             }
             Ok(file)
@@ -43,8 +48,8 @@ impl References {
         files.iter().map(open).collect::<Result<_>>().map(Self)
     }
 
-    /// Those for a line, counted from 1.
-    pub(super) fn of(&self, line: usize) -> Result<Vec<String>> {
-        self.0.iter().map(|file| file.read(line - 1)).collect()
+    /// Those for a line, counted from 0; of a table, for a row.
+    pub(super) fn of(&self, row: usize) -> Result<Vec<String>> {
+        self.0.iter().map(|file| file.read(row)).collect()
     }
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 
 /// A data folder with these files.
-fn folder(files: &[(&str, &[u8])]) -> TempDir {
+pub(super) fn folder(files: &[(&str, &[u8])]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
         std::fs::write(folder.path().join(name), bytes).unwrap();
@@ -28,7 +28,7 @@ fn pairs(extra: &str) -> CorpusConfig {
 
 const PARALLEL: &str = "kind = 'parallel'\ntrain = { source = 'a', target = 'b' }\n";
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -48,7 +48,12 @@ fn open(config: &CorpusConfig, files: &[(&str, &[u8])]) -> (TempDir, Corpus) {
 }
 
 fn example(source: &str, targets: &[&str], line: usize) -> Example {
-    Example { source: Some(source.into()), targets: targets.iter().map(ToString::to_string).collect(), line }
+    let targets = targets.iter().map(ToString::to_string).collect();
+    Example { source: Some(source.into()), targets, line, ..Example::default() }
+}
+
+fn same(_: usize, text: &str) -> String {
+    text.into()
 }
 
 fn all(corpus: &Corpus) -> Vec<Example> {
@@ -194,7 +199,7 @@ fn references_in_several_files_serve_evaluation() {
     let expected = [example("x", &["1", "3"], 1), example("x", &["2", "4"], 2)];
     assert_eq!(all(&corpus), expected);
     // Lines of parallel files stay apart, equal or not.
-    assert_eq!(corpus.grouped(str::to_owned).unwrap().iter().collect::<Result<Vec<_>>>().unwrap(), expected);
+    assert_eq!(corpus.grouped(same).unwrap().iter().collect::<Result<Vec<_>>>().unwrap(), expected);
     assert_eq!(
         refused(&config, Split::Train, files),
         "data.train.target: several references serve evaluation only: name the one file to learn from"
@@ -208,7 +213,7 @@ fn references_in_several_files_serve_evaluation() {
 #[test]
 fn sources_are_grouped_in_first_seen_order() {
     let (_folder, corpus) = open(&pairs(""), &[("a.tsv", b"b\t1\na\t2\nb\t3\nc\t4\na\t2\nb\t5\n")]);
-    let groups = corpus.grouped(str::to_owned).unwrap();
+    let groups = corpus.grouped(same).unwrap();
     assert_eq!(groups.len(), 3);
     assert_eq!(
         groups.iter().collect::<Result<Vec<_>>>().unwrap(),
@@ -219,7 +224,7 @@ fn sources_are_grouped_in_first_seen_order() {
 #[test]
 fn sources_that_normalization_makes_equal_are_one() {
     let (_folder, corpus) = open(&pairs(""), &[("a.tsv", b"Ab\t1\nc\t2\naB\t3\nAb\t1\n")]);
-    let groups = corpus.grouped(str::to_lowercase).unwrap();
+    let groups = corpus.grouped(|_, text| text.to_lowercase()).unwrap();
     assert_eq!(
         groups.iter().collect::<Result<Vec<_>>>().unwrap(),
         [example("Ab", &["1", "3"], 1), example("c", &["2"], 2)]
@@ -239,11 +244,11 @@ fn references_are_grouped_as_the_corpus_is() {
         References::open(&files, &pairs(""), &corpus)
     };
     let grouped = |texts: &[&[u8]]| {
-        let groups = corpus.grouped(str::to_owned).unwrap().judged_by(references(texts).unwrap());
+        let groups = corpus.grouped(same).unwrap().judged_by(references(texts).unwrap());
         groups.iter().collect::<Result<Vec<_>>>().unwrap()
     };
     // A corpus judged by its own targets is judged as ever.
-    let own = corpus.grouped(str::to_owned).unwrap().iter().collect::<Result<Vec<_>>>().unwrap();
+    let own = corpus.grouped(same).unwrap().iter().collect::<Result<Vec<_>>>().unwrap();
     assert_eq!(grouped(&[b"\xEF\xBB\xBF1\r\n2\n3\n4"]), own);
     assert_eq!(
         grouped(&[b"p\nq\nr\ns\n", b"p\nt\nu\nv\n"]),
@@ -270,12 +275,15 @@ fn a_header_is_told() {
 
 #[test]
 fn a_source_alone_obeys_the_rules_of_its_corpus() {
+    let sources = |config: &CorpusConfig, line: &str| {
+        InputRules::of_sources(config, &FurtherColumns::default(), None).unwrap().sources(line)
+    };
     let parallel = config(PARALLEL);
-    assert_eq!(pairs("").check_source("a b"), Ok(()));
-    assert_eq!(pairs("").check_source("a\tb\tc"), Err(Fault::TabsInSource(2)));
-    assert_eq!(parallel.check_source("a\tb"), Ok(()));
+    assert_eq!(sources(&pairs(""), "a b"), Ok(vec!["a b".into()]));
+    assert_eq!(sources(&pairs(""), "a\tb\tc"), Err(Fault::TabsInSource(2)));
+    assert_eq!(sources(&parallel, "a\tb"), Ok(vec!["a\tb".into()]));
     for config in [pairs(""), parallel] {
-        assert_eq!(config.check_source(" \t"), Err(Fault::EmptySource));
+        assert_eq!(sources(&config, " \t"), Err(Fault::EmptySource));
     }
 }
 

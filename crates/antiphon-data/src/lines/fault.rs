@@ -6,6 +6,8 @@ use std::path::Path;
 use antiphon_core::{Error, Place, Problem};
 use serde::{Deserialize, Serialize};
 
+use super::LineFile;
+
 /// How many faults one error lists.
 pub(crate) const LISTED: usize = 10;
 
@@ -42,6 +44,54 @@ pub enum Fault {
         /// How many it may have.
         limit: usize,
     },
+    /// A quote of CSV that so many bytes do not close.
+    OpenQuote {
+        /// How many a record may have.
+        limit: usize,
+    },
+    /// A quote in the cell of that number, counted from 1, that neither opens nor closes it.
+    StrayQuote(usize),
+    /// A row of so many cells.
+    Cells {
+        /// How many it has.
+        found: usize,
+        /// What the columns are called.
+        columns: Vec<String>,
+    },
+    /// An empty cell of a column that must be filled in.
+    EmptyCell(String),
+    /// A row of JSON without a column.
+    NoColumn {
+        /// What it is called.
+        column: String,
+        /// What those that are there are called.
+        there: Vec<String>,
+    },
+    /// A row of JSON with a column twice.
+    Twice(String),
+    /// A value of JSON that is neither a text nor a number.
+    NoText {
+        /// The column.
+        column: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// A line that is no object of JSON.
+    Json {
+        /// Why not.
+        what: String,
+        /// Where, counted from 1.
+        column: usize,
+    },
+    /// More tokens than the limit of a further source.
+    StreamTooLong {
+        /// The name of the stream.
+        stream: String,
+        /// How many it has, its end symbol not counted.
+        tokens: usize,
+        /// How many it may have.
+        limit: usize,
+    },
     /// More tokens than `data.max_source` or `data.max_target`.
     TooManyTokens {
         /// `source` or `target`.
@@ -67,6 +117,17 @@ impl Fault {
             Fault::EmptyLine => "empty".into(),
             Fault::NotUtf8(_) | Fault::Zero(_) | Fault::Foreign(_) => "not UTF-8".into(),
             Fault::TooLong { .. } => "longer than data.max_line".into(),
+            Fault::OpenQuote { .. } => "with a quote that nothing closes".into(),
+            Fault::StrayQuote(_) => "with a quote inside a cell".into(),
+            Fault::Cells { .. } => "with another number of cells than there are columns".into(),
+            Fault::EmptyCell(column) => format!("with an empty `{column}`"),
+            Fault::NoColumn { column, .. } => format!("without `{column}`"),
+            Fault::Twice(column) => format!("with `{column}` twice"),
+            Fault::NoText { column, .. } => format!("with a `{column}` that is neither text nor number"),
+            Fault::Json { .. } => "without an object of JSON".into(),
+            Fault::StreamTooLong { stream, limit, .. } => {
+                format!("with a `{stream}` over streams.{stream}.max_length = {limit}")
+            }
             Fault::TooManyTokens { side, limit, .. } => format!("with a {side} over data.max_{side} = {limit}"),
         }
     }
@@ -123,6 +184,38 @@ impl fmt::Display for Fault {
             Fault::TooLong { bytes, limit } => {
                 write!(f, "{bytes} bytes, more than data.max_line = {limit}: split it or raise data.max_line")
             }
+            Fault::OpenQuote { limit } => write!(
+                f,
+                "a quote opens a cell, and data.max_line = {limit} bytes do not close it: close it, or write a quote that is part \
+                 of the text twice, in a quoted cell"
+            ),
+            Fault::StrayQuote(cell) => write!(
+                f,
+                "cell {cell}: a quote neither opens nor closes it: put the whole cell in quotes, and write each quote in it twice"
+            ),
+            Fault::Cells { found, columns } => {
+                let (cells, n) = (if *found == 1 { "cell" } else { "cells" }, columns.len());
+                let remedy = if *found < n { "fill in what lacks" } else { "remove what is too much" };
+                write!(f, "{found} {cells}, where {n} columns are ({}): {remedy}", quoted(columns))
+            }
+            Fault::EmptyCell(column) => write!(f, "`{column}` is empty: fill it in or remove the row"),
+            Fault::NoColumn { column, there } if there.is_empty() => {
+                write!(f, "no `{column}`: the object is empty; fill it in or remove the line")
+            }
+            Fault::NoColumn { column, there } => {
+                write!(f, "no `{column}`; there are {}: add it, or name one of these", quoted(there))
+            }
+            Fault::Twice(column) => write!(f, "`{column}` is there twice: remove one"),
+            Fault::NoText { column, what } => {
+                write!(f, "`{column}` is {what}: write a text in quotes, or a number")
+            }
+            Fault::Json { what, column } => {
+                write!(f, "not an object of JSON ({what}, column {column}): write one a line")
+            }
+            Fault::StreamTooLong { stream, tokens, limit } => {
+                let key = format!("streams.{stream}.max_length");
+                write!(f, "the `{stream}` has {tokens} tokens, more than {key} = {limit}: shorten it or raise {key}")
+            }
             Fault::TooManyTokens { side, tokens, limit } => {
                 write!(
                     f,
@@ -131,6 +224,11 @@ impl fmt::Display for Fault {
             }
         }
     }
+}
+
+/// Names, for people.
+pub(crate) fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn tabs(n: usize) -> String {
@@ -218,17 +316,18 @@ impl Faults {
         self.found
     }
 
-    /// Fails with the first of them, if there are any; `or` is another remedy for all.
-    pub(crate) fn refuse(&self, file: &Path, or: &str) -> Result<(), Error> {
-        let said = self.found.iter().map(|(line, fault)| (*line, format!("{fault}{or}")));
-        if self.count == 0 { Ok(()) } else { Err(listed(file, said, self.count)) }
+    /// Fails with the first of them, if there are any in this file; `or` is another remedy for all.
+    pub(crate) fn refuse(&self, file: &LineFile, or: &str) -> Result<(), Error> {
+        let said = self.found.iter().map(|(line, fault)| (file.number(*line as usize), format!("{fault}{or}")));
+        if self.count == 0 { Ok(()) } else { Err(listed(file.path(), said, self.count)) }
     }
 }
 
-/// An error with at most [`LISTED`] of `total` problems; the last one says how many are not listed.
-pub(crate) fn listed(file: &Path, faults: impl Iterator<Item = (u64, String)>, total: usize) -> Error {
+/// An error with at most [`LISTED`] of `total` problems, each in its line, counted from 1; the last one says how many are not
+/// listed.
+pub(crate) fn listed(file: &Path, faults: impl Iterator<Item = (usize, String)>, total: usize) -> Error {
     let mut problems: Vec<Problem> =
-        faults.take(LISTED).map(|(line, message)| Problem { place: Place::line(line as usize + 1), message }).collect();
+        faults.take(LISTED).map(|(line, message)| Problem { place: Place::line(line), message }).collect();
     if let Some(last) = problems.last_mut().filter(|_| total > LISTED) {
         last.message += &format!(" (and {} more such lines)", total - LISTED);
     }

@@ -19,19 +19,23 @@ pub(crate) struct LineFile {
     text: Positioned,
     /// Where each line starts, and the end of the last.
     starts: Vec<u64>,
+    /// The indices of those that are more than one line of the file, each with how many more there are up to its end.
+    longer: Vec<(usize, usize)>,
     /// Whether the last line has a line end.
     is_ended: bool,
     sha256: String,
 }
 
 impl LineFile {
-    /// Reads the file once; `visit` gets every line's index and its text (without line end) or what is wrong with it.
+    /// Reads the file once; `visit` gets every line's index and its text (without line end) or what is wrong with it. Of CSV a
+    /// line is a record.
     ///
     /// A gzip file, known by its first two bytes, is unpacked once into an unnamed temporary file: gzip cannot be
     /// entered in the middle, and the text may be larger than memory.
     pub(crate) fn open(
         path: &Path,
         max_line: usize,
+        is_csv: bool,
         mut visit: impl FnMut(u64, Result<&str, Fault>),
     ) -> Result<LineFile> {
         let reading = |e: io::Error| Error::io(path, "read", &e);
@@ -40,26 +44,30 @@ impl LineFile {
         (&mut file).take(GZIP.len() as u64).read_to_end(&mut magic).map_err(reading)?;
         file.rewind().map_err(reading)?;
 
-        let (text, starts, sha256);
+        fn lines<R: io::BufRead>(reader: R, max_line: usize, is_csv: bool) -> LineReader<R> {
+            if is_csv { LineReader::of_csv(reader, max_line) } else { LineReader::new(reader, max_line) }
+        }
+        let (text, scanned, sha256);
         if magic == GZIP {
             let (mut unpacked, digest) = unpack(path, file)?;
             unpacked.rewind().map_err(reading)?;
-            let mut lines = LineReader::new(BufReader::with_capacity(BLOCK, &mut unpacked), max_line);
-            starts = scan(&mut lines, &mut visit).map_err(reading)?;
+            let mut lines = lines(BufReader::with_capacity(BLOCK, &mut unpacked), max_line, is_csv);
+            scanned = scan(&mut lines, &mut visit).map_err(reading)?;
             (text, sha256) = (unpacked, digest);
         } else {
             let reader = BufReader::with_capacity(BLOCK, Hashing::new(&mut file));
-            let mut lines = LineReader::new(reader, max_line);
-            starts = scan(&mut lines, &mut visit).map_err(reading)?;
+            let mut lines = lines(reader, max_line, is_csv);
+            scanned = scan(&mut lines, &mut visit).map_err(reading)?;
             sha256 = lines.into_inner().into_inner().finish();
             text = file;
         }
+        let Scanned { starts, longer } = scanned;
         if starts.len() < 2 {
             return Err(Error::new("the file is empty: give one with at least one line").in_file(path));
         }
         let (text, mut last) = (Positioned::new(text), [0]);
         text.read_exact_at(&mut last, starts[starts.len() - 1] - 1).map_err(reading)?;
-        Ok(LineFile { path: path.to_path_buf(), text, starts, is_ended: last == *b"\n", sha256 })
+        Ok(LineFile { path: path.to_path_buf(), text, starts, longer, is_ended: last == *b"\n", sha256 })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -73,6 +81,12 @@ impl LineFile {
     /// How many lines.
     pub(crate) fn len(&self) -> usize {
         self.starts.len() - 1
+    }
+
+    /// The number, counted from 1, of line `index`, counted from 0, among the lines of the file.
+    pub(crate) fn number(&self, index: usize) -> usize {
+        let before = self.longer.partition_point(|&(longer, _)| longer < index);
+        index + 1 + before.checked_sub(1).map_or(0, |last| self.longer[last].1)
     }
 
     /// How many bytes line `index`, counted from 0, has, its line end included.
@@ -105,23 +119,34 @@ impl LineFile {
     /// The error for a line that was good when the file was opened.
     pub(crate) fn changed(&self, index: usize, why: impl fmt::Display) -> Error {
         let message = format!("{why}; the file has changed since it was opened: leave it alone while it is in use");
-        Error::new(message).in_file(&self.path).at(Place::line(index + 1))
+        Error::new(message).in_file(&self.path).at(Place::line(self.number(index)))
     }
+}
+
+/// What a pass over a file finds.
+struct Scanned {
+    starts: Vec<u64>,
+    longer: Vec<(usize, usize)>,
 }
 
 /// Where the lines start, and where the last one ends; nothing if there is none.
 fn scan(
     lines: &mut LineReader<impl io::BufRead>,
     visit: &mut impl FnMut(u64, Result<&str, Fault>),
-) -> io::Result<Vec<u64>> {
-    let (mut starts, mut end) = (Vec::new(), None);
+) -> io::Result<Scanned> {
+    let (mut starts, mut longer, mut end) = (Vec::new(), Vec::<(usize, usize)>::new(), None);
     while let Some(line) = lines.next()? {
+        let index = starts.len();
+        let more = line.number as usize - 1 - index;
+        if more > longer.last().map_or(0, |last| last.1) {
+            longer.push((index - 1, more));
+        }
         starts.push(line.start);
         end = Some(line.end);
-        visit(line.number - 1, line.text);
+        visit(index as u64, line.text);
     }
     starts.extend(end);
-    Ok(starts)
+    Ok(Scanned { starts, longer })
 }
 
 /// Unpacks gzip into a temporary file that has no name and vanishes with its handle. Also the packed file's digest.

@@ -2,9 +2,11 @@
 //!
 //! Lines end with LF or CRLF, the last one with nothing if need be. A byte order mark at the beginning is passed over,
 //! gzip is unpacked, and text is UTF-8. A line that breaks a rule keeps its number and says what is wrong with it.
+//! Lines of CSV that quotes hold together are read as one.
 
 mod fault;
 mod file;
+mod quotes;
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
@@ -13,8 +15,9 @@ use antiphon_core::{Error, Place};
 use flate2::bufread::MultiGzDecoder;
 
 pub use fault::{Fault, HEADER, Skipped, SkippedFor, looks_like_header};
-pub(crate) use fault::{Faults, LISTED, listed};
+pub(crate) use fault::{Faults, LISTED, listed, quoted};
 pub(crate) use file::{LineFile, Positioned, lacks_room};
+use quotes::Quotes;
 
 /// What files are read by.
 const BLOCK: usize = 1 << 18;
@@ -39,12 +42,14 @@ pub struct LineReader<R> {
     /// How many bytes have been read.
     position: u64,
     line: Held,
+    /// Of CSV, where its quotes stand.
+    quotes: Option<Quotes>,
 }
 
-/// A line.
+/// A line; of CSV those that quotes hold together.
 #[derive(Debug, PartialEq)]
 pub struct Line<'a> {
-    /// Counted from 1.
+    /// Counted from 1; of several lines the first.
     pub number: u64,
     /// The byte with which it starts.
     pub start: u64,
@@ -57,7 +62,13 @@ pub struct Line<'a> {
 impl<R: BufRead> LineReader<R> {
     /// Reads lines of at most `longest` bytes, line ends not counted.
     pub fn new(reader: R, longest: usize) -> Self {
-        Self { reader, longest, count: 0, position: 0, line: Held::default() }
+        Self { reader, longest, count: 0, position: 0, line: Held::default(), quotes: None }
+    }
+
+    /// Reads the records of CSV (RFC 4180), of at most `longest` bytes: a line end between quotes is part of its record. Where
+    /// a quote opens and that many bytes do not close it, the record is a fault and ends with its line.
+    pub fn of_csv(reader: R, longest: usize) -> Self {
+        Self { quotes: Some(Quotes::default()), ..Self::new(reader, longest) }
     }
 
     /// The next line; `None` at the end.
@@ -73,7 +84,10 @@ impl<R: BufRead> LineReader<R> {
             if block.is_empty() {
                 break;
             }
-            let end = block.iter().position(|&b| b == b'\n');
+            let end = match &mut self.quotes {
+                Some(quotes) => quotes.end_in(block, self.line.seen, self.longest as u64),
+                None => block.iter().position(|&b| b == b'\n'),
+            };
             self.line.extend(&block[..end.unwrap_or(block.len())], self.longest);
             let taken = end.map_or(block.len(), |end| end + 1);
             self.position += taken as u64;
@@ -87,9 +101,14 @@ impl<R: BufRead> LineReader<R> {
         if !self.line.ended && self.line.seen == mark as u64 {
             return Ok(None);
         }
-        self.count += 1;
-        let text = self.line.text(mark, self.longest, self.count == 1);
-        Ok(Some(Line { number: self.count, start: start + mark as u64, end: self.position, text }))
+        let number = self.count + 1;
+        let held = self.quotes.as_mut().map(Quotes::finish);
+        self.count = number + held.map_or(0, |held| held.lines);
+        let text = match held {
+            Some(held) if held.is_open => Err(Fault::OpenQuote { limit: self.longest }),
+            _ => self.line.text(mark, self.longest, number == 1),
+        };
+        Ok(Some(Line { number, start: start + mark as u64, end: self.position, text }))
     }
 
     /// What was read from.
@@ -245,6 +264,42 @@ mod tests {
             check(format!("{long}\r\n\u{E9}").as_bytes(), &[Err(fault.clone()), Ok("\u{E9}")]);
             check(format!("\u{FEFF}{long}").as_bytes(), &[Err(fault)]);
         }
+    }
+
+    #[test]
+    fn quotes_hold_lines_together() {
+        let read = |text: &str, block: usize| {
+            let mut lines = LineReader::of_csv(BufReader::with_capacity(block, text.as_bytes()), 12);
+            let (mut found, mut end) = (Vec::new(), 0);
+            while let Some(line) = lines.next().unwrap() {
+                assert!(line.start == end || (line.number == 1 && line.start == 3), "{line:?}");
+                end = line.end;
+                found.push((line.number, line.text.map(str::to_owned)));
+            }
+            assert_eq!(end, text.len() as u64);
+            found
+        };
+        let open = || Err(Fault::OpenQuote { limit: 12 });
+        let check = |text: &str, expected: &[(u64, Result<&str, Fault>)]| {
+            let expected: Vec<_> = expected.iter().map(|(n, line)| (*n, line.clone().map(str::to_owned))).collect();
+            for block in [1, 2, 3, 5, 64] {
+                assert_eq!(read(text, block), expected, "{text:?} by {block}");
+            }
+        };
+        check("a,b\r\nc,d", &[(1, Ok("a,b")), (2, Ok("c,d"))]);
+        check(
+            "\"a\nb\",c\r\nd,\"\r\n\r\n\"\r\ne,f\n",
+            &[(1, Ok("\"a\nb\",c")), (3, Ok("d,\"\r\n\r\n\"")), (6, Ok("e,f"))],
+        );
+        check("\u{FEFF}\"a\n\",b\nc", &[(1, Ok("\"a\n\",b")), (3, Ok("c"))]);
+        check("\"a\"\"\n\"\nb\n", &[(1, Ok("\"a\"\"\n\"")), (3, Ok("b"))]);
+        // A quote inside a cell that has none at its beginning opens nothing.
+        check("5\" x\nb\n", &[(1, Ok("5\" x")), (2, Ok("b"))]);
+        check("a,\"b\n", &[(1, open())]);
+        // What nothing closes costs its own record, not the file; the longest takes none of the others with it.
+        check("\"a\nbbbb\nccccccc\nd,e\nf\n", &[(1, open()), (4, Ok("d,e")), (5, Ok("f"))]);
+        let long = Err(Fault::TooLong { bytes: 13, limit: 12 });
+        check("1234567890,12\nx\n", &[(1, long), (2, Ok("x"))]);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! The page of one run.
 
+use std::collections::BTreeSet;
+
 use antiphon_core::Result;
 
 use super::curves::Curves;
 use super::findings::Findings;
-use super::html::{Html, document, escape, folded, html, paragraph, section, table, wide};
+use super::html::{Html, document, escape, folded, foreign, html, paragraph, section, table, wide};
 use super::{errors, examples, losses, samples};
 use crate::manifest::{Manifest, Status};
-use crate::results::{Results, SplitResults, labels, minutes, signatures};
+use crate::results::{OfValue, Results, SplitResults, labels, minutes, signatures};
 use crate::run::Run;
+
+/// How many values of a column are shown.
+const VALUES: usize = 20;
 
 /// The page of a run, from what its folder holds so far and what was found out about its answers.
 ///
@@ -82,7 +87,28 @@ fn figures(results: &Results) -> Html {
     for (label, signature) in signatures(&splits) {
         html += html!("<p class=\"soft\">{} is <code>{}</code></p>\n", escape(&label), escape(&signature));
     }
+    for (name, split) in results.splits() {
+        html += split.by.iter().map(|(column, values)| by_value(name, column, values)).collect::<Html>();
+    }
     html
+}
+
+/// The metrics of a column's most frequent values.
+fn by_value(split: &str, column: &str, values: &[OfValue]) -> Html {
+    let labels: BTreeSet<&String> = values.iter().flat_map(|of| of.metrics.keys()).collect();
+    let head = [column, "examples"].into_iter().chain(labels.iter().map(|label| label.as_str())).map(escape);
+    let row = |of: &OfValue| {
+        let figure = |label: &&String| of.metrics.get(*label).map_or_else(Html::new, |v| escape(&format!("{v:.2}")));
+        let figures = labels.iter().map(figure);
+        [foreign(&of.value), html!("{}", of.examples)].into_iter().chain(figures).collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<Html>> = values.iter().take(VALUES).map(row).collect();
+    let rest = match values.len().saturating_sub(VALUES) {
+        0 => String::new(),
+        more => format!(" The {VALUES} most frequent values; the other {more} are in `results.json`."),
+    };
+    paragraph(&format!("The {split} split by `{column}`.{rest}"))
+        + wide(&format!("{split} by {column}"), &table(&format!("By {column}"), &head.collect::<Vec<_>>(), &rows))
 }
 
 fn shown_examples(findings: &Findings) -> Html {

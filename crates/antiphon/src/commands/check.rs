@@ -94,7 +94,7 @@ impl Arguments {
     ) -> Result<(Vec<Problem>, Vec<Problem>)> {
         let (mut seen, mut faults, mut doubts) = (BTreeSet::new(), Vec::new(), Vec::new());
         for PlannedRun { settings, .. } in runs {
-            if !seen.insert(format!("{} {}", settings["data"], settings["tokenizer"])) {
+            if !seen.insert(format!("{} {} {}", settings["data"], settings["tokenizer"], settings["streams"])) {
                 continue;
             }
             let config = ExperimentConfig::deserialize(settings);
@@ -123,7 +123,7 @@ impl Arguments {
         let problem = |key: &str, message| tree.problem(&axis(key).unwrap_or_else(|| key.into()), message);
         let mut all = files(&config.data, None, &data_dir);
         let of_corpus = all.len();
-        all.extend(config.tokenizer.files(&data_dir));
+        all.extend(config.files_of_tokenizers(&data_dir));
         let (mut faults, mut doubts) = (Vec::new(), Vec::new());
         for (i, (key, path)) in all.iter().enumerate() {
             if let Some(fault) = file_fault(path) {

@@ -86,9 +86,10 @@ impl Arguments {
             Some(input) => {
                 test_on(&mut saved.config.data, input, &mut references)?;
                 // As it is given, not below the data folder.
-                Arc::new(Corpus::open(&saved.config.data, split, Path::new(""))?)
+                let further = saved.config.further_columns();
+                Arc::new(Corpus::open_with(&saved.config.data, &further, split, Path::new(""))?)
             }
-            None if saved.config.data.has(split) => Corpora::open_split(&saved.config.data, split, &data_dir)?,
+            None if saved.config.data.has(split) => Corpora::open_split(&saved.config, split, &data_dir)?,
             None => {
                 let message =
                     format!("its config names no file of the {split} split; measure it on one with `--input FILE`");
@@ -128,9 +129,9 @@ impl Arguments {
         if !saved.config.data.has_source() {
             // What was learned from, and chosen on, where it is there.
             let there = |split| {
-                let config = &saved.config.data;
-                let files = files(config, Some(split), &data_dir);
-                let all = config.has(split) && files.iter().all(|(_, path)| file_fault(path).is_none());
+                let config = &saved.config;
+                let files = files(&config.data, Some(split), &data_dir);
+                let all = config.data.has(split) && files.iter().all(|(_, path)| file_fault(path).is_none());
                 all.then(|| Corpora::open_split(config, split, &data_dir)).transpose()
             };
             // And of a run the very text that it has read.
@@ -196,6 +197,7 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
     }
     match data {
         CorpusConfig::Pairs(pairs) => pairs.test = Some(input.into()),
+        CorpusConfig::Table(table) => table.test = Some(input.into()),
         CorpusConfig::Text(text) => text.test = Some(input.into()),
         CorpusConfig::Stream(stream) => stream.test = Some(Files::One(input.into())),
         CorpusConfig::Parallel(parallel) => {

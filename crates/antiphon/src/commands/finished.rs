@@ -25,16 +25,12 @@ pub(super) fn finished(run: &Run, results: &Results, experiment: &Experiment, ru
     let page = run.report_path();
     let page = if page.is_file() { format!("its page   {}\n", shell(&page)) } else { String::new() };
     text += &format!("the run    {}\n{page}", shell(run.path()));
-    let example = match answers.first() {
-        Some(answered) => answered.source.clone(),
-        None => experiment.a_line()?,
-    };
     let mut commands = Vec::new();
     if !experiment.config.data.has_source() {
         let words: Vec<OsString> = vec!["generate".into(), run.path().into()];
         commands.push(command(words.into_iter().chain(on_its_device(run)?)));
     }
-    commands.push(ask(run, experiment, &example)?);
+    commands.push(ask(run, experiment, answers.first().map(|answered| answered.source.as_str()))?);
     if let Some(other) = other(run, runs)? {
         commands.push(command(["compare".as_ref(), other.path(), run.path()]));
     }
@@ -47,12 +43,20 @@ pub(super) fn next(commands: &[String]) -> String {
     commands.iter().enumerate().map(line).collect()
 }
 
-/// The command that asks a run's model about a line, where it was trained: what it answers, or how probable a text is.
-pub(super) fn ask(run: &Run, experiment: &Experiment, text: &str) -> Result<String> {
-    let (what, text) = if experiment.config.data.has_source() { ("predict", text) } else { ("score", beginning(text)) };
+/// The command that asks a run's model about a line, where it was trained: what it answers, or how probable a text is. Where no
+/// line is given, one that it learned from is taken. The model of a table is asked about a file.
+pub(super) fn ask(run: &Run, experiment: &Experiment, line: Option<&str>) -> Result<String> {
+    let has_source = experiment.config.data.has_source();
+    let what = if has_source { "predict" } else { "score" };
     let mut words: Vec<OsString> = vec![what.into(), run.path().into()];
     words.extend(on_its_device(run)?);
-    Ok(format!("{} | {}", echo(text), command(words)))
+    if let Some(table) = experiment.a_table() {
+        words.extend(["--input".into(), table.into()]);
+        return Ok(command(words));
+    }
+    let line = line.map_or_else(|| experiment.a_line(), |line| Ok(line.to_owned()))?;
+    let line = if has_source { line.as_str() } else { beginning(&line) };
+    Ok(format!("{} | {}", echo(line), command(words)))
 }
 
 /// So much of a text as makes an example of it: whole words, if there are any.
@@ -88,7 +92,7 @@ pub(super) fn some_answers(answers: &[Answered], show: usize) -> String {
     let line = |answered: &Answered| {
         let right = answered.references.join(" | ");
         let (mark, right) = if answered.is_correct() { ("+", String::new()) } else { ("-", format!("  [{right}]")) };
-        printable(&format!("{mark} {} -> {}{right}", answered.source, answered.best())).into_owned() + "\n"
+        printable(&format!("{mark} {} -> {}{right}", answered.shown(), answered.best())).into_owned() + "\n"
     };
     let lines: Vec<String> = spread(answers, show).map(line).collect();
     if lines.is_empty() {
@@ -153,7 +157,5 @@ pub(super) fn read_losses(path: &Path) -> Result<Option<TokenLosses>> {
 
 /// A run's best answers on a split with what counts as right; none if there are none.
 pub(super) fn judged(run: &Run, split: &str) -> Result<Vec<Judged>> {
-    let answers = read_answers(&run.predictions_path(split))?.into_iter();
-    let judged = |a: Answered| Judged { hypothesis: a.best().to_owned(), references: a.references };
-    Ok(answers.map(judged).collect())
+    Ok(read_answers(&run.predictions_path(split))?.iter().map(Answered::judged).collect())
 }

@@ -1,14 +1,17 @@
 //! Lines of input, as they come in; what is wrong with one is said with its number.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use antiphon_core::{Error, Place, Result};
+use antiphon_core::{Error, Place, Result, TokenId};
 use antiphon_data::lines::{HEADER, file_fault, looks_like_header, unpacked};
-use antiphon_data::{CorpusConfig, Fault, LineReader};
+use antiphon_data::{Fault, FurtherSource, InputRules, LineReader};
+
+use crate::experiment::{SavedModel, further};
+use crate::output::tell;
 
 /// How many lines are read ahead.
 const AHEAD: usize = 512;
@@ -40,13 +43,21 @@ impl Input {
         self.file().is_none() && io::stdin().is_terminal()
     }
 
-    /// Begins to read, by the rules for the lines of a model's corpus.
-    pub(super) fn open(&self, config: &CorpusConfig) -> Result<Incoming> {
-        let longest = config.max_line();
-        Ok(match self.file() {
-            None => Incoming::new(io::stdin(), longest),
-            Some(path) => Incoming::new(opened(path)?, longest),
-        })
+    /// Begins to read, by the rules for the lines of a model's corpus. The line that names the columns of a table is taken; at a
+    /// terminal nobody writes one, and what they are is said.
+    pub(super) fn open(&self, rules: &mut InputRules<'_>) -> Result<Incoming> {
+        let header = if self.is_terminal() { rules.assume_header() } else { None };
+        if let Some(header) = header {
+            tell(&format!("columns: {}", header.replace('\t', "<TAB>")));
+        }
+        let mut incoming = match self.file() {
+            None => Incoming::by(io::stdin(), rules),
+            Some(path) => Incoming::by(opened(path)?, rules),
+        };
+        if rules.awaits_header() {
+            incoming.take_header(rules).map_err(|error| error.in_file(self.name()))?;
+        }
+        Ok(incoming)
     }
 }
 
@@ -57,6 +68,31 @@ pub(super) fn opened(path: &Path) -> Result<File> {
         return Err(Error::new(fault).in_file(path).at(Place::text("--input")));
     }
     File::open(path).map_err(|e| Error::io(path, "open", &e))
+}
+
+/// How long what is asked may be, by the limits of a model's corpus.
+pub(super) struct Limits {
+    sides: antiphon_data::corpus::Limits,
+    further: Vec<FurtherSource>,
+}
+
+impl Limits {
+    pub(super) fn of(saved: &SavedModel) -> Self {
+        let further = further(&saved.tokenizers, &saved.config).collect();
+        Self { sides: saved.config.data.limits(), further }
+    }
+
+    /// Whether a source, all of its streams as ids with their end symbols, is within them.
+    pub(super) fn check_sources(&self, sources: &[Vec<TokenId>]) -> Result<(), Fault> {
+        let Some((first, others)) = sources.split_first() else { return Ok(()) };
+        self.sides.check_source(first.len() - 1)?;
+        self.further.iter().zip(others).try_for_each(|(further, ids)| further.check(ids.len() - 1))
+    }
+
+    /// Whether a target, as ids with its end symbol, is within them.
+    pub(super) fn check_target(&self, target: &[TokenId]) -> Result<(), Fault> {
+        self.sides.check(0, target.len() - 1)
+    }
 }
 
 /// A line of input.
@@ -82,17 +118,36 @@ enum Header {
     Followed,
 }
 
+/// What makes lines of an input.
+type Lines = fn(Box<dyn BufRead + Send>, usize) -> LineReader<Box<dyn BufRead + Send>>;
+
 impl Incoming {
     /// Reads lines of at most `longest` bytes.
-    pub(super) fn new(input: impl Read + Send + 'static, longest: usize) -> Self {
+    #[cfg(test)]
+    fn new(input: impl Read + Send + 'static, longest: usize) -> Self {
+        Self::begin(input, LineReader::new, longest)
+    }
+
+    fn by(input: impl Read + Send + 'static, rules: &InputRules<'_>) -> Self {
+        Self::begin(input, rules.lines(), rules.max_line())
+    }
+
+    fn begin(input: impl Read + Send + 'static, lines: Lines, longest: usize) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
         std::thread::spawn(move || {
-            if let Err(error) = send(input, longest, &sender) {
+            if let Err(error) = send(input, lines, longest, &sender) {
                 // If nobody listens any more, nobody minds.
                 let _ = sender.send(Err(error));
             }
         });
         Self { lines: receiver, header: Header::Unlikely }
+    }
+
+    /// Waits for the line that names columns, unless the input is empty.
+    fn take_header(&mut self, rules: &mut InputRules<'_>) -> Result<()> {
+        let Ok(line) = self.lines.recv() else { return Ok(()) };
+        let line = line.map_err(|error| Error::new(format!("cannot read: {error}")))?;
+        rules.read_header(line.text.as_deref().map_err(Clone::clone))
     }
 
     /// Waits for a line and takes with it those that come at once, `most` in all; without `hurry` it waits for as many.
@@ -132,8 +187,13 @@ impl Incoming {
 }
 
 /// Sends the lines of `input` until it ends or nobody listens.
-fn send(input: impl Read + Send + 'static, longest: usize, to: &SyncSender<io::Result<Line>>) -> io::Result<()> {
-    let mut lines = LineReader::new(unpacked(input)?, longest);
+fn send(
+    input: impl Read + Send + 'static,
+    lines: Lines,
+    longest: usize,
+    to: &SyncSender<io::Result<Line>>,
+) -> io::Result<()> {
+    let mut lines = lines(unpacked(input)?, longest);
     while let Some(line) = lines.next()? {
         let line = Line { number: line.number, text: line.text.map(str::to_owned) };
         if to.send(Ok(line)).is_err() {

@@ -1,16 +1,17 @@
 //! `antiphon predict`: answer lines, in their order, as they come.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use antiphon_core::{Error, Place, Result, TokenId, printable};
-use antiphon_data::Fault;
+use antiphon_data::{Fault, InputRules};
 use antiphon_decode::rename_sources;
 use serde::Serialize;
 
-use super::lines::{Input, Line};
+use super::lines::{Input, Limits, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
@@ -24,7 +25,8 @@ const FILE: usize = 16;
 
 /// Answer lines of a file or of the standard input
 ///
-/// One answer a line, in the order of the input; a stream is answered as it comes, and at a terminal a prompt asks for it.
+/// One answer a line, in the order of the input; a stream is answered as it comes, and at a terminal a prompt asks for it. Of a
+/// table a line is a row: its columns are found by its header, and that of the targets may be there or not.
 /// With --n-best each answer is a line, and begins with the number of its source's line and a tab. With --json each source
 /// gives a line {"source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first; `unknown` beside
 /// a source or an answer lists the tokens, counted from 0, that are the unknown symbol.
@@ -68,8 +70,12 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Answered<'a> {
     source: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    streams: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "<[usize]>::is_empty")]
     unknown: &'a [usize],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unknown_streams: BTreeMap<&'a str, &'a [usize]>,
     answers: &'a [Answer],
     /// Why there is none, and the number of the line.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,18 +100,21 @@ impl Arguments {
         }
         let rows = saved.config.evaluate.rows;
         let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &search, saved.config.seed, rows)?;
-        let mut incoming = self.input.open(&saved.config.data)?;
+        let mut rules = InputRules::of_sources(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
+        let mut incoming = self.input.open(&mut rules)?;
         self.check_output()?;
         let mut out: Option<Box<dyn Write>> = None;
         let (hurry, batches) = if self.input.file().is_none() { (true, STREAM) } else { (false, FILE) };
         let most = rows * batches * rayon::current_num_threads();
         let mut session = Session {
-            saved: &saved,
             searcher: &searcher,
+            rules: &rules,
+            limits: Limits::of(&saved),
+            streams: saved.config.streams.keys().map(String::as_str).collect(),
             form: self.form(),
             talks: self.input.is_terminal(),
             skips: self.skip_bad,
-            tally: Tally::default(),
+            tally: Tally::of(&saved),
         };
         loop {
             session.prompt();
@@ -205,25 +214,36 @@ enum Form {
 /// A line that is to be answered.
 struct Prepared {
     number: u64,
-    text: Option<String>,
-    ids: Result<Vec<TokenId>, Fault>,
-    /// Which of its tokens the model does not know.
-    unknown: Vec<usize>,
+    /// The texts of its source, that of each stream; none if it is no source.
+    texts: Vec<String>,
+    ids: Result<Vec<Vec<TokenId>>, Fault>,
+    /// Which tokens of each the model does not know.
+    unknown: Vec<Vec<usize>>,
 }
 
 /// What there is to say at the end.
-#[derive(Default)]
 struct Tally {
-    tokens: u64,
-    unknown: u64,
+    /// Of each stream of the sources, what it is called, its tokens and the unknown ones.
+    tokens: Vec<(String, u64, u64)>,
     skipped: u64,
     first_skipped: u64,
 }
 
+impl Tally {
+    fn of(saved: &SavedModel) -> Self {
+        let streams = saved.config.streams.keys().map(|name| format!("`{name}`"));
+        let tokens = ["source".to_owned()].into_iter().chain(streams).map(|name| (name, 0, 0)).collect();
+        Self { tokens, skipped: 0, first_skipped: 0 }
+    }
+}
+
 /// Lines that are answered one batch after the other.
 struct Session<'a> {
-    saved: &'a SavedModel,
     searcher: &'a Searcher<'a>,
+    rules: &'a InputRules<'a>,
+    limits: Limits,
+    /// The names of further sources.
+    streams: Vec<&'a str>,
     form: Form,
     /// Whether somebody types the lines, and is answered one by one.
     talks: bool,
@@ -249,26 +269,22 @@ impl Session<'_> {
     /// Holds a line against the rules by which the model's own corpus was read.
     fn prepare(&mut self, line: Line) -> Result<Prepared> {
         let Line { number, text } = line;
-        let checked = text.and_then(|text| match self.saved.config.data.check_source(&text) {
-            Ok(()) => Ok(text),
-            Err(fault) => Err(fault),
-        });
-        let (text, ids) = match checked {
-            Err(fault) => (None, Err(fault)),
-            Ok(text) => {
-                let ids = self.searcher.encode(&text).map_err(|e| e.at(Place::line(number as usize)))?;
-                let within = self.saved.config.data.limits().check_source(ids.len() - 1);
-                (Some(text), within.map(|()| ids))
+        let (texts, ids) = match text.and_then(|text| self.rules.sources(&text)) {
+            Err(fault) => (Vec::new(), Err(fault)),
+            Ok(texts) => {
+                let ids = self.searcher.encode(&texts).map_err(|e| e.at(Place::line(number as usize)))?;
+                (texts, self.limits.check_sources(&ids).map(|()| ids))
             }
         };
-        let unknown = ids.as_ref().map_or_else(|_| Vec::new(), |ids| unknown::positions(ids));
+        let unknown: Vec<Vec<usize>> = ids.iter().flatten().map(|ids| unknown::positions(ids)).collect();
         match &ids {
             Ok(ids) => {
-                let (tokens, unknown) = (ids.len() as u64 - 1, unknown.len() as u64);
-                self.tally.tokens += tokens;
-                self.tally.unknown += unknown;
-                if self.talks {
-                    self.tell_unknown(unknown, tokens);
+                for ((tally, ids), unknown) in self.tally.tokens.iter_mut().zip(ids).zip(&unknown) {
+                    let (tokens, unknown) = (ids.len() as u64 - 1, unknown.len() as u64);
+                    (tally.1, tally.2) = (tally.1 + tokens, tally.2 + unknown);
+                    if self.talks {
+                        tell_unknown(&tally.0, unknown, tokens);
+                    }
                 }
             }
             Err(fault) if self.talks => tell(&format!("line {number}: {fault}")),
@@ -279,7 +295,7 @@ impl Session<'_> {
                 }
             }
         }
-        Ok(Prepared { number, text, ids, unknown })
+        Ok(Prepared { number, texts, ids, unknown })
     }
 
     /// The first line that ends it all: a bad one, unless such are passed over, and in any case one that shows that the file is no
@@ -295,7 +311,7 @@ impl Session<'_> {
 
     fn write(&self, lines: &[Prepared], out: &mut dyn Write) -> Result<(), Failure> {
         let good = || lines.iter().filter_map(|line| Some((line.number, line.ids.as_ref().ok()?)));
-        let sources: Vec<Question> = good().map(|(line, ids)| Question { line, ids: ids.clone() }).collect();
+        let sources: Vec<Question> = good().map(|(line, ids)| Question { line, sources: ids.clone() }).collect();
         let line = |i: usize| good().nth(i).map_or_else(String::new, |(number, _)| format!("line {number}"));
         let never = AtomicBool::new(false);
         let answers = self.searcher.answer(&sources, &never, &mut |_| {});
@@ -311,10 +327,19 @@ impl Session<'_> {
 
     fn write_line(&self, line: &Prepared, found: &[Answer], out: &mut dyn Write) -> io::Result<()> {
         let Form::Text { numbers, scores, seen, to_person } = self.form else {
+            let (mut texts, mut unknown) =
+                (line.texts.iter().map(String::as_str), line.unknown.iter().map(Vec::as_slice));
             let skipped = line.ids.as_ref().err().map(Fault::to_string);
-            let number = skipped.as_ref().map(|_| line.number);
-            let (source, unknown) = (line.text.as_deref(), line.unknown.as_slice());
-            let answered = Answered { source, unknown, answers: found, skipped, line: number };
+            let names = || self.streams.iter().copied();
+            let answered = Answered {
+                source: texts.next(),
+                streams: names().zip(texts).collect(),
+                unknown: unknown.next().unwrap_or_default(),
+                unknown_streams: names().zip(unknown).filter(|(_, places)| !places.is_empty()).collect(),
+                answers: found,
+                line: skipped.as_ref().map(|_| line.number),
+                skipped,
+            };
             return writeln!(out, "{}", json_line(&answered)?);
         };
         // A line for a line, also where there is no answer; of the n best a line each.
@@ -331,7 +356,7 @@ impl Session<'_> {
             text += &answer.map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
             if let Ok(ids) = &line.ids
                 && seen
-                && !line.unknown.is_empty()
+                && line.unknown.iter().any(|places| !places.is_empty())
             {
                 text += &format!("\t{}", self.searcher.seen(ids));
             }
@@ -346,7 +371,7 @@ impl Session<'_> {
 
     /// What there is to say of all lines.
     fn finish(&self) {
-        let Tally { tokens, unknown, skipped, first_skipped } = self.tally;
+        let Tally { ref tokens, skipped, first_skipped } = self.tally;
         if self.talks {
             // Behind the last prompt.
             tell("");
@@ -356,13 +381,13 @@ impl Session<'_> {
             let lines = if skipped == 1 { "line was" } else { "lines were" };
             tell(&format!("warning: {skipped} {lines} not answered, the first is line {first_skipped}"));
         }
-        self.tell_unknown(unknown, tokens);
+        tokens.iter().for_each(|(name, tokens, unknown)| tell_unknown(name, *unknown, *tokens));
     }
+}
 
-    fn tell_unknown(&self, unknown: u64, tokens: u64) {
-        if let Some(warning) = unknown::warning("source", unknown, tokens) {
-            tell(&format!("warning: {warning}"));
-        }
+fn tell_unknown(name: &str, unknown: u64, tokens: u64) {
+    if let Some(warning) = unknown::warning(name, unknown, tokens) {
+        tell(&format!("warning: {warning}"));
     }
 }
 

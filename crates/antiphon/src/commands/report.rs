@@ -117,7 +117,7 @@ fn found_so_far(run: &Run, data_dir: &Path) -> Result<Findings> {
     if !saved.config.data.has(Split::Validation) || !saved.config.searches() {
         return Ok(Findings::default());
     }
-    let corpus = Corpora::open_split(&saved.config.data, Split::Validation, data_dir)?;
+    let corpus = Corpora::open_split(&saved.config, Split::Validation, data_dir)?;
     let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?.with_examples(SO_FAR);
     let answers = evaluator.answers(&saved.model, &AtomicBool::new(false), &mut |_| {})?.unwrap_or_default();
     let note = format!("The run is not trained to its end: these are {} answers by {what}.", answers.len());

@@ -246,7 +246,7 @@ impl Job {
             words.extend(self.data.words());
             commands.push(command(words));
         }
-        commands.push(finished::ask(run, experiment, &experiment.a_line()?)?);
+        commands.push(finished::ask(run, experiment, None)?);
         Ok(format!("the run    {}\n{}", shell(run.path()), finished::next(&commands)))
     }
 

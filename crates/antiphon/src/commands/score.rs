@@ -1,14 +1,14 @@
 //! `antiphon score`: how probable given targets are.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use antiphon_core::{Error, Place, Result, TokenId};
-use antiphon_data::corpus::split_pair;
-use antiphon_data::{CorpusConfig, Fault};
+use antiphon_data::InputRules;
 use serde::Serialize;
 
-use super::lines::{Input, Line};
+use super::lines::{Input, Limits, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
@@ -20,7 +20,7 @@ const TOGETHER: usize = 16;
 
 /// Score pairs or texts of a file or of the standard input: how probable the model finds each target
 ///
-/// A line of `source<TAB>target`, or of text for a language model, gives a line: the natural logarithm of the target's
+/// A line of `source<TAB>target`, a row of a table, or a line of text for a language model gives a line: the natural logarithm of the target's
 /// probability, its end included. Each line is scored alone; `evaluate --input` reads running text on. With --json each is {"source": … (of pairs), "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
 /// symbol last; `unknown_source` and `unknown` list the tokens of source and target, counted from 0, that are the unknown
 /// symbol.
@@ -49,8 +49,12 @@ pub(super) struct Arguments {
 struct Scored<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    streams: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_source: Vec<usize>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unknown_streams: BTreeMap<&'a str, Vec<usize>>,
     target: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown: Vec<usize>,
@@ -67,8 +71,10 @@ impl Arguments {
         let rows = saved.config.evaluate.rows;
         let search = &saved.config.search;
         let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, search, saved.config.seed, rows)?;
-        let (mut incoming, name, is_stream) =
-            (self.input.open(&saved.config.data)?, self.input.name(), self.input.file().is_none());
+        let (name, is_stream) = (self.input.name(), self.input.file().is_none());
+        let mut rules = InputRules::of_pairs(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
+        let mut incoming = self.input.open(&mut rules)?;
+        let limits = Limits::of(&saved);
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = io::stdout();
         loop {
@@ -82,11 +88,12 @@ impl Arguments {
             let read = |line: Line| {
                 let number = line.number;
                 let read = || {
-                    let (source, target) = texts_of(line, &saved.config.data)?;
-                    let of_source = source.as_deref().map(|source| searcher.encode(source)).transpose()?;
-                    let ids = (of_source.unwrap_or_default(), searcher.encode_target(&target)?);
-                    check_lengths(&ids, &saved.config.data)?;
-                    Ok(((source, target), ids))
+                    let texts = line.text.and_then(|text| rules.pair(&text));
+                    let (sources, target) = texts.map_err(|fault| Error::new(fault.to_string()))?;
+                    let ids = (searcher.encode(&sources)?, searcher.encode_target(&target)?);
+                    let within = limits.check_sources(&ids.0).and_then(|()| limits.check_target(&ids.1));
+                    within.map_err(|fault| Error::new(fault.to_string()))?;
+                    Ok(((sources, target), ids))
                 };
                 read().map_err(|e: Error| e.at(Place::line(number as usize)).in_file(name))
             };
@@ -106,16 +113,28 @@ impl Arguments {
             }
             let scores = searcher.score(&pairs).map_err(|e| e.in_file(name))?;
             let mut text = String::new();
-            for (((source, target), (from, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
+            for (((sources, target), (from, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
                 let log_prob: f64 = log_probs.iter().map(|&x| f64::from(x)).sum();
                 let token = |&id: &TokenId| saved.tokenizers.target().token(id).unwrap_or_default();
                 text += &match self.json {
                     false => log_prob.to_string(),
                     true => {
                         let tokens = ids.iter().map(token).collect();
-                        let (unknown_source, unknown) = (unknown::positions(from), unknown::positions(ids));
-                        let source = source.as_deref();
-                        let scored = Scored { source, unknown_source, target, unknown, log_prob, tokens, log_probs };
+                        let named = saved.config.streams.keys().map(String::as_str);
+                        let further = named.clone().zip(sources.iter().skip(1).map(String::as_str)).collect();
+                        let unknown_of = |ids: &Vec<TokenId>| unknown::positions(ids);
+                        let unknown_streams = named.zip(from.iter().skip(1).map(unknown_of));
+                        let scored = Scored {
+                            source: sources.first().map(String::as_str),
+                            streams: further,
+                            unknown_source: from.first().map(unknown_of).unwrap_or_default(),
+                            unknown_streams: unknown_streams.filter(|(_, places)| !places.is_empty()).collect(),
+                            target,
+                            unknown: unknown::positions(ids),
+                            log_prob,
+                            tokens,
+                            log_probs,
+                        };
                         json_line(&scored).map_err(|e| Error::new(e.to_string()))?
                     }
                 };
@@ -129,28 +148,4 @@ impl Arguments {
             }
         }
     }
-}
-
-/// Source and target of a line; without sources it is all target. Running text has blank lines.
-fn texts_of(line: Line, config: &CorpusConfig) -> Result<(Option<String>, String)> {
-    let read = || {
-        let text = line.text?;
-        match config {
-            CorpusConfig::Text(_) if text.trim().is_empty() => Err(Fault::EmptyLine),
-            CorpusConfig::Text(_) | CorpusConfig::Stream(_) => Ok((None, text)),
-            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) => {
-                let (source, target) = split_pair(&text)?;
-                Ok((Some(source.into()), target.into()))
-            }
-        }
-    };
-    read().map_err(|fault: Fault| Error::new(fault.to_string()))
-}
-
-/// Refuses a pair, as ids with their end symbols, that is beyond the limits of a model's corpus.
-fn check_lengths((source, target): &(Vec<TokenId>, Vec<TokenId>), config: &CorpusConfig) -> Result<()> {
-    config
-        .limits()
-        .check(source.len().saturating_sub(1), target.len() - 1)
-        .map_err(|fault| Error::new(fault.to_string()))
 }

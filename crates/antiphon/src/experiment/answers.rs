@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Error, Place, Request, Result, Source, Special, StepModel, TokenId};
+use antiphon_core::{Error, Place, Request, Result, Source, Special, StepModel, TokenId, Tokenizer};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all};
 use antiphon_kernels::attentively;
 use rayon::prelude::*;
@@ -37,8 +37,8 @@ pub struct Answer {
 pub struct Question {
     /// The number of its line in its file: what is drawn for it is drawn under this number.
     pub line: u64,
-    /// The source as [`Searcher::encode`] has it.
-    pub ids: Vec<TokenId>,
+    /// The source as [`Searcher::encode`] has it, that of each stream.
+    pub sources: Vec<Vec<TokenId>>,
 }
 
 /// What was found for one source.
@@ -81,15 +81,17 @@ impl<'a> Searcher<'a> {
         Ok(Self { model, tokenizers, strategy, key: search.key(seed), stops, rows })
     }
 
-    /// A source as ids, its end symbol included; empty where there are no sources.
+    /// The texts of a source, that of each stream, as ids, their end symbols included; none where there are no sources.
     ///
     /// # Errors
-    /// If the text cannot be represented.
-    pub fn encode(&self, source: &str) -> Result<Vec<TokenId>> {
-        let Some(tokenizer) = self.tokenizers.source() else { return Ok(Vec::new()) };
-        let mut ids = tokenizer.encode(source)?;
-        ids.push(Special::End.id());
-        Ok(ids)
+    /// If a text cannot be represented.
+    pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<TokenId>>> {
+        let encode = |(tokenizer, text): (&Arc<dyn Tokenizer>, &S)| {
+            let mut ids = tokenizer.encode(text.as_ref())?;
+            ids.push(Special::End.id());
+            Ok(ids)
+        };
+        self.tokenizers.sources().zip(texts).map(encode).collect()
     }
 
     /// The answers to each source, best first; `None` if `stop` was raised before the end. `progress` hears how many
@@ -104,7 +106,8 @@ impl<'a> Searcher<'a> {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answers>>> {
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
-        let order = order_by_length(&sources.iter().map(|source| source.ids.len()).collect::<Vec<_>>());
+        let length = |source: &Question| source.sources.iter().map(Vec::len).sum();
+        let order = order_by_length(&sources.iter().map(length).collect::<Vec<_>>());
         let progress = Mutex::new((0, progress));
         let answer = |places: &[usize]| {
             if stop.load(Ordering::Relaxed) {
@@ -145,7 +148,7 @@ impl<'a> Searcher<'a> {
     ///
     /// # Errors
     /// If the model fails.
-    pub fn score(&self, pairs: &[(Vec<TokenId>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
+    pub fn score(&self, pairs: &[(Vec<Vec<TokenId>>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
         let order = order_by_length(&pairs.iter().map(|(_, target)| target.len()).collect::<Vec<_>>());
         let batch = |places: &[usize]| {
             let requests: Vec<Request> = places.iter().map(|&i| self.about(&pairs[i].0)).collect();
@@ -159,13 +162,12 @@ impl<'a> Searcher<'a> {
 
     /// What is asked for a source.
     pub(super) fn request(&self, source: &Question) -> Request {
-        Request { key: self.key.numbered(source.line), ..self.about(&source.ids) }
+        Request { key: self.key.numbered(source.line), ..self.about(&source.sources) }
     }
 
-    /// A request that nothing is drawn for, about a source as ids; where there are no sources, whatever stands in its place.
-    fn about(&self, source: &[TokenId]) -> Request {
-        let source = self.tokenizers.source().map(|_| Source::Tokens(source.to_vec()));
-        Request::new(source.into_iter().collect())
+    /// A request that nothing is drawn for, about a source as ids.
+    fn about(&self, sources: &[Vec<TokenId>]) -> Request {
+        Request::new(sources.iter().cloned().map(Source::Tokens).collect())
     }
 
     /// What is found for some requests, in their order.
@@ -181,9 +183,10 @@ impl<'a> Searcher<'a> {
         self.stops.cut(self.tokenizers.target().decode(tokens))
     }
 
-    /// A source as the model sees it: what its tokenizer does not know is the unknown symbol.
-    pub fn seen(&self, source: &[TokenId]) -> String {
-        self.tokenizers.source().map_or_else(String::new, |tokenizer| tokenizer.decode(source))
+    /// A source as the model sees it, its streams with tabs between them: what a tokenizer does not know is the unknown symbol.
+    pub fn seen(&self, sources: &[Vec<TokenId>]) -> String {
+        let seen = self.tokenizers.sources().zip(sources).map(|(tokenizer, ids)| tokenizer.decode(ids));
+        seen.collect::<Vec<_>>().join("\t")
     }
 
     fn texts(&self, found: Finished) -> Answers {

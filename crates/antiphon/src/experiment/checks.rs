@@ -4,12 +4,13 @@
 
 use antiphon_config::{Tree, keys};
 use antiphon_core::Problem;
+use antiphon_data::corpus::{ColumnNames, TableConfig};
 use antiphon_data::plan::Counted;
 use antiphon_data::{BatchConfig, CorpusConfig, Split};
 use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
-use antiphon_model::{ModelConfig, Streams};
+use antiphon_model::ModelConfig;
 use antiphon_text::normalize;
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 use super::evaluation::figures_of_likelihood;
 use super::meaning::figures;
+use super::streams::{Streams, model_problems, model_warnings};
 
 /// A learning rate below this is meant for other schedules than `noam`, whose factor it is.
 const LEAST_FACTOR: f64 = 0.05;
@@ -26,6 +28,7 @@ const LEAST_FACTOR: f64 = 0.05;
 pub(super) struct Sections {
     data: Option<CorpusConfig>,
     tokenizer: Option<TokenizersConfig>,
+    streams: Option<Streams>,
     model: Option<ModelConfig>,
     batch: Option<BatchConfig>,
     train: Option<TrainConfig>,
@@ -48,6 +51,7 @@ impl Sections {
         Self {
             data: read(tree, "data", None),
             tokenizer: read(tree, "tokenizer", Some(TokenizersConfig::default())),
+            streams: read(tree, "streams", Some(Streams::default())),
             model: read(tree, "model", Some(ModelConfig::default())),
             batch: read(tree, "batch", Some(BatchConfig::default())),
             train: read(tree, "train", Some(TrainConfig::default())),
@@ -76,6 +80,10 @@ impl Sections {
                 (true, true) | (false, false) => {}
             }
         }
+        if let Some(data) = &self.data {
+            found.below("data", data.problems());
+            self.column_problems(data, &mut found);
+        }
         if let (true, Some(BatchConfig::Tokens(tokens))) = (self.lacks_sources(), &self.batch)
             && tokens.counted == Counted::Source
         {
@@ -86,7 +94,8 @@ impl Sections {
         }
         if let Some(model) = &self.model {
             let shared = self.tokenizer.as_ref().is_none_or(|tokenizer| tokenizer.shared.is_some());
-            found.extend(model.problems(Streams::default(), shared));
+            let none = Streams::default();
+            found.extend(model_problems(model, self.streams.as_ref().unwrap_or(&none), shared));
         }
         if let Some(train) = &self.train {
             found.below("train", train.problems());
@@ -153,12 +162,41 @@ impl Sections {
                 found.add("tokenizer", format!("set `[tokenizer.{name}]`{shared}"));
             }
         }
-        let learns = sides.iter().any(|(_, tokenizer)| tokenizer.as_ref().is_some_and(|t| t.needs_texts()));
+        let of_streams = self.streams.iter().flat_map(|streams| streams.values()).map(|stream| &stream.tokenizer);
+        let learns = sides.iter().filter_map(|(_, side)| side.as_ref()).chain(of_streams).any(|t| t.needs_texts());
         if learns && learn_from.is_empty() {
             found.add("tokenizer.learn_from", "name at least one split: these tokenizers are learned from text");
         }
         if learn_from.contains(&LearnFrom::Validation) && self.lacks_validation() {
             found.add("tokenizer.learn_from", "there is no validation split; set `data.validation`");
+        }
+    }
+
+    /// What is wrong with the columns that stand outside of the corpus.
+    fn column_problems(&self, data: &CorpusConfig, found: &mut Found<'_>) {
+        let streams = self.streams.iter().flatten();
+        for (name, stream) in streams {
+            let key = format!("streams.{}", serde_json::Value::from(name.as_str()));
+            if ["source", "target"].contains(&name.as_str()) {
+                found.add(&key, format!("`{name}` is what `data.{name}` is called; give the stream another name"));
+            }
+            found.below(&format!("{key}.tokenizer"), stream.tokenizer.problems());
+            let message = match data.as_table() {
+                None => Some("a further source is a column; set `data.kind = \"table\"`".to_owned()),
+                Some(_) => data.lacks_column(stream.column(name)),
+            };
+            if let Some(message) = message {
+                found.add(&key, message);
+            }
+        }
+        for (i, name) in self.evaluate.iter().flat_map(|evaluate| &evaluate.by).enumerate() {
+            let message = match data.as_table() {
+                None => Some("only a table has columns; set `data.kind = \"table\"`".to_owned()),
+                Some(_) => data.lacks_column(name),
+            };
+            if let Some(message) = message {
+                found.add(&format!("evaluate.by.{i}"), message);
+            }
         }
     }
 
@@ -211,13 +249,15 @@ impl Sections {
     pub(super) fn warnings(&self, tree: &Tree) -> Warnings {
         let mut found = FoundIdle { found: Found { tree, problems: Vec::new() }, idle: Vec::new() };
         if let Some(model) = &self.model {
-            found.extend(model.warnings(Streams::default()));
+            let none = Streams::default();
+            found.extend(model_warnings(model, self.streams.as_ref().unwrap_or(&none)));
             if model.has_widths() {
                 found.if_set(&["model.decoder.hidden"], "`widths` says how wide each layer is");
             }
         }
         if let Some(TokenizersConfig { source, target, shared, .. }) = &self.tokenizer {
-            let learns = [source, target, shared].into_iter().flatten().any(|t| t.needs_texts());
+            let of_streams = self.streams.iter().flat_map(|streams| streams.values()).map(|stream| &stream.tokenizer);
+            let learns = [source, target, shared].into_iter().flatten().chain(of_streams).any(|t| t.needs_texts());
             if !learns {
                 found.if_set(&["tokenizer.learn_from"], "none of these tokenizers is learned from text");
             }
@@ -267,6 +307,9 @@ impl Sections {
             found.if_set(&["evaluate.temperature"], "only a language model is judged at one");
             found.if_set(&["evaluate.samples"], "only a language model writes without a source");
         }
+        if let Some(TableConfig { source: ColumnNames::One(_), .. }) = self.data.as_ref().and_then(|d| d.as_table()) {
+            found.if_set(&["data.join"], "the source is one column");
+        }
         if self.is_stream() {
             found.if_set(&["batch"], "running text is cut by `data.rows` and `data.length`");
         } else {
@@ -277,7 +320,7 @@ impl Sections {
             && evaluate.metrics.is_empty()
             && !self.lacks_sources()
         {
-            let keys = ["evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
+            let keys = ["evaluate.by", "evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
             found.if_set(&keys, "without metrics there is no search");
         }
         Warnings { warnings: found.found.problems, idle: found.idle }

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::streams::Streams;
 use crate::device::DeviceConfig;
 
 /// An experiment: data, tokenizers, model, training, search and evaluation.
@@ -39,6 +40,11 @@ pub struct ExperimentConfig {
     #[serde(default)]
     #[schemars(extend("examples" = [{"shared": {"kind": "character"}}]))]
     pub tokenizer: TokenizersConfig,
+    /// Further sources beside `data.source`: streams of tokens, each with a column of a table, a tokenizer and an encoder of its
+    /// own.
+    #[serde(default, skip_serializing_if = "Streams::is_empty")]
+    #[schemars(extend("examples" = [{"features": {"tokenizer": {"kind": "word"}}}]))]
+    pub streams: Streams,
     /// The model.
     #[serde(default)]
     pub model: ModelConfig,
@@ -113,6 +119,9 @@ pub enum LearnFrom {
 pub struct EvaluateConfig {
     /// The metrics over searched answers. Without any there is no search, and only losses are measured.
     pub metrics: Vec<MetricConfig>,
+    /// Columns of a table by whose values the metrics are also computed, each value's examples by themselves.
+    #[schemars(extend("uniqueItems" = true))]
+    pub by: Vec<String>,
     /// How many sentences are searched together.
     #[schemars(range(min = 1))]
     pub rows: usize,
@@ -153,6 +162,7 @@ impl Default for EvaluateConfig {
     fn default() -> Self {
         Self {
             metrics: vec![MetricConfig::SequenceErrorRate(SequenceErrorRateConfig {})],
+            by: Vec::new(),
             rows: 64,
             validation_examples: 0,
             parts: 1,
@@ -221,6 +231,8 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/decoder/attention/coverage", false.into()),
         ("/model/decoder/attention/coverage_penalty", 0.0.into()),
         ("/model/memories", json!({ "kind": "concatenated" })),
+        ("/tokenizer/*/separator", Value::Null),
+        ("/evaluate/by", json!([])),
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),
@@ -298,7 +310,9 @@ mod tests {
         let of = |text: &str| {
             let data: CorpusConfig = serde_json::from_str(r#"{"kind": "text", "train": "a"}"#).unwrap();
             let model: ModelConfig = serde_json::from_str(text).unwrap();
-            json!({ "data": data, "model": model, "train": TrainConfig::default(), "evaluate": EvaluateConfig::default() })
+            let word = TokenizerConfig::Word(antiphon_text::WordConfig::default());
+            let tokenizer = TokenizersConfig { target: Some(word), ..TokenizersConfig::default() };
+            json!({ "tokenizer": tokenizer, "data": data, "model": model, "train": TrainConfig::default(), "evaluate": EvaluateConfig::default() })
         };
         let whole = [
             of("{}"),

@@ -9,8 +9,8 @@ use antiphon_core::{Batch, Error, Result, Special, TokenId};
 use antiphon_data::corpus::{Documents, StreamConfig};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{
-    BatchConfig, Corpus, CorpusConfig, Cut, Dataset, Prefetch, Skipped, Split, Steps, Stream, Units, Unknown, plan,
-    plan_in_order,
+    BatchConfig, Corpus, CorpusConfig, Cut, Dataset, FurtherSource, Prefetch, Skipped, Split, Steps, Stream,
+    StreamTokens, Units, Unknown, plan, plan_in_order,
 };
 use antiphon_train::Batches;
 
@@ -36,10 +36,11 @@ impl Corpora {
     ///
     /// # Errors
     /// If a file is missing or broken: names file, line and remedy.
-    pub fn open(config: &CorpusConfig, data_dir: &Path) -> Result<Self> {
-        files_are_there(config, None, data_dir)?;
-        let open = |split| Corpus::open(config, split, data_dir).map(Arc::new);
-        let open_if_named = |split| config.has(split).then(|| open(split)).transpose();
+    pub fn open(config: &ExperimentConfig, data_dir: &Path) -> Result<Self> {
+        files_are_there(&config.data, None, data_dir)?;
+        let further = config.further_columns();
+        let open = |split| Corpus::open_with(&config.data, &further, split, data_dir).map(Arc::new);
+        let open_if_named = |split| config.data.has(split).then(|| open(split)).transpose();
         Ok(Self {
             train: open(Split::Train)?,
             validation: open_if_named(Split::Validation)?,
@@ -51,9 +52,9 @@ impl Corpora {
     ///
     /// # Errors
     /// As [`open`](Self::open), and if the config does not name the split.
-    pub(crate) fn open_split(config: &CorpusConfig, split: Split, data_dir: &Path) -> Result<Arc<Corpus>> {
-        files_are_there(config, Some(split), data_dir)?;
-        Corpus::open(config, split, data_dir).map(Arc::new)
+    pub(crate) fn open_split(config: &ExperimentConfig, split: Split, data_dir: &Path) -> Result<Arc<Corpus>> {
+        files_are_there(&config.data, Some(split), data_dir)?;
+        Corpus::open_with(&config.data, &config.further_columns(), split, data_dir).map(Arc::new)
     }
 
     /// A split, if the config names one.
@@ -120,6 +121,15 @@ pub(crate) fn named(file: &Path, data_dir: &Path) -> String {
     }
 }
 
+/// The further sources of an experiment, with their tokenizers and limits.
+pub(crate) fn further(tokenizers: &Tokenizers, config: &ExperimentConfig) -> impl Iterator<Item = FurtherSource> {
+    tokenizers.streams().zip(config.streams.values()).map(|((name, tokenizer), stream)| FurtherSource {
+        name: name.clone(),
+        tokenizer: Arc::clone(tokenizer),
+        max_length: stream.max_length,
+    })
+}
+
 /// How many tokens of running text are judged together, and of how many documents at most.
 const JUDGED: usize = 4096;
 const DOCUMENTS: usize = 64;
@@ -138,14 +148,16 @@ impl Encoded {
     ///
     /// # Errors
     /// If they do not fit, or a text cannot be used.
-    pub(super) fn new(corpus: &Arc<Corpus>, tokenizers: &Tokenizers, config: &CorpusConfig) -> Result<Self> {
+    pub(super) fn new(corpus: &Arc<Corpus>, tokenizers: &Tokenizers, config: &ExperimentConfig) -> Result<Self> {
         let (source, target) = (tokenizers.source().cloned(), Arc::clone(tokenizers.target()));
-        Ok(match config {
+        Ok(match &config.data {
             CorpusConfig::Stream(config) => {
                 Self::Stream(Arc::new(Stream::new(Arc::clone(corpus), target.as_ref(), config.documents)?))
             }
-            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) => {
-                Self::Examples(Arc::new(Dataset::new(Arc::clone(corpus), source, target, &config.limits())?))
+            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) | CorpusConfig::Text(_) => {
+                let further = further(tokenizers, config).collect();
+                let limits = config.data.limits();
+                Self::Examples(Arc::new(Dataset::new(Arc::clone(corpus), source, further, target, &limits)?))
             }
         })
     }
@@ -195,6 +207,14 @@ impl Encoded {
         match self {
             Self::Examples(dataset) => dataset.unknown(),
             Self::Stream(stream) => Unknown { source: 0, target: stream.unknown() },
+        }
+    }
+
+    /// The tokens of each further source, by the name of its stream.
+    pub(super) fn streams(&self) -> Vec<(&str, StreamTokens)> {
+        match self {
+            Self::Examples(dataset) => dataset.streams().collect(),
+            Self::Stream(_) => Vec::new(),
         }
     }
 

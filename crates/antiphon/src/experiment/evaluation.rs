@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Judged, Result, Score};
-use antiphon_data::{Corpus, Example, Prefetch, References, Skipped, Units};
+use antiphon_data::{Corpus, Example, Prefetch, References, Skipped, StreamTokens, Units};
 use antiphon_decode::rename_sources;
-use antiphon_eval::Likelihood;
+use antiphon_eval::{Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
-use antiphon_lab::{Beside, Counts, Losses, SplitResults, TokenLosses};
+use antiphon_lab::{Beside, Counts, CountsOfStream, Losses, OfValue, SplitResults, TokenLosses};
 use antiphon_model::Model;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
@@ -84,9 +84,18 @@ pub struct Answered {
     pub line: usize,
     /// The source.
     pub source: String,
+    /// Further sources, by the names of their streams.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub streams: BTreeMap<String, String>,
     /// Which of the source's tokens, counted from 0, the tokenizer does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<usize>,
+    /// The same of further sources that have such tokens.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unknown_streams: BTreeMap<String, Vec<usize>>,
+    /// What stands in the columns of `evaluate.by`: one value of each or, of a source in several rows, all that they have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, Vec<String>>,
     /// What counts as right.
     pub references: Vec<String>,
     /// Best first.
@@ -100,6 +109,22 @@ impl Answered {
     /// The best answer.
     pub fn best(&self) -> &str {
         self.answers.first().map_or("", |answer| answer.text.as_str())
+    }
+
+    /// The texts of the source, that of each stream.
+    pub fn texts(&self) -> Vec<&str> {
+        [&self.source].into_iter().chain(self.streams.values()).map(String::as_str).collect()
+    }
+
+    /// The source for people, its streams one behind the other.
+    pub(crate) fn shown(&self) -> String {
+        self.texts().join(" | ")
+    }
+
+    /// The best answer as metrics judge it.
+    pub fn judged(&self) -> Judged {
+        let columns = self.columns.clone();
+        Judged { hypothesis: self.best().into(), references: self.references.clone(), columns }
     }
 
     /// Whether the best answer matches a reference word for word, as the sequence error rate has it.
@@ -167,7 +192,7 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Self> {
         let references =
             (!references.is_empty()).then(|| References::open(references, &config.data, corpus)).transpose()?;
-        let encoded = Encoded::new(corpus, tokenizers, &config.data)?;
+        let encoded = Encoded::new(corpus, tokenizers, config)?;
         let mut evaluator =
             Self { config, tokenizers, encoded, examples: Vec::new(), parts: 1, temperature: None, learned: None };
         match &evaluator.encoded {
@@ -184,25 +209,37 @@ impl<'a> Evaluator<'a> {
     /// Each distinct source with what counts as right: the corpus's targets, or other references.
     fn grouped(&self, references: Option<References>) -> Result<Vec<Example>> {
         let tokenizers = &self.config.tokenizer;
-        let steps = tokenizers.source.as_ref().or(tokenizers.shared.as_ref()).map_or(&[][..], |t| t.normalization());
-        let mut groups = self.encoded.corpus().grouped(|source| normalize(steps, source).into_owned())?;
+        let of_source = tokenizers.source.as_ref().or(tokenizers.shared.as_ref());
+        let of_streams = self.config.streams.values().map(|stream| Some(&stream.tokenizer));
+        let steps = [of_source].into_iter().chain(of_streams);
+        let steps: Vec<_> = steps.map(|tokenizer| tokenizer.map_or(&[][..], |t| t.normalization())).collect();
+        let mut groups = self.encoded.corpus().grouped(|k, text| normalize(steps[k], text).into_owned())?;
         if let Some(references) = references {
             groups = groups.judged_by(references);
         }
         let mut examples = Vec::new();
         // Only where something was too long can something have to be left out.
-        let longest = self.encoded.too_long().map(|_| self.config.data.limits().max_source);
+        let is_short = self.encoded.too_long().is_none();
         for example in groups.iter() {
             let example = example?;
-            let fits = match (longest, &example.source, self.tokenizers.source()) {
-                (Some(longest), Some(source), Some(tokenizer)) => tokenizer.encode(source)?.len() <= longest,
-                _ => true,
-            };
-            if fits {
+            if is_short || self.fits(&example)? {
                 examples.push(example);
             }
         }
         Ok(examples)
+    }
+
+    /// Whether a source is within the limits, in all of its streams.
+    fn fits(&self, example: &Example) -> Result<bool> {
+        let limits = [self.config.data.limits().max_source].into_iter();
+        let limits = limits.chain(self.config.streams.values().map(|stream| stream.max_length));
+        let texts = example.source.iter().chain(&example.streams);
+        for ((text, tokenizer), longest) in texts.zip(self.tokenizers.sources()).zip(limits) {
+            if tokenizer.encode(text)?.len() > longest {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// For validations while training: few sources are answered, and running text is read in several parts, as the config says.
@@ -350,10 +387,9 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Option<Vec<Answered>>> {
         let ExperimentConfig { search, seed, evaluate, .. } = self.config;
         let searcher = Searcher::new(model.for_search(), self.tokenizers, search, *seed, evaluate.rows)?;
-        let source = |example: &Example| example.source.clone().unwrap_or_default();
         let question = |example: &Example| {
-            let ids = searcher.encode(&source(example))?;
-            Ok(Question { line: example.line as u64, ids })
+            let texts: Vec<&String> = example.source.iter().chain(&example.streams).collect();
+            Ok(Question { line: example.line as u64, sources: searcher.encode(&texts)? })
         };
         let sources = self.examples.iter().map(question).collect::<Result<Vec<_>>>()?;
         let lines = |error| rename_sources(error, |i| format!("line {}", self.examples[i].line));
@@ -361,13 +397,20 @@ impl<'a> Evaluator<'a> {
         let answers = answers.map_err(|error| lines(error).in_file(self.encoded.corpus().path()))?;
         let Some(answers) = answers else { return Ok(None) };
         let answered = self.examples.iter().zip(sources.iter().zip(answers));
-        let answered = answered.map(|(example, (question, Answers { answers, outscored }))| Answered {
-            line: example.line,
-            source: source(example),
-            unknown: unknown::positions(&question.ids),
-            references: example.targets.clone(),
-            answers,
-            outscored,
+        let names = || self.config.streams.keys().cloned();
+        let answered = answered.map(|(example, (question, Answers { answers, outscored }))| {
+            let mut unknown = question.sources.iter().map(|ids| unknown::positions(ids));
+            Answered {
+                line: example.line,
+                source: example.source.clone().unwrap_or_default(),
+                streams: names().zip(example.streams.iter().cloned()).collect(),
+                unknown: unknown.next().unwrap_or_default(),
+                unknown_streams: names().zip(unknown).filter(|(_, places)| !places.is_empty()).collect(),
+                columns: self.config.evaluate.by.iter().cloned().zip(example.kept.iter().cloned()).collect(),
+                references: example.targets.clone(),
+                answers,
+                outscored,
+            }
         });
         Ok(Some(answered.collect()))
     }
@@ -377,11 +420,27 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// If there are no answers.
     pub fn metrics(&self, answers: &[Answered]) -> Result<BTreeMap<String, Score>> {
-        let judge = |a: &Answered| Judged { hypothesis: a.best().into(), references: a.references.clone() };
-        let judged: Vec<Judged> = answers.iter().map(judge).collect();
+        self.scores(&answers.iter().map(Answered::judged).collect::<Vec<_>>())
+    }
+
+    fn scores(&self, judged: &[Judged]) -> Result<BTreeMap<String, Score>> {
         let score =
-            |(label, metric): (String, &antiphon_eval::MetricConfig)| Ok((label, metric.build().score(&judged)?));
+            |(label, metric): (String, &antiphon_eval::MetricConfig)| Ok((label, metric.build().score(judged)?));
         self.config.searched().map(score).collect()
+    }
+
+    /// The same for the answers of each value of the columns of `evaluate.by`.
+    fn metrics_by(&self, answers: &[Answered]) -> Result<BTreeMap<String, Vec<OfValue>>> {
+        let judged: Vec<Judged> = answers.iter().map(Answered::judged).collect();
+        let of_value = |(value, judged): (String, Vec<Judged>)| {
+            let scores = self.scores(&judged)?.into_iter().map(|(label, score)| (label, score.value));
+            Ok(OfValue { value, examples: judged.len() as u64, metrics: scores.collect() })
+        };
+        let of_column = |column: &String| {
+            let values = by_value(&judged, column).into_iter().map(of_value).collect::<Result<_>>()?;
+            Ok((column.clone(), values))
+        };
+        self.config.evaluate.by.iter().map(of_column).collect()
     }
 
     /// Everything; `None` if `stop` was raised before the end. `progress` hears how far each part of it is.
@@ -406,11 +465,13 @@ impl<'a> Evaluator<'a> {
         }
         let Some(losses) = losses else { return Ok(None) };
         let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
+        let mut by = BTreeMap::new();
         if self.config.searches() {
             let all = self.examples.len() as u64;
             let mut answered = |done: usize| progress(Pace { of: "sentences answered", done: done as u64, all });
             let Some(found) = self.answers(model, stop, &mut answered)? else { return Ok(None) };
             metrics = self.metrics(&found)?;
+            by = self.metrics_by(&found)?;
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
         }
@@ -424,6 +485,7 @@ impl<'a> Evaluator<'a> {
             },
             source_tokens: has_source.then(|| self.encoded.source_tokens()),
             unknown_source: has_source.then_some(unknown.source),
+            streams: self.encoded.streams().into_iter().map(counted).collect(),
             unknown_target: Some(unknown.target),
             outscored,
             target_tokens: self.encoded.target_tokens(),
@@ -432,7 +494,7 @@ impl<'a> Evaluator<'a> {
             skipped: left_out as u64,
         };
         Ok(Some(Evaluation {
-            results: SplitResults { metrics, losses: Some(losses), counts },
+            results: SplitResults { metrics, by, losses: Some(losses), counts },
             answers,
             token_losses,
             unlike,
@@ -493,7 +555,7 @@ pub(crate) fn token_counts(
     tokenizers: &Tokenizers,
     corpus: &Arc<Corpus>,
 ) -> Result<Arc<[u64]>> {
-    let encoded = Encoded::new(corpus, tokenizers, &config.data)?;
+    let encoded = Encoded::new(corpus, tokenizers, config)?;
     Ok(encoded.counts(tokenizers.target().size())?.into())
 }
 
@@ -548,6 +610,10 @@ fn best_temperature(mut losses: impl FnMut(&[f64]) -> Result<Option<Vec<f64>>>) 
     Ok(Some(fitted.exp()))
 }
 
+fn counted((name, StreamTokens { tokens, unknown }): (&str, StreamTokens)) -> (String, CountsOfStream) {
+    (name.to_owned(), CountsOfStream { tokens, unknown })
+}
+
 fn losses_of(likelihood: &Likelihood, per_word: Option<f64>) -> Losses {
     Losses {
         per_token: likelihood.per_token(),
@@ -581,11 +647,7 @@ mod tests {
         let experiment = Experiment::open(Loaded::read(&file, &[]).unwrap(), folder).unwrap();
         let tokenizers = experiment.learned().unwrap().clone();
         let device = device(DeviceConfig::default()).unwrap();
-        let model = experiment
-            .config
-            .model
-            .init(antiphon_model::Streams::default(), &tokenizers.vocabularies(), Key::from_seed(5), &device)
-            .unwrap();
+        let model = experiment.config.init_model(&tokenizers.vocabularies(), Key::from_seed(5), &device).unwrap();
         (experiment, tokenizers, model)
     }
 

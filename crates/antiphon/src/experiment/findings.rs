@@ -1,5 +1,7 @@
 //! What the page of a run shows beside its figures: examples with their attention, and errors.
 
+use std::sync::Arc;
+
 use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig};
 use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
@@ -42,20 +44,20 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let search = telling(&config.search)?;
     let searcher = Searcher::new(model.for_search(), tokenizers, &search, config.seed, config.evaluate.rows)?;
     let question = |answered: &&Answered| {
-        let ids = searcher.encode(&answered.source)?;
-        Ok(Question { line: answered.line as u64, ids })
+        let sources = searcher.encode(&answered.texts())?;
+        Ok(Question { line: answered.line as u64, sources })
     };
     let sources = chosen.iter().map(question).collect::<Result<Vec<_>>>()?;
     let found = searcher.search(&sources.iter().map(|source| searcher.request(source)).collect::<Vec<_>>())?;
     let target = tokenizers.target().as_ref();
-    let source = tokenizers.source().map_or(target, AsRef::as_ref);
+    let written_source = |(ids, tokenizer): (&Vec<TokenId>, &Arc<dyn Tokenizer>)| written(tokenizer.as_ref(), ids);
     let candidate = |h: Hypothesis, references: &[String]| {
         let text = searcher.text(&h.tokens);
         candidate(h, text, references, target)
     };
     let example = |((answered, question), found): ((&&Answered, Question), Finished)| Example {
-        source: answered.source.clone(),
-        source_tokens: written(source, &question.ids),
+        source: answered.shown(),
+        source_tokens: question.sources.iter().zip(tokenizers.sources()).flat_map(written_source).collect(),
         references: answered.references.clone(),
         candidates: found.hypotheses.into_iter().map(|h| candidate(h, &answered.references)).collect(),
     };
@@ -115,13 +117,12 @@ fn errors(answered: &[Answered], piece: Piece) -> Result<Option<Errors>> {
     if answered.is_empty() {
         return Ok(None);
     }
-    let judge = |a: &Answered| Judged { hypothesis: a.best().into(), references: a.references.clone() };
-    let judged: Vec<Judged> = answered.iter().map(judge).collect();
+    let judged: Vec<Judged> = answered.iter().map(Answered::judged).collect();
     let verdicts = verdicts(&judged, unit)?;
     let worst = worst(&verdicts, WORST).into_iter().map(|verdict| {
         let (answered, judged) = (&answered[verdict.answer], &judged[verdict.answer]);
         let pairs = pairs(&judged.hypothesis, &judged.references[verdict.reference], unit);
-        Aligned { line: answered.line, source: answered.source.clone(), pairs }
+        Aligned { line: answered.line, source: answered.shown(), pairs }
     });
     Ok(Some(Errors {
         unit: name.into(),
@@ -167,6 +168,8 @@ fn confusions(found: Confusions) -> Vec<Confusion> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use antiphon_core::random::Key;
     use antiphon_core::{Request, Selection, Source, StepModel, StepOutput, Want};
     use antiphon_decode::search_all;
@@ -263,7 +266,10 @@ mod tests {
         let answer = |line, text: &str, references: &[&str]| Answered {
             line,
             source: format!("s{line}"),
+            streams: BTreeMap::new(),
             unknown: Vec::new(),
+            unknown_streams: BTreeMap::new(),
+            columns: BTreeMap::new(),
             references: references.iter().map(ToString::to_string).collect(),
             outscored: false,
             answers: vec![super::super::Answer {

@@ -76,12 +76,12 @@ impl Meaning for Interpreter {
     fn identify(&self, settings: &Value) -> Result<Identity> {
         let config: ExperimentConfig =
             serde_json::from_value(settings.clone()).map_err(|e| Error::new(format!("not a config: {e}")))?;
-        let files = serde_json::json!([config.data, config.tokenizer]).to_string();
+        let files = serde_json::json!([config.data, config.tokenizer, config.streams, config.evaluate.by]).to_string();
         let found = self.known.borrow().get(&files).cloned();
         let data = match found {
             Some(data) => data,
             None => {
-                let data = digests(&config, &Corpora::open(&config.data, &self.data_dir)?, &self.data_dir)?;
+                let data = digests(&config, &Corpora::open(&config, &self.data_dir)?, &self.data_dir)?;
                 self.known.borrow_mut().insert(files, data.clone());
                 data
             }

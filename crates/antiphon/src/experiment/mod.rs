@@ -25,6 +25,7 @@ mod meaning;
 mod samples;
 mod saved;
 mod speech;
+mod streams;
 mod tokenizers;
 mod training;
 pub(crate) mod unknown;
@@ -45,7 +46,7 @@ pub use answers::{Answer, Answers, Question, Searcher};
 use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 pub use data::Corpora;
-pub(crate) use data::{files, named, remedy};
+pub(crate) use data::{files, further, named, remedy};
 pub use evaluation::{Answered, Evaluation, Evaluator, Pace};
 pub(crate) use evaluation::{figures_of_validation, temperature, token_counts};
 pub(crate) use findings::{findings, spread};
@@ -53,6 +54,7 @@ pub use loaded::Loaded;
 pub use meaning::Interpreter;
 pub(crate) use meaning::figures;
 pub use saved::SavedModel;
+pub use streams::{SourceStreamConfig, Streams};
 pub use tokenizers::Tokenizers;
 pub use training::Trained;
 
@@ -76,7 +78,7 @@ impl Experiment {
     /// If one is missing or broken.
     pub fn open(loaded: Loaded, data_dir: &Path) -> Result<Self> {
         let Loaded { config, name, .. } = loaded;
-        let corpora = Corpora::open(&config.data, data_dir)?;
+        let corpora = Corpora::open(&config, data_dir)?;
         let data = digests(&config, &corpora, data_dir)?;
         let identity = identity(&config, name, data);
         Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf(), learned: OnceLock::new() })
@@ -91,13 +93,13 @@ impl Experiment {
         if !length_matters(&self.config.train) {
             return Ok(());
         }
-        let training = data::Encoded::new(&self.corpora.train, self.learned()?, &self.config.data)?;
+        let training = data::Encoded::new(&self.corpora.train, self.learned()?, &self.config)?;
         let batches = data::TrainingBatches::new(training, &self.config)?;
         planned_steps(&self.config.train, &batches).map(|_| ())
     }
 
-    /// A line that a model can be asked about: the first source to learn from, or the first text; one within the limits, if there is
-    /// any among the first.
+    /// A line that a model can be asked about, but for a table's: the first source to learn from, or the first text; one within the
+    /// limits, if there is any among the first.
     pub(crate) fn a_line(&self) -> Result<String> {
         const LOOKED_AT: usize = 1000;
         let limits = self.config.data.limits();
@@ -115,12 +117,19 @@ impl Experiment {
         Ok(first.unwrap_or_default())
     }
 
+    /// Of a table, the file of the last split that is named, as it lies on disk.
+    pub(crate) fn a_table(&self) -> Option<PathBuf> {
+        let table = self.config.data.as_table()?;
+        let last = table.test.as_ref().or(table.validation.as_ref()).unwrap_or(&table.train);
+        Some(self.data_dir.join(last))
+    }
+
     /// The tokenizers, learned once.
     fn learned(&self) -> Result<&Tokenizers> {
         if let Some(learned) = self.learned.get() {
             return Ok(learned);
         }
-        let tokenizers = Tokenizers::learn(&self.config.tokenizer, &self.corpora, &self.data_dir)?;
+        let tokenizers = Tokenizers::learn(&self.config, &self.corpora, &self.data_dir)?;
         Ok(self.learned.get_or_init(|| tokenizers))
     }
 
@@ -149,7 +158,7 @@ fn identity(config: &ExperimentConfig, name: String, data: BTreeMap<String, Stri
 /// All files that an experiment reads, with their digests.
 fn digests(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Result<BTreeMap<String, String>> {
     let mut data = corpora.digests(data_dir);
-    data.extend(config.tokenizer.digests(data_dir)?);
+    data.extend(config.digests_of_tokenizers(data_dir)?);
     Ok(data)
 }
 

@@ -6,7 +6,7 @@ use antiphon_config::Tree;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
 use antiphon_lab::{ModelSize, Run};
-use antiphon_model::{Model, Streams};
+use antiphon_model::Model;
 use antiphon_train::{Checkpoint, ModelFile, checkpoint_path, load_weights, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -98,7 +98,7 @@ impl SavedModel {
         let Metadata { name, steps, config, tokenizers, .. } = serde_json::from_str(&text).map_err(foreign)?;
         let tokenizers = Tokenizers::from_saved(&tokenizers)?;
         // The initial parameters are all replaced.
-        let model = config.model.outline(Streams::default(), &tokenizers.vocabularies(), Key::from_seed(0), device)?;
+        let model = config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), device)?;
         Ok(Self { name, config, steps, model: file.load(model)?, tokenizers })
     }
 
@@ -112,7 +112,7 @@ impl SavedModel {
         let lacking = || Error::new("has a checkpoint, but no tokenizers: they are gone; repeat it with `--again`");
         let tokenizers = TokenizersFile::of(run).read()?.ok_or_else(|| lacking().in_file(run.path()))?;
         let step = checkpoint.state.step;
-        let model = config.model.outline(Streams::default(), &tokenizers.vocabularies(), Key::from_seed(0), device)?;
+        let model = config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), device)?;
         let path = || checkpoint_path(&run.checkpoints_path(), step);
         let model = load_weights(model, checkpoint.into_model()).map_err(|error| error.in_file(path()))?;
         Ok(Self { name: run.manifest()?.name, config, steps: step, tokenizers, model })

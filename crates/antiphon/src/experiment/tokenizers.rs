@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{LearnFrom, TokenizersConfig};
 use super::data::{Corpora, named};
+use super::{ExperimentConfig, SourceStreamConfig};
 
-/// The tokenizers of both sides.
+/// The tokenizers of both sides, and of further sources.
 #[derive(Clone)]
 pub struct Tokenizers {
     sides: Sides,
+    /// Those of further sources, by the names of their streams.
+    streams: BTreeMap<String, Arc<dyn Tokenizer>>,
 }
 
 #[derive(Clone)]
@@ -42,21 +45,29 @@ pub(super) struct SavedTokenizers {
     source: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    streams: BTreeMap<String, String>,
 }
 
 /// Which texts of an example a tokenizer learns from.
 #[derive(Clone, Copy, PartialEq)]
 enum Texts {
     Sources,
+    /// Those of a further source, by its place among them.
+    Stream(usize),
     Targets,
     Both,
 }
 
 impl Texts {
     fn of(self, example: Example) -> Vec<String> {
-        let sources = example.source.filter(|_| self != Texts::Targets);
-        let targets = if self == Texts::Sources { Vec::new() } else { example.targets };
-        sources.into_iter().chain(targets).collect()
+        let Example { source, mut streams, targets, .. } = example;
+        match self {
+            Texts::Sources => source.into_iter().collect(),
+            Texts::Stream(k) => vec![streams.swap_remove(k)],
+            Texts::Targets => targets,
+            Texts::Both => source.into_iter().chain(targets).collect(),
+        }
     }
 }
 
@@ -65,8 +76,9 @@ impl Tokenizers {
     ///
     /// # Errors
     /// If a tokenizer cannot be learned from this corpus, or a file of one cannot be used.
-    pub(super) fn learn(config: &TokenizersConfig, corpora: &Corpora, data_dir: &Path) -> Result<Self> {
-        let learn = |side: &str, tokenizer: &TokenizerConfig, texts: Texts| {
+    pub(super) fn learn(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Result<Self> {
+        let ExperimentConfig { tokenizer: config, streams, .. } = config;
+        let learn = |key: String, tokenizer: &TokenizerConfig, texts: Texts| {
             let splits = config.learn_from.iter().map(|split| match split {
                 LearnFrom::Train => Split::Train,
                 LearnFrom::Validation => Split::Validation,
@@ -78,11 +90,12 @@ impl Tokenizers {
             });
             let tokenizer = tokenizer.clone().resolved(|path| data_dir.join(path)).train(&mut texts);
             let placed = |error: Error| {
-                let error = error.at(format!("tokenizer.{side}"));
+                let error = error.at(key.clone());
                 if error.file.is_some() { error } else { error.in_file(corpora.train.path()) }
             };
             tokenizer.map(Arc::from).map_err(placed)
         };
+        let learn_side = |side: &str, tokenizer, texts| learn(format!("tokenizer.{side}"), tokenizer, texts);
         let sides = match (&config.shared, &config.source, &config.target) {
             // A tokenizer for both sides serves the one that there is.
             (shared, _, target) if !corpora.train.has_source() => {
@@ -91,39 +104,55 @@ impl Tokenizers {
                     (None, Some(target)) => ("target", target),
                     (None, None) => return Err(Error::new("set `target`").at("tokenizer")),
                 };
-                Sides::Target(learn(side, tokenizer, Texts::Targets)?)
+                Sides::Target(learn_side(side, tokenizer, Texts::Targets)?)
             }
-            (Some(shared), ..) => Sides::Shared(learn("shared", shared, Texts::Both)?),
+            (Some(shared), ..) => Sides::Shared(learn_side("shared", shared, Texts::Both)?),
             (None, Some(source), Some(target)) => Sides::Separate {
-                source: learn("source", source, Texts::Sources)?,
-                target: learn("target", target, Texts::Targets)?,
+                source: learn_side("source", source, Texts::Sources)?,
+                target: learn_side("target", target, Texts::Targets)?,
             },
             _ => return Err(Error::new("set `source` and `target`, or `shared` for both").at("tokenizer")),
         };
-        Ok(Self { sides })
+        let stream = |(k, (name, stream)): (usize, (&String, &SourceStreamConfig))| {
+            let key = format!("streams.{name}.tokenizer");
+            Ok((name.clone(), learn(key, &stream.tokenizer, Texts::Stream(k))?))
+        };
+        let streams = streams.iter().enumerate().map(stream).collect::<Result<_>>()?;
+        Ok(Self { sides, streams })
     }
 
     pub(super) fn from_saved(saved: &SavedTokenizers) -> Result<Self> {
         let read = |json: &str| from_json(json).map(Arc::from);
         let sides = match saved {
-            SavedTokenizers { shared: Some(shared), source: None, target: None } => Sides::Shared(read(shared)?),
-            SavedTokenizers { shared: None, source: Some(source), target: Some(target) } => {
+            SavedTokenizers { shared: Some(shared), source: None, target: None, .. } => Sides::Shared(read(shared)?),
+            SavedTokenizers { shared: None, source: Some(source), target: Some(target), .. } => {
                 Sides::Separate { source: read(source)?, target: read(target)? }
             }
-            SavedTokenizers { shared: None, source: None, target: Some(target) } => Sides::Target(read(target)?),
+            SavedTokenizers { shared: None, source: None, target: Some(target), .. } => Sides::Target(read(target)?),
             _ => return Err(Error::new("the tokenizers are neither one for both sides nor one for each")),
         };
-        Ok(Self { sides })
+        let stream = |(name, json): (&String, &String)| Ok((name.clone(), read(json)?));
+        Ok(Self { sides, streams: saved.streams.iter().map(stream).collect::<Result<_>>()? })
     }
 
     pub(super) fn to_saved(&self) -> SavedTokenizers {
-        match &self.sides {
-            Sides::Shared(shared) => SavedTokenizers { shared: Some(shared.to_json()), source: None, target: None },
-            Sides::Separate { source, target } => {
-                SavedTokenizers { shared: None, source: Some(source.to_json()), target: Some(target.to_json()) }
-            }
-            Sides::Target(target) => SavedTokenizers { shared: None, source: None, target: Some(target.to_json()) },
-        }
+        let (shared, source, target) = match &self.sides {
+            Sides::Shared(shared) => (Some(shared.to_json()), None, None),
+            Sides::Separate { source, target } => (None, Some(source.to_json()), Some(target.to_json())),
+            Sides::Target(target) => (None, None, Some(target.to_json())),
+        };
+        let streams = self.streams.iter().map(|(name, tokenizer)| (name.clone(), tokenizer.to_json())).collect();
+        SavedTokenizers { shared, source, target, streams }
+    }
+
+    /// The tokenizers of all sources: of the first, then of each stream in the order of their names.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<dyn Tokenizer>> {
+        self.source().into_iter().chain(self.streams.values())
+    }
+
+    /// The tokenizers of further sources, by the names of their streams, in their order.
+    pub fn streams(&self) -> impl Iterator<Item = (&String, &Arc<dyn Tokenizer>)> {
+        self.streams.iter()
     }
 
     /// The tokenizer of the sources; `None` where there are none.
@@ -142,14 +171,10 @@ impl Tokenizers {
         }
     }
 
-    /// How many ids there are on both sides.
+    /// How many ids there are on both sides; further sources stand behind the first.
     pub fn vocabularies(&self) -> Vocabularies {
-        let target = self.target().size();
-        match &self.sides {
-            Sides::Shared(_) => Vocabularies { sources: vec![target], target, shared: true },
-            Sides::Separate { source, .. } => Vocabularies { sources: vec![source.size()], target, shared: false },
-            Sides::Target(_) => Vocabularies { sources: Vec::new(), target, shared: false },
-        }
+        let sources = self.sources().map(|tokenizer| tokenizer.size()).collect();
+        Vocabularies { sources, target: self.target().size(), shared: matches!(self.sides, Sides::Shared(_)) }
     }
 }
 
@@ -159,26 +184,65 @@ impl fmt::Debug for Tokenizers {
     }
 }
 
-impl TokenizersConfig {
+impl ExperimentConfig {
     /// The tokenizer files that the config names: the setting, and where each lies.
-    pub(crate) fn files(&self, data_dir: &Path) -> Vec<(String, PathBuf)> {
-        let sides = [("source", &self.source), ("target", &self.target), ("shared", &self.shared)];
-        let file = |(side, tokenizer): (&str, &Option<TokenizerConfig>)| match tokenizer {
-            Some(TokenizerConfig::File(file)) => Some((format!("tokenizer.{side}.path"), data_dir.join(&file.path))),
+    pub(crate) fn files_of_tokenizers(&self, data_dir: &Path) -> Vec<(String, PathBuf)> {
+        let TokenizersConfig { source, target, shared, .. } = &self.tokenizer;
+        let sides = [("source", source), ("target", target), ("shared", shared)].into_iter();
+        let sides = sides.filter_map(|(side, one)| Some((format!("tokenizer.{side}"), one.as_ref()?)));
+        let streams = self.streams.iter().map(|(name, one)| (format!("streams.{name}.tokenizer"), &one.tokenizer));
+        let file = |(key, tokenizer): (String, &TokenizerConfig)| match tokenizer {
+            TokenizerConfig::File(file) => Some((format!("{key}.path"), data_dir.join(&file.path))),
             _ => None,
         };
-        sides.into_iter().filter_map(file).collect()
+        sides.chain(streams).filter_map(file).collect()
     }
 
     /// The tokenizer files that the config names, with their SHA-256.
-    pub(super) fn digests(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
-        let mut digests = BTreeMap::new();
-        for tokenizer in [&self.source, &self.target, &self.shared].into_iter().flatten() {
-            if let TokenizerConfig::File(file) = tokenizer {
-                let path: PathBuf = data_dir.join(&file.path);
-                digests.insert(named(&path, data_dir), sha256_file(&path)?);
-            }
-        }
-        Ok(digests)
+    pub(super) fn digests_of_tokenizers(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
+        let files = self.files_of_tokenizers(data_dir).into_iter();
+        files.map(|(_, path)| Ok((named(&path, data_dir), sha256_file(&path)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::data::Encoded;
+    use crate::experiment::{Experiment, Loaded};
+
+    #[test]
+    fn each_stream_has_a_tokenizer_of_its_own_which_is_saved_with_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("a.csv", "lemma,form,tags,case\nab,xyz,N;SG,acc\nc,x,V,\n");
+        write("b.csv", "lemma,form,tags,case\nab,xyz,N;DU,\n");
+        write(
+            "a.toml",
+            "data = { kind = 'table', train = 'a.csv', validation = 'b.csv', source = 'lemma', target = 'form' }\n\
+             train.epochs = 1\n\
+             [streams.features]\ncolumn = 'tags'\ntokenizer = { kind = 'word', separator = ';' }\n\
+             [streams.case]\nmax_length = 9\n",
+        );
+        let experiment =
+            Experiment::open(Loaded::read(&folder.path().join("a.toml"), &[]).unwrap(), folder.path()).unwrap();
+        let tokenizers = experiment.learned().unwrap();
+        // a, b, c; x, y, z; a, c of `acc`; N, SG, V: each beside the four special symbols.
+        let vocabularies = tokenizers.vocabularies();
+        assert_eq!((vocabularies.sources, vocabularies.target, vocabularies.shared), (vec![7, 6, 7], 7, false));
+        let json = serde_json::to_string(&tokenizers.to_saved()).unwrap();
+        let again = Tokenizers::from_saved(&serde_json::from_str(&json).unwrap()).unwrap();
+        assert_eq!(again.streams().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["case", "features"]);
+        assert_eq!(again.to_saved(), tokenizers.to_saved());
+        // Those of before have none.
+        let old = SavedTokenizers { streams: BTreeMap::new(), ..tokenizers.to_saved() };
+        let json = serde_json::to_string(&old).unwrap();
+        assert!(!json.contains("streams"));
+        assert_eq!(Tokenizers::from_saved(&serde_json::from_str(&json).unwrap()).unwrap().sources().count(), 1);
+
+        let validation = experiment.corpora.validation.as_ref().unwrap();
+        let encoded = Encoded::new(validation, tokenizers, &experiment.config).unwrap();
+        let counts: Vec<_> = encoded.streams().into_iter().map(|(name, of)| (name, of.tokens, of.unknown)).collect();
+        assert_eq!(counts, [("case", 1, 0), ("features", 3, 1)]);
     }
 }

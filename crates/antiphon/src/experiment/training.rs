@@ -4,9 +4,10 @@ use std::sync::atomic::AtomicBool;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Result};
+use antiphon_data::StreamTokens;
 use antiphon_kernels::Carry;
 use antiphon_lab::{BestValidation, EndReason, Run, Stopwatch, TrainingEnd};
-use antiphon_model::{Model, Streams, Vocabularies};
+use antiphon_model::{Model, Vocabularies};
 use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
 use super::data::{Encoded, TrainingBatches};
@@ -45,7 +46,7 @@ impl Experiment {
     ) -> Result<Trained> {
         let config = &self.config;
         let tokenizers = self.tokenizers(run, console)?;
-        let training = Encoded::new(&self.corpora.train, &tokenizers, &config.data)?;
+        let training = Encoded::new(&self.corpora.train, &tokenizers, config)?;
         let unusable = Some(training.corpus().skipped()).filter(|skipped| !skipped.is_empty());
         for (what, skipped) in [("unusable", unusable), ("too long", training.too_long())] {
             if let Some(skipped) = skipped {
@@ -69,8 +70,8 @@ impl Experiment {
         observer.begin_after(step, validated)?;
         let device = device(config.device)?;
         let model = match resume {
-            Some(_) => config.model.outline(Streams::default(), &vocabularies, key, &device)?,
-            None => config.model.init(Streams::default(), &vocabularies, key, &device)?,
+            Some(_) => config.outline_model(&vocabularies, key, &device)?,
+            None => config.init_model(&vocabularies, key, &device)?,
         };
 
         let objective =
@@ -153,11 +154,18 @@ fn described(training: &Encoded, vocabularies: &Vocabularies) -> String {
         (Encoded::Examples(texts), []) => {
             format!("{} texts, {tokens} tokens, a vocabulary of {vocabulary}", texts.len())
         }
-        (Encoded::Examples(pairs), [source, ..]) => format!(
-            "{} examples, {} source and {tokens} target tokens, vocabularies of {source} and {vocabulary}",
-            pairs.len(),
-            pairs.source_tokens(),
-        ),
+        (Encoded::Examples(pairs), [source, further @ ..]) => {
+            let further = pairs.streams().zip(further);
+            let further = further.map(|((name, StreamTokens { tokens, .. }), vocabulary)| {
+                format!("; of `{name}` {tokens} tokens, a vocabulary of {vocabulary}")
+            });
+            format!(
+                "{} examples, {} source and {tokens} target tokens, vocabularies of {source} and {vocabulary}{}",
+                pairs.len(),
+                pairs.source_tokens(),
+                further.collect::<String>(),
+            )
+        }
     }
 }
 

@@ -67,15 +67,14 @@ pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>
 /// `learned`: whether they were learned from this one.
 pub(super) fn warnings(split: &Encoded, learned: bool) -> Vec<String> {
     let (unknown, ends) = (split.unknown(), split.ends());
-    let sides = [
-        ("source", unknown.source, split.source_tokens().saturating_sub(ends)),
-        ("target", unknown.target, split.target_tokens() - ends),
-    ];
-    let warning = |(side, unknown, tokens)| match learned {
-        true => warning_with(side, unknown, tokens, "its settings leave them out (`min_frequency`, a size)"),
-        false => warning(side, unknown, tokens),
+    let source = ("source".to_owned(), unknown.source, split.source_tokens().saturating_sub(ends));
+    let streams = split.streams().into_iter().map(|(name, of)| (format!("`{name}`"), of.unknown, of.tokens - ends));
+    let target = ("target".to_owned(), unknown.target, split.target_tokens() - ends);
+    let warning = |(side, unknown, tokens): (String, u64, u64)| match learned {
+        true => warning_with(&side, unknown, tokens, "its settings leave them out (`min_frequency`, a size)"),
+        false => warning(&side, unknown, tokens),
     };
-    sides.into_iter().filter_map(warning).collect()
+    [source].into_iter().chain(streams).chain([target]).filter_map(warning).collect()
 }
 
 #[cfg(test)]

@@ -314,7 +314,7 @@ fn a_dictionary_is_split_by_word() {
     let mut words = 0;
     for (split, places) in [(Split::Test, 0..25), (Split::Validation, 25..40), (Split::Train, 40..1000)] {
         let corpus = Corpus::open(&config, split, &kitchen.data()).unwrap();
-        for group in corpus.grouped(str::to_owned).unwrap().iter().map(Result::unwrap) {
+        for group in corpus.grouped(|_, text| text.to_owned()).unwrap().iter().map(Result::unwrap) {
             let word = group.source.unwrap();
             assert!(places.contains(&(stable_hash(word.as_bytes()) % 1000)), "{word} in {split}");
             assert_eq!(group.targets.len(), 2);
@@ -412,6 +412,7 @@ fn every_shipped_recipe_loads() {
             "an4",
             "babi",
             "cmudict",
+            "conll2017",
             "date_addition",
             "dialog_babi",
             "fra_eng",

@@ -1,0 +1,111 @@
+//! Input that is asked about: read by the rules of a corpus, with its targets or without.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use antiphon_core::Result;
+
+use super::table::{Row, Table};
+use super::{CorpusConfig, FurtherColumns, fault_of_header, split_pair};
+use crate::lines::{Fault, LineReader};
+
+/// How the lines of an input become texts.
+#[derive(Debug)]
+pub struct InputRules<'a> {
+    config: &'a CorpusConfig,
+    /// Of a table, how its rows are read.
+    table: Option<Table>,
+}
+
+impl<'a> InputRules<'a> {
+    /// Sources without targets. A table may have a column of targets, which is not read; without a header, its rows may have
+    /// those cells or not. `file` is where it comes from, if that is one.
+    ///
+    /// # Errors
+    /// If nothing tells how a table is written.
+    pub fn of_sources(config: &'a CorpusConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
+        let table = config.as_table().map(|table| Table::of_sources(table, further, file)).transpose()?;
+        Ok(Self { config, table })
+    }
+
+    /// Sources with their targets; of a corpus without sources, texts. Columns that are kept are not read.
+    ///
+    /// # Errors
+    /// As [`of_sources`](Self::of_sources).
+    pub fn of_pairs(config: &'a CorpusConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
+        let further = FurtherColumns { streams: further.streams.clone(), kept: Vec::new() };
+        let table = config.as_table().map(|table| Table::of_rows(table, &further, file)).transpose()?;
+        Ok(Self { config, table })
+    }
+
+    /// What makes lines of a reader.
+    pub fn lines<R: BufRead>(&self) -> fn(R, usize) -> LineReader<R> {
+        if self.table.as_ref().is_some_and(Table::is_csv) { LineReader::of_csv } else { LineReader::new }
+    }
+
+    /// The longest line, in bytes.
+    pub fn max_line(&self) -> usize {
+        self.config.max_line()
+    }
+
+    /// Whether the first line names the columns.
+    pub fn awaits_header(&self) -> bool {
+        self.table.as_ref().is_some_and(Table::awaits_header)
+    }
+
+    /// Takes the first line, which names the columns.
+    ///
+    /// # Errors
+    /// If it is no text, or lacks one that is read.
+    pub fn read_header(&mut self, line: Result<&str, Fault>) -> Result<()> {
+        let text = line.map_err(fault_of_header)?;
+        self.table.as_mut().map_or(Ok(()), |table| table.read_header(text))
+    }
+
+    /// Takes as columns those that are read, in their order, where nobody names them; gives the line that would.
+    pub fn assume_header(&mut self) -> Option<String> {
+        self.table.as_mut().filter(|table| table.awaits_header()).map(Table::assume_header)
+    }
+
+    /// The texts of a source, that of each stream.
+    ///
+    /// # Errors
+    /// If the line is none.
+    ///
+    /// # Panics
+    /// If a header is still to be read.
+    pub fn sources(&self, line: &str) -> Result<Vec<String>, Fault> {
+        if let Some(table) = &self.table {
+            let Row { source, streams, .. } = table.row(line)?;
+            return Ok([source].into_iter().chain(streams).collect());
+        }
+        match (self.config, line.matches('\t').count()) {
+            _ if line.trim().is_empty() => Err(Fault::EmptySource),
+            (CorpusConfig::Pairs(_), tabs @ 1..) => Err(Fault::TabsInSource(tabs)),
+            _ => Ok(vec![line.to_owned()]),
+        }
+    }
+
+    /// The texts of a source, that of each stream, and its target; where there are no sources, the line is all target. Running
+    /// text has blank lines.
+    ///
+    /// # Errors
+    /// If the line is none.
+    ///
+    /// # Panics
+    /// If a header is still to be read.
+    pub fn pair(&self, line: &str) -> Result<(Vec<String>, String), Fault> {
+        if let Some(table) = &self.table {
+            let Row { source, streams, target, .. } = table.row(line)?;
+            return Ok(([source].into_iter().chain(streams).collect(), target));
+        }
+        match self.config {
+            CorpusConfig::Text(_) if line.trim().is_empty() => Err(Fault::EmptyLine),
+            CorpusConfig::Text(_) | CorpusConfig::Stream(_) => Ok((Vec::new(), line.to_owned())),
+            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) => {
+                let (source, target) = split_pair(line)?;
+                Ok((vec![source.into()], target.into()))
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Tables: the same rows however they are written, and every mistake with its line and column.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::tests::{folder, gzip};
+use super::*;
+
+/// The names of the columns and the cells of the rows.
+type Cells<'a> = (&'a [&'a str], &'a [&'a [&'a str]]);
+
+const COLUMNS: &[&str] = &["lemma", "form", "features"];
+
+/// A table of `file` whose source is `lemma`, whose target is `form`, and whose `features` are a stream and kept.
+fn config(file: &str, extra: &str) -> CorpusConfig {
+    let text = format!("kind = 'table'\ntrain = '{file}'\nsource = 'lemma'\ntarget = 'form'\n{extra}");
+    toml::from_str(&text).unwrap()
+}
+
+fn further() -> FurtherColumns {
+    FurtherColumns { streams: vec![("tags".into(), "features".into())], kept: vec!["features".into()] }
+}
+
+fn open_in(folder: &TempDir, config: &CorpusConfig, further: &FurtherColumns) -> Result<Corpus> {
+    Corpus::open_with(config, further, Split::Train, folder.path())
+}
+
+fn opened(config: &CorpusConfig, bytes: &[u8]) -> (TempDir, Corpus) {
+    let folder = folder(&[(config.as_table().unwrap().train.to_str().unwrap(), bytes)]);
+    let corpus = open_in(&folder, config, &further()).unwrap();
+    (folder, corpus)
+}
+
+fn refused(config: &CorpusConfig, text: &str) -> String {
+    let folder = folder(&[(config.as_table().unwrap().train.to_str().unwrap(), text.as_bytes())]);
+    let error = open_in(&folder, config, &further()).unwrap_err();
+    error.to_string().replace(folder.path().to_str().unwrap(), "D")
+}
+
+fn all(corpus: &Corpus) -> Vec<Example> {
+    corpus.iter().collect::<Result<_>>().unwrap()
+}
+
+fn example(cells: &[&str], line: usize) -> Example {
+    let [lemma, form, features] = *cells else { panic!("three cells") };
+    Example {
+        source: Some(lemma.into()),
+        streams: vec![features.into()],
+        targets: vec![form.into()],
+        kept: vec![vec![features.into()]],
+        line,
+    }
+}
+
+fn tsv((columns, rows): Cells<'_>) -> String {
+    std::iter::once(columns).chain(rows.iter().copied()).map(|row| row.join("\t") + "\n").collect()
+}
+
+fn csv((columns, rows): Cells<'_>) -> String {
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+    std::iter::once(columns).chain(rows.iter().copied()).for_each(|row| writer.write_record(row).unwrap());
+    String::from_utf8(writer.into_inner().unwrap()).unwrap()
+}
+
+fn json_lines((columns, rows): Cells<'_>) -> String {
+    let object = |row: &&[&str]| {
+        let entries = columns.iter().zip(*row).map(|(name, cell)| (name.to_string(), serde_json::Value::from(*cell)));
+        serde_json::Value::Object(entries.collect()).to_string() + "\n"
+    };
+    rows.iter().map(object).collect()
+}
+
+#[test]
+fn the_same_rows_are_read_however_they_are_written() {
+    let rows: &[&[&str]] = &[&["deve", "develeri", "N;ACC;PL"], &["öl", "öldü", ""], &[" a b ", "c", "N;SG"]];
+    let cells = (COLUMNS, rows);
+    let expected =
+        |first: usize| -> Vec<Example> { rows.iter().enumerate().map(|(i, row)| example(row, first + i)).collect() };
+    for (file, text, first) in [
+        ("a.tsv", tsv(cells), 2),
+        ("a.TAB", tsv(cells), 2),
+        ("a.csv", csv(cells), 2),
+        ("a.jsonl", json_lines(cells), 1),
+        ("a.ndjson", json_lines(cells), 1),
+    ] {
+        let config = config(file, "");
+        let crlf = text.replace('\n', "\r\n");
+        for bytes in [text.clone().into_bytes(), crlf.into_bytes(), format!("\u{FEFF}{text}").into_bytes()] {
+            let (_folder, corpus) = opened(&config, &bytes);
+            assert_eq!(all(&corpus), expected(first), "{file}");
+            assert_eq!((corpus.len(), corpus.header_warning()), (3, None));
+        }
+    }
+    // The ends of names may be others, and gzip is told by its bytes.
+    let (_folder, corpus) = opened(&config("a.csv.gz", ""), &gzip(csv(cells).as_bytes()));
+    assert_eq!(all(&corpus), expected(2));
+    let (_folder, corpus) = opened(&config("a.txt", "format = 'tsv'"), tsv(cells).as_bytes());
+    assert_eq!(all(&corpus), expected(2));
+    assert_eq!(
+        refused(&config("a.txt", ""), &tsv(cells)),
+        "D/a.txt: the name does not tell how the table is written (`.tsv`, `.csv` or `.jsonl`); set data.format"
+    );
+}
+
+#[test]
+fn columns_stand_in_any_order_among_others() {
+    let text = "id\tfeatures\tform\tx\tlemma\n1\tN\tb\t\ta\n2\tV\td\tx\tc\n";
+    let (_folder, corpus) = opened(&config("a.tsv", ""), text.as_bytes());
+    assert_eq!(all(&corpus), [example(&["a", "b", "N"], 2), example(&["c", "d", "V"], 3)]);
+    let json = "{\"n\": {\"x\": [1]}, \"form\": 2.5, \"lemma\": \"\\u00e9\\n\", \"features\": null}\n";
+    let (_folder, corpus) = opened(&config("a.jsonl", ""), json.as_bytes());
+    assert_eq!(all(&corpus), [example(&["é\n", "2.5", ""], 1)]);
+}
+
+#[test]
+fn without_a_header_the_config_names_the_columns() {
+    let named = "columns = ['lemma', 'form', 'features']";
+    let (_folder, corpus) = opened(&config("a.tsv", named), b"a\tb\tN\nc\td\tV\n");
+    assert_eq!(all(&corpus), [example(&["a", "b", "N"], 1), example(&["c", "d", "V"], 2)]);
+    let (_folder, corpus) = opened(&config("a.csv", named), b"lemma,form,features\nc,d,V\n");
+    assert!(corpus.len() == 2 && corpus.header_warning().unwrap().contains("looks like a header"));
+}
+
+#[test]
+fn several_columns_are_one_source() {
+    let text = "kind = 'table'\ntrain = 'a.csv'\nsource = ['story', 'question']\ntarget = 'answer'\njoin = ' | '";
+    let config: CorpusConfig = toml::from_str(text).unwrap();
+    let folder = folder(&[("a.csv", b"question,answer,story\nwho?,me,I did.\nwhy?,so,\n")]);
+    let corpus = Corpus::open(&config, Split::Train, folder.path()).unwrap();
+    let sources: Vec<_> = all(&corpus).into_iter().map(|example| example.source.unwrap()).collect();
+    assert_eq!(sources, ["I did. | who?", "why?"]);
+}
+
+#[test]
+fn rows_with_one_source_in_all_streams_are_its_references() {
+    let text = "lemma,form,features\nA,x,N\na,y,V\na,z,N\na,x,n\n";
+    let (_folder, corpus) = opened(&config("a.csv", ""), text.as_bytes());
+    let groups = corpus.grouped(|_, text| text.to_lowercase()).unwrap();
+    let mut first = example(&["A", "x", "N"], 2);
+    first.targets.push("z".into());
+    first.kept[0].push("n".into());
+    assert_eq!(groups.iter().collect::<Result<Vec<_>>>().unwrap(), [first, example(&["a", "y", "V"], 3)]);
+}
+
+#[test]
+fn a_line_break_within_quotes_is_part_of_its_cell() {
+    let text = "lemma,form,features\n\"a\r\nb\",\"say \"\"x, y\"\"\",\"\"\nc,\"\n\nd\",N\ne,f,V";
+    let (_folder, corpus) = opened(&config("a.csv", ""), text.as_bytes());
+    let expected =
+        [example(&["a\nb", "say \"x, y\"", ""], 2), example(&["c", "\n\nd", "N"], 4), example(&["e", "f", "V"], 7)];
+    assert_eq!(all(&corpus), expected);
+    assert_eq!(corpus.place(2).1, 7);
+    // A fault behind them is named by its line too.
+    let bad = format!("{text}\n\"g\n\",,V\n");
+    assert_eq!(
+        refused(&config("a.csv", ""), &bad),
+        "D/a.csv: line 8: `form` is empty: fill it in or remove the row, or set data.on_bad_line = \"skip\""
+    );
+    let (_folder, corpus) = opened(&config("a.csv", "on_bad_line = 'skip'"), bad.as_bytes());
+    assert_eq!(corpus.skipped().to_string(), "1 line skipped: 1 with an empty `form` (first: line 8)");
+    assert_eq!(all(&corpus), expected);
+}
+
+#[test]
+fn what_is_wrong_with_a_header_is_said_at_once() {
+    let tsv = config("a.tsv", "on_bad_line = 'skip'");
+    assert_eq!(
+        refused(&tsv, "lema\tform\tfeatures\na\tb\tc\n"),
+        "D/a.tsv: line 1: no column `lemma`, which data.source names; there are `lema`, `form`, `features`: name one of \
+         these, or set data.columns if line 1 is not a header"
+    );
+    let several = refused(&tsv, "a\tlemma\ta\n");
+    assert!(several.contains("two columns are called `a`: rename one"), "{several}");
+    for key in ["data.target", "streams.tags.column", "evaluate.by"] {
+        assert!(several.contains(&format!(", which {key} names; there are `a`, `lemma`, `a`: ")), "{several}");
+    }
+    assert_eq!(refused(&tsv, "lemma\tform\tfeatures\n"), "D/a.tsv: there is a header, and no row: add one");
+    assert!(refused(&config("a.csv", ""), "lemma,\"form\nx").starts_with("D/a.csv: line 1: a quote opens a cell"));
+    // Numbers of rows have no name.
+    let (_folder, corpus) = opened(&tsv, b"\t\tlemma\tform\tfeatures\n1\t1\ta\tb\tc\n");
+    assert_eq!(all(&corpus), [example(&["a", "b", "c"], 2)]);
+}
+
+#[test]
+fn every_kind_of_bad_row_is_named() {
+    let check = |file: &str, row: &str, message: &str| {
+        let header = if file == "a.jsonl" { "" } else { "lemma\tform\tfeatures\n" };
+        let (header, good) = match file {
+            "a.csv" => (header.replace('\t', ","), "a,b,N\n"),
+            "a.jsonl" => (String::new(), "{\"lemma\": \"a\", \"form\": \"b\", \"features\": 1}\n"),
+            _ => (header.to_owned(), "a\tb\tN\n"),
+        };
+        let line = 2 + usize::from(!header.is_empty());
+        let text = format!("{header}{good}{row}\n{good}");
+        let expected = format!("D/{file}: line {line}: {message}, or set data.on_bad_line = \"skip\"");
+        assert_eq!(refused(&config(file, ""), &text), expected);
+        let (_folder, corpus) = opened(&config(file, "on_bad_line = 'skip'"), text.as_bytes());
+        assert_eq!((corpus.len(), corpus.skipped().total()), (2, 1), "{row}");
+    };
+    let columns = "(`lemma`, `form`, `features`)";
+    check("a.tsv", "a\tb", &format!("2 cells, where 3 columns are {columns}: fill in what lacks"));
+    check("a.tsv", "a\tb\tN\t", &format!("4 cells, where 3 columns are {columns}: remove what is too much"));
+    check("a.csv", "a", &format!("1 cell, where 3 columns are {columns}: fill in what lacks"));
+    check("a.tsv", "", "empty: fill it in or remove it");
+    check("a.tsv", " \tb\tN", "`lemma` is empty: fill it in or remove the row");
+    check("a.csv", "a,\"\",N", "`form` is empty: fill it in or remove the row");
+    let stray = "a quote neither opens nor closes it: put the whole cell in quotes, and write each quote in it twice";
+    check("a.csv", "a,5\" disk,N", &format!("cell 2: {stray}"));
+    check("a.csv", "\"a\"b,c,N", &format!("cell 1: {stray}"));
+    check(
+        "a.jsonl",
+        "{\"lemma\": \"a\", \"features\": 1}",
+        "no `form`; there are `lemma`, `features`: add it, or name one of these",
+    );
+    check("a.jsonl", "{}", "no `lemma`: the object is empty; fill it in or remove the line");
+    let value = |value: &str| format!("{{\"lemma\": \"a\", \"form\": {value}, \"features\": 1}}");
+    for (json, what) in [("[\"b\"]", "a list"), ("true", "`true`"), ("{}", "an object")] {
+        check("a.jsonl", &value(json), &format!("`form` is {what}: write a text in quotes, or a number"));
+    }
+    check("a.jsonl", &value("null"), "`form` is empty: fill it in or remove the row");
+    check("a.jsonl", "{\"lemma\": 1, \"form\": 2, \"lemma\": 3}", "`lemma` is there twice: remove one");
+    check(
+        "a.jsonl",
+        "[1]",
+        "not an object of JSON (invalid type: sequence, expected an object, column 1): write one a line",
+    );
+    check(
+        "a.jsonl",
+        "{\"lemma\": 1",
+        "not an object of JSON (EOF while parsing an object, column 11): write one a line",
+    );
+    check("a.jsonl", "", "empty: fill it in or remove it");
+}
+
+#[test]
+fn a_quote_that_nothing_closes_costs_its_own_row() {
+    let text = format!("lemma,form,features\na,\"b,N\n{}c,d,V\n", "x,y,N\n".repeat(9));
+    assert_eq!(
+        refused(&config("a.csv", "max_line = 40"), &text),
+        "D/a.csv: line 2: a quote opens a cell, and data.max_line = 40 bytes do not close it: close it, or write a quote that \
+         is part of the text twice, in a quoted cell, or set data.on_bad_line = \"skip\""
+    );
+    let (_folder, corpus) = opened(&config("a.csv", "max_line = 40\non_bad_line = 'skip'"), text.as_bytes());
+    let kept = all(&corpus);
+    assert_eq!(kept.last().unwrap(), &example(&["c", "d", "V"], 12));
+    assert!(kept.len() >= 4, "{kept:?}");
+}
+
+#[test]
+fn references_are_those_of_rows() {
+    let config = config("a.tsv", "");
+    let (folder, corpus) = opened(&config, b"lemma\tform\tfeatures\na\tb\tN\nc\td\tN\n");
+    let references = |text: &str| {
+        let path = folder.path().join("r");
+        std::fs::write(&path, text).unwrap();
+        References::open(&[path], &config, &corpus)
+    };
+    let groups = corpus.grouped(|_, text| text.to_owned()).unwrap().judged_by(references("x\ny\n").unwrap());
+    let targets: Vec<_> = groups.iter().map(|example| example.unwrap().targets).collect();
+    assert_eq!(targets, [["x"], ["y"]]);
+    let error = references("x\n").unwrap_err().to_string();
+    assert!(error.ends_with("a.tsv` has 2 rows: give a reference for every row, in its order"), "{error}");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told() {
+    let places = |text: &str| -> Vec<String> {
+        let text = format!("kind = 'table'\ntrain = 'a.tsv'\n{text}");
+        let config: CorpusConfig = toml::from_str(&text).unwrap();
+        config.problems().into_iter().map(|problem| problem.place.to_string()).collect()
+    };
+    assert_eq!(places("source = 'a'\ntarget = 'b'"), [""; 0]);
+    assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['b', 'a']"), [""; 0]);
+    assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['c', 'a']"), ["target"]);
+    assert_eq!(places("source = ['x', 'a']\ntarget = 'a'\ncolumns = ['a']"), ["target", "source"]);
+    assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['b', 'a']\nformat = 'json_lines'"), ["columns"]);
+}
+
+#[test]
+fn sources_are_asked_about_without_their_targets() {
+    let rules = |extra: &str, file: Option<&str>| -> Vec<Result<Vec<String>, String>> {
+        let config = config("a.tsv", extra);
+        let (header, rows) = match file {
+            Some("a.csv") => (Some("features,lemma"), vec!["N,a", "V,\"b\nc\"", "N"]),
+            Some("a.jsonl") => (None, vec!["{\"lemma\": \"a\", \"features\": \"N\"}", "{\"lemma\": \"a\"}"]),
+            _ if extra.is_empty() => (Some("features\tform\tlemma"), vec!["N\t\ta", "V\tb"]),
+            _ => (None, vec!["a\tN", "a\tb\tN", "a"]),
+        };
+        let mut rules = InputRules::of_sources(&config, &further(), file.map(Path::new)).unwrap();
+        assert_eq!(rules.awaits_header(), header.is_some());
+        header.into_iter().for_each(|header| rules.read_header(Ok(header)).unwrap());
+        rows.into_iter().map(|row| rules.sources(row).map_err(|fault| fault.to_string())).collect()
+    };
+    let texts = |source: &str, features: &str| Ok(vec![source.to_owned(), features.to_owned()]);
+    let lacks = |n, columns: &str| format!("1 cell, where {n} columns are ({columns}): fill in what lacks");
+    assert_eq!(
+        rules("", None),
+        [texts("a", "N"), Err("2 cells, where 3 columns are (`features`, `form`, `lemma`): fill in what lacks".into())]
+    );
+    assert_eq!(rules("", Some("a.csv")), [texts("a", "N"), texts("b\nc", "V"), Err(lacks(2, "`features`, `lemma`"))]);
+    assert_eq!(
+        rules("", Some("a.jsonl")),
+        [texts("a", "N"), Err("no `features`; there are `lemma`: add it, or name one of these".into())]
+    );
+    let named = "columns = ['lemma', 'form', 'features']";
+    assert_eq!(rules(named, None), [texts("a", "N"), texts("a", "N"), Err(lacks(3, "`lemma`, `form`, `features`"))]);
+    let config = config("a.tsv", "");
+    let mut rules = InputRules::of_sources(&config, &further(), None).unwrap();
+    assert_eq!(rules.assume_header().unwrap(), "lemma\tfeatures");
+    assert_eq!(rules.sources("a\tN").unwrap(), ["a", "N"]);
+    let mut pairs = InputRules::of_pairs(&config, &further(), None).unwrap();
+    pairs.read_header(Ok("lemma\tfeatures\tform")).unwrap();
+    assert_eq!(pairs.pair("a\tN\tb").unwrap(), (vec!["a".into(), "N".into()], "b".into()));
+}
+
+proptest! {
+    /// What the crate `csv` writes comes back, whatever stands in the cells; and any record is found where it stands.
+    #[test]
+    fn any_table_of_csv_is_read_as_others_read_it(
+        rows in prop::collection::vec(prop::collection::vec("[a\",\\n\u{FEFF}é ]{0,6}", 3), 1..20),
+        crlf in any::<bool>(),
+    ) {
+        let rows: Vec<Vec<String>> = rows
+            .into_iter()
+            .map(|row| row.into_iter().enumerate().map(|(i, cell)| if i < 2 { format!("x{cell}") } else { cell }).collect())
+            .collect();
+        let mut writer = csv::WriterBuilder::new();
+        if crlf {
+            writer.terminator(csv::Terminator::CRLF);
+        }
+        let mut writer = writer.from_writer(Vec::new());
+        writer.write_record(COLUMNS).unwrap();
+        rows.iter().for_each(|row| writer.write_record(row).unwrap());
+        let bytes = writer.into_inner().unwrap();
+        let (_folder, corpus) = opened(&config("a.csv", ""), &bytes);
+        let found = all(&corpus);
+        let cells = |e: &Example| vec![e.source.clone().unwrap(), e.targets[0].clone(), e.streams[0].clone()];
+        prop_assert_eq!(found.iter().map(cells).collect::<Vec<_>>(), rows.clone());
+        // Where each row begins, by the line ends before it.
+        let mut line = 2;
+        for (row, example) in rows.iter().zip(&found) {
+            prop_assert_eq!(example.line, line);
+            line += 1 + row.iter().map(|cell| cell.matches('\n').count()).sum::<usize>();
+        }
+    }
+
+    /// Whatever the bytes: opening and reading never panics.
+    #[test]
+    fn any_bytes_are_rows_or_faults(bytes in prop::collection::vec(prop_oneof![
+        3 => Just(b'\n'), 3 => Just(b','), 3 => Just(b'"'), 1 => Just(b'\r'), 4 => b'a'..=b'c', 1 => any::<u8>()], 1..200)) {
+        let bytes = [b"lemma,form,features\n".as_slice(), &bytes].concat();
+        let config = config("a.csv", "on_bad_line = 'skip'\nmax_line = 25");
+        let folder = folder(&[("a.csv", &bytes)]);
+        if let Ok(corpus) = open_in(&folder, &config, &further()) {
+            let found = all(&corpus);
+            prop_assert_eq!(found.len() + corpus.skipped().total() + 1, corpus.lines());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Further sources, each a stream of its own: what they are called, and what the model is told of them.
+
+use std::collections::BTreeMap;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Problem, Result};
+use antiphon_data::FurtherColumns;
+use antiphon_model::{EmbeddingConfig, EncoderConfig, Model, ModelConfig, StreamModelConfig, Vocabularies};
+use antiphon_text::TokenizerConfig;
+use burn::tensor::Device;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ExperimentConfig;
+
+/// `[streams]`: the further sources by their names, in whose order everybody has them.
+pub type Streams = BTreeMap<String, SourceStreamConfig>;
+
+/// A further source of a table: its column, and the encoder that reads it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceStreamConfig {
+    /// The column. If unset, the one that is called as the stream is. Its cells may be empty.
+    pub column: Option<String>,
+    /// What makes tokens of it.
+    pub tokenizer: TokenizerConfig,
+    /// How its tokens become vectors.
+    pub input: EmbeddingConfig,
+    /// What reads it.
+    pub encoder: EncoderConfig,
+    /// The longest text, in tokens without the end symbol; `data.too_long` says what is done with an example beyond.
+    #[schemars(range(min = 1))]
+    pub max_length: usize,
+}
+
+impl Default for SourceStreamConfig {
+    fn default() -> Self {
+        Self {
+            column: None,
+            tokenizer: TokenizerConfig::default(),
+            input: EmbeddingConfig::default(),
+            encoder: EncoderConfig::default(),
+            max_length: 1024,
+        }
+    }
+}
+
+impl SourceStreamConfig {
+    /// The column of the stream of this name.
+    pub(super) fn column<'a>(&'a self, name: &'a str) -> &'a str {
+        self.column.as_deref().unwrap_or(name)
+    }
+}
+
+impl ExperimentConfig {
+    /// What is read of a table beside its source and its target.
+    pub(crate) fn further_columns(&self) -> FurtherColumns {
+        let stream = |(name, stream): (&String, &SourceStreamConfig)| (name.clone(), stream.column(name).to_owned());
+        FurtherColumns { streams: self.streams.iter().map(stream).collect(), kept: self.evaluate.by.clone() }
+    }
+
+    /// A model with initial parameters.
+    ///
+    /// # Errors
+    /// If it cannot be built of these settings.
+    pub(super) fn init_model(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
+        self.model.init(antiphon_model::Streams(&read(&self.streams)), vocabularies, key, device)
+    }
+
+    /// A model whose parameters are to be loaded.
+    ///
+    /// # Errors
+    /// As [`init_model`](Self::init_model).
+    pub(super) fn outline_model(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
+        self.model.outline(antiphon_model::Streams(&read(&self.streams)), vocabularies, key, device)
+    }
+}
+
+/// What of the model cannot work beside these streams, with places below the whole config; `shared`: whether source and target
+/// have one vocabulary.
+pub(super) fn model_problems(model: &ModelConfig, streams: &Streams, shared: bool) -> Vec<Problem> {
+    model.problems(antiphon_model::Streams(&read(streams)), shared)
+}
+
+/// What of the model's settings, and of the streams', has no effect, with places below the whole config.
+pub(super) fn model_warnings(model: &ModelConfig, streams: &Streams) -> Vec<Problem> {
+    model.warnings(antiphon_model::Streams(&read(streams)))
+}
+
+/// What the model is told of the streams.
+fn read(streams: &Streams) -> Vec<(String, StreamModelConfig)> {
+    let of = |(name, stream): (&String, &SourceStreamConfig)| {
+        let SourceStreamConfig { input, encoder, .. } = stream.clone();
+        (name.clone(), StreamModelConfig { input, encoder })
+    };
+    streams.iter().map(of).collect()
+}
