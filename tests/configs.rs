@@ -117,6 +117,14 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
         ("heads and coverage", pairs("{ decoder.attention = { kind = 'additive', heads = 4, coverage = true } }")),
         ("beside a stream", pairs("{ memories = { kind = 'each' } }")),
         (
+            "a stack of every other stage",
+            pairs(
+                "{ encoder = { kind = 'stack', stages = [{ kind = 'convolution', layers = 2 }, { kind = 'layer_norm' }, \
+                 { kind = 'time_reduction' }, { kind = 'projection' }] } }",
+            ),
+        ),
+        ("convolutions", pairs("{ encoder = { kind = 'convolution', layers = 1, positions = 'none' } }")),
+        (
             "a language model with a projection",
             text(
                 "{ kind = 'language_model', tied = 'output', decoder = { layers = 2, widths = [256, 64], projection = 128 } }",

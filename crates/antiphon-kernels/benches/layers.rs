@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use antiphon_core::random::Key;
 use antiphon_kernels::{
-    Cell, FedDecoder, Feeding, Over, Projection, Recurrence, attend, cross_entropy, fed_decoder, keep_freed_memory,
-    linear, recurrent,
+    Cell, Convolution, FedDecoder, Feeding, Over, Projection, Recurrence, attend, convolve, cross_entropy, fed_decoder,
+    keep_freed_memory, linear, recurrent,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{
@@ -104,6 +104,30 @@ fn layers(criterion: &mut Criterion) {
                         match device.is_autodiff() {
                             true => drop(black_box(sequence.sum().backward())),
                             false => drop(black_box(sequence)),
+                        }
+                    });
+                });
+            }
+        }
+    }
+}
+
+/// Batch, steps, input and output channels, by the width of the window; `2·B·T·width·C·K` operations forward.
+fn convolutions(criterion: &mut Criterion) {
+    for width in [3, 5] {
+        for (pass, device, factor) in [("forward", Device::flex(), 1), ("train", Device::flex().autodiff(), 3)] {
+            let mut group = group(criterion, &format!("convolution-{width}-{pass}"));
+            for [b, t, c, k] in [[64, 50, 256, 256], [64, 8, 256, 512], [1, 8, 256, 512]] {
+                group.throughput(Throughput::Elements((factor * 2 * b * t * width * c * k) as u64));
+                group.bench_function(BenchmarkId::from_parameter(format!("{b},{t},{c},{k}")), |bench| {
+                    let (x, weight) = (leaf("x", [b, t, c], &device), leaf("weight", [width * c, k], &device));
+                    let bias = leaf("bias", [k], &device);
+                    let run = Convolution { width, stride: 1, lengths: None };
+                    bench.iter(|| {
+                        let y = convolve(x.clone(), weight.clone(), bias.clone(), &run);
+                        match device.is_autodiff() {
+                            true => drop(black_box(y.sum().backward())),
+                            false => drop(black_box(y)),
                         }
                     });
                 });
@@ -224,5 +248,5 @@ fn growth(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products, layers, decoders, losses, growth);
+criterion_group!(benches, products, layers, convolutions, decoders, losses, growth);
 criterion_main!(benches);

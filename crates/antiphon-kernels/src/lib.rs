@@ -8,6 +8,7 @@
 //! - [`dropout`](dropout::dropout), [`locked_dropout`], [`word_dropout`]: masks from counter-based random numbers;
 //! - [`activation_penalty`], [`temporal_penalty`]: penalties on what a layer puts out;
 //! - [`linear()`]: a sequence times a weight;
+//! - [`convolve`]: a convolution along time; [`gated_linear_unit`], [`layer_norm`] and [`average_steps`] beside it;
 //! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
 //! - [`select_rows`], [`first_rows`], [`concat`]: what only moves numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
@@ -18,23 +19,27 @@
 //!
 //! - recurrent layers, the loss, tanh and the optimizers have a *portable* body made of backend operations, the default of
 //!   their traits' methods, in one node of the graph with a gradient by hand;
-//! - attention, a sequence times a weight, dropout, penalties and the steps of a search are tensor operations there, a few of
-//!   them, whose gradient autodiff makes as well; their traits exist for Flex alone, and the public function asks whether
-//!   that serves;
+//! - attention, a sequence times a weight, convolutions and what stands beside them, dropout, penalties and the steps of a
+//!   search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits exist for Flex alone,
+//!   and the public function asks whether that serves;
 //! - [`fed_decoder`](feeding::fed_decoder) has no other body: see its module.
 //!
 //! Nothing here knows modules.
 
 pub mod attention;
+mod average;
 mod blocks;
+mod convolution;
 #[cfg(feature = "wgpu")]
 mod cube;
 pub mod dropout;
 pub mod feeding;
 mod flex;
+mod gate;
 mod linear;
 pub mod loss;
 mod memory;
+mod norm;
 mod output;
 mod packed;
 mod penalty;
@@ -49,11 +54,15 @@ mod vector;
 mod weight;
 
 pub use attention::{Coverage, Over, attend, attend_covered, attend_with_weights};
+pub use average::average_steps;
+pub use convolution::{Convolution, convolve, zero_beyond};
 pub use dropout::{dropout, locked_dropout, word_dropout};
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
+pub use gate::gated_linear_unit;
 pub use linear::linear;
 pub use loss::{Projection, TokenScores, cross_entropy, token_scores};
 pub use memory::keep_freed_memory;
+pub use norm::layer_norm;
 pub use output::OutputLayer;
 pub use penalty::{activation_penalty, temporal_penalty};
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};

@@ -71,6 +71,21 @@ impl<'a> Columns<'a> {
         (Self { columns, ..self }, Self { at, columns: self.columns - columns, ..self })
     }
 
+    /// The first rows, and the others.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub(crate) fn split_rows_at(self, rows: usize) -> (Self, Self) {
+        assert!(rows <= self.rows, "{rows} of {} rows", self.rows);
+        let at = self.at.wrapping_add(rows * self.stride);
+        (Self { rows, ..self }, Self { at, rows: self.rows - rows, ..self })
+    }
+
+    /// The same columns, for a while.
+    pub(crate) fn reborrow(&mut self) -> Columns<'_> {
+        Columns { at: self.at, rows: self.rows, columns: self.columns, stride: self.stride, buffer: PhantomData }
+    }
+
     /// How many there are.
     pub(crate) fn columns(&self) -> usize {
         self.columns
@@ -85,6 +100,20 @@ impl<'a> Columns<'a> {
             block
         });
         cut.collect()
+    }
+
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Every `count`-th row from the first on, from the second on, and so forth.
+    pub(crate) fn interleaved(self, count: usize) -> impl Iterator<Item = Self> {
+        let Self { at, rows, columns, stride, buffer } = self;
+        (0..count).map(move |first| {
+            let (at, rows) = (at.wrapping_add(first * stride), rows.saturating_sub(first).div_ceil(count));
+            Self { at, rows, columns, stride: count * stride, buffer }
+        })
     }
 
     /// A row of them.
@@ -188,6 +217,13 @@ pub(crate) struct Panels<'a, T> {
     shape: Shape,
 }
 
+/// The left side of a product: rows that begin `apart` numbers behind one another, and may overlap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows<'a, T = f32> {
+    pub(crate) numbers: &'a [T],
+    pub(crate) apart: usize,
+}
+
 /// In which order a product walks through panels, which changes nothing of what it makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -212,7 +248,7 @@ pub(crate) trait Number: Plain + Default + Sync + 'static {
     ///
     /// # Safety
     /// `dst` is written, if `ADD`.
-    unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: Columns<'_>, order: Order);
+    unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: Windows<'_, Self>, dst: Columns<'_>, order: Order);
 }
 
 /// How many pairs are summed as integers.
@@ -363,13 +399,28 @@ impl<T: Number> Panels<'_, T> {
         unsafe { self.onto(lhs, dst, false, Order::Forward) }
     }
 
+    /// As [`multiply_into`](Self::multiply_into), of rows that may overlap.
+    pub(crate) fn multiply_windows(self, lhs: Windows<'_, T>, dst: Columns<'_>) {
+        // SAFETY: nothing is added to.
+        unsafe { self.windows_onto(lhs, dst, false, Order::Forward) }
+    }
+
     /// `dst[m, n] = (if add { dst } else { 0 }) + lhs[m, k] · self`, on the calling thread.
     ///
     /// # Safety
     /// `dst` is written, if `add`.
-    pub(crate) unsafe fn onto(self, lhs: &[T], mut dst: Columns<'_>, add: bool, order: Order) {
+    pub(crate) unsafe fn onto(self, lhs: &[T], dst: Columns<'_>, add: bool, order: Order) {
+        assert_eq!(lhs.len(), dst.rows * self.k, "operands of {} rows", dst.rows);
+        // SAFETY: the caller's.
+        unsafe { self.windows_onto(Windows { numbers: lhs, apart: self.k }, dst, add, order) }
+    }
+
+    /// # Safety
+    /// `dst` is written, if `add`.
+    unsafe fn windows_onto(self, lhs: Windows<'_, T>, mut dst: Columns<'_>, add: bool, order: Order) {
         let m = dst.rows;
-        assert!(dst.columns == self.n && lhs.len() == m * self.k, "operands of {m} rows");
+        let fits = m == 0 || lhs.numbers.len() >= (m - 1) * lhs.apart + self.k;
+        assert!(dst.columns == self.n && fits, "operands of {m} rows");
         if self.k == 0 {
             if !add {
                 (0..m).for_each(|row| dst.row(row).fill(MaybeUninit::new(0.0)));
@@ -388,7 +439,12 @@ impl<T: Number> Panels<'_, T> {
 macro_rules! number {
     ($number:ty, $avx512:ident, $avx2:ident, $portable:ident) => {
         impl Number for $number {
-            unsafe fn walk<const ADD: bool>(panels: Panels<'_, Self>, lhs: &[Self], dst: Columns<'_>, order: Order) {
+            unsafe fn walk<const ADD: bool>(
+                panels: Panels<'_, Self>,
+                lhs: Windows<'_, Self>,
+                dst: Columns<'_>,
+                order: Order,
+            ) {
                 #[cfg(target_arch = "x86_64")]
                 match instruction_set() {
                     // SAFETY: the CPU has these instructions, and the caller has written `dst`, if `ADD`.
@@ -415,18 +471,19 @@ fn heights(m: usize, tiles: usize) -> impl Fn(usize) -> usize {
 
 /// Tile by tile, the first number of each row, then the second, and so on.
 #[inline(always)] // compiled for the instruction set of its caller
-fn gather<T: Number>(lhs: &[T], k: usize, tiles: usize) -> Vec<T> {
-    let mut gathered = unwritten(lhs.len());
-    let height = heights(lhs.len() / k, tiles);
-    let (mut from, mut to) = (lhs, &mut gathered[..]);
+fn gather<T: Number>(lhs: Windows<'_, T>, [m, k]: [usize; 2], tiles: usize) -> Vec<T> {
+    let mut gathered = unwritten(m * k);
+    let height = heights(m, tiles);
+    let (mut first, mut to) = (0, &mut gathered[..]);
     for tile in 0..tiles {
         let rows = height(tile);
-        let (given, turned);
-        (given, from) = from.split_at(rows * k);
+        let turned;
         (turned, to) = to.split_at_mut(rows * k);
-        for (r, row) in given.chunks_exact(k).enumerate() {
+        for r in 0..rows {
+            let row = &lhs.numbers[(first + r) * lhs.apart..][..k];
             turned[r..].iter_mut().step_by(rows).zip(row).for_each(|(to, &x)| _ = to.write(x));
         }
+        first += rows;
     }
     // SAFETY: the tiles hold all rows, and each row is written.
     unsafe { written(gathered) }
@@ -443,7 +500,7 @@ macro_rules! walk {
         $(#[target_feature(enable = $features)])?
         pub(super) unsafe fn walk<const ADD: bool>(
             panels: Panels<'_, $number>,
-            lhs: &[$number],
+            lhs: Windows<'_, $number>,
             mut dst: Columns<'_>,
             order: Order,
         ) {
@@ -455,7 +512,7 @@ macro_rules! walk {
             let tiles = m.div_ceil(SHAPE.rows);
             let height = heights(m, tiles);
             let part = k.min($part);
-            let gathered = if SHAPE.gathers { gather(lhs, k, tiles) } else { Vec::new() };
+            let gathered = if SHAPE.gathers { gather(lhs, [m, k], tiles) } else { Vec::new() };
             let fetch = numbers.len() >= SHAPE.fetched;
             let together = match m {
                 $($few => $together,)*
@@ -487,11 +544,12 @@ macro_rules! walk {
                     };
                     for i in 0..tiles {
                         let rows = height(i);
-                        let lhs = match SHAPE.gathers {
+                        let left = match SHAPE.gathers {
                             true => &gathered[row * k + at * rows..],
-                            false => &lhs[row * k + at..],
+                            false => &lhs.numbers[row * lhs.apart + at..],
                         };
-                        let work = Work { lhs, apart: k, panel: &panel[at * apart..], k: k_part, beyond: k * apart, next, step };
+                        let (panel, beyond) = (&panel[at * apart..], k * apart);
+                        let work = Work { lhs: left, apart: lhs.apart, panel, k: k_part, beyond, next, step };
                         let to = dst.at(row, first);
                         row += rows;
                         next = next.wrapping_add(k_part * step);
@@ -596,7 +654,7 @@ macro_rules! vector_tiles {
             use std::arch::x86_64::*;
             use std::mem::MaybeUninit;
 
-            use super::{AHEAD, Columns, LINE, Order, Panels, Shape, Work, gather, heights};
+            use super::{AHEAD, Columns, LINE, Order, Panels, Shape, Windows, Work, gather, heights};
 
             const LANES: usize = Shape::$shape.lanes;
 
@@ -792,7 +850,7 @@ macro_rules! portable_tiles {
         mod $name {
             use std::mem::MaybeUninit;
 
-            use super::{Columns, Order, Panels, Shape, Work, gather, heights};
+            use super::{Columns, Order, Panels, Shape, Windows, Work, gather, heights};
 
             const LANES: usize = Shape::PORTABLE.lanes;
 
@@ -855,6 +913,10 @@ mod tests {
         [4, 40, 5],
     ];
 
+    fn dense<T>(numbers: &[T], apart: usize) -> Windows<'_, T> {
+        Windows { numbers, apart }
+    }
+
     #[test]
     fn a_packed_product_equals_the_plain_one() {
         let random = |name: &str, n: usize| -> Vec<f32> {
@@ -881,7 +943,7 @@ mod tests {
                     for (shape, walk) in if add { tiles::<true>() } else { tiles::<false>() } {
                         let both = [Order::Forward, Order::Backward].map(|order| {
                             let mut given = random("c", m * n);
-                            walk_with(walk, shape, &a, &b, right, [k, n], &mut given, order);
+                            walk_with(walk, shape, dense(&a, k), &b, right, [k, n], &mut given, order);
                             given
                         });
                         assert_eq!(both[0], both[1], "{m} {n} {k} {shape:?}");
@@ -895,7 +957,44 @@ mod tests {
         }
     }
 
-    type Walk<T> = unsafe fn(Panels<'_, T>, &[T], Columns<'_>, Order);
+    /// Rows that overlap, touch or have gaps make the bits that their copies make, all rows or every third.
+    #[test]
+    fn windows_are_multiplied_as_their_copies() {
+        for [m, n, k] in SIZES {
+            for apart in [1, k / 3, k, k + 2] {
+                let random = |name: &str, n: usize| -> Vec<f32> {
+                    let key = Key::from_seed(4).named(name);
+                    (0..n as u64).map(|i| key.normal(i) as f32).collect()
+                };
+                let (a, b) = (random("a", (m - 1) * apart + k), random("b", k * n));
+                let copies: Vec<f32> = (0..m).flat_map(|i| a[i * apart..][..k].to_vec()).collect();
+                let (strides, windows) = (Strides::rows(n), Windows { numbers: &a, apart });
+                let mut expected = vec![0.0; m * n];
+                let packed = Packed::new(&b, strides, [k, n]);
+                packed.multiply_at(0, &copies, &mut expected, false);
+                let mut found = vec![0.0; m * n];
+                // SAFETY: numbers are written.
+                packed.whole().multiply_windows(windows, Columns::of(unsafe { overwritten(&mut found) }, n));
+                assert_eq!(found, expected, "{m} {n} {k}, {apart} apart");
+                let mut found = vec![0.0; m * n];
+                // SAFETY: numbers are written.
+                let rows = Columns::of(unsafe { overwritten(&mut found) }, n).interleaved(3);
+                for (first, rows) in rows.enumerate() {
+                    let numbers = a.get(first * apart..).unwrap_or_default();
+                    packed.whole().multiply_windows(Windows { numbers, apart: 3 * apart }, rows);
+                }
+                assert_eq!(found, expected, "{m} {n} {k}, {apart} apart, by thirds");
+                for (shape, walk) in tiles::<false>() {
+                    let [mut found, mut expected] = [vec![0.0; m * n], vec![0.0; m * n]];
+                    walk_with(walk, shape, windows, &b, strides, [k, n], &mut found, Order::Forward);
+                    walk_with(walk, shape, dense(&copies, k), &b, strides, [k, n], &mut expected, Order::Forward);
+                    assert_eq!(found, expected, "{m} {n} {k}, {apart} apart: {shape:?}");
+                }
+            }
+        }
+    }
+
+    type Walk<T> = unsafe fn(Panels<'_, T>, Windows<'_, T>, Columns<'_>, Order);
 
     /// The tiles that this CPU can run, not its best alone.
     fn tiles<const ADD: bool>() -> Vec<(Shape, Walk<f32>)> {
@@ -913,7 +1012,7 @@ mod tests {
     fn walk_with<T: Number>(
         walk: Walk<T>,
         shape: Shape,
-        a: &[T],
+        a: Windows<'_, T>,
         b: &[T],
         strides: Strides,
         [k, n]: [usize; 2],
@@ -959,7 +1058,8 @@ mod tests {
             assert!(given.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {n} {k}");
             packed.multiply_at(0, &a, &mut given, false);
             let walk: Walk<i32> = portable_pairs::walk::<true>;
-            walk_with(walk, Shape::PORTABLE, &a, &b, Strides::transposed(k), [k, n], &mut given, Order::Forward);
+            let left = dense(&a, k);
+            walk_with(walk, Shape::PORTABLE, left, &b, Strides::transposed(k), [k, n], &mut given, Order::Forward);
             assert!(given.iter().zip(&expected).all(|(x, y)| *x == 2.0 * y), "{m} {n} {k}");
             for (first, panels) in packed.blocks(50).chain(packed.shares(3)) {
                 let mut block = vec![0.0; m * panels.columns()];

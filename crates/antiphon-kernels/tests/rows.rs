@@ -3,8 +3,8 @@
 use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::{
-    Cell, Coverage, OutputLayer, Over, PackedWeight, Shared, attend, attend_covered, attend_with_weights, linear,
-    recurrent_step, tanh,
+    Cell, Coverage, OutputLayer, Over, PackedWeight, Shared, attend, attend_covered, attend_with_weights,
+    gated_linear_unit, layer_norm, linear, recurrent_step, tanh,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -66,6 +66,9 @@ fn products_with_a_weight() {
         }
     }
     hold("tanh", 33, |x, _| host(tanh(x)));
+    hold("gates", 66, |x, _| host(gated_linear_unit(x.unsqueeze_dim(1))));
+    let (gain, bias) = (random("gain", [33]), random("bias", [33]));
+    hold("layer norm", 33, |x, _| host(layer_norm(x.unsqueeze_dim(1), gain.clone(), bias.clone())));
 }
 
 #[test]

@@ -6,9 +6,9 @@ use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
 use antiphon_kernels::{
-    Cell, Coverage, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, activation_penalty, attend,
-    attend_covered, cross_entropy, dropout, locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty,
-    token_scores, word_dropout,
+    Cell, Convolution, Coverage, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, activation_penalty,
+    attend, attend_covered, average_steps, convolve, cross_entropy, dropout, gated_linear_unit, layer_norm,
+    locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -106,6 +106,25 @@ fn elementwise(device: &Device, found: &mut Found) {
     }
 }
 
+fn convolutions(device: &Device, found: &mut Found) {
+    let lengths: std::sync::Arc<[u32]> = [7, 0, 4].into();
+    for (width, stride) in [(3, 1), (4, 2)] {
+        let x = leaf("x of a convolution", [3, 7, 5], device);
+        let (weight, bias) = (leaf("its weight", [width * 5, 8], device), leaf("its bias", [8], device));
+        let run = Convolution { width, stride, lengths: Some(lengths.clone()) };
+        let gated = gated_linear_unit(convolve(x.clone(), weight.clone(), bias.clone(), &run));
+        let real = lengths.iter().map(|n| n.div_ceil(stride as u32)).collect();
+        let y = layer_norm(gated, leaf("gain", [4], device), leaf("level", [4], device));
+        let y = average_steps(y, real, 2);
+        let gradients = loss_of(y.clone()).backward();
+        let name = |part: &str| format!("convolution of width {width}, stride {stride}: {part}");
+        found.push((name("means"), numbers(y.inner())));
+        found.push((name("gradient of x"), numbers(x.grad(&gradients).unwrap())));
+        found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
+        found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
+    }
+}
+
 fn updates(device: &Device, found: &mut Found) {
     let step = Step { rate: 0.1, scale: 0.5, l1: 0.01, l2: 0.02 };
     let (complement, epsilon, momentum) = (0.1, 1e-7, 0.5);
@@ -172,6 +191,7 @@ fn everything(device: &Device) -> Found {
     recurrent_layers(&learning, &mut found);
     losses(&learning, &mut found);
     elementwise(&learning, &mut found);
+    convolutions(&learning, &mut found);
     updates(device, &mut found);
     searches(device, &mut found);
     found

@@ -2,7 +2,7 @@
 
 use antiphon_core::random::Key;
 use antiphon_core::{Problem, TokenId};
-use antiphon_kernels::{select_rows, word_dropout};
+use antiphon_kernels::{linear, select_rows, word_dropout};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -98,7 +98,7 @@ pub struct Embedding {
     word_dropout: f64,
 }
 
-/// What a recurrent stack reads: `B` rows of `T` steps.
+/// What a stage or a decoder reads: `B` rows of `T` steps.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)] // one value at a time, on its way to a layer
 pub(crate) enum Input {
@@ -111,6 +111,29 @@ pub(crate) enum Input {
         /// `B` and `T`.
         dims: [usize; 2],
     },
+}
+
+impl Input {
+    /// # Panics
+    /// If they are ids.
+    pub(crate) fn into_vectors(self) -> Tensor<3> {
+        match self {
+            Input::Vectors(vectors) => vectors,
+            Input::OneHot { .. } => panic!("what reads vectors stands behind what makes them"),
+        }
+    }
+
+    /// Times a weight `[I, O]`: `[B, T, O]`. Of one-hot ids these are rows of the weight.
+    pub(crate) fn project(&self, weight: Tensor<2>) -> Tensor<3> {
+        match self {
+            Input::Vectors(vectors) => linear(vectors.clone(), weight),
+            Input::OneHot { ids, dims: [b, t] } => {
+                let rows = select_rows(weight, ids);
+                let width = rows.dims()[1];
+                rows.reshape([*b, *t, width])
+            }
+        }
+    }
 }
 
 /// Looks up `dims = [B, T]` ids; one-hot without an embedding.

@@ -57,8 +57,14 @@ fn untied(decoder: &DecoderConfig, size: usize) -> String {
 impl EncoderDecoderConfig {
     /// What the decoder will meet, of the source and each stream.
     fn encoders(&self, streams: Streams<'_>) -> Vec<EncoderShape> {
-        let further = streams.0.iter().map(|(_, stream)| &stream.encoder);
-        std::iter::once(&self.encoder).chain(further).map(EncoderConfig::shape).collect()
+        let further = streams.0.iter().map(|(_, stream)| (&stream.encoder, &stream.input));
+        let all = std::iter::once((&self.encoder, &self.source)).chain(further);
+        all.map(|(encoder, input)| encoder.shape(input.size())).collect()
+    }
+
+    /// How many tokens of each source a step of its memory stands for.
+    pub(crate) fn reductions(&self, streams: Streams<'_>) -> Vec<usize> {
+        self.encoders(streams).iter().map(|encoder| encoder.reduction).collect()
     }
 
     /// What the decoder looks at.
@@ -77,7 +83,7 @@ impl EncoderDecoderConfig {
 
     /// What cannot work, with places from the root of the settings; `shared`: whether both sides have one vocabulary.
     pub(crate) fn problems(&self, streams: Streams<'_>, shared: bool) -> Vec<Problem> {
-        let of_source = below("model.encoder", self.encoder.problems());
+        let of_source = below("model.encoder", self.encoder.problems(self.source.size()));
         let unreadable: Vec<Problem> = of_source.chain(below("streams", streams.problems())).collect();
         if !unreadable.is_empty() {
             return unreadable;

@@ -72,9 +72,14 @@ pub(crate) fn zeros(width: usize, device: &Device) -> Param<Tensor<1>> {
 
 /// An embedding table `[size, width]`: normal with deviation 1/√width.
 pub(crate) fn table([size, width]: [usize; 2], key: Key, device: &Device) -> Param<Tensor<2>> {
-    let deviation = (width as f64).sqrt().recip();
+    normal([size, width], (width as f64).sqrt().recip(), key, device)
+}
+
+/// A trainable `[rows, columns]` weight of normal numbers of a deviation.
+pub(crate) fn normal(dims: [usize; 2], deviation: f64, key: Key, device: &Device) -> Param<Tensor<2>> {
+    let [rows, columns] = dims;
     let value = move |i| (key.normal(i) * deviation) as f32;
-    undrawn([size, width], device, move || (0..(size * width) as u64).into_par_iter().map(value).collect())
+    undrawn(dims, device, move || (0..(rows * columns) as u64).into_par_iter().map(value).collect())
 }
 
 fn uniform(n: usize, bound: f64, key: Key) -> Vec<f32> {

@@ -106,6 +106,14 @@ impl ModelConfig {
         }
     }
 
+    /// How many steps of each source, the streams behind `source`, become one of its memory; the last one may stand for fewer.
+    pub fn reductions(&self, streams: Streams<'_>) -> Vec<usize> {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.reductions(streams),
+            ModelConfig::LanguageModel(_) => Vec::new(),
+        }
+    }
+
     /// How wide the last layer of its decoder is.
     pub fn width(&self) -> usize {
         match self {

@@ -2,7 +2,7 @@
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Cell, PackedWeight, Recurrence, Recurrent, Shared, dropout, linear, recurrent, recurrent_step};
+use antiphon_kernels::{Cell, PackedWeight, Recurrence, Recurrent, Shared, dropout, recurrent, recurrent_step};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -113,14 +113,7 @@ impl RecurrentLayer {
 
     /// The input's share of the gates' sums for all steps: `[B, T, G·H]`.
     pub(crate) fn project(&self, input: &Input) -> Tensor<3> {
-        match input {
-            Input::Vectors(vectors) => linear(vectors.clone(), self.input.val()),
-            Input::OneHot { ids, dims: [b, t] } => {
-                let rows = antiphon_kernels::select_rows(self.input.val(), ids);
-                let width = rows.dims()[1];
-                rows.reshape([*b, *t, width])
-            }
-        }
+        input.project(self.input.val())
     }
 
     /// The share of what is fed back: `[B, A] → [B, 1, G·H]`.

@@ -31,7 +31,7 @@ pub struct Streams<'s>(pub &'s [(String, StreamModelConfig)]);
 impl Streams<'_> {
     /// What cannot be built, with places below `streams`.
     pub(crate) fn problems(self) -> Vec<Problem> {
-        self.of_each(|stream| below("encoder", stream.encoder.problems()).collect())
+        self.of_each(|stream| below("encoder", stream.encoder.problems(stream.input.size())).collect())
     }
 
     /// What is valid but has no effect, with places below `streams`.

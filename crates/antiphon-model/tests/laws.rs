@@ -58,6 +58,17 @@ fn stacks() -> Vec<&'static str> {
         r#"{"kind": "stack", "stages": [{"kind": "gru", "hidden": 4, "bidirectional": false, "dropout": 0.3},
             {"kind": "lstm", "hidden": 5, "layers": 2, "dropout": 0.3}]}"#,
         r#"{"kind": "stack", "stages": [{"kind": "rnn", "hidden": 5}]}"#,
+        r#"{"kind": "gru", "hidden": 4, "layers": 3, "residual": true, "dropout": 0.3}"#,
+        r#"{"kind": "convolution", "hidden": 6, "layers": 2, "dropout": 0.3}"#,
+        r#"{"kind": "convolution", "hidden": 5, "layers": 1, "width": 4, "stride": 3, "positions": "none"}"#,
+        r#"{"kind": "stack", "stages": [{"kind": "convolution", "hidden": 7, "width": 5, "stride": 2, "dropout": 0.3,
+            "locked_dropout": true}, {"kind": "lstm", "hidden": 5, "layers": 2, "residual": true}]}"#,
+        r#"{"kind": "stack", "stages": [{"kind": "projection", "size": 7, "activation": "tanh", "dropout": 0.3},
+            {"kind": "layer_norm"}, {"kind": "gru", "hidden": 4}, {"kind": "time_reduction"}]}"#,
+        r#"{"kind": "stack", "stages": [{"kind": "time_reduction", "factor": 3, "method": "mean"},
+            {"kind": "convolution", "hidden": 6, "layers": 2, "width": 2}, {"kind": "layer_norm"}]}"#,
+        r#"{"kind": "stack", "stages": [{"kind": "lstm", "hidden": 5}, {"kind": "time_reduction", "method": "skip"},
+            {"kind": "projection", "size": 6, "activation": "relu"}]}"#,
     ]
 }
 
@@ -93,8 +104,13 @@ fn single_sources() -> Vec<ModelConfig> {
             "decoder": {"kind": "lstm", "hidden": 6, "attention": {"kind": "none"}}}"#,
     )
     .unwrap();
+    let convolved: EncoderDecoderConfig = serde_json::from_str(
+        r#"{"source": {"kind": "one_hot"}, "encoder": {"kind": "convolution", "hidden": 6, "layers": 1},
+            "decoder": {"kind": "gru", "hidden": 6, "attention": {"kind": "dot"}}, "bridge": {"kind": "copy"}}"#,
+    )
+    .unwrap();
     let of_stack = |text: &str| EncoderDecoderConfig { encoder: serde_json::from_str(text).unwrap(), ..plain.clone() };
-    let all = [tied, zero, one_hot].into_iter().chain(stacks().into_iter().map(of_stack));
+    let all = [tied, zero, one_hot, convolved].into_iter().chain(stacks().into_iter().map(of_stack));
     configs.extend(all.map(ModelConfig::EncoderDecoder));
     configs.extend(language_models());
     configs.extend(regularised());
@@ -348,6 +364,23 @@ fn padding_and_other_rows_change_nothing() {
     }
 }
 
+#[test]
+fn a_source_without_a_step_is_read_as_nothing_whatever_stands_beside_it() {
+    for config in configs().into_iter().filter(ModelConfig::has_source) {
+        let model = model(&config, &Device::flex());
+        let of = |sources: &[Vec<TokenId>]| {
+            let target = vec![row("t", 3, TARGET as u64); sources.len()];
+            let sources = vec![SourceBatch::Tokens(TokenBatch::from_rows(sources))];
+            let examples = (0..target.len()).collect();
+            scores(&model, &Batch { sources, target: Target::whole(&target), continues: vec![], examples })
+        };
+        let alone = of(&[vec![]]);
+        assert!(alone.iter().all(|log_prob| log_prob.is_finite()), "{alone:?} {config:?}");
+        let both = of(&[row("s", 6, SOURCE as u64), vec![]]);
+        assert_close(&both[alone.len()..], &alone, &format!("{config:?}"));
+    }
+}
+
 /// Rows of streams that are cut into stretches of these lengths; row `b` ends where its own stream ends.
 fn stretches(config: &Case, streams: &[Vec<TokenId>], cuts: &[usize]) -> Vec<Batch> {
     let whole = seen_by(config, &batch(&vec![(3, 0); streams.len()]));
@@ -589,7 +622,11 @@ fn a_rows_step_has_the_same_bits_whatever_stands_beside_it() {
     let other = |i: usize| vec![4 + (i * 7 % 5) as TokenId, 4 + (i % 7) as TokenId, 5, Special::End.id()];
     let own = Source::Tokens(vec![6, 9, 4, Special::End.id()]);
     let mut kinds: Vec<Case> = single_sources().into_iter().step_by(3).map(Case::from).collect();
-    kinds.extend(language_models().chain([wide]).map(Case::from));
+    let of_stack = |text: &str| {
+        let plain = settings(&config("rnn", "rnn", r#"{"kind": "general"}"#, ""));
+        ModelConfig::EncoderDecoder(EncoderDecoderConfig { encoder: serde_json::from_str(text).unwrap(), ..plain })
+    };
+    kinds.extend(language_models().chain([wide]).chain(stacks().into_iter().map(of_stack)).map(Case::from));
     kinds.extend(attentive());
     for config in kinds {
         let ready = model(&config, &Device::flex()).for_search();
@@ -799,6 +836,14 @@ fn what_cannot_work_is_told_at_its_key() {
     assert_eq!(places(all.clone()), ["model.tied"]);
     let empty = serde_json::from_str(r#"{"kind": "stack", "stages": []}"#).unwrap();
     assert_eq!(places(EncoderDecoderConfig { encoder: empty, ..of(none, "") }), ["model.encoder.stages"]);
+    // What needs vectors, and what makes too many numbers of them.
+    let reduced = r#"{"kind": "stack", "stages": [{"kind": "layer_norm"}, {"kind": "time_reduction", "factor": 64},
+        {"kind": "time_reduction", "factor": 64}, {"kind": "time_reduction", "factor": 64}]}"#;
+    let encoder = serde_json::from_str(reduced).unwrap();
+    let one_hot = serde_json::from_str(r#"{"kind": "one_hot"}"#).unwrap();
+    let reduced = EncoderDecoderConfig { encoder, ..of(none, "") };
+    assert_eq!(places(reduced.clone()), ["model.encoder.stages.3.factor"]);
+    assert_eq!(places(EncoderDecoderConfig { source: one_hot, ..reduced }), ["model.encoder.stages.0.kind"]);
     let apart = ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: all.target.clone(), ..all });
     let vocabularies = Vocabularies { sources: vec![SOURCE], target: TARGET, shared: false };
     let error = apart.init(Streams::default(), &vocabularies, Key::from_seed(1), &Device::flex());

@@ -2,14 +2,18 @@
 //!
 //! An encoder is one *stage*, or a `stack` of them. A stage is a kind of its own, a file beside this one.
 
+mod convolution;
+mod norm;
+mod projection;
 mod recurrent;
 mod stack;
+mod time_reduction;
 
 use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::Cell;
+use antiphon_kernels::{Cell, average_steps};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -18,11 +22,19 @@ use serde::{Deserialize, Serialize};
 use crate::dropout::Dropout;
 use crate::embedding::Input;
 
+pub use convolution::{ConvolutionEncoderConfig, Positions};
+pub use norm::LayerNormConfig;
+pub use projection::{Activation, ProjectionConfig};
 pub use recurrent::RecurrentEncoderConfig;
 pub use stack::StackConfig;
+pub use time_reduction::{Reduction, TimeReductionConfig};
 
+use convolution::ConvolutionEncoder;
+use norm::LayerNorm;
+use projection::Projection;
 use recurrent::RecurrentEncoder;
 use stack::Stack;
+use time_reduction::TimeReduction;
 
 /// An encoder, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +46,9 @@ pub enum EncoderConfig {
     Lstm(RecurrentEncoderConfig),
     /// Gated recurrent unit.
     Gru(RecurrentEncoderConfig),
-    /// Several encoders, each of which reads the memory of the one before.
+    /// Gated convolutions.
+    Convolution(ConvolutionEncoderConfig),
+    /// Several stages, each of which reads the memory of the one before.
     Stack(StackConfig),
 }
 
@@ -48,6 +62,15 @@ pub enum StageConfig {
     Lstm(RecurrentEncoderConfig),
     /// Gated recurrent unit.
     Gru(RecurrentEncoderConfig),
+    /// Gated convolutions.
+    Convolution(ConvolutionEncoderConfig),
+    /// A linear layer at every step.
+    Projection(ProjectionConfig),
+    /// Layer normalisation: the numbers of every step, less their mean and divided by their deviation, then each times a gain and
+    /// plus a bias that are learned (Ba et al. 2016).
+    LayerNorm(LayerNormConfig),
+    /// Several steps become one.
+    TimeReduction(TimeReductionConfig),
 }
 
 impl Default for EncoderConfig {
@@ -68,23 +91,26 @@ impl EncoderConfig {
             EncoderConfig::Rnn(config) => Form::Lone(StageConfig::Rnn(config.clone())),
             EncoderConfig::Lstm(config) => Form::Lone(StageConfig::Lstm(config.clone())),
             EncoderConfig::Gru(config) => Form::Lone(StageConfig::Gru(config.clone())),
+            EncoderConfig::Convolution(config) => Form::Lone(StageConfig::Convolution(config.clone())),
             EncoderConfig::Stack(config) => Form::Stack(config),
         }
     }
 
-    /// What the decoder will meet.
-    pub(crate) fn shape(&self) -> EncoderShape {
-        match self.form() {
-            Form::Lone(stage) => stage.shape(),
-            Form::Stack(stack) => stack.shape(),
-        }
+    /// What the decoder will meet, from inputs of width `input`, `None` if they are one-hot; the settings have no problems.
+    pub(crate) fn shape(&self, input: Option<usize>) -> EncoderShape {
+        let StageShape { memory, state, reduction } = match self.form() {
+            Form::Lone(stage) => stage.shape(input),
+            Form::Stack(stack) => stack.shape(input),
+        };
+        let StateShape { states, width, layers } = state.unwrap_or(StateShape { states: 1, width: memory, layers: 1 });
+        EncoderShape { memory, states, state_width: width, layers, reduction }
     }
 
-    /// What cannot work, with places below `[model.encoder]`.
-    pub(crate) fn problems(&self) -> Vec<Problem> {
+    /// What cannot work with such inputs, with places below `[model.encoder]`.
+    pub(crate) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
         match self.form() {
-            Form::Lone(stage) => stage.problems(),
-            Form::Stack(stack) => stack.problems(),
+            Form::Lone(stage) => stage.problems(input),
+            Form::Stack(stack) => stack.problems(input),
         }
     }
 
@@ -105,18 +131,26 @@ impl EncoderConfig {
 }
 
 impl StageConfig {
-    fn shape(&self) -> EncoderShape {
+    fn shape(&self, input: Option<usize>) -> StageShape {
+        let vectors = || input.expect("one-hot inputs are a problem of this stage");
         match self {
             StageConfig::Rnn(config) => config.shape(Cell::Rnn),
             StageConfig::Lstm(config) => config.shape(Cell::Lstm),
             StageConfig::Gru(config) => config.shape(Cell::Gru),
+            StageConfig::Convolution(config) => config.shape(),
+            StageConfig::Projection(config) => config.shape(),
+            StageConfig::LayerNorm(config) => config.shape(vectors()),
+            StageConfig::TimeReduction(config) => config.shape(vectors()),
         }
     }
 
-    /// What cannot work.
-    fn problems(&self) -> Vec<Problem> {
+    /// What cannot work with inputs of width `input`, `None` if they are one-hot.
+    fn problems(&self, input: Option<usize>) -> Vec<Problem> {
         match self {
             StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => Vec::new(),
+            StageConfig::Convolution(_) | StageConfig::Projection(_) => Vec::new(),
+            StageConfig::LayerNorm(config) => config.problems(input),
+            StageConfig::TimeReduction(config) => config.problems(input),
         }
     }
 
@@ -126,6 +160,9 @@ impl StageConfig {
             StageConfig::Rnn(config) => config.warnings(Cell::Rnn, is_last),
             StageConfig::Lstm(config) => config.warnings(Cell::Lstm, is_last),
             StageConfig::Gru(config) => config.warnings(Cell::Gru, is_last),
+            StageConfig::Convolution(config) => config.warnings(is_last),
+            StageConfig::Projection(config) => config.warnings(is_last),
+            StageConfig::LayerNorm(_) | StageConfig::TimeReduction(_) => Vec::new(),
         }
     }
 
@@ -134,11 +171,55 @@ impl StageConfig {
             StageConfig::Rnn(config) => Stage::Recurrent(config.init(Cell::Rnn, input, key, device)),
             StageConfig::Lstm(config) => Stage::Recurrent(config.init(Cell::Lstm, input, key, device)),
             StageConfig::Gru(config) => Stage::Recurrent(config.init(Cell::Gru, input, key, device)),
+            StageConfig::Convolution(config) => Stage::Convolution(config.init(input, key, device)),
+            StageConfig::Projection(config) => Stage::Projection(config.init(input, key, device)),
+            StageConfig::LayerNorm(config) => Stage::LayerNorm(config.init(input, device)),
+            StageConfig::TimeReduction(config) => Stage::TimeReduction(config.init()),
         }
     }
 }
 
-/// What an encoder hands on, in numbers.
+/// What is said of a `dropout` between layers, of which there is but one and nothing reads on behind it.
+fn idle_dropout(dropout: f64, layers: usize, is_last: bool) -> Option<Problem> {
+    let idle = dropout > 0.0 && layers == 1 && is_last;
+    idle.then(|| Problem { place: "dropout".into(), message: "has no effect with a single layer".into() })
+}
+
+/// What is said of a kind of stage that cannot read one-hot tokens.
+fn one_hot(input: Option<usize>, kind: &str) -> Option<Problem> {
+    let message = || {
+        format!(
+            "`{kind}` reads vectors, not one-hot tokens; set `model.source.kind = \"embedding\"`, or put a stage before it that \
+             makes vectors, as `projection` does"
+        )
+    };
+    input.is_none().then(|| Problem { place: "kind".into(), message: message() })
+}
+
+/// What a stage hands on, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StageShape {
+    /// The width of its memory.
+    memory: usize,
+    /// Its final state, if it has one.
+    state: Option<StateShape>,
+    /// Steps of what it reads that become one of its memory; the last one of a row may stand for fewer.
+    reduction: usize,
+}
+
+/// A final state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StateShape {
+    /// `N`: vectors a layer.
+    states: usize,
+    /// The width of one.
+    width: usize,
+    /// How many layers have one.
+    layers: usize,
+}
+
+/// What an encoder hands on, in numbers. Where no stage has a final state, the mean of the memory's steps stands for it: one layer,
+/// one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EncoderShape {
     /// `M`.
@@ -149,6 +230,8 @@ pub(crate) struct EncoderShape {
     pub(crate) state_width: usize,
     /// How many layers have a state.
     pub(crate) layers: usize,
+    /// Steps of the source that become one of the memory.
+    pub(crate) reduction: usize,
 }
 
 /// An encoder.
@@ -162,6 +245,10 @@ pub(crate) enum Encoder {
 #[derive(Module, Debug)]
 pub(crate) enum Stage {
     Recurrent(RecurrentEncoder),
+    Convolution(ConvolutionEncoder),
+    Projection(Projection),
+    LayerNorm(LayerNorm),
+    TimeReduction(TimeReduction),
 }
 
 /// What was read.
@@ -171,17 +258,23 @@ pub(crate) struct Encoded {
     pub(crate) memory: Tensor<3>,
     /// `[B]`: real steps of each row's memory.
     pub(crate) lengths: Arc<[u32]>,
-    /// A layer's final state, `[B, N·W]`: all of `h`, then all of `c`, both directions side by side.
+    /// A layer's final state, `[B, N·W]`: all of `h`, then all of `c`, both directions side by side. A stage without one has none.
     pub(crate) states: Vec<Tensor<2>>,
 }
 
 impl Encoder {
     /// Reads a batch whose rows have `lengths` real steps.
     pub(crate) fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
-        match self {
+        let mut encoded = match self {
             Encoder::Lone(stage) => stage.encode(input, lengths, dropout_key),
             Encoder::Stack(stack) => stack.encode(input, lengths, dropout_key),
+        };
+        if encoded.states.is_empty() {
+            let steps = encoded.memory.dims()[1];
+            let mean = average_steps(encoded.memory.clone(), encoded.lengths.clone(), steps);
+            encoded.states = vec![mean.squeeze_dim(1)];
         }
+        encoded
     }
 }
 
@@ -189,6 +282,10 @@ impl Stage {
     fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
         match self {
             Stage::Recurrent(stage) => stage.encode(input, lengths, dropout_key),
+            Stage::Convolution(stage) => stage.encode(input, lengths, dropout_key),
+            Stage::Projection(stage) => stage.encode(&input, lengths),
+            Stage::LayerNorm(stage) => stage.encode(input.into_vectors(), lengths),
+            Stage::TimeReduction(stage) => stage.encode(input.into_vectors(), lengths),
         }
     }
 
@@ -196,6 +293,9 @@ impl Stage {
     fn dropout(&self) -> Dropout {
         match self {
             Stage::Recurrent(stage) => stage.dropout(),
+            Stage::Convolution(stage) => stage.dropout(),
+            Stage::Projection(stage) => stage.dropout(),
+            Stage::LayerNorm(_) | Stage::TimeReduction(_) => Dropout { rate: 0.0, locked: false },
         }
     }
 }

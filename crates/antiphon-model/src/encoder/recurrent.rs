@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, EncoderShape};
+use super::{Encoded, StageShape, StateShape, idle_dropout};
 use crate::dropout::{Dropout, idle_lock};
 use crate::embedding::Input;
 use crate::recurrent::{InitialConfig, LayerSizes, RecurrentLayer};
@@ -35,6 +35,8 @@ pub struct RecurrentEncoderConfig {
     /// The share of numbers of every recurrent weight that training drops, the same for all steps of a batch (Merity et al. 2018).
     #[schemars(range(min = 0.0, max = 0.95))]
     pub weight_drop: f64,
+    /// Whether every layer but the first adds what it reads to what it makes (Wu et al. 2016).
+    pub residual: bool,
     /// How the parameters start.
     pub initial: InitialConfig,
 }
@@ -48,21 +50,24 @@ impl Default for RecurrentEncoderConfig {
             dropout: 0.0,
             locked_dropout: false,
             weight_drop: 0.0,
+            residual: false,
             initial: InitialConfig::default(),
         }
     }
 }
 
 impl RecurrentEncoderConfig {
-    pub(super) fn shape(&self, cell: Cell) -> EncoderShape {
+    pub(super) fn shape(&self, cell: Cell) -> StageShape {
         let width = self.hidden * if self.bidirectional { 2 } else { 1 };
-        EncoderShape { memory: width, states: cell.states(), state_width: width, layers: self.layers }
+        let state = StateShape { states: cell.states(), width, layers: self.layers };
+        StageShape { memory: width, state: Some(state), reduction: 1 }
     }
 
     pub(super) fn warnings(&self, cell: Cell, is_last: bool) -> Vec<Problem> {
         let mut warnings = self.initial.warnings(cell);
-        if self.dropout > 0.0 && self.layers == 1 && is_last {
-            warnings.push(Problem { place: "dropout".into(), message: "has no effect with a single layer".into() });
+        warnings.extend(idle_dropout(self.dropout, self.layers, is_last));
+        if self.residual && self.layers == 1 {
+            warnings.push(Problem { place: "residual".into(), message: "has no effect with a single layer".into() });
         }
         warnings.extend(idle_lock(self.locked_dropout, &[self.dropout]));
         warnings
@@ -82,7 +87,7 @@ impl RecurrentEncoderConfig {
             }
         });
         let dropout = Dropout { rate: self.dropout, locked: self.locked_dropout };
-        RecurrentEncoder { layers: layers.collect(), dropout }
+        RecurrentEncoder { layers: layers.collect(), dropout, residual: self.residual }
     }
 }
 
@@ -92,6 +97,9 @@ pub(crate) struct RecurrentEncoder {
     layers: Vec<EncoderLayer>,
     #[module(skip)]
     dropout: Dropout,
+    /// Whether every layer but the first adds what it reads.
+    #[module(skip)]
+    residual: bool,
 }
 
 #[derive(Module, Debug)]
@@ -105,15 +113,19 @@ impl RecurrentEncoder {
     pub(super) fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
         let mut input = input;
         let mut states = Vec::with_capacity(self.layers.len());
-        let mut memory = None;
+        let mut memory: Option<Tensor<3>> = None;
         for (l, layer) in self.layers.iter().enumerate() {
+            let passed = memory.clone().filter(|_| self.residual);
             if let Some(below) = memory.take() {
                 input = Input::Vectors(self.dropout.apply(below, dropout_key.map(|key| key.numbered(l as u64))));
             }
             let of_weights = dropout_key.map(|key| key.named("weight").numbered(l as u64));
             let (sequence, state) = layer.run(&input, &lengths, of_weights);
             states.push(state);
-            memory = Some(sequence);
+            memory = Some(match passed {
+                Some(passed) => sequence + passed,
+                None => sequence,
+            });
         }
         Encoded { memory: memory.expect("an encoder has a layer"), lengths, states }
     }
@@ -143,5 +155,42 @@ impl EncoderLayer {
         let (from, to) = (forward.state(), backward.state());
         let parts = (0..from.dims()[1] / h).flat_map(|k| [&from, &to].map(|state| state.clone().narrow(1, k * h, h)));
         (sequence, Tensor::cat(parts.collect(), 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::module::ModuleMapper;
+
+    struct Zero;
+    impl ModuleMapper for Zero {
+        fn map_float<const D: usize>(
+            &mut self,
+            param: burn::module::Param<Tensor<D>>,
+        ) -> burn::module::Param<Tensor<D>> {
+            param.map(|tensor| tensor.zeros_like())
+        }
+    }
+
+    /// What such a layer makes is zero.
+    #[test]
+    fn a_residual_layer_without_weights_hands_on_what_it_reads() {
+        let device = Device::flex();
+        let config = |layers| RecurrentEncoderConfig { hidden: 3, layers, residual: true, ..Default::default() };
+        let x = Tensor::<3>::random([2, 4, 5], burn::tensor::Distribution::Default, &device);
+        let encode = |encoder: RecurrentEncoder| {
+            let encoded = encoder.encode(Input::Vectors(x.clone()), [4, 2].into(), None);
+            encoded.memory.into_data().try_to_vec::<f32>().unwrap()
+        };
+        for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
+            let init = |layers| config(layers).init(cell, 5, Key::from_seed(1), &device);
+            let mut two = init(2);
+            let second = two.layers.pop().expect("a second layer").map(&mut Zero);
+            two.layers.push(second);
+            let one = encode(init(1));
+            assert_eq!(encode(two), one, "{cell:?}");
+            assert_ne!(encode(init(2)), one, "{cell:?}");
+        }
     }
 }

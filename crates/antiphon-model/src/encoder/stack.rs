@@ -9,31 +9,48 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, EncoderShape, Stage, StageConfig};
+use super::{Encoded, Stage, StageConfig, StageShape};
 use crate::embedding::Input;
 
-/// Stages of which each reads the memory of the one before. The final state is that of the last stage.
+/// Stages of which each reads the memory of the one before.
+///
+/// The final state, which a bridge hands to the decoder, is that of the last recurrent stage, and, where there is none, the mean of
+/// the memory's steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StackConfig {
     /// The stages, from the source on. The `dropout` of each is also that of what it hands to the next.
-    #[schemars(length(min = 1), extend("examples" = [[{"kind": "lstm"}, {"kind": "gru"}]]))]
+    #[schemars(length(min = 1), extend("examples" = [[{"kind": "convolution"}, {"kind": "lstm"}]]))]
     pub stages: Vec<StageConfig>,
 }
 
 impl StackConfig {
-    fn last(&self) -> &StageConfig {
-        self.stages.last().expect("a stack has a stage")
+    pub(super) fn shape(&self, input: Option<usize>) -> StageShape {
+        let behind = |below: Option<StageShape>, stage: &StageConfig| {
+            let own = stage.shape(below.map_or(input, |below| Some(below.memory)));
+            Some(match below {
+                None => own,
+                Some(below) => StageShape {
+                    state: own.state.or(below.state),
+                    reduction: own.reduction.saturating_mul(below.reduction),
+                    ..own
+                },
+            })
+        };
+        self.stages.iter().fold(None, behind).expect("a stack has a stage")
     }
 
-    pub(super) fn shape(&self) -> EncoderShape {
-        self.last().shape()
-    }
-
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(super) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
         let message = "name at least one stage: `stages = [{ kind = \"lstm\" }]`";
         let none = self.stages.is_empty().then(|| Problem { place: "stages".into(), message: message.into() });
-        none.into_iter().chain(self.of_stages(|_, stage| stage.problems())).collect()
+        let mut input = input;
+        let of_stages = self.of_stages(|_, stage| {
+            let problems = stage.problems(input);
+            // What a stage that cannot work hands on is of no interest.
+            input = Some(if problems.is_empty() { stage.shape(input).memory } else { 1 });
+            problems
+        });
+        none.into_iter().chain(of_stages).collect()
     }
 
     pub(super) fn warnings(&self) -> Vec<Problem> {
@@ -42,7 +59,7 @@ impl StackConfig {
     }
 
     /// What is said of each stage, at its place.
-    fn of_stages(&self, say: impl Fn(usize, &StageConfig) -> Vec<Problem>) -> impl Iterator<Item = Problem> {
+    fn of_stages(&self, mut say: impl FnMut(usize, &StageConfig) -> Vec<Problem>) -> impl Iterator<Item = Problem> {
         let of = move |(i, stage): (usize, &StageConfig)| {
             say(i, stage).into_iter().map(move |problem| problem.below(&format!("stages.{i}"))).collect::<Vec<_>>()
         };
@@ -53,7 +70,7 @@ impl StackConfig {
         let (mut input, mut stages) = (input, Vec::with_capacity(self.stages.len()));
         for (i, stage) in self.stages.iter().enumerate() {
             stages.push(stage.init(input, key.named("stage").numbered(i as u64), device));
-            input = stage.shape().memory;
+            input = stage.shape(Some(input)).memory;
         }
         Stack { stages }
     }
@@ -72,7 +89,9 @@ impl Stack {
         let mut encoded = first.encode(input, lengths, key(0));
         for (i, (below, stage)) in self.stages.iter().zip(rest).enumerate() {
             let memory = below.dropout().apply(encoded.memory, key(i + 1).map(|key| key.named("below")));
-            encoded = stage.encode(Input::Vectors(memory), encoded.lengths, key(i + 1));
+            let behind = stage.encode(Input::Vectors(memory), encoded.lengths, key(i + 1));
+            let states = if behind.states.is_empty() { encoded.states } else { behind.states };
+            encoded = Encoded { states, ..behind };
         }
         encoded
     }

@@ -222,6 +222,8 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/*/weight_drop", 0.0.into()),
         ("/model/encoder/stages/*/locked_dropout", false.into()),
         ("/model/encoder/stages/*/weight_drop", 0.0.into()),
+        ("/model/encoder/residual", false.into()),
+        ("/model/encoder/stages/*/residual", false.into()),
         ("/model/decoder/widths", json!([])),
         ("/model/decoder/projection", Value::Null),
         ("/model/decoder/output_dropout", Value::Null),

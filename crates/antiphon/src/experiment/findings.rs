@@ -50,16 +50,27 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let sources = chosen.iter().map(question).collect::<Result<Vec<_>>>()?;
     let found = searcher.search(&sources.iter().map(|source| searcher.request(source)).collect::<Vec<_>>())?;
     let target = tokenizers.target().as_ref();
-    let written_source = |(ids, tokenizer): (&Vec<TokenId>, &Arc<dyn Tokenizer>)| written(tokenizer.as_ref(), ids);
-    let candidate = |h: Hypothesis, references: &[String]| {
+    // What one step of each memory stands for.
+    let reductions = config.reductions();
+    let written_source = |((ids, tokenizer), &reduction): ((&Vec<TokenId>, &Arc<dyn Tokenizer>), &usize)| {
+        let tokens = written(tokenizer.as_ref(), ids);
+        tokens.chunks(reduction).map(|tokens| tokens.join(" ")).collect::<Vec<_>>()
+    };
+    let candidate = |mut h: Hypothesis, references: &[String], steps: usize| {
+        h.attention.iter_mut().for_each(|row| row.truncate(steps));
         let text = searcher.text(&h.tokens);
         candidate(h, text, references, target)
     };
-    let example = |((answered, question), found): ((&&Answered, Question), Finished)| Example {
-        source: answered.shown(),
-        source_tokens: question.sources.iter().zip(tokenizers.sources()).flat_map(written_source).collect(),
-        references: answered.references.clone(),
-        candidates: found.hypotheses.into_iter().map(|h| candidate(h, &answered.references)).collect(),
+    let example = |((answered, question), found): ((&&Answered, Question), Finished)| {
+        let sources = question.sources.iter().zip(tokenizers.sources()).zip(&reductions);
+        let tokens: Vec<String> = sources.flat_map(written_source).collect();
+        let candidates = found.hypotheses.into_iter().map(|h| candidate(h, &answered.references, tokens.len()));
+        Example {
+            source: answered.shown(),
+            references: answered.references.clone(),
+            candidates: candidates.collect(),
+            source_tokens: tokens,
+        }
     };
     Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
 }

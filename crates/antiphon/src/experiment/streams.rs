@@ -74,6 +74,11 @@ impl ExperimentConfig {
     pub(super) fn outline_model(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
         self.model.outline(antiphon_model::Streams(&read(&self.streams)), vocabularies, key, device)
     }
+
+    /// How many steps of each source become one of its memory.
+    pub(crate) fn reductions(&self) -> Vec<usize> {
+        self.model.reductions(antiphon_model::Streams(&read(&self.streams)))
+    }
 }
 
 /// What of the model cannot work beside these streams, with places below the whole config; `shared`: whether source and target

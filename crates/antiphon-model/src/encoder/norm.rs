@@ -1,0 +1,48 @@
+//! A stage that normalises what is read, step by step.
+
+use std::sync::Arc;
+
+use antiphon_core::Problem;
+use antiphon_kernels::layer_norm;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Encoded, StageShape, one_hot};
+use crate::initial::{parameter, zeros};
+
+/// Nothing to set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LayerNormConfig {}
+
+impl LayerNormConfig {
+    pub(super) fn shape(&self, input: usize) -> StageShape {
+        StageShape { memory: input, state: None, reduction: 1 }
+    }
+
+    pub(super) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
+        one_hot(input, "layer_norm").into_iter().collect()
+    }
+
+    pub(super) fn init(&self, input: usize, device: &Device) -> LayerNorm {
+        LayerNorm { gain: parameter(vec![1.0; input], [input], device), bias: zeros(input, device) }
+    }
+}
+
+/// Layer normalisation.
+#[derive(Module, Debug)]
+pub(crate) struct LayerNorm {
+    /// `[M]`.
+    gain: Param<Tensor<1>>,
+    /// `[M]`.
+    bias: Param<Tensor<1>>,
+}
+
+impl LayerNorm {
+    /// `[B, S, M] → [B, S, M]`.
+    pub(super) fn encode(&self, memory: Tensor<3>, lengths: Arc<[u32]>) -> Encoded {
+        Encoded { memory: layer_norm(memory, self.gain.val(), self.bias.val()), lengths, states: Vec::new() }
+    }
+}
