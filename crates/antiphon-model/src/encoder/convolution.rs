@@ -19,7 +19,7 @@ use crate::initial::{Initial, normal, parameter, zeros};
 /// Layers of gated convolutions (Gehring et al. 2017). Layer by layer `x ← √½ (x + a ⊙ σ(b))` with `[a, b] = conv(x)`, which looks
 /// at a window of steps around each one; before the first a linear layer brings the input to the width of the layers.
 ///
-/// It has no final state; see [`StackConfig`](super::StackConfig).
+/// It has no final state: without a recurrent stage the mean of the memory's steps stands for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConvolutionEncoderConfig {
