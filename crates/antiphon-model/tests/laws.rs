@@ -365,8 +365,21 @@ fn padding_and_other_rows_change_nothing() {
 }
 
 #[test]
+fn a_memory_has_as_many_steps_as_its_settings_say() {
+    let batch = batch(&[(6, 4), (2, 6)]);
+    for config in single_sources().into_iter().filter(ModelConfig::attends).map(Case::from) {
+        let ready = model(&config, &Device::flex()).for_search();
+        let mut out = StepOutput::default();
+        let mut session = ready.begin(&requests(&batch)).unwrap();
+        session.step(&[2, 2], &free(Selection::All, true), &mut out).unwrap();
+        let reduction = config.reductions(Streams::default())[0];
+        assert_eq!(out.attention.len(), 2 * 7_usize.div_ceil(reduction), "{config:?}");
+    }
+}
+
+#[test]
 fn a_source_without_a_step_is_read_as_nothing_whatever_stands_beside_it() {
-    for config in configs().into_iter().filter(ModelConfig::has_source) {
+    for config in single_sources().into_iter().filter(ModelConfig::has_source).map(Case::from) {
         let model = model(&config, &Device::flex());
         let of = |sources: &[Vec<TokenId>]| {
             let target = vec![row("t", 3, TARGET as u64); sources.len()];
