@@ -152,7 +152,7 @@ fn mistakes_are_answered() {
     assert!(answer.contains("bad.txt: line 2: byte 2 is not UTF-8"), "{answer}");
     let answer = said("generate one --count 2 --set search.kind=greedy");
     assert!(answer.contains("--count: this search draws nothing"), "{answer}");
-    assert!(said("generate one --temperature 0").contains("search.temperature"));
+    assert!(said("generate one --temperature 0").contains("`--set search.kind=greedy`"));
     assert!(said("generate one --temperature nan").contains("search.temperature"));
     assert!(said("generate one --set search.temperatur=1").contains("did you mean `temperature`?"));
     assert!(said("generate one --set model.tied=output").contains("cannot be changed for a model that is trained"));

@@ -228,8 +228,9 @@ impl<'s, 't> Check<'s, 't> {
         if text.parse::<Json>().is_ok_and(|value| right(&value)) {
             return Some("remove the quotes".to_owned());
         }
+        // Of texts alone; where anything may stand in it, a list is not all that is missing.
         let list = Json::from(vec![text]);
-        if !text.is_empty() && right(&list) {
+        if !text.is_empty() && right(&list) && !right(&Json::from(vec![0])) {
             return Some(format!("write {list}"));
         }
         let float = || text.parse::<f64>().ok().filter(|number| number.is_finite());

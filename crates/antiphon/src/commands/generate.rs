@@ -177,6 +177,9 @@ impl Arguments {
             None => "--prompt".to_owned(),
         };
         let ids = generator.tokens(&text).map_err(|error| error.at(Place::text(place())))?;
+        if ids.is_empty() {
+            return Ok(generator.beginning());
+        }
         let strange = unknown::positions(&ids).len();
         if strange > 0 {
             let mut names = unknown::named(generator.tokenizer(), &text)?;
