@@ -20,8 +20,11 @@ pub struct Grouped<'a> {
     references: Option<References>,
 }
 
+/// What the model sees of a source, by its number among the sources of an example, and its text.
+type Normalized<'n> = &'n dyn Fn(usize, &str) -> String;
+
 impl<'a> Grouped<'a> {
-    pub(super) fn new(corpus: &'a Corpus, normalized: Option<&dyn Fn(usize, &str) -> String>) -> Result<Self> {
+    pub(super) fn new(corpus: &'a Corpus, normalized: Option<Normalized<'_>>) -> Result<Self> {
         let Some(normalized) = normalized else { return Ok(Self { corpus, groups: None, references: None }) };
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::new();

@@ -236,6 +236,7 @@ pub(crate) struct EncoderShape {
 
 /// An encoder.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // one value for each source of a model
 pub(crate) enum Encoder {
     Lone(Stage),
     Stack(Stack),
