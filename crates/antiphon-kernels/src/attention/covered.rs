@@ -221,16 +221,8 @@ impl Body for Flex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use antiphon_core::random::Key;
-    use burn::tensor::{Device, TensorData};
-
-    fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
-        let key = Key::from_seed(5).named(name);
-        let n: usize = dims.iter().product();
-        let numbers: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.7).collect();
-        let tensor = Tensor::from_data(TensorData::new(numbers, dims), device);
-        if device.is_autodiff() { tensor.require_grad() } else { tensor }
-    }
+    use crate::attention::tests::random;
+    use burn::tensor::Device;
 
     fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         tensor.into_data().try_to_vec().unwrap()

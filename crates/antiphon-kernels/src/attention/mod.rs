@@ -269,7 +269,7 @@ mod tests {
     use antiphon_core::random::Key;
     use burn::tensor::Device;
 
-    fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
+    pub(super) fn random<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor<D> {
         let key = Key::from_seed(5).named(name);
         let n: usize = dims.iter().product();
         let numbers: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.7).collect();

@@ -170,7 +170,7 @@ impl Arguments {
         let text = match (&self.prompt, &self.input) {
             (Some(text), _) => text.clone(),
             (None, Some(path)) => read(path, generator.is_endless())?,
-            (None, None) => return Ok(generator.beginning()),
+            (None, None) => String::new(),
         };
         let place = || match &self.input {
             Some(path) => path.display().to_string(),

@@ -310,32 +310,25 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Pace),
     ) -> Result<Option<Vec<Likelihood>>> {
-        self.pass(model, stop, self.in_order(), temperatures, &mut self.judged(progress))
-    }
-
-    /// Tells how many tokens have been judged, from the batches of a pass.
-    fn judged(&self, progress: &mut dyn FnMut(Pace)) -> impl FnMut(&Batch, &TokenScores) {
-        let (mut done, all) = (0, self.encoded.target_tokens());
-        move |batch, _| {
-            done += batch.target.tokens() as u64;
-            progress(Pace { of: "tokens judged", done, all });
-        }
+        self.pass(model, stop, self.in_order(), temperatures, progress, &mut |_, _| {})
     }
 
     fn in_order(&self) -> Prefetch {
         self.encoded.in_order(&self.config.batch, self.parts)
     }
 
-    /// The likelihood of batches that are the whole split, at each of some temperatures. `each` hears the scores at the first of
-    /// them.
+    /// The likelihood of batches that are the whole split, at each of some temperatures. `progress` hears how many tokens are judged,
+    /// and `each` the scores at the first temperature.
     fn pass(
         &self,
         model: &Model,
         stop: &AtomicBool,
         batches: Prefetch,
         temperatures: &[f64],
+        progress: &mut dyn FnMut(Pace),
         each: &mut dyn FnMut(&Batch, &TokenScores),
     ) -> Result<Option<Vec<Likelihood>>> {
+        let (mut done, all) = (0, self.encoded.target_tokens());
         let Units { characters, words } = self.encoded.units();
         let mut sums = vec![Likelihood { characters, words, ..Likelihood::default() }; temperatures.len()];
         let mut carry = Carry::default();
@@ -346,6 +339,8 @@ impl<'a> Evaluator<'a> {
             let batch = batch?;
             let scores = model.scores_at(&batch, &mut carry, temperatures)?;
             each(&batch, &scores[0]);
+            done += batch.target.tokens() as u64;
+            progress(Pace { of: "tokens judged", done, all });
             for (sum, scores) in sums.iter_mut().zip(scores) {
                 sum.merge(&Likelihood {
                     nats: scores.log_probs.iter().map(|&log_prob| -f64::from(log_prob)).sum(),
@@ -511,13 +506,8 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Option<(Losses, Tally)>> {
         let temperatures: Vec<f64> = [1.0].into_iter().chain(self.temperature).collect();
         let mut tally = Tally::default();
-        let mut judged = self.judged(progress);
-        let mut each = |batch: &Batch, scores: &TokenScores| {
-            tally.add(batch, scores);
-            judged(batch, scores);
-        };
-        let found = self.pass(model, stop, self.in_order(), &temperatures, &mut each)?;
-        drop(judged);
+        let mut add = |batch: &Batch, scores: &TokenScores| tally.add(batch, scores);
+        let found = self.pass(model, stop, self.in_order(), &temperatures, progress, &mut add)?;
         let Some(found) = found else { return Ok(None) };
         let ways = |reset: Option<u64>, found: Vec<Likelihood>| {
             let temperatures = [None].into_iter().chain(self.temperature.map(Some));
@@ -533,12 +523,8 @@ impl<'a> Evaluator<'a> {
         losses.beside.extend(ways(None, found).skip(1));
         let reset = self.config.evaluate.reset;
         if let Some(windows) = (reset > 0).then(|| self.encoded.in_windows(reset)).flatten() {
-            let mut judged = self.judged(progress);
-            let mut each = |batch: &Batch, scores: &TokenScores| {
-                tally.add_windows(batch, scores);
-                judged(batch, scores);
-            };
-            let found = self.pass(model, stop, windows, &temperatures, &mut each)?;
+            let mut add = |batch: &Batch, scores: &TokenScores| tally.add_windows(batch, scores);
+            let found = self.pass(model, stop, windows, &temperatures, progress, &mut add)?;
             let Some(found) = found else { return Ok(None) };
             losses.beside.extend(ways(Some(reset as u64), found));
         }
@@ -660,7 +646,11 @@ mod tests {
         let never = AtomicBool::new(false);
         let of = |cut: Cut| {
             let batches = Prefetch::of_stream(Arc::clone(stream), stream.steps(&cut), 2);
-            evaluator.pass(&model, &never, batches, &[1.0], &mut |_, _| {}).unwrap().unwrap().swap_remove(0)
+            evaluator
+                .pass(&model, &never, batches, &[1.0], &mut |_| {}, &mut |_, _| {})
+                .unwrap()
+                .unwrap()
+                .swap_remove(0)
         };
         let parts = |rows, length, jitter| of(Cut::Parts { rows, length, jitter });
         let whole = evaluator.likelihood(&model, &never).unwrap().unwrap();
@@ -690,7 +680,11 @@ mod tests {
         let never = AtomicBool::new(false);
         let one_by_one = stream.steps(&Cut::Parts { rows: 1, length: 50, jitter: None });
         let batches = Prefetch::of_stream(Arc::clone(stream), one_by_one, 2);
-        let expected = evaluator.pass(&model, &never, batches, &[1.0], &mut |_, _| {}).unwrap().unwrap().swap_remove(0);
+        let expected = evaluator
+            .pass(&model, &never, batches, &[1.0], &mut |_| {}, &mut |_, _| {})
+            .unwrap()
+            .unwrap()
+            .swap_remove(0);
         let found = evaluator.likelihood(&model, &never).unwrap().unwrap();
         assert_eq!((found.tokens, found.correct_tokens), (expected.tokens, expected.correct_tokens));
         assert!((found.nats - expected.nats).abs() < 1e-5 * expected.nats, "{found:?} {expected:?}");
