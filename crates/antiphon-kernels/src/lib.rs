@@ -5,6 +5,7 @@
 //!   which hears where it has looked before;
 //! - [`fed_decoder`](feeding::fed_decoder): a whole decoder with attention and input feeding, in one node;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
+//! - [`ctc_loss`]: connectionist temporal classification, forward and backward over all paths;
 //! - [`dropout`](dropout::dropout), [`locked_dropout`], [`word_dropout`]: masks from counter-based random numbers;
 //! - [`activation_penalty`], [`temporal_penalty`]: penalties on what a layer puts out;
 //! - [`linear()`]: a sequence times a weight;
@@ -30,6 +31,7 @@ pub mod attention;
 mod average;
 mod blocks;
 mod convolution;
+mod ctc;
 #[cfg(feature = "wgpu")]
 mod cube;
 pub mod dropout;
@@ -56,6 +58,7 @@ mod weight;
 pub use attention::{Coverage, Over, attend, attend_covered, attend_with_weights};
 pub use average::average_steps;
 pub use convolution::{Convolution, convolve, zero_beyond};
+pub use ctc::{Transcripts, ctc_loss};
 pub use dropout::{dropout, locked_dropout, word_dropout};
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
 pub use gate::gated_linear_unit;

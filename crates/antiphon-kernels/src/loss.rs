@@ -250,7 +250,7 @@ fn exponentials_body<const FMA: bool>(row: &mut [f32], bias: &[f32]) -> (f32, f3
     }
     (top, sum)
 }
-multiversion!(fn exponentials(row: &mut [f32], bias: &[f32]) -> (f32, f32) = exponentials_body);
+multiversion!(pub(crate) fn exponentials(row: &mut [f32], bias: &[f32]) -> (f32, f32) = exponentials_body);
 
 /// Adds the bias to a row; → the largest sum.
 #[inline(always)]
@@ -304,7 +304,7 @@ fn rescale_body<const FMA: bool>(row: &mut [f32], scale: f32, shift: f32) {
         *x = *x * scale - shift;
     }
 }
-multiversion!(fn rescale(row: &mut [f32], scale: f32, shift: f32) = rescale_body);
+multiversion!(pub(crate) fn rescale(row: &mut [f32], scale: f32, shift: f32) = rescale_body);
 
 /// The sum of `values`, in sixteen running sums.
 #[inline(always)]

@@ -6,7 +6,8 @@
 
 use antiphon_kernels::update::{Rule, Step, update};
 use antiphon_kernels::{
-    Cell, Over, Projection, Recurrence, attend, attend_with_weights, cross_entropy, linear, recurrent, token_scores,
+    Cell, Over, Projection, Recurrence, Transcripts, attend, attend_with_weights, cross_entropy, ctc_loss, linear,
+    recurrent, token_scores,
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Deserialize;
@@ -17,6 +18,7 @@ struct Golden {
     recurrent: Vec<Layer>,
     attention: Vec<Attention>,
     loss: Vec<Loss>,
+    ctc: Vec<Ctc>,
     optimizers: Vec<Optimizer>,
 }
 
@@ -62,6 +64,19 @@ struct Loss {
     of_states: Vec<f64>,
     of_weight: Vec<f64>,
     of_bias: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Ctc {
+    batch: usize,
+    steps: usize,
+    vocabulary: usize,
+    blank: u32,
+    lengths: Vec<u32>,
+    labels: Vec<Vec<u32>>,
+    scale: f64,
+    loss: f64,
+    of_logits: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -205,6 +220,22 @@ fn the_loss_is_pytorchs() {
             assert_near(&numbers(states.grad(&gradients).unwrap()), &case.of_states, tolerance, &what);
             assert_near(&numbers(weight.grad(&gradients).unwrap()), &case.of_weight, tolerance, &what);
             assert_near(&numbers(bias.grad(&gradients).unwrap()), &case.of_bias, tolerance, &what);
+        }
+    }
+}
+
+#[test]
+fn the_ctc_loss_is_pytorchs() {
+    for case in golden().ctc {
+        let Ctc { batch, steps, vocabulary, blank, lengths, labels, scale, loss, of_logits } = case;
+        let transcripts = Transcripts { steps: lengths.into(), labels: labels.into(), blank };
+        for (dtype, tolerance) in PRECISIONS {
+            let logits = drawn([batch, steps, vocabulary], scale, 0.1, dtype).autodiff().require_grad();
+            let ours = ctc_loss(logits.clone(), &transcripts);
+            let gradient = logits.grad(&ours.backward()).unwrap();
+            let what = format!("{batch}×{steps}×{vocabulary}, {dtype:?}");
+            assert_near(&numbers(ours.inner()), &[loss], tolerance, &what);
+            assert_near(&numbers(gradient), &of_logits, tolerance, &what);
         }
     }
 }

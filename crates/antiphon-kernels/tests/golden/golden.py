@@ -119,6 +119,21 @@ def loss(tokens, hidden, vocabulary, smoothing, scale):
     }
 
 
+def ctc(batch, steps, vocabulary, blank, lengths, labels, scale):
+    """The loss summed over the rows, and its gradient; a row that fits no path counts nothing in either."""
+    logits = drawn([batch, steps, vocabulary], scale, 0.1).requires_grad_()
+    flat = torch.tensor([label for row in labels for label in row])
+    value = functional.ctc_loss(
+        torch.log_softmax(logits, 2).transpose(0, 1), flat, torch.tensor(lengths),
+        torch.tensor([len(row) for row in labels]), blank=blank, reduction="sum", zero_infinity=True,
+    )
+    value.backward()
+    return {
+        "batch": batch, "steps": steps, "vocabulary": vocabulary, "blank": blank, "lengths": lengths, "labels": labels,
+        "scale": scale, "loss": value.item(), "of_logits": numbers(logits.grad),
+    }
+
+
 def optimizer(kind, steps, **settings):
     """A parameter of 8 numbers after each of a few steps, whose gradients shrink by a tenth each."""
     parameter = torch.nn.Parameter(drawn([8], 1.0, 0.1))
@@ -162,6 +177,11 @@ golden = {
         loss(6, 5, 11, 0.0, 1.0),
         loss(6, 5, 11, 0.1, 1.0),
         loss(9, 7, 40, 0.3, 6.0),
+    ],
+    "ctc": [
+        ctc(1, 1, 2, 0, [1], [[1]], 1.0),
+        ctc(3, 7, 5, 0, [7, 4, 2], [[1, 1, 4], [2, 3], [2, 2]], 1.5),
+        ctc(2, 30, 11, 4, [30, 21], [[0, 1, 1, 10, 5, 5, 5, 9, 0, 2, 3, 7], [8]], 6.0),
     ],
     "optimizers": [
         optimizer("sgd", 1, lr=0.1),
