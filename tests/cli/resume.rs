@@ -101,6 +101,45 @@ validate = { every_steps = 15 }
 checkpoint = { every_steps = 10 }
 "#;
 
+/// Two sources of a table, a convolution before a recurrent stage, heads, and attention that remembers.
+const TABLE: &str = r#"
+extends = "tiny.toml"
+[data]
+replace = true
+kind = "table"
+columns = ["word", "said"]
+train = "train.tsv"
+validation = "validation.tsv"
+test = "test.tsv"
+source = "word"
+target = "said"
+[streams.again]
+column = "word"
+tokenizer = { kind = "byte" }
+input = { kind = "embedding", size = 5, dropout = 0.1 }
+encoder = { kind = "convolution", hidden = 6, layers = 2, dropout = 0.2 }
+[model.encoder]
+replace = true
+kind = "stack"
+stages = [{ kind = "convolution", hidden = 8, layers = 1, stride = 2, dropout = 0.2 }, { kind = "layer_norm" }, { kind = "gru", hidden = 5 }]
+[model.memories]
+kind = "each"
+[model.decoder.attention]
+replace = true
+kind = "additive"
+width = 8
+heads = 2
+coverage = true
+coverage_penalty = 0.5
+[train]
+epochs = 5
+validate = { every_steps = 25 }
+checkpoint = { every_steps = 10 }
+[evaluate]
+by = ["word"]
+validation_examples = 60
+"#;
+
 /// When a run is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
@@ -392,6 +431,16 @@ fn a_run_killed_again_and_again_ends_the_same() {
         contract.kill("parts", moment);
     }
     contract.place.call("run lstm.toml --run parts -q").succeeds();
+    assert!(Left::by(&contract.place, "parts") == contract.whole);
+}
+
+#[test]
+fn a_run_over_a_table_killed_again_and_again_ends_the_same() {
+    let contract = Contract::of("table.toml", TABLE);
+    for moment in [Moment::Checkpoint(15), Moment::Validation(2, 0.3), Moment::Time(0.5)] {
+        contract.kill("parts", moment);
+    }
+    contract.place.call("run table.toml --run parts -q").succeeds();
     assert!(Left::by(&contract.place, "parts") == contract.whole);
 }
 

@@ -452,7 +452,7 @@ impl Decoder {
         let projected = self.layers[0].project(input);
         let weights = self.recurrent_weights(dropout_key);
         if !self.feeding {
-            return self.stretch(projected, &weights, state, memories, Some(lengths), dropout_key);
+            return self.stretch(projected, &weights, state, memories, Some(lengths), kept, dropout_key);
         }
         // The one operation gives outputs with dropout alone.
         let hides = self.penalties.needs_undropped() && self.output.rate > 0.0 && dropout_key.is_some();
@@ -538,7 +538,7 @@ impl Decoder {
             let key = dropout_key.map(|key| self.output.of_step(key, t));
             let live = lengths.map(|lengths| lengths.iter().map(|&n| t < n as usize).collect::<Vec<bool>>());
             let ended = live.filter(|live| live.contains(&false)).map(|live| (state.clone(), live));
-            let decoded = self.stretch(x, weights, state, memories, None, key);
+            let decoded = self.stretch(x, weights, state, memories, None, false, key);
             state = match ended {
                 Some((before, live)) => before.where_live(decoded.state, &live),
                 None => decoded.state,
@@ -584,7 +584,8 @@ impl Decoder {
     }
 
     /// All layers, attention and readout over projected inputs `[B, T, G·H]`; nothing is fed back inside. `weights`: each layer's
-    /// recurrent weight.
+    /// recurrent weight. Where it is `kept`, what attention remembers is that of each row's last real step.
+    #[allow(clippy::too_many_arguments)]
     fn stretch(
         &self,
         projected: Tensor<3>,
@@ -592,10 +593,11 @@ impl Decoder {
         state: DecoderState,
         memories: &[Prepared],
         lengths: Option<Arc<[u32]>>,
+        kept: bool,
         dropout_key: Option<Key>,
     ) -> Decoded {
         let DecoderState { layers: before, attention: mut looked, .. } = state;
-        let of_looks = lengths.clone();
+        let of_looks = lengths.clone().filter(|_| kept);
         let mut states = Vec::with_capacity(self.layers.len());
         let mut run_layer = |l: usize, projected: Tensor<3>, start: Tensor<2>| {
             let run = self.layers[l].run(projected, weights[l].clone(), start, lengths.clone());

@@ -76,7 +76,7 @@ fn stacks() -> Vec<&'static str> {
 /// several sources.
 fn configs() -> Vec<Case> {
     let plain = single_sources().into_iter().map(Case::from);
-    plain.chain(attentive()).collect()
+    plain.chain(attentive()).chain(crossed()).collect()
 }
 
 fn single_sources() -> Vec<ModelConfig> {
@@ -151,6 +151,34 @@ fn attentive() -> Vec<Case> {
         ("each", all, single, "linear"),
     ] {
         cases.push(streamed(memories, &config("lstm", "gru", attention, extra), bridge));
+    }
+    cases
+}
+
+/// Each stack with two of the ways to look and to decode, so that each of these meets memories that are shorter than their sources.
+fn crossed() -> Vec<Case> {
+    let (deep, fed, single) = ("", r#", "input_feeding": true"#, r#", "input_feeding": true, "layers": 1"#);
+    let ways = [
+        (r#"{"kind": "additive", "width": 6, "heads": 2, "coverage": true, "coverage_penalty": 0.7}"#, deep),
+        (r#"{"kind": "general"}"#, single),
+        (r#"{"kind": "additive", "width": 7, "coverage": true}"#, fed),
+        (r#"{"kind": "general", "heads": 2}"#, deep),
+        (r#"{"kind": "additive", "width": 7}"#, single),
+    ];
+    let mut cases = Vec::new();
+    for (i, stack) in stacks().into_iter().enumerate() {
+        let of = |way: usize| {
+            let (attention, extra) = ways[way % ways.len()];
+            let plain = settings(&config("rnn", ["lstm", "gru", "rnn"][i % 3], attention, extra));
+            ModelConfig::EncoderDecoder(EncoderDecoderConfig { encoder: serde_json::from_str(stack).unwrap(), ..plain })
+        };
+        // Heads need a memory that can be parted.
+        let fits = |config: &ModelConfig| config.problems(Streams::default(), false).is_empty();
+        let found: Vec<ModelConfig> = (0..ways.len()).map(|k| of(i + k)).filter(fits).take(2).collect();
+        assert_eq!(found.len(), 2, "{stack}");
+        cases.extend(found.into_iter().map(Case::from));
+        let several = streamed("each", &of(i + 1), "linear");
+        cases.extend((i % 3 == 0).then_some(several));
     }
     cases
 }
@@ -516,7 +544,7 @@ fn assert_gradient(model: &Model, what: &str, loss: impl Fn(&Model) -> Tensor<1>
 #[test]
 fn gradients_through_dropped_numbers_weights_and_words_and_of_penalties_are_right() {
     let batch = batch(&[(5, 4), (2, 6), (6, 3)]);
-    for config in regularised().into_iter().map(Case::from).chain(attentive()) {
+    for config in regularised().into_iter().map(Case::from).chain(attentive()).chain(crossed()) {
         let (model, batch) = (model(&config, &Device::flex().autodiff()), seen_by(&config, &batch));
         for key in [None, Some(Key::from_seed(3)), Some(Key::from_seed(4))] {
             let loss = |model: &Model| loss(model, &batch, &mut Carry::default(), key, 0.1);

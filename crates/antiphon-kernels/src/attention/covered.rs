@@ -201,11 +201,9 @@ impl Body for Flex {
                 shift(query, weight, c, &mut shifted);
                 dshifted.fill(0.0);
                 rows::energies_backward(d, &shifted, key, energy, &mut dshifted, dk, de);
-                for i in 0..a {
-                    dq[i] += dshifted[i];
-                    dw[i] += c * dshifted[i];
-                    *dc += weight[i] * dshifted[i];
-                }
+                rows::weighted_sum(&[1.0], &dshifted, dq);
+                rows::weighted_sum(&[c], &dshifted, dw);
+                rows::dots(weight, &dshifted, std::slice::from_mut(dc));
             }
         });
         let of = |place: usize| -> Vec<f32> {
