@@ -189,6 +189,15 @@ impl Error {
         self.map_places(|place| if place.is_whole() { named.clone() } else { place })
     }
 
+    /// Says whose problems they are.
+    #[must_use]
+    pub fn of(mut self, name: &str) -> Self {
+        for problem in &mut self.problems {
+            problem.message = format!("`{name}`: {}", problem.message);
+        }
+        self
+    }
+
     /// Puts each problem where `change` says that its place is.
     #[must_use]
     pub fn map_places(mut self, change: impl Fn(Place) -> Place) -> Self {

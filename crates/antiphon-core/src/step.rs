@@ -26,6 +26,8 @@ pub struct Request {
     pub key: Key,
     /// The sources, one a stream, in the order of the model's streams; none for a language model.
     pub sources: Vec<Source>,
+    /// The same sources as further models of an ensemble read them whose tokenizers differ: a list each; as a rule none.
+    pub readings: Vec<Vec<Source>>,
     /// The tokens that the answer begins with: they are scored, not chosen.
     pub prefix: Vec<TokenId>,
     /// Limits of its own.
@@ -35,12 +37,14 @@ pub struct Request {
 impl Request {
     /// An answer to these sources, without prefix or limits of its own.
     pub fn new(sources: Vec<Source>) -> Self {
-        Self { key: Key::from_seed(0), sources, prefix: Vec::new(), limits: LengthLimits::default() }
+        let (key, limits) = (Key::from_seed(0), LengthLimits::default());
+        Self { key, sources, readings: Vec::new(), prefix: Vec::new(), limits }
     }
 
-    /// The steps of all its sources together: requests of like length are best searched together.
+    /// The steps of all its sources together, in the longest of their readings: requests of like length are best searched together.
     pub fn length(&self) -> usize {
-        self.sources.iter().map(Source::len).sum()
+        let steps = |sources: &Vec<Source>| sources.iter().map(Source::len).sum();
+        [&self.sources].into_iter().chain(&self.readings).map(steps).max().unwrap_or(0)
     }
 }
 
@@ -133,6 +137,16 @@ pub trait StepSession: Send {
     /// If `last` or `want` holds an id outside the vocabulary.
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()>;
 
+    /// Tells more of the step just taken: what `want` asks for of `rows`, in this order, whose masks and given tokens are those of
+    /// these rows. Nothing is fed, and attention is not told again.
+    ///
+    /// # Errors
+    /// If `want` holds an id outside the vocabulary.
+    ///
+    /// # Panics
+    /// If no step has been taken, or rows were selected since.
+    fn again(&mut self, rows: &[u32], want: &Want, out: &mut StepOutput) -> Result<()>;
+
     /// Keeps `rows`, in this order; a row may be repeated or dropped.
     fn select(&mut self, rows: &[u32]);
 }
@@ -142,7 +156,7 @@ pub trait StepSession: Send {
 pub enum Selection {
     /// The `k` best tokens of each row, best first; of equal scores the smaller id first.
     Top(usize),
-    /// One token's score a row: `tokens[row]`.
+    /// The scores of given tokens, `[rows, N]`: as many of each row, in the given order.
     Given(Vec<TokenId>),
     /// Every token's score, in the order of the ids.
     All,
@@ -162,6 +176,23 @@ pub enum Mask {
 }
 
 impl Mask {
+    /// The ids that it names.
+    pub fn ids(&self) -> &[TokenId] {
+        match self {
+            Mask::Free => &[],
+            Mask::Banned(ids) | Mask::Allowed(ids) => ids,
+        }
+    }
+
+    /// Whether a row may choose this token.
+    pub fn allows(&self, id: TokenId) -> bool {
+        match self {
+            Mask::Free => true,
+            Mask::Banned(ids) => !ids.contains(&id),
+            Mask::Allowed(ids) => ids.contains(&id),
+        }
+    }
+
     /// Takes what it masks out of a row of all tokens' log-probabilities.
     pub fn apply(&self, log_probs: &mut [f32]) {
         match self {
@@ -226,6 +257,8 @@ mod tests {
         };
         let two = [request(&[5, 3], &[1.0, 2.0]), request(&[3], &[3.0, 4.0, 5.0, 6.0])];
         assert_eq!(two[1].length(), 3);
+        assert_eq!(Request { readings: vec![two[0].sources.clone(), vec![]], ..two[1].clone() }.length(), 3);
+        assert_eq!(Request { readings: vec![vec![Source::Tokens(vec![3; 7])]], ..two[1].clone() }.length(), 7);
         let [SourceBatch::Tokens(tokens), SourceBatch::Frames(frames)] = &source_batches(&two).unwrap()[..] else {
             panic!("two streams")
         };

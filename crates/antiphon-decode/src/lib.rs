@@ -9,7 +9,7 @@
 //!
 //! A [`Search`] is a value that can be left and resumed after any step; each step yields the sentences that it finished.
 //! [`Strategy::run`] does all steps of one batch, [`search_all`] those of a whole corpus, [`score`] follows given
-//! targets instead of choosing.
+//! targets instead of choosing. An [`Ensemble`] is a model made of models, which all of them take for one.
 //!
 //! This crate knows a model only as [`StepModel`](antiphon_core::StepModel). Rows, steps and sources (requests) are counted from 0
 //! in its errors.
@@ -19,6 +19,7 @@
 mod beam;
 mod config;
 mod corpus;
+mod ensemble;
 mod forced;
 mod greedy;
 mod length;
@@ -31,6 +32,7 @@ mod trail;
 pub use beam::BeamConfig;
 pub use config::SearchConfig;
 pub use corpus::{order_by_length, restore, search_all};
+pub use ensemble::{Combination, Ensemble, Member, Mixture};
 pub use forced::score;
 pub use greedy::GreedyConfig;
 pub use length::{AverageLength, GnmtPenalty, LengthPenalty, MaxLength, NoPenalty};

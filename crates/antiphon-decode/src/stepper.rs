@@ -341,7 +341,7 @@ impl<'a> RowOutput<'a> {
 }
 
 /// A log-probability or a score, with what rounding added to 0 taken off.
-fn not_above_zero(value: f32, token: TokenId, what: &str) -> Result<f32> {
+pub(crate) fn not_above_zero(value: f32, token: TokenId, what: &str) -> Result<f32> {
     if value.is_nan() || value == f32::INFINITY {
         let fault = format!("the model gave token {token} the {what} {value}: its weights or its input are not finite");
         return Err(Error::new(fault));

@@ -143,6 +143,13 @@ impl SearchHead {
         }
     }
 
+    /// The log-probabilities of given tokens, as many of each output `[B, R]`, where that of one token each is `known`.
+    pub(crate) fn given(&self, outputs: Tensor<2>, tokens: &[TokenId], known: &[(TokenId, f32)]) -> Vec<f32> {
+        match self {
+            SearchHead::Softmax(layer) => layer.given(outputs, tokens, known),
+        }
+    }
+
     /// The log-probabilities of all tokens, `[B, V]`.
     pub(crate) fn log_probs(&self, outputs: Tensor<2>) -> Vec<f32> {
         match self {

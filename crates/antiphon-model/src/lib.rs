@@ -44,4 +44,4 @@ pub use language_model::LanguageModelConfig;
 pub use model::{Model, ModelConfig, Vocabularies};
 pub use session::SearchModel;
 pub use stream::{StreamModelConfig, Streams};
-pub use target::Tied;
+pub use target::{Distributions, Tied};

@@ -16,7 +16,7 @@ use crate::initial::draw;
 use crate::language_model::{LanguageModel, LanguageModelConfig};
 use crate::session::SearchModel;
 use crate::stream::Streams;
-use crate::target::{TargetSide, Taught};
+use crate::target::{Distributions, TargetSide, Taught};
 
 /// `[model]`: what is learned, chosen by `kind`.
 // Derived as functions of its own, around which the traits are written below.
@@ -217,6 +217,16 @@ impl Model {
     pub fn scores_at(&self, batch: &Batch, carry: &mut Carry, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
         let taught = self.teach(batch, carry, None)?;
         Ok(self.target_side().scores(&taught, temperatures))
+    }
+
+    /// How probable every token is in the place of each real target token of a batch, under teacher forcing: for whoever has more
+    /// to ask than [`scores`](Self::scores) tells.
+    ///
+    /// # Errors
+    /// As [`terms`](Self::terms).
+    pub fn distributions(&self, batch: &Batch, carry: &mut Carry) -> Result<Distributions> {
+        let taught = self.teach(batch, carry, None)?;
+        Ok(self.target_side().distributions(taught))
     }
 
     /// This model as a search needs it: off the graph, its weights packed once for all requests.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use antiphon_core::{Mask, PrefixOutput, source_batches};
 use antiphon_core::{Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
+use antiphon_kernels::select_rows;
 use burn::module::Module;
+use burn::tensor::Tensor;
 
 use crate::attention::Prepared;
 use crate::decoder::{DecoderWeights, SearchState};
@@ -51,7 +53,7 @@ impl StepModel for SearchModel {
             }
         };
         let owners = (0..requests.len() as u32).collect();
-        Ok(Box::new(Session { state, memories, owners, prefixes, model: self }))
+        Ok(Box::new(Session { state, memories, owners, prefixes, said: None, model: self }))
     }
 
     fn vocabulary(&self) -> usize {
@@ -69,6 +71,71 @@ struct Session {
     owners: Vec<u32>,
     /// What the prefixes were worth, until somebody has asked.
     prefixes: Vec<PrefixOutput>,
+    /// The step just taken.
+    said: Option<Said>,
+}
+
+/// What a step said, for whoever asks again.
+struct Said {
+    /// `[B, R]`.
+    outputs: Tensor<2>,
+    /// The best token of each row with its log-probability, where the step was asked for the best: what others are worth follows
+    /// from their distance to it.
+    best: Vec<(TokenId, f32)>,
+}
+
+impl Session {
+    /// Answers what `want` asks for of outputs `[B, R]`. `best`: the best token of each, or none.
+    fn tell(&self, outputs: &Tensor<2>, best: &[(TokenId, f32)], want: &Want, out: &mut StepOutput) -> Result<()> {
+        let head = &self.model.head;
+        let (rows, vocabulary) = (outputs.dims()[0], head.vocabulary());
+        assert!(want.masks.is_empty() || want.masks.len() == rows, "a mask for each row, or none");
+        out.tokens.clear();
+        out.log_probs.clear();
+        out.scores.clear();
+        let mask = |row: usize| want.masks.get(row).unwrap_or(&Mask::Free);
+        match &want.selection {
+            Selection::Top(k) => {
+                out.per_row = *k.min(&vocabulary);
+                head.best(outputs.clone(), &want.banned, &want.masks, out.per_row, out);
+            }
+            Selection::Given(tokens) => {
+                assert!(tokens.len().is_multiple_of(rows), "{} given tokens for {rows} rows", tokens.len());
+                check_ids(tokens, vocabulary, "target")?;
+                out.per_row = tokens.len() / rows;
+                out.tokens.extend_from_slice(tokens);
+                out.log_probs = match best.is_empty() {
+                    true => {
+                        let log_probs = head.log_probs(outputs.clone());
+                        let given = tokens.iter().enumerate();
+                        given.map(|(i, &id)| log_probs[i / out.per_row * vocabulary + id as usize]).collect()
+                    }
+                    false => head.given(outputs.clone(), tokens, best),
+                };
+                for (i, (log_prob, &id)) in out.log_probs.iter_mut().zip(tokens).enumerate() {
+                    if want.banned.contains(&id) || !mask(i / out.per_row).allows(id) {
+                        *log_prob = f32::NEG_INFINITY;
+                    }
+                }
+            }
+            Selection::All => {
+                out.per_row = vocabulary;
+                (0..rows).for_each(|_| out.tokens.extend(0..vocabulary as TokenId));
+                out.log_probs = head.log_probs(outputs.clone());
+                for (b, row) in out.log_probs.chunks_exact_mut(vocabulary).enumerate() {
+                    want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
+                    mask(b).apply(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// That no id of these, and none that `want` names, lies outside the vocabulary.
+    fn check(&self, ids: &[TokenId], want: &Want) -> Result<()> {
+        let named = [ids, &want.banned].into_iter().chain(want.masks.iter().map(Mask::ids));
+        named.into_iter().try_for_each(|ids| check_ids(ids, self.model.head.vocabulary(), "target"))
+    }
 }
 
 impl StepSession for Session {
@@ -82,61 +149,39 @@ impl StepSession for Session {
 
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
         assert_eq!(last.len(), self.owners.len(), "one token a row");
-        assert!(want.masks.is_empty() || want.masks.len() == last.len(), "a mask for each row, or none");
-        let SearchModel { model, decoder: weights, head } = self.model.as_ref();
-        let vocabulary = head.vocabulary();
-        for ids in [last, &want.banned].into_iter().chain(want.masks.iter().map(ids_of)) {
-            check_ids(ids, vocabulary, "target")?;
-        }
+        self.check(last, want)?;
+        let SearchModel { model, decoder: weights, .. } = self.model.as_ref();
         let (side, memories) = (model.target_side(), &self.memories[..]);
         let step = side.decoder.step(weights, side.embedding, last, &mut self.state, memories, want.attention);
-        out.tokens.clear();
-        out.log_probs.clear();
-        out.scores.clear();
-        if let Selection::Top(k) = want.selection {
-            out.per_row = k.min(vocabulary);
-            head.best(step.outputs, &want.banned, &want.masks, out.per_row, out);
-        } else {
-            let mut log_probs = head.log_probs(step.outputs);
-            for (b, row) in log_probs.chunks_exact_mut(vocabulary).enumerate() {
-                want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
-                want.masks.get(b).unwrap_or(&Mask::Free).apply(row);
-            }
-            select_scores(log_probs, vocabulary, &want.selection, out)?;
-        }
+        self.tell(&step.outputs, &[], want, out)?;
         out.attention = step.attention;
+        let best = match want.selection {
+            Selection::Top(1..) => {
+                let rows = out.tokens.iter().copied().zip(out.log_probs.iter().copied());
+                rows.step_by(out.per_row).collect()
+            }
+            Selection::Top(0) | Selection::Given(_) | Selection::All => Vec::new(),
+        };
+        self.said = Some(Said { outputs: step.outputs, best });
         Ok(())
     }
 
+    fn again(&mut self, rows: &[u32], want: &Want, out: &mut StepOutput) -> Result<()> {
+        self.check(&[], want)?;
+        let Said { outputs, best } = self.said.as_ref().expect("a step was taken, and its rows are as they were");
+        let best: Vec<(TokenId, f32)> = match best.is_empty() {
+            true => Vec::new(),
+            false => rows.iter().map(|&row| best[row as usize]).collect(),
+        };
+        out.attention.clear();
+        self.tell(&select_rows(outputs.clone(), rows), &best, want, out)
+    }
+
     fn select(&mut self, rows: &[u32]) {
+        self.said = None;
         let owners: Vec<u32> = rows.iter().map(|&row| self.owners[row as usize]).collect();
         self.state.select(rows);
         self.memories = self.memories.iter().map(|memory| memory.owned_by(&owners)).collect();
         self.owners = owners;
     }
-}
-
-/// The ids that a mask names.
-fn ids_of(mask: &Mask) -> &[TokenId] {
-    match mask {
-        Mask::Free => &[],
-        Mask::Banned(ids) | Mask::Allowed(ids) => ids,
-    }
-}
-
-/// Fills `out` from log-probabilities `[rows, V]`: those of given tokens, or all.
-fn select_scores(log_probs: Vec<f32>, vocabulary: usize, selection: &Selection, out: &mut StepOutput) -> Result<()> {
-    if let Selection::Given(tokens) = selection {
-        check_ids(tokens, vocabulary, "target")?;
-        out.per_row = 1;
-        out.tokens.extend_from_slice(tokens);
-        let rows = log_probs.chunks_exact(vocabulary).zip(tokens);
-        out.log_probs.extend(rows.map(|(row, &token)| row[token as usize]));
-    } else {
-        out.per_row = vocabulary;
-        let rows = log_probs.len() / vocabulary;
-        (0..rows).for_each(|_| out.tokens.extend(0..vocabulary as TokenId));
-        out.log_probs = log_probs;
-    }
-    Ok(())
 }

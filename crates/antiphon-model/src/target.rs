@@ -1,5 +1,6 @@
 //! What says the target, in every model: embedding, decoder and head.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::attention::Prepared;
 use crate::decoder::{Decoder, DecoderState};
 use crate::embedding::{Embedding, embed};
-use crate::head::Head;
+use crate::head::{Head, SearchHead};
 use crate::lookup::check_ids;
 
 /// Which tables are one and the same (Press and Wolf 2017).
@@ -93,6 +94,12 @@ impl TargetSide<'_> {
         Ok(Taught { outputs, targets, undropped: decoded.undropped, again: decoded.again, lengths })
     }
 
+    /// What was taught, with the head that makes probabilities of it.
+    pub(crate) fn distributions(&self, taught: Taught) -> Distributions {
+        let Taught { outputs, targets, .. } = taught;
+        Distributions { outputs, targets, head: self.head.for_search(self.table()) }
+    }
+
     /// The losses of what was taught.
     pub(crate) fn terms(&self, taught: Taught) -> Vec<Term> {
         let Taught { outputs, targets, undropped, again, lengths } = taught;
@@ -108,5 +115,28 @@ impl TargetSide<'_> {
         let Taught { outputs, targets, .. } = taught;
         let scores = |&temperature| self.head.scores(outputs.clone(), targets.clone(), self.table(), temperature);
         temperatures.iter().map(scores).collect()
+    }
+}
+
+/// How probable a model finds every token in the places of a batch's real target tokens, row after row, under teacher forcing.
+pub struct Distributions {
+    /// `[N, R]`.
+    outputs: Tensor<2>,
+    targets: Vec<TokenId>,
+    head: SearchHead,
+}
+
+impl Distributions {
+    /// `[N]`: the tokens that are right.
+    pub fn targets(&self) -> &[TokenId] {
+        &self.targets
+    }
+
+    /// Natural logarithms of the probabilities of all tokens in some of the `N` places, `[n, V]`.
+    ///
+    /// # Panics
+    /// If the places are none, or not all below `N`.
+    pub fn log_probs(&self, places: Range<usize>) -> Vec<f32> {
+        self.head.log_probs(self.outputs.clone().narrow(0, places.start, places.len()))
     }
 }

@@ -368,6 +368,12 @@ fn a_whole_sequence_equals_repeated_steps() {
             }
         }
         assert_close(&steps.concat(), &whole, &format!("{config:?}"));
+        // And what is said of all tokens.
+        let said = model.distributions(&batch, &mut Carry::default()).unwrap();
+        let all = said.log_probs(0..whole.len());
+        let rows = said.targets().iter().zip(all.chunks_exact(TARGET));
+        assert_close(&rows.map(|(&id, row)| row[id as usize]).collect::<Vec<_>>(), &whole, &format!("{config:?}"));
+        assert_eq!(said.log_probs(1..3), all[TARGET..3 * TARGET]);
     }
 }
 
@@ -1094,4 +1100,43 @@ fn settings_without_a_kind_are_those_of_an_encoder_decoder() {
     assert_eq!(written["kind"], "encoder_decoder");
     assert_eq!(serde_json::from_value::<ModelConfig>(written).unwrap(), config);
     assert!(serde_json::from_str::<ModelConfig>(r#"{"decodre": {}}"#).is_err());
+}
+
+#[test]
+fn a_step_that_is_asked_again_says_the_same() {
+    let batch = batch(&[(5, 4), (2, 6), (3, 2)]);
+    let masks = vec![Mask::Free, Mask::Allowed(vec![7, 3]), Mask::Banned(vec![4, 5])];
+    for config in configs().into_iter().step_by(7) {
+        let (ready, batch) = (model(&config, &Device::flex()).for_search(), seen_by(&config, &batch));
+        let given = Selection::Given(vec![7, 2, 3, 4, 6, 5]);
+        for first in [Selection::Top(3), given.clone(), Selection::All] {
+            let mut session = ready.clone().begin(&requests(&batch)).unwrap();
+            let (mut all, mut out) = (StepOutput::default(), StepOutput::default());
+            let want = |selection| Want { masks: masks.clone(), banned: vec![0, 2], ..free(selection, false) };
+            session.step(&[2, 2, 2], &want(first), &mut out).unwrap();
+            session.again(&[0, 1, 2], &want(Selection::All), &mut all).unwrap();
+            let row = |row: usize| &all.log_probs[row * TARGET..][..TARGET];
+            session.again(&[0, 1, 2], &want(given.clone()), &mut out).unwrap();
+            let known: Vec<f32> = out.tokens.iter().enumerate().map(|(i, &id)| row(i / 2)[id as usize]).collect();
+            let like = |(a, b): (&f32, &f32)| a == b || (a - b).abs() < 1e-4;
+            assert!(out.log_probs.iter().zip(&known).all(like), "{:?} {known:?}", out.log_probs);
+            assert_eq!(out.log_probs[1], f32::NEG_INFINITY, "what is banned stays so");
+            // Of some rows, in another order.
+            let some = Want { masks: vec![masks[2].clone(), masks[1].clone()], ..want(Selection::Top(2)) };
+            session.again(&[2, 1], &some, &mut out).unwrap();
+            assert!(out.attention.is_empty());
+            for (b, from) in [(0, 2), (1, 1)] {
+                for (&id, &log_prob) in out.tokens[2 * b..][..2].iter().zip(&out.log_probs[2 * b..][..2]) {
+                    assert!((log_prob - row(from)[id as usize]).abs() < 1e-4, "{log_prob}");
+                    assert!(row(from).iter().filter(|&&other| other > log_prob + 1e-4).count() < 2);
+                }
+            }
+            // And it goes on as if nobody had asked.
+            session.step(&[5, 6, 7], &free(Selection::All, false), &mut all).unwrap();
+            let mut plain = ready.clone().begin(&requests(&batch)).unwrap();
+            plain.step(&[2, 2, 2], &free(Selection::All, false), &mut out).unwrap();
+            plain.step(&[5, 6, 7], &free(Selection::All, false), &mut out).unwrap();
+            assert_eq!(all.log_probs, out.log_probs);
+        }
+    }
 }

@@ -156,26 +156,48 @@ impl StepSession for ToySession {
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
         assert_eq!(last.len(), self.rows.len(), "each row is fed one token");
         assert!(!self.rows.is_empty(), "an empty batch is not stepped");
-        self.toy.asked.lock().unwrap().push((last.len(), want.selection.clone()));
-        out.tokens.clear();
-        out.log_probs.clear();
-        out.attention.clear();
-        out.scores.clear();
-        assert!(want.masks.is_empty() || want.masks.len() == last.len(), "a mask for each row, or none");
-        for (b, (source, fed)) in self.rows.iter_mut().enumerate() {
+        for (b, (_, fed)) in self.rows.iter_mut().enumerate() {
             let first = self.first.get(b).copied().unwrap_or(last[b]);
             assert_eq!(last[b], first, "a row goes on with the last token of its prefix");
             assert_eq!(fed.is_empty(), last[b] == BEGIN, "a row begins with the begin symbol, once");
             fed.push(last[b]);
+        }
+        self.first.clear();
+        let rows: Vec<u32> = (0..self.rows.len() as u32).collect();
+        self.tell(&rows, want, out);
+        Ok(())
+    }
+
+    fn again(&mut self, rows: &[u32], want: &Want, out: &mut StepOutput) -> Result<()> {
+        assert!(self.rows.iter().all(|(_, fed)| !fed.is_empty()), "a step was taken");
+        assert!(!want.attention, "attention is told once");
+        self.tell(rows, want, out);
+        Ok(())
+    }
+
+    fn select(&mut self, rows: &[u32]) {
+        *self.toy.selects.lock().unwrap() += 1;
+        self.rows = rows.iter().map(|&r| self.rows[r as usize].clone()).collect();
+        if !self.first.is_empty() {
+            self.first = rows.iter().map(|&r| self.first[r as usize]).collect();
+        }
+    }
+}
+
+impl ToySession {
+    /// What `want` asks for of some rows, as they stand.
+    fn tell(&self, rows: &[u32], want: &Want, out: &mut StepOutput) {
+        self.toy.asked.lock().unwrap().push((rows.len(), want.selection.clone()));
+        out.tokens.clear();
+        out.log_probs.clear();
+        out.attention.clear();
+        out.scores.clear();
+        assert!(want.masks.is_empty() || want.masks.len() == rows.len(), "a mask for each row, or none");
+        for (b, &row) in rows.iter().enumerate() {
+            let (source, fed) = &self.rows[row as usize];
             let mut log_probs = (self.toy.next)(source, &fed[1..]);
-            let may = |id: TokenId| {
-                !want.banned.contains(&id)
-                    && match want.masks.get(b).unwrap_or(&Mask::Free) {
-                        Mask::Free => true,
-                        Mask::Banned(ids) => !ids.contains(&id),
-                        Mask::Allowed(ids) => ids.contains(&id),
-                    }
-            };
+            let mask = want.masks.get(b).unwrap_or(&Mask::Free);
+            let may = |id: TokenId| !want.banned.contains(&id) && mask.allows(id);
             (0..).zip(&mut log_probs).filter(|(id, _)| !may(*id)).for_each(|(_, p)| *p = f32::NEG_INFINITY);
             let scores = self.toy.scores.as_ref().map(|scores| scores(source, &fed[1..]));
             let score = |id: usize| match &scores {
@@ -186,7 +208,10 @@ impl StepSession for ToySession {
                 (0..log_probs.len()).map(|id| (id as TokenId, score(id), log_probs[id])).collect();
             match &want.selection {
                 Selection::All => {}
-                Selection::Given(tokens) => entries = vec![entries[tokens[b] as usize]],
+                Selection::Given(tokens) => {
+                    let each = tokens.len() / rows.len();
+                    entries = tokens[b * each..][..each].iter().map(|&id| entries[id as usize]).collect();
+                }
                 Selection::Top(k) => {
                     assert!(*k <= self.toy.vocabulary, "not more than there are");
                     entries.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -203,16 +228,6 @@ impl StepSession for ToySession {
                 let weights = attention(source, &fed[1..]);
                 out.attention.extend((0..self.width).map(|s| weights.get(s).copied().unwrap_or(0.0)));
             }
-        }
-        self.first.clear();
-        Ok(())
-    }
-
-    fn select(&mut self, rows: &[u32]) {
-        *self.toy.selects.lock().unwrap() += 1;
-        self.rows = rows.iter().map(|&r| self.rows[r as usize].clone()).collect();
-        if !self.first.is_empty() {
-            self.first = rows.iter().map(|&r| self.first[r as usize]).collect();
         }
     }
 }

@@ -140,6 +140,36 @@ impl OutputLayer {
         found.into_iter().flatten().collect()
     }
 
+    /// The log-probabilities of given tokens, `[B, N]`, for states `[B, H]`, where that of one token each is `known`, as
+    /// [`best`](Self::best) gave it: what lies between two log-probabilities lies between their logits. Where nothing is screened,
+    /// they are computed with all others.
+    ///
+    /// # Panics
+    /// If there are not as many tokens for each state, or not one known, or one lies beyond the vocabulary.
+    pub fn given(&self, states: Tensor<2>, tokens: &[TokenId], known: &[(TokenId, f32)]) -> Vec<f32> {
+        let ([rows, width], vocabulary) = (states.dims(), self.vocabulary());
+        assert!(
+            rows == known.len() && tokens.len().is_multiple_of(rows.max(1)),
+            "as many tokens for each of {rows} rows"
+        );
+        let each = tokens.len() / rows.max(1);
+        if each == 0 {
+            return Vec::new();
+        }
+        let Some(screen) = &self.screen else {
+            let all = self.log_probs(states);
+            return tokens.iter().enumerate().map(|(i, &id)| all[i / each * vocabulary + id as usize]).collect();
+        };
+        let states = host(states);
+        let rows = states.par_chunks_exact(width).zip(known).zip(tokens.par_chunks_exact(each));
+        let of_row = |((state, &(best, log_prob)), tokens): ((&[f32], &(TokenId, f32)), &[TokenId])| {
+            let logit = |id: TokenId| screen.logit(state, id) + self.bias[id as usize];
+            let log_z = f64::from(logit(best)) - f64::from(log_prob);
+            tokens.iter().map(move |&id| (f64::from(logit(id)) - log_z) as f32).collect::<Vec<f32>>()
+        };
+        rows.flat_map_iter(of_row).collect()
+    }
+
     /// The best tokens from all logits.
     fn best_in_full(&self, states: Tensor<2>, choices: &[&Choice<'_>], k: usize) -> Vec<Vec<(TokenId, f32)>> {
         let mut logits = self.logits(states);
@@ -442,6 +472,32 @@ mod tests {
                     assert!((f64::from(log_prob) - truth).abs() < 5e-5 * truth.abs().max(1.0), "{log_prob}, {truth}");
                     assert!((log_prob - all[id as usize]).abs() < 1e-4);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn given_tokens_are_worth_what_they_are_among_the_best() {
+        for (rows, h, v) in [(9, 33, 500), (1, 8, 40), (70, 16, 1000)] {
+            let (states, weight) = (random("states", [rows, h], 1.0), random("weight", [v, h], 0.5));
+            let layer = OutputLayer::new(weight, random("bias", [v], 1.0));
+            let best = layer.best(states.clone(), &[1], &[], 6);
+            let known: Vec<(TokenId, f32)> = best.iter().map(|row| row[0]).collect();
+            let asked: Vec<TokenId> = best.iter().flat_map(|row| [row[5].0, 1, row[0].0, row[3].0]).collect();
+            let given = layer.given(states.clone(), &asked, &known);
+            let all = layer.log_probs(states);
+            for ((row, best), (given, all)) in
+                best.iter().enumerate().zip(given.chunks_exact(4).zip(all.chunks_exact(v)))
+            {
+                // Those of one row differ by the last bits alone.
+                for (given, place) in [(given[0], 5), (given[2], 0), (given[3], 3)] {
+                    assert!(
+                        (given - best[place].1).abs() <= 1e-6 * given.abs(),
+                        "row {row}: {given}, {:?}",
+                        best[place]
+                    );
+                }
+                assert!((given[1] - all[1]).abs() < 1e-4, "row {row}: {}, {}", given[1], all[1]);
             }
         }
     }

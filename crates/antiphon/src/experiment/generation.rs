@@ -138,8 +138,12 @@ impl Generator {
             min_length: None,
             endless: self.endless,
         };
-        let request =
-            |draw| Request { key: self.key.numbered(draw), sources: Vec::new(), prefix: prompt.to_vec(), limits };
+        let request = |draw| Request {
+            key: self.key.numbered(draw),
+            prefix: prompt.to_vec(),
+            limits,
+            ..Request::new(Vec::new())
+        };
         let requests: Vec<Request> = draws.clone().map(request).collect();
         let mut search = self.strategy.begin(Arc::clone(&self.model), &requests).map_err(Failure::Model)?;
         let mut ended: Vec<Option<Hypothesis>> = requests.iter().map(|_| None).collect();
