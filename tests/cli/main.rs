@@ -3,9 +3,12 @@
 mod broken;
 mod dashboard;
 mod data;
+mod ensembles;
 #[cfg(unix)]
 mod full_disk;
 mod generate;
+#[cfg(unix)]
+mod guide;
 #[cfg(unix)]
 mod interruption;
 #[cfg(unix)]

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::Weight;
 
 /// The newest format that this version reads.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 const ENTRY: &str = "antiphon";
 
 /// What a file holds.
@@ -261,14 +261,14 @@ mod tests {
     fn a_newer_format_is_told_from_damage() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let entry = r#"{"format":4,"surprise":true}"#.to_owned();
+        let entry = r#"{"format":5,"surprise":true}"#.to_owned();
         let arrays = Vec::<(&str, Stored<'_>)>::new();
         let bytes = safetensors::serialize(arrays, Some(HashMap::from([(ENTRY.to_owned(), entry)]))).unwrap();
         fs::write(&path, bytes).unwrap();
         let error = read(&path).unwrap_err().into_error(Path::new("x")).to_string();
         assert_eq!(
             error,
-            "x: was written by a newer version (format 4, this version reads up to 3): update this program"
+            "x: was written by a newer version (format 5, this version reads up to 4): update this program"
         );
     }
 }

@@ -33,7 +33,7 @@ pub use average::{AverageConfig, AverageState, ExponentialAverageConfig, NoAvera
 pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, chosen_checkpoint, newest_checkpoint};
 pub use config::{CheckpointConfig, LossConfig, StopConfig, TrainConfig, ValidateConfig};
 pub use gradients::parameters_without_gradient;
-pub use model_file::{ModelFile, write_model};
+pub use model_file::{ModelFile, write_ensemble, write_model};
 pub use observer::{Observer, StepReport, ValidationReport};
 pub use optimizer::{AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
 pub use patience::Patience;

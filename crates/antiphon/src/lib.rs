@@ -20,4 +20,4 @@ mod output;
 mod revision;
 
 pub use device::DeviceConfig;
-pub use experiment::{Experiment, ExperimentConfig, Loaded, SavedModel};
+pub use experiment::{Experiment, ExperimentConfig, Loaded, SavedModel, SavedModels};

@@ -39,6 +39,15 @@ struct Record {
     cells: Vec<Cell>,
 }
 
+/// What a sweep's folder tells of it, wherever the config is from which it was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// The figure on the validation split by which cells are compared.
+    pub metric: String,
+    /// Its cells, each with the configs of its runs, in the order of their seeds.
+    pub cells: Vec<(Cell, Vec<PathBuf>)>,
+}
+
 /// How a run of a sweep stands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
@@ -87,6 +96,32 @@ impl SweepFolder {
         let path = Self::place(plan, runs);
         let threads = read_record(&path.join("sweep.json"))?.map_or(threads, |record| record.threads);
         Ok(Self { path, threads })
+    }
+
+    /// What the folder of a sweep tells.
+    ///
+    /// # Errors
+    /// If it is none, or cannot be read.
+    pub fn kept(path: &Path) -> Result<Kept> {
+        let none = || Error::new("is no folder of a sweep: there is no `sweep.json`").in_file(path);
+        let Record { metric, cells, .. } = read_record(&path.join("sweep.json"))?.ok_or_else(none)?;
+        let folder = path.join("cells");
+        let failed = |e: std::io::Error| Error::io(&folder, "read", &e);
+        let mut configs = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            // `03-seed-1`, as a run of a plan is called.
+            let name = path.file_stem().and_then(|name| name.to_str());
+            let numbers = name.and_then(|name| name.split_once("-seed-"));
+            let numbers = numbers.and_then(|(cell, seed)| Some((cell.parse().ok()?, seed.parse().ok()?)));
+            configs.extend(numbers.map(|numbers: (usize, u64)| (numbers, path)));
+        }
+        configs.sort();
+        let of = |cell: &Cell| {
+            let own = configs.iter().filter(|((number, _), _)| *number == cell.number);
+            own.map(|(_, path)| path.clone()).collect()
+        };
+        Ok(Kept { metric, cells: cells.into_iter().map(|cell| (cell.clone(), of(&cell))).collect() })
     }
 
     fn place(plan: &Plan, runs: &Runs) -> PathBuf {

@@ -25,7 +25,7 @@ pub use config::{
     Axis, Budget, Condition, Distribution, GridConfig, HalvingConfig, RandomConfig, SweepConfig, SweepStrategy,
 };
 pub use drive::{Ended, Launcher, Outcome, Ranked, Sweep, Watcher};
-pub use folder::{State, SweepFolder};
+pub use folder::{Kept, State, SweepFolder};
 pub use halving::{Climb, Halving};
 pub use local::{LIFELINE, call};
 pub use plan::{Checked, Figure, Meaning, Plan, PlannedRun};

@@ -11,23 +11,23 @@ use antiphon_data::{Corpus, CorpusConfig, Split};
 use antiphon_lab::{Results, Run};
 use clap::ValueEnum;
 
+use super::models::Models;
 use super::report::write_page;
 use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Corpora, Evaluator, Pace, SavedModel, Temperature, files, named, temperature, token_counts};
+use crate::experiment::{Corpora, Evaluator, Pace, SavedModels, Temperature, files, named, temperature, token_counts};
 use crate::output::print;
 
-/// Measure a run or a model on a split, or on any file
+/// Measure a run, a model, or several models together on a split, or on any file
 ///
 /// With the run's own settings, data, device, threads and references, its results are also written to its folder. A
 /// run is measured on as many threads as it was trained on, unless --threads says otherwise.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a model file, or a config that has been run
-    #[arg(value_name = "RUN|MODEL|CONFIG")]
-    what: PathBuf,
+    #[command(flatten)]
+    models: Models,
     /// What it is measured on
     #[arg(long, value_enum, default_value = "test")]
     split: Measured,
@@ -78,24 +78,29 @@ impl Arguments {
             start_threads(asked.or(own.map(|manifest| manifest.threads)))
         };
         let begin = Begin { threads: asked, begin: &begin };
-        let target = Target::find_with(&self.what, &self.sets.set, &self.runs.runs(), &self.data.words(), &begin)?;
-        let own = target.run.as_ref().map(Run::manifest).transpose()?;
-        let mut saved = target.open(self.device.device)?;
+        let targets = self.models.find(&self.sets.set, &self.runs.runs(), &self.data.words(), &begin)?;
+        let mut models = self.models.read(&targets, self.device.device)?;
+        // Several together have no run, and so no results, of their own.
+        let target = if let [target] = targets.as_slice() { Some(target) } else { None };
+        let own = target.and_then(|target| target.run.as_ref()).map(Run::manifest).transpose()?;
         let (split, data_dir, mut references) = (self.split.split(), self.data.path(), self.references.clone());
         let corpus = match &self.input {
             Some(input) => {
-                test_on(&mut saved.config.data, input, &mut references)?;
+                let config = &mut models.first_mut().config;
+                test_on(&mut config.data, input, &mut references)?;
                 // As it is given, not below the data folder.
-                let further = saved.config.further_columns();
-                Arc::new(Corpus::open_with(&saved.config.data, &further, split, Path::new(""))?)
+                Arc::new(Corpus::open_with(&config.data, &config.further_columns(), split, Path::new(""))?)
             }
-            None if saved.config.data.has(split) => Corpora::open_split(&saved.config, split, &data_dir)?,
+            None if models.first().config.data.has(split) => {
+                Corpora::open_split(&models.first().config, split, &data_dir)?
+            }
             None => {
                 let message =
                     format!("its config names no file of the {split} split; measure it on one with `--input FILE`");
-                return Err(Error::new(message).in_file(&self.what));
+                return Err(Error::new(message).in_file(self.models.name()));
             }
         };
+        let saved = models.first();
         if let Some(warning) = corpus.header_warning() {
             console.warn(&warning);
         }
@@ -104,7 +109,7 @@ impl Arguments {
             return Err(Error::new(message).at(Place::text("--references")));
         }
         let own_judge = self.references.is_empty() && self.input.is_none();
-        let run = target.run.as_ref().filter(|_| target.sets.is_empty() && own_judge);
+        let run = target.filter(|target| target.sets.is_empty() && own_judge).and_then(|target| target.run.as_ref());
         let trained_on = saved.config.device;
         let run = match run {
             Some(run) if trained_on != self.device.device => {
@@ -122,7 +127,10 @@ impl Arguments {
         };
         // Before the work: figures that cannot be written would be lost, and so would another process's.
         let _lock = run.map(Run::lock).transpose()?;
-        let mut results = results_of(&saved, &target)?;
+        let mut results = match target {
+            Some(target) => results_of(&models, target)?,
+            None => nothing_yet(&models),
+        };
         let name = self.input.as_ref().map_or_else(|| split.to_string(), |input| input.display().to_string());
         let never = AtomicBool::new(false);
         let mut evaluator = Evaluator::judged_by(&saved.config, &saved.tokenizers, &corpus, &references)?;
@@ -143,7 +151,16 @@ impl Arguments {
             let validation = if fits { own(there(Split::Validation)?)? } else { None };
             let known = results.validation.as_ref();
             let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{name}: {of}"), done, all);
-            let Some(temperature) = temperature(&saved, known, validation.as_ref(), &never, &mut progress)? else {
+            let Some(temperature) = temperature(
+                &models,
+                &saved.tokenizers,
+                &saved.config,
+                known,
+                validation.as_ref(),
+                &never,
+                &mut progress,
+            )?
+            else {
                 return Ok(Ending::Interrupted);
             };
             if fits && temperature.is_none() {
@@ -160,7 +177,7 @@ impl Arguments {
             }
         }
         let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{name}: {of}"), done, all);
-        let Some(evaluation) = evaluator.evaluate(&saved.model, &never, &mut progress)? else {
+        let Some(evaluation) = evaluator.evaluate(&models, &never, &mut progress)? else {
             return Ok(Ending::Interrupted);
         };
         console.clear();
@@ -214,16 +231,24 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
 }
 
 /// The results so far of the run, or none of a model alone.
-fn results_of(saved: &SavedModel, target: &Target) -> Result<Results> {
+fn results_of(models: &SavedModels, target: &Target) -> Result<Results> {
     if let Some(results) = target.run.as_ref().map(Run::results).transpose()?.flatten() {
         return Ok(results);
     }
     let manifest = target.any_run().map(Run::manifest).transpose()?;
     let (cpu_seconds, wall_seconds) = manifest.map_or((0.0, 0.0), |m| (m.cpu_seconds, m.wall_seconds));
     // A checkpoint holds more than a model.
-    let model = if target.is_unfinished() { saved.size_of_weights() } else { saved.size(&target.path)? };
-    let steps = saved.steps;
-    Ok(Results { validation: None, test: None, model, steps, cpu_seconds, wall_seconds })
+    let mut results = Results { cpu_seconds, wall_seconds, ..nothing_yet(models) };
+    if !target.is_unfinished() {
+        results.model.bytes = std::fs::metadata(&target.path).map_err(|e| Error::io(&target.path, "read", &e))?.len();
+    }
+    Ok(results)
+}
+
+/// The results of models of which nothing was measured.
+fn nothing_yet(models: &SavedModels) -> Results {
+    let (model, steps) = (models.size_of_weights(), models.members().map(|(_, saved)| saved.steps).sum());
+    Results { validation: None, test: None, model, steps, cpu_seconds: 0.0, wall_seconds: 0.0 }
 }
 
 /// Whether these are the very files that the run read.

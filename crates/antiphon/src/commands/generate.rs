@@ -12,7 +12,8 @@ use antiphon_kernels::attentively;
 use serde::Serialize;
 
 use super::lines::opened;
-use super::target::{Target, changed, key, section};
+use super::models::Models;
+use super::target::{changed, key, section};
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::generation::{Asked, Failure, Generator, Heard, Text};
@@ -37,9 +38,8 @@ const LONG: usize = 50_000;
 /// "log_prob", "seed", "draw", "tokens", "finished"}: the logarithm is that of the tokens behind the prompt, and `draw` its number.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a model file, or a config that has been run
-    #[arg(value_name = "RUN|MODEL|CONFIG")]
-    what: PathBuf,
+    #[command(flatten)]
+    models: Models,
     /// Go on with this text
     #[arg(long, value_name = "TEXT", conflicts_with = "input", allow_hyphen_values = true)]
     prompt: Option<String>,
@@ -90,21 +90,23 @@ impl Arguments {
         start_threads(threads)?;
         let (of_search, others): (Vec<String>, Vec<String>) =
             self.sets.set.iter().cloned().partition(|set| section(set) == "search");
-        let target = Target::find(&self.what, &others, &self.runs.runs(), threads)?;
-        let mut saved = target.open(self.device.device)?;
-        if saved.config.data.has_source() {
+        let mut models = self.models.open(&others, &self.runs.runs(), threads, self.device.device)?;
+        let what = self.models.name();
+        if models.first().config.data.has_source() {
             let message = "is a model that answers sources; `predict` asks it for answers";
-            return Err(Error::new(message).in_file(&self.what));
+            return Err(Error::new(message).in_file(what));
         }
         if self.temperature == Some(0.0) {
             let message =
                 "must be more than 0; the most probable token each time is what `--set search.kind=greedy` takes";
             return Err(Error::new(message).at(Place::text("--temperature")));
         }
-        let sets = self.sets_of_search(of_search, &saved.config.search);
+        let config = &mut models.first_mut().config;
+        let sets = self.sets_of_search(of_search, &config.search);
         if !sets.is_empty() {
-            saved.config = changed(&saved.config, &target.path, &sets).map_err(|e| e.in_file(&target.path))?;
+            *config = changed(config, what, &sets).map_err(|e| e.in_file(what))?;
         }
+        let saved = models.first();
         let search = saved.config.search.clone().with_n_best(1)?;
         if self.count > 1 && !search.draws() {
             let message = format!(
@@ -114,13 +116,13 @@ impl Arguments {
             );
             return Err(Error::new(message).at(Place::text("--count")));
         }
-        let generator = Generator::new(&saved, &search)?;
+        let generator = Generator::new(&models, &search)?;
         let prompt = self.prompt(&generator)?;
         let (stop, reading) = (interrupt::stop_flag()?, Arc::new(AtomicBool::new(false)));
         interrupt::end_at_once_while(&reading)?;
         let length = self.length.unwrap_or(search.max_length().limit) as usize;
         let mut writer = Writer {
-            saved: &saved,
+            saved,
             seed: search.seed(saved.config.seed),
             json: self.json,
             endless: generator.is_endless(),
@@ -148,7 +150,7 @@ impl Arguments {
                     return ended.or_else(|error| unwritten(error).map(|()| Ending::Done));
                 }
                 Err(Failure::Hearer(error)) => return unwritten(error).map(|()| Ending::Done),
-                Err(Failure::Model(error)) => return Err(error.in_file(&self.what)),
+                Err(Failure::Model(error)) => return Err(error.in_file(what)),
             }
         }
         Ok(Ending::Done)

@@ -10,7 +10,7 @@ use antiphon_core::{Error, Place, Result, TokenId};
 use antiphon_data::lines::{HEADER, file_fault, looks_like_header, unpacked};
 use antiphon_data::{Fault, FurtherSource, InputRules, LineReader};
 
-use crate::experiment::{SavedModel, further};
+use crate::experiment::{Question, SavedModel, SavedModels, further};
 use crate::output::tell;
 
 /// How many lines are read ahead.
@@ -70,28 +70,39 @@ pub(super) fn opened(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::io(path, "open", &e))
 }
 
-/// How long what is asked may be, by the limits of a model's corpus.
-pub(super) struct Limits {
+/// How long what is asked may be, by the limits of the models' corpora.
+pub(super) struct Limits(Vec<OfModel>);
+
+/// Those of one.
+struct OfModel {
+    /// How it reads the sources.
+    reading: usize,
     sides: antiphon_data::corpus::Limits,
     further: Vec<FurtherSource>,
 }
 
 impl Limits {
-    pub(super) fn of(saved: &SavedModel) -> Self {
-        let further = further(&saved.tokenizers, &saved.config).collect();
-        Self { sides: saved.config.data.limits(), further }
+    pub(super) fn of(models: &SavedModels) -> Self {
+        let of = |(member, (_, saved)): (usize, (&str, &SavedModel))| OfModel {
+            reading: models.reading(member),
+            sides: saved.config.data.limits(),
+            further: further(&saved.tokenizers, &saved.config).collect(),
+        };
+        Self(models.members().enumerate().map(of).collect())
     }
 
-    /// Whether a source, all of its streams as ids with their end symbols, is within them.
-    pub(super) fn check_sources(&self, sources: &[Vec<TokenId>]) -> Result<(), Fault> {
-        let Some((first, others)) = sources.split_first() else { return Ok(()) };
-        self.sides.check_source(first.len() - 1)?;
-        self.further.iter().zip(others).try_for_each(|(further, ids)| further.check(ids.len() - 1))
+    /// Whether a source, all of its streams, is within them.
+    pub(super) fn check_sources(&self, question: &Question) -> Result<(), Fault> {
+        self.0.iter().try_for_each(|OfModel { reading, sides, further }| {
+            let Some((first, others)) = question.reading(*reading).split_first() else { return Ok(()) };
+            sides.check_source(first.len() - 1)?;
+            further.iter().zip(others).try_for_each(|(further, ids)| further.check(ids.len() - 1))
+        })
     }
 
     /// Whether a target, as ids with its end symbol, is within them.
     pub(super) fn check_target(&self, target: &[TokenId]) -> Result<(), Fault> {
-        self.sides.check(0, target.len() - 1)
+        self.0.iter().try_for_each(|OfModel { sides, .. }| sides.check(0, target.len() - 1))
     }
 }
 

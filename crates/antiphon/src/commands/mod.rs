@@ -11,6 +11,7 @@ mod finished;
 mod generate;
 mod hints;
 mod lines;
+mod models;
 mod predict;
 mod reference;
 mod report;
@@ -220,6 +221,10 @@ mod tests {
             "antiphon run a.toml --dashboard --quiet",
             "antiphon evaluate r --split train",
             "antiphon predict m --n-best 0",
+            "antiphon predict",
+            "antiphon predict m --sweep s",
+            "antiphon predict m --cell best",
+            "antiphon predict m --weights a",
             "antiphon generate",
             "antiphon generate m --count 0",
             "antiphon generate m --length 0",

@@ -6,13 +6,13 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::{Error, Place, Result, TokenId, printable};
+use antiphon_core::{Error, Place, Result, printable};
 use antiphon_data::{Fault, InputRules};
 use antiphon_decode::rename_sources;
 use serde::Serialize;
 
 use super::lines::{Input, Limits, Line};
-use super::target::Target;
+use super::models::Models;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
 use crate::experiment::{Answer, Question, SavedModel, Searcher, unknown};
@@ -32,9 +32,8 @@ const FILE: usize = 16;
 /// a source or an answer lists the tokens, counted from 0, that are the unknown symbol.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a model file, or a config that has been run
-    #[arg(value_name = "RUN|MODEL|CONFIG")]
-    what: PathBuf,
+    #[command(flatten)]
+    models: Models,
     #[command(flatten)]
     input: Input,
     /// Write this file instead of the standard output
@@ -88,18 +87,19 @@ impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
-        let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
+        let models = self.models.open(&self.sets.set, &self.runs.runs(), threads, self.device.device)?;
+        let saved = models.first();
         if !saved.config.data.has_source() {
             let message = "is a language model, which answers no sources; `generate` goes on with a text, and `score` says how \
                            probable texts are";
-            return Err(Error::new(message).in_file(&self.what));
+            return Err(Error::new(message).in_file(self.models.name()));
         }
         let mut search = saved.config.search.clone();
         if let Some(n) = self.n_best {
             search = search.with_n_best(n).map_err(|error| error.at(Place::text("--n-best")))?;
         }
         let rows = saved.config.evaluate.rows;
-        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, &search, saved.config.seed, rows)?;
+        let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, rows)?;
         let mut rules = InputRules::of_sources(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;
         self.check_output()?;
@@ -109,12 +109,12 @@ impl Arguments {
         let mut session = Session {
             searcher: &searcher,
             rules: &rules,
-            limits: Limits::of(&saved),
+            limits: Limits::of(&models),
             streams: saved.config.streams.keys().map(String::as_str).collect(),
             form: self.form(),
             talks: self.input.is_terminal(),
             skips: self.skip_bad,
-            tally: Tally::of(&saved),
+            tally: Tally::of(saved),
         };
         loop {
             session.prompt();
@@ -146,7 +146,7 @@ impl Arguments {
                 Err(Failure::Output(error)) => return Err(Error::io(self.output_name(), "write", &error)),
                 Err(Failure::Model(error)) => return Err(error.in_file(self.input.name())),
             }
-            if let Some(Prepared { number, ids: Err(fault), .. }) = prepared.get(good.len()) {
+            if let Some(Prepared { number, question: Err(fault), .. }) = prepared.get(good.len()) {
                 let remedy = match fault {
                     Fault::Foreign(_) => "",
                     _ => "; --skip-bad passes over such lines",
@@ -216,7 +216,7 @@ struct Prepared {
     number: u64,
     /// The texts of its source, that of each stream; none if it is no source.
     texts: Vec<String>,
-    ids: Result<Vec<Vec<TokenId>>, Fault>,
+    question: Result<Question, Fault>,
     /// Which tokens of each the model does not know.
     unknown: Vec<Vec<usize>>,
 }
@@ -269,17 +269,18 @@ impl Session<'_> {
     /// Holds a line against the rules by which the model's own corpus was read.
     fn prepare(&mut self, line: Line) -> Result<Prepared> {
         let Line { number, text } = line;
-        let (texts, ids) = match text.and_then(|text| self.rules.sources(&text)) {
+        let (texts, question) = match text.and_then(|text| self.rules.sources(&text)) {
             Err(fault) => (Vec::new(), Err(fault)),
             Ok(texts) => {
-                let ids = self.searcher.encode(&texts).map_err(|e| e.at(Place::line(number as usize)))?;
-                (texts, self.limits.check_sources(&ids).map(|()| ids))
+                let asked = self.searcher.question(number, &texts).map_err(|e| e.at(Place::line(number as usize)))?;
+                (texts, self.limits.check_sources(&asked).map(|()| asked))
             }
         };
-        let unknown: Vec<Vec<usize>> = ids.iter().flatten().map(|ids| unknown::positions(ids)).collect();
-        match &ids {
-            Ok(ids) => {
-                for ((tally, ids), unknown) in self.tally.tokens.iter_mut().zip(ids).zip(&unknown) {
+        let sources = question.as_ref().map_or(&[][..], |question| &question.sources);
+        let unknown: Vec<Vec<usize>> = sources.iter().map(|ids| unknown::positions(ids)).collect();
+        match &question {
+            Ok(Question { sources, .. }) => {
+                for ((tally, ids), unknown) in self.tally.tokens.iter_mut().zip(sources).zip(&unknown) {
                     let (tokens, unknown) = (ids.len() as u64 - 1, unknown.len() as u64);
                     (tally.1, tally.2) = (tally.1 + tokens, tally.2 + unknown);
                     if self.talks {
@@ -295,14 +296,14 @@ impl Session<'_> {
                 }
             }
         }
-        Ok(Prepared { number, texts, ids, unknown })
+        Ok(Prepared { number, texts, question, unknown })
     }
 
     /// The first line that ends it all: a bad one, unless such are passed over, and in any case one that shows that the file is no
     /// text.
     fn first_bad(&self, lines: &[Prepared]) -> Option<usize> {
         let passes = self.skips || self.talks;
-        lines.iter().position(|line| match &line.ids {
+        lines.iter().position(|line| match &line.question {
             Ok(_) => false,
             Err(Fault::Foreign(_)) => true,
             Err(_) => !passes,
@@ -310,16 +311,15 @@ impl Session<'_> {
     }
 
     fn write(&self, lines: &[Prepared], out: &mut dyn Write) -> Result<(), Failure> {
-        let good = || lines.iter().filter_map(|line| Some((line.number, line.ids.as_ref().ok()?)));
-        let sources: Vec<Question> = good().map(|(line, ids)| Question { line, sources: ids.clone() }).collect();
-        let line = |i: usize| good().nth(i).map_or_else(String::new, |(number, _)| format!("line {number}"));
+        let sources: Vec<Question> = lines.iter().filter_map(|line| line.question.clone().ok()).collect();
+        let line = |i: usize| sources.get(i).map_or_else(String::new, |source| format!("line {}", source.line));
         let never = AtomicBool::new(false);
         let answers = self.searcher.answer(&sources, &never, &mut |_| {});
         let answers = answers.map_err(|error| Failure::Model(rename_sources(error, line)))?;
         let mut answers = answers.unwrap_or_default().into_iter();
         for line in lines {
             let found =
-                line.ids.as_ref().ok().and_then(|_| answers.next()).map_or_else(Vec::new, |found| found.answers);
+                line.question.as_ref().ok().and_then(|_| answers.next()).map_or_else(Vec::new, |found| found.answers);
             self.write_line(line, &found, out).map_err(Failure::Output)?;
         }
         out.flush().map_err(Failure::Output)
@@ -329,7 +329,7 @@ impl Session<'_> {
         let Form::Text { numbers, scores, seen, to_person } = self.form else {
             let (mut texts, mut unknown) =
                 (line.texts.iter().map(String::as_str), line.unknown.iter().map(Vec::as_slice));
-            let skipped = line.ids.as_ref().err().map(Fault::to_string);
+            let skipped = line.question.as_ref().err().map(Fault::to_string);
             let names = || self.streams.iter().copied();
             let answered = Answered {
                 source: texts.next(),
@@ -354,11 +354,11 @@ impl Session<'_> {
             }
             // Whatever the model says, it stays one line.
             text += &answer.map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
-            if let Ok(ids) = &line.ids
+            if let Ok(Question { sources, .. }) = &line.question
                 && seen
                 && line.unknown.iter().any(|places| !places.is_empty())
             {
-                text += &format!("\t{}", self.searcher.seen(ids));
+                text += &format!("\t{}", self.searcher.seen(sources));
             }
             if self.talks && answer.is_none() {
                 continue;

@@ -371,7 +371,9 @@ impl Session<'_> {
             let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{split}: {of}"), done, all);
             if !has_source {
                 let (known, validation) = (results.validation.as_ref(), corpora.validation.as_ref());
-                let Some(temperature) = temperature(&saved, known, validation, self.stop, &mut progress)? else {
+                let Some(temperature) =
+                    temperature(&saved.model, &saved.tokenizers, config, known, validation, self.stop, &mut progress)?
+                else {
                     return Ok(Done::Stopped);
                 };
                 evaluator = evaluator.with_temperature(temperature).with_learned(learned.clone());

@@ -2,23 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use antiphon_core::{Error, Place, Result, TokenId};
 use antiphon_data::InputRules;
 use serde::Serialize;
 
 use super::lines::{Input, Limits, Line};
-use super::target::Target;
+use super::models::Models;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Searcher, unknown};
+use crate::experiment::{Question, Searcher, unknown};
 use crate::output::{json_line, tell, unwritten};
 
 /// How many batches a thread are scored together.
 const TOGETHER: usize = 16;
 
-/// Score pairs or texts of a file or of the standard input: how probable the model finds each target
+/// Score pairs or texts of a file or of the standard input: how probable a model, or several together, find each target
 ///
 /// A line of `source<TAB>target`, a row of a table, or a line of text for a language model gives a line: the natural logarithm of the target's
 /// probability, its end included. Each line is scored alone; `evaluate --input` reads running text on. With --json each is {"source": … (of pairs), "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
@@ -26,9 +25,8 @@ const TOGETHER: usize = 16;
 /// symbol.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run's folder, a model file, or a config that has been run
-    #[arg(value_name = "RUN|MODEL|CONFIG")]
-    what: PathBuf,
+    #[command(flatten)]
+    models: Models,
     #[command(flatten)]
     input: Input,
     /// Write JSON lines
@@ -67,14 +65,15 @@ impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
-        let saved = Target::find(&self.what, &self.sets.set, &self.runs.runs(), threads)?.open(self.device.device)?;
+        let models = self.models.open(&self.sets.set, &self.runs.runs(), threads, self.device.device)?;
+        let saved = models.first();
         let rows = saved.config.evaluate.rows;
         let search = &saved.config.search;
-        let searcher = Searcher::new(saved.model.for_search(), &saved.tokenizers, search, saved.config.seed, rows)?;
+        let searcher = Searcher::new(&models, &saved.tokenizers, search, saved.config.seed, rows)?;
         let (name, is_stream) = (self.input.name(), self.input.file().is_none());
         let mut rules = InputRules::of_pairs(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;
-        let limits = Limits::of(&saved);
+        let limits = Limits::of(&models);
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = io::stdout();
         loop {
@@ -90,19 +89,19 @@ impl Arguments {
                 let read = || {
                     let texts = line.text.and_then(|text| rules.pair(&text));
                     let (sources, target) = texts.map_err(|fault| Error::new(fault.to_string()))?;
-                    let ids = (searcher.encode(&sources)?, searcher.encode_target(&target)?);
-                    let within = limits.check_sources(&ids.0).and_then(|()| limits.check_target(&ids.1));
+                    let pair = (searcher.question(number, &sources)?, searcher.encode_target(&target)?);
+                    let within = limits.check_sources(&pair.0).and_then(|()| limits.check_target(&pair.1));
                     within.map_err(|fault| Error::new(fault.to_string()))?;
-                    Ok(((sources, target), ids))
+                    Ok(((sources, target), pair))
                 };
                 read().map_err(|e: Error| e.at(Place::line(number as usize)).in_file(name))
             };
             let (mut texts, mut pairs, mut broken) = (Vec::new(), Vec::new(), None);
             for line in lines {
                 match read(line) {
-                    Ok((text, ids)) => {
+                    Ok((text, pair)) => {
                         texts.push(text);
-                        pairs.push(ids);
+                        pairs.push(pair);
                     }
                     // What comes before is scored.
                     Err(error) => {
@@ -113,7 +112,9 @@ impl Arguments {
             }
             let scores = searcher.score(&pairs).map_err(|e| e.in_file(name))?;
             let mut text = String::new();
-            for (((sources, target), (from, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
+            for (((sources, target), (Question { sources: from, .. }, ids)), log_probs) in
+                texts.iter().zip(&pairs).zip(&scores)
+            {
                 let log_prob: f64 = log_probs.iter().map(|&x| f64::from(x)).sum();
                 let token = |&id: &TokenId| saved.tokenizers.target().token(id).unwrap_or_default();
                 text += &match self.json {

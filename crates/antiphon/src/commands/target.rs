@@ -12,7 +12,7 @@ use clap::CommandFactory;
 use super::hints::settings_meant;
 use super::{CommandLine, runs_option};
 use crate::device::{DeviceConfig, device, thread_count};
-use crate::experiment::{ExperimentConfig, Loaded, SavedModel};
+use crate::experiment::{ExperimentConfig, Loaded, SavedModel, SavedModels};
 use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
@@ -44,13 +44,9 @@ pub(super) struct Target {
 impl Target {
     /// Finds the model of `what`: a run's folder (or its name below the folder of runs), a model file, or a config
     /// whose experiment has been run. A run that is not trained to its end answers by a checkpoint, which is said.
-    /// Assignments outside of `[search]` and `[evaluate]` belong to the config.
-    pub(super) fn find(what: &Path, sets: &[String], runs: &Runs, threads: Option<usize>) -> Result<Self> {
-        Self::find_with(what, sets, runs, &[], &Begin { threads, begin: &|_| Ok(()) })
-    }
-
-    /// As [`find`](Self::find); `data` are the words that name the folder of data sets to another command.
-    pub(super) fn find_with(
+    /// Assignments outside of `[search]` and `[evaluate]` belong to the config. `data` are the words that name the folder of data
+    /// sets to another command.
+    pub(super) fn find(
         what: &Path,
         sets: &[String],
         runs: &Runs,
@@ -59,8 +55,8 @@ impl Target {
     ) -> Result<Self> {
         let (changes, others): (Vec<String>, Vec<String>) = sets.iter().cloned().partition(|set| is_changeable(set));
         let is_config = what.extension().is_some_and(|e| e == "toml") && !what.is_dir();
-        if !is_config && let Some(other) = others.first() {
-            return Err(Error::new(refusal(other)).at(Place::text("--set")));
+        if !is_config {
+            check_changeable(&others)?;
         }
         let below = runs.root().join(what);
         let run = if is_config {
@@ -93,7 +89,8 @@ impl Target {
         Self::of_run(run, changes, begin)
     }
 
-    fn of_run(run: Run, sets: Vec<String>, begin: &Begin<'_>) -> Result<Self> {
+    /// The model of a run, or its checkpoint; `sets` are changes of settings that a trained model can be given.
+    pub(super) fn of_run(run: Run, sets: Vec<String>, begin: &Begin<'_>) -> Result<Self> {
         (begin.begin)(Some(&run))?;
         let path = run.model_path();
         if path.is_file() {
@@ -125,17 +122,21 @@ impl Target {
         self.unfinished.is_some()
     }
 
-    /// Reads the model onto a device and changes its settings.
-    pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModel> {
+    /// Reads the model, or the models of its file, onto a device and changes the settings.
+    pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModels> {
         let on = device(on).map_err(|error| error.at(Place::text("--device")))?;
-        let mut saved = match &self.unfinished {
-            Some((run, checkpoint)) => SavedModel::of_checkpoint(run, checkpoint.clone(), &on)?,
-            None => SavedModel::read(&self.path, &on)?,
+        let mut models = match &self.unfinished {
+            Some((run, checkpoint)) => {
+                let saved = SavedModel::of_checkpoint(run, checkpoint.clone(), &on)?;
+                SavedModels::alone(self.path.display().to_string(), saved)
+            }
+            None => SavedModels::read(&self.path, &on)?,
         };
         if !self.sets.is_empty() {
-            saved.config = changed(&saved.config, &self.path, &self.sets).map_err(|e| e.in_file(&self.path))?;
+            let config = &mut models.first_mut().config;
+            *config = changed(config, &self.path, &self.sets).map_err(|e| e.in_file(&self.path))?;
         }
-        Ok(saved)
+        Ok(models)
     }
 }
 
@@ -271,9 +272,19 @@ fn other_run_of(config: &Path, runs: &Runs) -> Option<Run> {
 
 /// Whether a run was made with these settings: what its own do not have, since they are older, is at its default.
 fn has_settings(run: &Run, settings: &ExperimentConfig) -> bool {
-    let own = run.config().ok().and_then(|own| serde_json::to_value(own).ok());
-    let own = own.and_then(|own| serde_json::from_value::<ExperimentConfig>(own).ok());
-    own.is_some_and(|own| own.decisive() == settings.decisive())
+    settings_of(run).is_some_and(|own| own == settings.decisive())
+}
+
+/// The settings that a run was made with, as far as they decide what it is.
+pub(super) fn settings_of(run: &Run) -> Option<serde_json::Value> {
+    let own = run.config().ok().and_then(|own| serde_json::to_value(own).ok())?;
+    Some(serde_json::from_value::<ExperimentConfig>(own).ok()?.decisive())
+}
+
+/// An assignment that comes too late for a model that is trained, or is none.
+pub(super) fn check_changeable(sets: &[String]) -> Result<()> {
+    let other = sets.iter().find(|set| !is_changeable(set));
+    other.map_or(Ok(()), |other| Err(Error::new(refusal(other)).at(Place::text("--set"))))
 }
 
 /// The settings of a model's file with some of them changed, checked like any config. The environment belongs to configs that are

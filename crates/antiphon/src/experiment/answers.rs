@@ -10,6 +10,7 @@ use antiphon_kernels::attentively;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::answering::Answering;
 use super::speech::{Speech, StopTexts};
 use super::{Tokenizers, unknown};
 
@@ -37,8 +38,17 @@ pub struct Answer {
 pub struct Question {
     /// The number of its line in its file: what is drawn for it is drawn under this number.
     pub line: u64,
-    /// The source as [`Searcher::encode`] has it, that of each stream.
+    /// The source as ids, their end symbols included, that of each stream; none where there are no sources.
     pub sources: Vec<Vec<TokenId>>,
+    /// The same in each other way in which models of an ensemble read it.
+    pub readings: Vec<Vec<Vec<TokenId>>>,
+}
+
+impl Question {
+    /// In the `n`th of all ways in which it is read, counted from 0.
+    pub fn reading(&self, n: usize) -> &[Vec<TokenId>] {
+        if n == 0 { &self.sources } else { &self.readings[n - 1] }
+    }
 }
 
 /// What was found for one source.
@@ -54,6 +64,8 @@ pub struct Answers {
 pub struct Searcher<'a> {
     model: Arc<dyn StepModel>,
     tokenizers: &'a Tokenizers,
+    /// The tokenizers of the sources in each other way in which they are read.
+    readings: Vec<Vec<Arc<dyn Tokenizer>>>,
     strategy: Box<dyn Strategy>,
     /// Of all random numbers.
     key: Key,
@@ -64,12 +76,12 @@ pub struct Searcher<'a> {
 }
 
 impl<'a> Searcher<'a> {
-    /// Answers with `model`, `rows` sentences at a time; what is drawn is drawn under `seed`, unless the search has one of its own.
+    /// Answers with `model`, whose tokenizers these are, `rows` sentences at a time; what is drawn is drawn under `seed`, unless the search has one of its own.
     ///
     /// # Errors
     /// If the search settings cannot work.
     pub fn new(
-        model: Arc<dyn StepModel>,
+        model: &dyn Answering,
         tokenizers: &'a Tokenizers,
         search: &SearchConfig,
         seed: u64,
@@ -78,20 +90,18 @@ impl<'a> Searcher<'a> {
         let speech = Speech::of_texts(Arc::clone(tokenizers.target()));
         let stops = StopTexts::new(speech, search.stop());
         let strategy = search.build_with(|_| Arc::new(stops.clone()))?;
-        Ok(Self { model, tokenizers, strategy, key: search.key(seed), stops, rows })
+        let (model, readings) = (model.for_search(), model.readings());
+        Ok(Self { model, tokenizers, readings, strategy, key: search.key(seed), stops, rows })
     }
 
-    /// The texts of a source, that of each stream, as ids, their end symbols included; none where there are no sources.
+    /// What is asked about the texts of a source, that of each stream, which stands in line `line`.
     ///
     /// # Errors
     /// If a text cannot be represented.
-    pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<TokenId>>> {
-        let encode = |(tokenizer, text): (&Arc<dyn Tokenizer>, &S)| {
-            let mut ids = tokenizer.encode(text.as_ref())?;
-            ids.push(Special::End.id());
-            Ok(ids)
-        };
-        self.tokenizers.sources().zip(texts).map(encode).collect()
+    pub fn question<S: AsRef<str>>(&self, line: u64, texts: &[S]) -> Result<Question> {
+        let readings =
+            self.readings.iter().map(|tokenizers| encoded(tokenizers.iter(), texts)).collect::<Result<_>>()?;
+        Ok(Question { line, sources: encoded(self.tokenizers.sources(), texts)?, readings })
     }
 
     /// The answers to each source, best first; `None` if `stop` was raised before the end. `progress` hears how many
@@ -139,16 +149,14 @@ impl<'a> Searcher<'a> {
     /// # Errors
     /// If the text cannot be represented.
     pub fn encode_target(&self, target: &str) -> Result<Vec<TokenId>> {
-        let mut ids = self.tokenizers.target().encode(target)?;
-        ids.push(Special::End.id());
-        Ok(ids)
+        closed(self.tokenizers.target(), target)
     }
 
     /// The natural logarithm of the probability of each token of each target, given its source.
     ///
     /// # Errors
     /// If the model fails.
-    pub fn score(&self, pairs: &[(Vec<Vec<TokenId>>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
+    pub fn score(&self, pairs: &[(Question, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
         let order = order_by_length(&pairs.iter().map(|(_, target)| target.len()).collect::<Vec<_>>());
         let batch = |places: &[usize]| {
             let requests: Vec<Request> = places.iter().map(|&i| self.about(&pairs[i].0)).collect();
@@ -162,12 +170,13 @@ impl<'a> Searcher<'a> {
 
     /// What is asked for a source.
     pub(super) fn request(&self, source: &Question) -> Request {
-        Request { key: self.key.numbered(source.line), ..self.about(&source.sources) }
+        Request { key: self.key.numbered(source.line), ..self.about(source) }
     }
 
-    /// A request that nothing is drawn for, about a source as ids.
-    fn about(&self, sources: &[Vec<TokenId>]) -> Request {
-        Request::new(sources.iter().cloned().map(Source::Tokens).collect())
+    /// A request that nothing is drawn for.
+    fn about(&self, source: &Question) -> Request {
+        let list = |sources: &Vec<Vec<TokenId>>| sources.iter().cloned().map(Source::Tokens).collect::<Vec<_>>();
+        Request { readings: source.readings.iter().map(list).collect(), ..Request::new(list(&source.sources)) }
     }
 
     /// What is found for some requests, in their order.
@@ -200,6 +209,20 @@ impl<'a> Searcher<'a> {
         };
         Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored }
     }
+}
+
+/// Texts as ids, each with its end symbol.
+pub(super) fn encoded<'t, S: AsRef<str>>(
+    tokenizers: impl Iterator<Item = &'t Arc<dyn Tokenizer>>,
+    texts: &[S],
+) -> Result<Vec<Vec<TokenId>>> {
+    tokenizers.zip(texts).map(|(tokenizer, text)| closed(tokenizer, text.as_ref())).collect()
+}
+
+fn closed(tokenizer: &Arc<dyn Tokenizer>, text: &str) -> Result<Vec<TokenId>> {
+    let mut ids = tokenizer.encode(text)?;
+    ids.push(Special::End.id());
+    Ok(ids)
 }
 
 /// The error of a batch, with its rows and sources named by their places among all.

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Judged, Result, Score};
+use antiphon_core::{Batch, Error, Judged, Result, Score, SourceBatch, TokenBatch, Tokenizer};
 use antiphon_data::{Corpus, Example, Prefetch, References, Skipped, StreamTokens, Units};
 use antiphon_decode::rename_sources;
 use antiphon_eval::{Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
 use antiphon_lab::{Beside, Counts, CountsOfStream, Losses, OfValue, SplitResults, TokenLosses};
-use antiphon_model::Model;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Answer, Answers, Question, Searcher};
+use super::answering::Answering;
+use super::answers::{Answer, Answers, Question, Searcher, encoded};
 use super::data::Encoded;
 use super::losses::Tally;
-use super::{EvaluateConfig, ExperimentConfig, SavedModel, Temperature, Tokenizers, unknown};
+use super::{EvaluateConfig, ExperimentConfig, Temperature, Tokenizers, unknown};
 
 /// A figure of the likelihood.
 type Figure = fn(&Likelihood) -> f64;
@@ -298,7 +298,7 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// If the corpus cannot be read or the model fails.
-    pub fn likelihood(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Likelihood>> {
+    pub fn likelihood(&self, model: &dyn Answering, stop: &AtomicBool) -> Result<Option<Likelihood>> {
         self.likelihood_at(&[1.0], model, stop, &mut |_| {}).map(|found| found.map(|mut found| found.swap_remove(0)))
     }
 
@@ -306,7 +306,7 @@ impl<'a> Evaluator<'a> {
     fn likelihood_at(
         &self,
         temperatures: &[f64],
-        model: &Model,
+        model: &dyn Answering,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Pace),
     ) -> Result<Option<Vec<Likelihood>>> {
@@ -321,7 +321,7 @@ impl<'a> Evaluator<'a> {
     /// and `each` the scores at the first temperature.
     fn pass(
         &self,
-        model: &Model,
+        model: &dyn Answering,
         stop: &AtomicBool,
         batches: Prefetch,
         temperatures: &[f64],
@@ -331,15 +331,18 @@ impl<'a> Evaluator<'a> {
         let (mut done, all) = (0, self.encoded.target_tokens());
         let Units { characters, words } = self.encoded.units();
         let mut sums = vec![Likelihood { characters, words, ..Likelihood::default() }; temperatures.len()];
-        let mut carry = Carry::default();
+        let (mut carries, readings): (Vec<Carry>, _) = (Vec::new(), model.readings());
         for batch in batches {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let batch = batch?;
-            let scores = model.scores_at(&batch, &mut carry, temperatures)?;
-            each(&batch, &scores[0]);
-            done += batch.target.tokens() as u64;
+            let mut batches = vec![batch?];
+            for reading in &readings {
+                batches.push(self.reread(&batches[0], reading)?);
+            }
+            let scores = model.scores_at(&batches, &mut carries, temperatures)?;
+            each(&batches[0], &scores[0]);
+            done += batches[0].target.tokens() as u64;
             progress(Pace { of: "tokens judged", done, all });
             for (sum, scores) in sums.iter_mut().zip(scores) {
                 sum.merge(&Likelihood {
@@ -353,6 +356,18 @@ impl<'a> Evaluator<'a> {
         Ok(Some(sums))
     }
 
+    /// The same batch with its sources as other tokenizers have them.
+    fn reread(&self, batch: &Batch, tokenizers: &[Arc<dyn Tokenizer>]) -> Result<Batch> {
+        let mut rows = vec![Vec::new(); tokenizers.len()];
+        for &place in &batch.examples {
+            let Example { source, streams, .. } = self.encoded.corpus().get(place)?;
+            let texts: Vec<String> = source.into_iter().chain(streams).collect();
+            rows.iter_mut().zip(encoded(tokenizers.iter(), &texts)?).for_each(|(rows, row)| rows.push(row));
+        }
+        let sources = rows.iter().map(|rows| SourceBatch::Tokens(TokenBatch::from_rows(rows))).collect();
+        Ok(Batch { sources, ..batch.clone() })
+    }
+
     /// The temperature of the softmax under which the model finds the split most probable, from 0.25 to 4; `None` if `stop` was
     /// raised before the end.
     ///
@@ -360,7 +375,7 @@ impl<'a> Evaluator<'a> {
     /// As [`likelihood`](Self::likelihood).
     pub fn fit_temperature(
         &self,
-        model: &Model,
+        model: &dyn Answering,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Pace),
     ) -> Result<Option<f64>> {
@@ -376,15 +391,15 @@ impl<'a> Evaluator<'a> {
     /// If the model fails.
     pub fn answers(
         &self,
-        model: &Model,
+        model: &dyn Answering,
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
         let ExperimentConfig { search, seed, evaluate, .. } = self.config;
-        let searcher = Searcher::new(model.for_search(), self.tokenizers, search, *seed, evaluate.rows)?;
+        let searcher = Searcher::new(model, self.tokenizers, search, *seed, evaluate.rows)?;
         let question = |example: &Example| {
             let texts: Vec<&String> = example.source.iter().chain(&example.streams).collect();
-            Ok(Question { line: example.line as u64, sources: searcher.encode(&texts)? })
+            searcher.question(example.line as u64, &texts)
         };
         let sources = self.examples.iter().map(question).collect::<Result<Vec<_>>>()?;
         let lines = |error| rename_sources(error, |i| format!("line {}", self.examples[i].line));
@@ -393,20 +408,21 @@ impl<'a> Evaluator<'a> {
         let Some(answers) = answers else { return Ok(None) };
         let answered = self.examples.iter().zip(sources.iter().zip(answers));
         let names = || self.config.streams.keys().cloned();
-        let answered = answered.map(|(example, (question, Answers { answers, outscored }))| {
-            let mut unknown = question.sources.iter().map(|ids| unknown::positions(ids));
-            Answered {
-                line: example.line,
-                source: example.source.clone().unwrap_or_default(),
-                streams: names().zip(example.streams.iter().cloned()).collect(),
-                unknown: unknown.next().unwrap_or_default(),
-                unknown_streams: names().zip(unknown).filter(|(_, places)| !places.is_empty()).collect(),
-                columns: self.config.evaluate.by.iter().cloned().zip(example.kept.iter().cloned()).collect(),
-                references: example.targets.clone(),
-                answers,
-                outscored,
-            }
-        });
+        let answered =
+            answered.map(|(example, (question, Answers { answers, outscored })): (&Example, (&Question, Answers))| {
+                let mut unknown = question.sources.iter().map(|ids| unknown::positions(ids));
+                Answered {
+                    line: example.line,
+                    source: example.source.clone().unwrap_or_default(),
+                    streams: names().zip(example.streams.iter().cloned()).collect(),
+                    unknown: unknown.next().unwrap_or_default(),
+                    unknown_streams: names().zip(unknown).filter(|(_, places)| !places.is_empty()).collect(),
+                    columns: self.config.evaluate.by.iter().cloned().zip(example.kept.iter().cloned()).collect(),
+                    references: example.targets.clone(),
+                    answers,
+                    outscored,
+                }
+            });
         Ok(Some(answered.collect()))
     }
 
@@ -444,7 +460,7 @@ impl<'a> Evaluator<'a> {
     /// If the corpus cannot be read or the model fails.
     pub fn evaluate(
         &self,
-        model: &Model,
+        model: &dyn Answering,
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(Pace) + Send),
     ) -> Result<Option<Evaluation>> {
@@ -500,7 +516,7 @@ impl<'a> Evaluator<'a> {
     /// The losses of a language model in all the ways that the config asks for, and where they lie.
     fn judge(
         &self,
-        model: &Model,
+        model: &dyn Answering,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Pace),
     ) -> Result<Option<(Losses, Tally)>> {
@@ -552,13 +568,14 @@ pub(crate) fn token_counts(
 /// # Errors
 /// If the corpus cannot be read or the model fails.
 pub(crate) fn temperature(
-    saved: &SavedModel,
+    model: &dyn Answering,
+    tokenizers: &Tokenizers,
+    config: &ExperimentConfig,
     known: Option<&SplitResults>,
     validation: Option<&Arc<Corpus>>,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(Pace),
 ) -> Result<Option<Option<f64>>> {
-    let SavedModel { config, tokenizers, model, .. } = saved;
     let known = known.and_then(SplitResults::temperature);
     match (config.evaluate.temperature, known, validation) {
         (Temperature::None, ..) | (Temperature::Fit, None, None) => Ok(Some(None)),
@@ -614,6 +631,7 @@ fn losses_of(likelihood: &Likelihood, per_word: Option<f64>) -> Losses {
 #[cfg(test)]
 mod tests {
     use antiphon_data::Cut;
+    use antiphon_model::Model;
 
     use super::*;
     use crate::device::{DeviceConfig, device};

@@ -42,11 +42,8 @@ pub(crate) fn spread(answered: &[Answered], count: usize) -> impl Iterator<Item 
 fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
     let search = telling(&config.search)?;
-    let searcher = Searcher::new(model.for_search(), tokenizers, &search, config.seed, config.evaluate.rows)?;
-    let question = |answered: &&Answered| {
-        let sources = searcher.encode(&answered.texts())?;
-        Ok(Question { line: answered.line as u64, sources })
-    };
+    let searcher = Searcher::new(model, tokenizers, &search, config.seed, config.evaluate.rows)?;
+    let question = |answered: &&Answered| searcher.question(answered.line as u64, &answered.texts());
     let sources = chosen.iter().map(question).collect::<Result<Vec<_>>>()?;
     let found = searcher.search(&sources.iter().map(|source| searcher.request(source)).collect::<Vec<_>>())?;
     let target = tokenizers.target().as_ref();

@@ -9,10 +9,10 @@ use antiphon_core::{LengthLimits, Request, Result, Special, StepModel, TokenId, 
 use antiphon_data::CorpusConfig;
 use antiphon_data::corpus::Documents;
 use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy};
-use antiphon_model::Model;
 
+use super::answering::Answering;
 use super::speech::{Speech, StopTexts, Telling};
-use super::{ExperimentConfig, SavedModel, Tokenizers};
+use super::{ExperimentConfig, SavedModel, SavedModels, Tokenizers};
 
 /// A language model with a way to choose what comes next.
 pub(crate) struct Generator {
@@ -69,13 +69,13 @@ pub(crate) enum Failure<E> {
 }
 
 impl Generator {
-    /// A model without sources, with a search; `seed` is that of the draws, unless the search has one of its own.
+    /// Models without sources, with a search; `seed` is that of the draws, unless the search has one of its own.
     ///
     /// # Errors
     /// If the search settings cannot work.
-    pub(crate) fn new(saved: &SavedModel, search: &SearchConfig) -> Result<Self> {
-        let SavedModel { config, tokenizers, model, .. } = saved;
-        Self::drawing_below(search.key(config.seed), model, tokenizers, config, search)
+    pub(crate) fn new(models: &SavedModels, search: &SearchConfig) -> Result<Self> {
+        let SavedModel { config, tokenizers, .. } = models.first();
+        Self::drawing_below(search.key(config.seed), models, tokenizers, config, search)
     }
 
     /// The same of a model that need not be at its end; all random numbers are made below `key`.
@@ -84,7 +84,7 @@ impl Generator {
     /// As [`new`](Self::new).
     pub(super) fn drawing_below(
         key: Key,
-        model: &Model,
+        model: &dyn Answering,
         tokenizers: &Tokenizers,
         config: &ExperimentConfig,
         search: &SearchConfig,

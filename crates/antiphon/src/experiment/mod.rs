@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+mod answering;
 mod answers;
 mod checks;
 mod config;
@@ -26,6 +27,7 @@ mod samples;
 mod saved;
 mod speech;
 mod streams;
+mod together;
 mod tokenizers;
 mod training;
 pub(crate) mod unknown;
@@ -42,6 +44,7 @@ use antiphon_train::{TrainConfig, planned_steps};
 use crate::device::thread_count;
 use crate::revision::revision;
 
+pub use answering::Answering;
 pub use answers::{Answer, Answers, Question, Searcher};
 use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
@@ -55,6 +58,7 @@ pub use meaning::Interpreter;
 pub(crate) use meaning::figures;
 pub use saved::SavedModel;
 pub use streams::{SourceStreamConfig, Streams};
+pub use together::SavedModels;
 pub use tokenizers::Tokenizers;
 pub use training::Trained;
 

@@ -1,20 +1,23 @@
-//! `model.safetensors`: weights, tokenizers and settings in one file, which answers alone, anywhere.
+//! `model.safetensors`: weights, tokenizers and settings in one file, which answers alone, anywhere; of one model, or of several
+//! that answer together.
 
 use std::path::{Path, PathBuf};
 
 use antiphon_config::Tree;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
+use antiphon_decode::Combination;
 use antiphon_lab::{ModelSize, Run};
 use antiphon_model::Model;
-use antiphon_train::{Checkpoint, ModelFile, checkpoint_path, load_weights, write_model};
+use antiphon_train::{Checkpoint, ModelFile, checkpoint_path, load_weights, write_ensemble, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::config::without_uncounted;
 use super::tokenizers::SavedTokenizers;
-use super::{ExperimentConfig, Loaded, Tokenizers};
+use super::{ExperimentConfig, Loaded, SavedModels, Tokenizers};
 
 /// The newest layout of the metadata that this version reads, and the one that it writes.
 const FORMAT: u32 = 1;
@@ -46,6 +49,25 @@ struct Metadata {
     tokenizers: SavedTokenizers,
 }
 
+/// What the file of several models says about itself.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnsembleMetadata {
+    format: u32,
+    version: String,
+    combination: Combination,
+    members: Vec<MemberMetadata>,
+}
+
+/// What it says of one of them.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberMetadata {
+    name: String,
+    weight: f64,
+    model: Value,
+}
+
 /// The fields that every layout has.
 #[derive(Deserialize)]
 struct AnyMetadata {
@@ -59,6 +81,10 @@ impl SavedModel {
     /// # Errors
     /// If the file system refuses; what stood there before is untouched.
     pub fn write(&self, path: &Path) -> Result<()> {
+        write_model(path, &self.model, &self.metadata().to_string())
+    }
+
+    fn metadata(&self) -> Value {
         let metadata = Metadata {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -70,8 +96,7 @@ impl SavedModel {
         // Versions that do not know a setting read what does not use it.
         let mut metadata = serde_json::to_value(&metadata).expect("metadata is JSON");
         metadata["config"] = without_uncounted(metadata["config"].take());
-        let metadata = metadata.to_string();
-        write_model(path, &self.model, &metadata)
+        metadata
     }
 
     /// Reads the file.
@@ -84,22 +109,16 @@ impl SavedModel {
 
     fn read_inner(path: &Path, device: &Device) -> Result<Self> {
         let file = ModelFile::read(path)?;
-        let text = file.metadata();
-        let foreign = |error: serde_json::Error| {
-            Error::new(format!("its metadata are not of this version ({error}); use the version that wrote it"))
-        };
-        let AnyMetadata { format, version } = serde_json::from_str(&text).map_err(foreign)?;
-        if format > FORMAT {
-            let message = format!(
-                "was written by version {version} in format {format}, and this program reads up to {FORMAT}: update it"
-            );
-            return Err(Error::new(message));
-        }
-        let Metadata { name, steps, config, tokenizers, .. } = serde_json::from_str(&text).map_err(foreign)?;
+        let outline = Self::outline(&file.metadata(), device)?;
+        Ok(Self { model: file.load(outline.model)?, ..outline })
+    }
+
+    /// What metadata tell: all but the parameters, which are still to be loaded.
+    fn outline(text: &str, device: &Device) -> Result<Self> {
+        let Metadata { name, steps, config, tokenizers, .. } = parsed(text)?;
         let tokenizers = Tokenizers::from_saved(&tokenizers)?;
-        // The initial parameters are all replaced.
         let model = config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), device)?;
-        Ok(Self { name, config, steps, model: file.load(model)?, tokenizers })
+        Ok(Self { name, config, steps, model, tokenizers })
     }
 
     /// The model of a run's checkpoint.
@@ -132,6 +151,77 @@ impl SavedModel {
         let parameters = self.model.num_params() as u64;
         ModelSize { parameters, bytes: parameters * size_of::<f32>() as u64 }
     }
+}
+
+impl SavedModels {
+    /// Writes them as one file, as a whole or not at all; a model alone as [`SavedModel::write`] does.
+    ///
+    /// # Errors
+    /// As [`SavedModel::write`].
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let members: Vec<(&str, &SavedModel)> = self.members().collect();
+        if let [(_, saved)] = members.as_slice() {
+            return saved.write(path);
+        }
+        let weights = self.mixture().weights();
+        let member = |((name, saved), &weight): (&(&str, &SavedModel), &f64)| MemberMetadata {
+            name: (*name).to_owned(),
+            weight,
+            model: saved.metadata(),
+        };
+        let metadata = EnsembleMetadata {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            combination: self.mixture().combination(),
+            members: members.iter().zip(weights).map(member).collect(),
+        };
+        let models: Vec<&Model> = members.iter().map(|(_, saved)| &saved.model).collect();
+        write_ensemble(path, &models, &serde_json::to_string(&metadata).expect("metadata is JSON"))
+    }
+
+    /// Reads the file of a model, or of several. One alone is called after its file.
+    ///
+    /// # Errors
+    /// As [`SavedModel::read`].
+    pub fn read(path: &Path, device: &Device) -> Result<Self> {
+        Self::read_inner(path, device).map_err(|error| error.in_file(path))
+    }
+
+    fn read_inner(path: &Path, device: &Device) -> Result<Self> {
+        let file = ModelFile::read(path)?;
+        let name = path.display().to_string();
+        if !file.is_ensemble() {
+            let outline = SavedModel::outline(&file.metadata(), device)?;
+            return Ok(Self::alone(name, SavedModel { model: file.load(outline.model)?, ..outline }));
+        }
+        let EnsembleMetadata { combination, members, .. } = parsed(&file.metadata())?;
+        let outlines = members.iter().map(|member| SavedModel::outline(&member.model.to_string(), device));
+        let apart = |SavedModel { name, config, steps, tokenizers, model }| ((name, config, steps, tokenizers), model);
+        let (others, models): (Vec<_>, Vec<Model>) =
+            outlines.collect::<Result<Vec<_>>>()?.into_iter().map(apart).unzip();
+        let models = file.load_ensemble(models)?;
+        let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
+        let parts = members.into_iter().zip(others.into_iter().zip(models));
+        let part = |(member, ((name, config, steps, tokenizers), model)): (MemberMetadata, (_, Model))| {
+            Self::alone(member.name, SavedModel { name, config, steps, tokenizers, model })
+        };
+        Self::together(parts.map(part).collect(), Some(combination), &weights)
+    }
+}
+
+/// Metadata of a file that is not newer than this program.
+fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    let foreign = |error: serde_json::Error| {
+        Error::new(format!("its metadata are not of this version ({error}); use the version that wrote it"))
+    };
+    let AnyMetadata { format, version } = serde_json::from_str(text).map_err(foreign)?;
+    if format > FORMAT {
+        let message = format!(
+            "was written by version {version} in format {format}, and this program reads up to {FORMAT}: update it"
+        );
+        return Err(Error::new(message));
+    }
+    serde_json::from_str(text).map_err(foreign)
 }
 
 /// `tokenizers.json` in a run's folder: what was learned once, for a run that is resumed.

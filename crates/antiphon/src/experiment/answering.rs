@@ -1,0 +1,40 @@
+//! Who answers and is judged: a model, or several together.
+
+use std::sync::Arc;
+
+use antiphon_core::{Batch, Result, StepModel, Tokenizer};
+use antiphon_kernels::{Carry, TokenScores};
+use antiphon_model::Model;
+
+/// Who answers sources, and says how probable given answers are.
+pub trait Answering: Sync {
+    /// What a search needs of it.
+    fn for_search(&self) -> Arc<dyn StepModel>;
+
+    /// The tokenizers of the sources, a list for each way beside the first in which somebody reads them; none of a single model.
+    fn readings(&self) -> Vec<Vec<Arc<dyn Tokenizer>>>;
+
+    /// How probable each real target token of a batch is, row after row, with the logits divided by each of some temperatures.
+    ///
+    /// `batches`: the batch, and the same as each of the other [`readings`](Self::readings) has it. `carries`: what the batch
+    /// before has left; none before the first.
+    ///
+    /// # Errors
+    /// If the batch cannot be read, or a row goes on and nothing was carried.
+    fn scores_at(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Vec<TokenScores>>;
+}
+
+impl Answering for Model {
+    fn for_search(&self) -> Arc<dyn StepModel> {
+        self.for_search()
+    }
+
+    fn readings(&self) -> Vec<Vec<Arc<dyn Tokenizer>>> {
+        Vec::new()
+    }
+
+    fn scores_at(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
+        carries.resize_with(1, Carry::default);
+        self.scores_at(&batches[0], &mut carries[0], temperatures)
+    }
+}

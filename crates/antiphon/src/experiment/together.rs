@@ -1,0 +1,214 @@
+//! Saved models that answer together: one, which is itself, or several as an ensemble.
+
+use std::sync::Arc;
+
+use antiphon_core::{Batch, Error, Result, StepModel, TokenId, Tokenizer};
+use antiphon_data::CorpusConfig;
+use antiphon_decode::{Combination, Ensemble, Member, Mixture};
+use antiphon_kernels::{Carry, TokenScores};
+use antiphon_lab::ModelSize;
+use antiphon_model::{Distributions, Model};
+use rayon::prelude::*;
+
+use super::answering::Answering;
+use super::{ExperimentConfig, SavedModel};
+
+/// The places of target tokens whose probabilities are combined at once.
+const TOGETHER: usize = 256;
+
+/// Models that answer the same sources in one target vocabulary.
+#[derive(Debug)]
+pub struct SavedModels {
+    /// What each is called, and itself.
+    members: Vec<(String, SavedModel)>,
+    mixture: Mixture,
+    /// Which reading of the sources each takes: those whose tokenizers are equal share one.
+    readings: Vec<usize>,
+}
+
+impl SavedModels {
+    /// A model alone.
+    pub fn alone(name: String, saved: SavedModel) -> Self {
+        let mixture = Mixture::new(Combination::default(), &[1.0]).expect("one weight above 0");
+        Self { members: vec![(name, saved)], mixture, readings: vec![0] }
+    }
+
+    /// Models, and ensembles of models, that are to answer together with these weights; within an ensemble weights keep their
+    /// proportions. If no combination is chosen, it is that of the ensembles among them, or else linear.
+    ///
+    /// # Errors
+    /// If there is none, a weight is not above 0, ensembles among them are combined in two ways and none is chosen, or two cannot
+    /// answer together: because they answer something else, or in another vocabulary.
+    pub fn together(parts: Vec<Self>, combination: Option<Combination>, weights: &[f64]) -> Result<Self> {
+        assert_eq!(parts.len(), weights.len(), "a weight for each part");
+        let ensembles: Vec<&Self> = parts.iter().filter(|part| part.members.len() > 1).collect();
+        let own = ensembles.first().map(|ensemble| ensemble.mixture.combination());
+        if combination.is_none() && ensembles.iter().any(|ensemble| Some(ensemble.mixture.combination()) != own) {
+            let message = "some of these ensembles are combined linearly and some log-linearly: say which it shall be";
+            return Err(Error::new(message));
+        }
+        let (mut members, mut all) = (Vec::new(), Vec::new());
+        for (part, weight) in parts.into_iter().zip(weights) {
+            all.extend(part.mixture.weights().iter().map(|share| weight * share));
+            members.extend(part.members);
+        }
+        let mixture = Mixture::new(combination.or(own).unwrap_or_default(), &all)?;
+        let (first, others) = members.split_first().expect("a mixture has members");
+        others.iter().try_for_each(|other| agree(first, other))?;
+        let mut distinct: Vec<Vec<String>> = Vec::new();
+        let reading = |(_, saved): &(String, SavedModel)| {
+            let own: Vec<String> = saved.tokenizers.sources().map(|tokenizer| tokenizer.to_json()).collect();
+            distinct.iter().position(|known| *known == own).unwrap_or_else(|| {
+                distinct.push(own);
+                distinct.len() - 1
+            })
+        };
+        let readings = members.iter().map(reading).collect();
+        Ok(Self { members, mixture, readings })
+    }
+
+    /// The first, whose settings hold for all: how answers are searched and judged, and how lines are read.
+    pub fn first(&self) -> &SavedModel {
+        &self.members[0].1
+    }
+
+    /// The first, to change its settings.
+    pub(crate) fn first_mut(&mut self) -> &mut SavedModel {
+        &mut self.members[0].1
+    }
+
+    /// All of them, with what each is called.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = (&str, &SavedModel)> {
+        self.members.iter().map(|(name, saved)| (name.as_str(), saved))
+    }
+
+    /// Which reading of the sources each takes.
+    pub(crate) fn reading(&self, member: usize) -> usize {
+        self.readings[member]
+    }
+
+    /// How they are combined.
+    pub fn mixture(&self) -> &Mixture {
+        &self.mixture
+    }
+
+    /// How large they are together, without what files hold beside the weights.
+    pub(crate) fn size_of_weights(&self) -> ModelSize {
+        let sizes = self.members.iter().map(|(_, saved)| saved.size_of_weights());
+        let add = |a: ModelSize, b: ModelSize| ModelSize {
+            parameters: a.parameters + b.parameters,
+            bytes: a.bytes + b.bytes,
+        };
+        sizes.reduce(add).expect("there is one")
+    }
+}
+
+impl Answering for SavedModels {
+    fn for_search(&self) -> Arc<dyn StepModel> {
+        if let [(_, saved)] = self.members.as_slice() {
+            return saved.model.for_search();
+        }
+        let all = self.members.iter().zip(self.mixture.weights()).zip(&self.readings);
+        let member = |((member, &weight), &reading): ((&(String, SavedModel), &f64), &usize)| {
+            let (name, saved) = member;
+            Member { name: name.clone(), model: saved.model.for_search(), weight, reading }
+        };
+        let ensemble = Ensemble::new(all.map(member).collect(), self.mixture.combination());
+        Arc::new(ensemble.expect("they have one vocabulary, and weights above 0"))
+    }
+
+    fn readings(&self) -> Vec<Vec<Arc<dyn Tokenizer>>> {
+        let count = self.readings.iter().max().expect("there is one") + 1;
+        let of = |reading| self.readings.iter().position(|&own| own == reading).expect("somebody reads so");
+        let tokenizers = |reading| self.members[of(reading)].1.tokenizers.sources().cloned().collect();
+        (1..count).map(tokenizers).collect()
+    }
+
+    fn scores_at(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
+        if let [(_, saved)] = self.members.as_slice() {
+            return Answering::scores_at(&saved.model, batches, carries, temperatures);
+        }
+        carries.resize_with(self.members.len(), Carry::default);
+        let all = self.members.iter().zip(&self.readings).zip(carries);
+        let said = all.map(|(((name, saved), &reading), carry)| {
+            let model: &Model = &saved.model;
+            model.distributions(&batches[reading], carry).map_err(|error| error.of(name))
+        });
+        let said: Vec<Distributions> = said.collect::<Result<_>>()?;
+        let (targets, vocabulary) = (said[0].targets(), self.first().tokenizers.target().size());
+        let mut scores = vec![TokenScores::default(); temperatures.len()];
+        for (k, targets) in targets.chunks(TOGETHER).enumerate() {
+            let places = k * TOGETHER..k * TOGETHER + targets.len();
+            let each: Vec<Vec<f32>> = said.iter().map(|said| said.log_probs(places.clone())).collect();
+            let each: Vec<&[f32]> = each.iter().map(Vec::as_slice).collect();
+            let combined = self.mixture.of_rows(&each, vocabulary);
+            for (scores, &temperature) in scores.iter_mut().zip(temperatures) {
+                let rows = combined.par_chunks_exact(vocabulary).zip(targets);
+                let judged: Vec<(f32, bool)> = rows.map(|(row, &target)| judged(row, target, temperature)).collect();
+                scores.log_probs.extend(judged.iter().map(|(log_prob, _)| log_prob));
+                scores.correct.extend(judged.iter().map(|(_, correct)| correct));
+            }
+        }
+        Ok(scores)
+    }
+}
+
+/// How probable a token is at a temperature, and whether no other is more probable.
+fn judged(log_probs: &[f32], target: TokenId, temperature: f64) -> (f32, bool) {
+    let own = log_probs[target as usize];
+    let correct = log_probs.iter().all(|&other| other <= own);
+    if temperature == 1.0 {
+        return (own, correct);
+    }
+    let top = f64::from(log_probs.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let below = |log_prob: f32| (f64::from(log_prob) - top) / temperature;
+    let log_z = log_probs.iter().map(|&other| below(other).exp()).sum::<f64>().ln();
+    ((below(own) - log_z) as f32, correct)
+}
+
+/// That another can answer together with the first.
+fn agree((first, one): &(String, SavedModel), (name, other): &(String, SavedModel)) -> Result<()> {
+    let error = |message: String| Err(Error::new(message).in_file(name));
+    let answers = |config: &ExperimentConfig| match &config.data {
+        CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) => "answers sources",
+        CorpusConfig::Text(_) => "is a model of single texts",
+        CorpusConfig::Stream(_) => "is a model of running text",
+    };
+    let (a, b) = (answers(&one.config), answers(&other.config));
+    if a != b {
+        return error(format!("{b}, and `{first}` {a}: models answer together that are asked the same"));
+    }
+    // Of what is no table there is only the source.
+    let are_tables = one.config.data.as_table().is_some() && other.config.data.as_table().is_some();
+    let (a, b) = (columns(&one.config, are_tables), columns(&other.config, are_tables));
+    if a != b {
+        return error(format!("reads {b}, and `{first}` reads {a}: models answer together that read the same sources"));
+    }
+    let (a, b) = (one.tokenizers.target(), other.tokenizers.target());
+    let differs = |id: &TokenId| a.token(*id) != b.token(*id);
+    let what = if a.size() != b.size() {
+        format!("{} tokens, not {}", b.size(), a.size())
+    } else if let Some(id) = (0..a.size() as TokenId).find(differs) {
+        let token = |tokenizer: &Arc<dyn Tokenizer>| tokenizer.token(id).unwrap_or_default();
+        format!("token {id} is `{}`, not `{}`", token(b), token(a))
+    } else if a.to_json() != b.to_json() {
+        "the tokens are the same, but texts are cut into them, or joined of them, in another way".to_owned()
+    } else {
+        return Ok(());
+    };
+    error(format!(
+        "its target vocabulary is not that of `{first}`: {what}; models answer together that have one, as the seeds of a config have: \
+         train them on the same targets with the same `tokenizer.target`, or with the tokenizer of one file (`kind = \"file\"`)"
+    ))
+}
+
+/// What a model reads of a line: its source, of a table that of some columns, and its streams.
+fn columns(config: &ExperimentConfig, are_tables: bool) -> String {
+    let source = config.data.as_table().filter(|_| are_tables).map_or("the source".to_owned(), |table| {
+        let names: Vec<String> = table.source.names().iter().map(|name| format!("`{name}`")).collect();
+        format!("the source from {}", names.join(&format!(" and `{}` and ", table.join)))
+    });
+    let streams = config.further_columns().streams.into_iter();
+    let stream = |(name, column): (String, String)| format!("`{name}` from `{column}`");
+    [source].into_iter().chain(streams.map(stream)).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,195 @@
+//! Several models that answer together.
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::place::{Place, pairs};
+
+/// Two seeds of one config, another architecture that reads bytes, and a model of another vocabulary.
+struct Company {
+    place: Place,
+    a: String,
+    b: String,
+    bytes: String,
+    letters: String,
+}
+
+fn company() -> &'static Company {
+    static COMPANY: OnceLock<Company> = OnceLock::new();
+    COMPANY.get_or_init(|| {
+        let place = Place::new();
+        let run = |name: &str, sets: &[&str]| {
+            let sets: String = sets.iter().map(|set| format!(" --set {set}")).collect();
+            place.call(&format!("run tiny.toml --run runs/{name}{sets}")).succeeds();
+            format!("runs/{name}")
+        };
+        let (a, b) = (run("a", &["seed=1"]), run("b", &["seed=2"]));
+        let bytes = run("bytes", &["tokenizer.source.kind=byte", "model.encoder.kind=lstm", "train.epochs=1"]);
+        let letters = run("letters", &["tokenizer.target.kind=character", "train.epochs=1"]);
+        Company { place, a, b, bytes, letters }
+    })
+}
+
+/// Lines of JSON.
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// The numbers of `score --json`, line after line.
+fn scored(place: &Place, models: &str, input: &str) -> Vec<Vec<f64>> {
+    let out = place.call_with(&format!("score --json {models}"), input).succeeds();
+    let numbers = |line: &Value| line["log_probs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    lines(&out).iter().map(numbers).collect()
+}
+
+/// The figures of a table by their labels, as they are printed.
+fn figures(table: &str) -> Vec<(String, f64)> {
+    let of = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (label, value) = (words.next()?, words.next()?.parse().ok()?);
+        words.next().is_none().then(|| (label.to_owned(), value))
+    };
+    table.lines().filter_map(of).collect()
+}
+
+fn figure(table: &str, label: &str) -> f64 {
+    let found = figures(table).into_iter().find(|(own, _)| own == label);
+    found.unwrap_or_else(|| panic!("no {label}: {table}")).1
+}
+
+#[test]
+fn a_model_beside_itself_is_that_model() {
+    let Company { place, a, .. } = company();
+    let sources: String =
+        pairs(640..680).lines().map(|line| line.split('\t').next().unwrap().to_owned() + "\n").collect();
+    let alone = place.call_with(&format!("predict {a} --json"), &sources).succeeds();
+    // The vocabulary is small, so that all of it is combined: a model alone has it screened, which moves the last digits.
+    let is_like = |one: f64, other: f64| (one - other).abs() < 1e-5 * one.abs().max(1.0);
+    for words in [format!("{a} {a}"), format!("{a} {a}/model.safetensors {a} --weights 1,2,1")] {
+        let both = place.call_with(&format!("predict --json {words}"), &sources).succeeds();
+        for (one, other) in lines(&both).iter().zip(lines(&alone)) {
+            let (one, other) = (&one["answers"][0], &other["answers"][0]);
+            assert_eq!((&one["text"], &one["finished"]), (&other["text"], &other["finished"]), "{words}");
+            for number in ["score", "log_prob"] {
+                assert!(is_like(one[number].as_f64().unwrap(), other[number].as_f64().unwrap()), "{one} {other}");
+            }
+        }
+        assert_eq!(scored(place, &words, &pairs(640..650)), scored(place, a, &pairs(640..650)));
+        // By the steps of a search or by the pass over a whole target, which round differently.
+        let words = format!("evaluate --quiet {words}");
+        let (one, other) = (place.call(&format!("evaluate --quiet {a}")).succeeds(), place.call(&words).succeeds());
+        for ((label, one), (same, other)) in figures(&one).into_iter().zip(figures(&other)) {
+            assert!(label == same && (one - other).abs() <= 1.1e-3, "{label}: {one} {other}");
+        }
+    }
+    let texts = |out: &str| lines(out).iter().map(|line| line["answers"][0]["text"].clone()).collect::<Vec<_>>();
+    let both = place.call_with(&format!("predict --json {a} {a} --combine log-linear"), &sources).succeeds();
+    assert_eq!(texts(&both), texts(&alone));
+}
+
+#[test]
+fn what_they_say_is_the_mean_of_what_each_says() {
+    let Company { place, a, b, bytes, .. } = company();
+    let input = pairs(640..680);
+    for (models, weights) in
+        [(vec![a, b], [1.0, 1.0, 0.0]), (vec![a, b], [1.0, 3.0, 0.0]), (vec![a, b, bytes], [2.0, 1.0, 1.0])]
+    {
+        let each: Vec<Vec<Vec<f64>>> = models.iter().map(|model| scored(place, model, &input)).collect();
+        let of_models = &weights[..models.len()];
+        let given: Vec<String> = of_models.iter().map(f64::to_string).collect();
+        let words: Vec<&str> = models.iter().map(|model| model.as_str()).collect();
+        let words = format!("{} --weights {}", words.join(" "), given.join(","));
+        let total: f64 = of_models.iter().sum();
+        let together = scored(place, &words, &input);
+        for (line, tokens) in together.iter().enumerate() {
+            for (t, log_prob) in tokens.iter().enumerate() {
+                let mean: f64 =
+                    each.iter().zip(of_models).map(|(one, weight)| weight / total * one[line][t].exp()).sum();
+                assert!((log_prob - mean.ln()).abs() < 1e-4, "{words}: {log_prob} {}", mean.ln());
+            }
+        }
+        // What `evaluate` makes of whole batches is what `score` makes of lines; so is the geometric mean, which needs all tokens.
+        for how in ["linear", "log-linear"] {
+            let words = format!("{words} --combine {how}");
+            let all = scored(place, &words, &input).concat();
+            let nats = -all.iter().sum::<f64>() / all.len() as f64;
+            let table = place.call(&format!("evaluate --quiet {words}")).succeeds();
+            assert!((figure(&table, "loss_per_token") - nats).abs() < 2e-4, "{words}: {nats}\n{table}");
+            assert!(figure(&table, "sequence_error_rate") <= 100.0);
+        }
+    }
+}
+
+#[test]
+fn their_order_does_not_matter() {
+    let Company { place, a, b, bytes, .. } = company();
+    let sources = "abcd\ncab\ndd\n";
+    for how in ["linear", "log-linear"] {
+        let ask = |words: &str| {
+            lines(&place.call_with(&format!("predict --json --combine {how} {words}"), sources).succeeds())
+        };
+        let (one, other) =
+            (ask(&format!("{a} {b} {bytes} --weights 1,2,3")), ask(&format!("{b} {bytes} {a} --weights 2,3,1")));
+        for (one, other) in one.iter().zip(&other) {
+            let (one, other) = (&one["answers"][0], &other["answers"][0]);
+            assert_eq!(one["text"], other["text"]);
+            assert!((one["log_prob"].as_f64().unwrap() - other["log_prob"].as_f64().unwrap()).abs() < 1e-4);
+        }
+    }
+}
+
+#[test]
+fn who_cannot_answer_together_is_told_why() {
+    let Company { place, a, b, letters, .. } = company();
+    let answer = place.call_with(&format!("predict {a} {letters}"), "ab\n").refuses();
+    assert!(answer.contains("runs/letters/model.safetensors: its target vocabulary is not that of"), "{answer}");
+    assert!(answer.contains("runs/a/model.safetensors") && answer.contains("tokens, not"), "{answer}");
+    let answer = place.call_with(&format!("score {a} {b} --weights 1"), "ab\tA B\n").refuses();
+    assert!(answer.contains("--weights: there are 1 weights for 2 models"), "{answer}");
+    let answer = place.call_with(&format!("score {a} {b} --weights 1,0"), "ab\tA B\n").refuses();
+    assert!(answer.contains("--weights: a model's weight must be a number above 0, not 0"), "{answer}");
+    let answer = place.call(&format!("generate {a} {b}")).refuses();
+    assert!(answer.contains("`predict`"), "{answer}");
+    let answer = place.call(&format!("predict {a} runs/none")).refuses();
+    assert!(answer.contains("runs/none: no such run"), "{answer}");
+    let answer = place.call("predict --sweep nowhere").refuses();
+    assert!(answer.contains("nowhere: is no folder of a sweep"), "{answer}");
+}
+
+#[test]
+fn language_models_speak_together() {
+    let place = Place::new();
+    let text: String = pairs(0..400).lines().map(|line| line.split('\t').next().unwrap().to_owned() + " ").collect();
+    let text: String =
+        text.as_bytes().chunks(40).map(|line| String::from_utf8_lossy(line).into_owned() + "\n").collect();
+    place.write("data/a.txt", &text);
+    place.write("data/b.txt", &text[..700]);
+    place.write(
+        "lm.toml",
+        "threads = 1\n[data]\nkind = 'stream'\ntrain = 'a.txt'\ntest = 'b.txt'\nrows = 4\nlength = 16\n[model]\nkind = 'language_model'\n\
+         [model.target]\nkind = 'embedding'\nsize = 8\n[model.decoder]\nkind = 'gru'\nhidden = 16\n[train]\nsteps = 20\n",
+    );
+    for seed in [1, 2] {
+        place.call(&format!("run lm.toml --run runs/lm{seed} --set seed={seed}")).succeeds();
+    }
+    let both = "runs/lm1 runs/lm2";
+    for how in ["linear", "log-linear"] {
+        let generate =
+            |words: &str| place.call(&format!("generate --prompt ab --length 30 --seed 3 {words}")).succeeds();
+        assert_eq!(generate("runs/lm1 runs/lm1"), generate("runs/lm1"));
+        let together = generate(&format!("{both} --combine {how} --json --count 3"));
+        assert_eq!(lines(&together).len(), 3);
+        // A text is as probable behind its prompt as the whole is beyond the prompt.
+        let evaluate = |words: &str| place.call(&format!("evaluate --quiet {words}")).succeeds();
+        let losses = [evaluate("runs/lm1"), evaluate("runs/lm2")].map(|table| figure(&table, "loss_per_token"));
+        let table = evaluate(&format!("{both} --combine {how} --set evaluate.reset=32"));
+        let loss = figure(&table, "loss_per_token");
+        // The mean of probabilities is no worse than the mean of losses, and neither is their normalised geometric mean.
+        assert!(loss <= (losses[0] + losses[1]) / 2.0 + 1e-3, "{loss} {losses:?}");
+        assert!(figure(&table, "loss_per_token_reset") > 0.0);
+    }
+    let scores = |words: &str| scored(&place, words, "abc ab\nd\n").concat();
+    let (a, b, both) = (scores("runs/lm1"), scores("runs/lm2"), scores(both));
+    assert!(a.iter().zip(&b).zip(&both).all(|((a, b), both)| (((a.exp() + b.exp()) / 2.0).ln() - both).abs() < 1e-4));
+}
