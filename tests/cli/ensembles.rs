@@ -1,4 +1,4 @@
-//! Several models that answer together.
+//! Several models that answer together, and what they leave behind.
 
 use std::sync::OnceLock;
 
@@ -192,4 +192,69 @@ fn language_models_speak_together() {
     let scores = |words: &str| scored(&place, words, "abc ab\nd\n").concat();
     let (a, b, both) = (scores("runs/lm1"), scores("runs/lm2"), scores(both));
     assert!(a.iter().zip(&b).zip(&both).all(|((a, b), both)| (((a.exp() + b.exp()) / 2.0).ln() - both).abs() < 1e-4));
+}
+
+#[test]
+fn what_they_answer_is_learned_by_another() {
+    let Company { place, a, b, .. } = company();
+    let distil = |words: &str| place.call(&format!("distil {words}"));
+    let said = distil(&format!("{a} {b} --output data/taught.tsv --agreement 1 --min-score -1 --quiet")).succeeds();
+    let table = String::from_utf8(place.read("data/taught.tsv")).unwrap();
+    let record: Value = serde_json::from_slice(&place.read("data/taught.tsv.json")).unwrap();
+    let (header, rows) = table.split_once('\n').unwrap();
+    assert_eq!(header, "source\ttarget\tscore\tagreement");
+    let counts = &record["counts"];
+    let left_out: u64 = counts["left_out"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(counts["written"], rows.lines().count());
+    assert_eq!(counts["sources"].as_u64().unwrap(), left_out + counts["written"].as_u64().unwrap());
+    assert!(left_out > 0 && rows.lines().count() > 50, "{said}");
+    assert_eq!(record["models"].as_array().unwrap().len(), 2);
+    assert_eq!((&record["split"], &record["combination"]), (&"train".into(), &"linear".into()));
+    assert_eq!(record["sources"].as_object().unwrap().keys().collect::<Vec<_>>(), ["train.tsv"]);
+    // Each row is what they answer, and what each of them answers.
+    let sources: Vec<&str> = rows.lines().map(|row| row.split('\t').next().unwrap()).collect();
+    let sources_text: String = sources.iter().map(|source| format!("{source}\n")).collect();
+    for models in [format!("{a} {b}"), a.clone(), b.clone()] {
+        let answers = place.call_with(&format!("predict {models}"), &sources_text).succeeds();
+        assert!(rows.lines().map(|row| row.split('\t').nth(1).unwrap()).eq(answers.lines()), "{models}");
+    }
+    assert!(
+        rows.lines().all(|row| row.ends_with("\t1") && row.split('\t').nth(2).unwrap().parse::<f64>().unwrap() >= -1.0)
+    );
+    // The same command writes the same bytes.
+    let before = (place.read("data/taught.tsv"), place.read("data/taught.tsv.json"));
+    distil(&format!("{a} {b} --output data/taught.tsv --agreement 1 --min-score -1 --quiet")).succeeds();
+    assert!((place.read("data/taught.tsv"), place.read("data/taught.tsv.json")) == before);
+    // Another learns from it.
+    place.write(
+        "student.toml",
+        "extends = 'tiny.toml'\ntrain.epochs = 1\n[data]\nreplace = true\nkind = 'table'\ntrain = 'taught.tsv'\nsource = 'source'\ntarget = 'target'\n",
+    );
+    place.call("run student.toml").succeeds();
+
+    // Sources without targets, as JSON lines and as pairs.
+    place.write("unlabelled.txt", "abcd\nabcd\ndcba\n");
+    distil(&format!("{a} --input unlabelled.txt --output more.jsonl")).succeeds();
+    let more = lines(&String::from_utf8(place.read("more.jsonl")).unwrap());
+    assert!(
+        more.len() <= 2 && more.iter().all(|row| row["score"].is_number() && row["target"].is_string()),
+        "{more:?}"
+    );
+    distil(&format!("{a} --input unlabelled.txt --output more.tsv --pairs")).succeeds();
+    let pairs = String::from_utf8(place.read("more.tsv")).unwrap();
+    assert!(pairs.lines().zip(&more).all(|(line, row)| {
+        line == format!("{}\t{}", row["source"].as_str().unwrap(), row["target"].as_str().unwrap())
+    }));
+
+    for (words, says) in [
+        (format!("{a} --output x.txt"), "--output: the name does not tell"),
+        (format!("{a} --output x.tsv --agreement 0.5"), "--agreement: there is one model"),
+        (format!("{a} {b} --output x.tsv --agreement 2"), "--agreement: is a share"),
+        (format!("{a} --output x.tsv --input none.txt"), "none.txt: --input: no such file"),
+        (format!("{a} --output x.tsv --min-score 1"), "there is nothing to be written"),
+    ] {
+        let answer = distil(&words).refuses();
+        assert!(answer.contains(says), "{words}: {answer}");
+        assert!(!place.path("x.tsv").exists());
+    }
 }

@@ -37,7 +37,7 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 14] = [
+const PASSED_ON: [(&str, &str); 15] = [
     ("run", "Run an experiment: prepare its data, train, search, evaluate: run CONFIG [--set KEY=VALUE] [--again]"),
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
@@ -48,6 +48,7 @@ const PASSED_ON: [(&str, &str); 14] = [
     ("predict", "Answer lines of a file or of the standard input, by one model or several together"),
     ("generate", "Let a language model go on with a text, or begin one"),
     ("score", "Score pairs of a file or of the standard input: how probable one model or several find each target"),
+    ("distil", "Answer a corpus with one model or several into a table that another learns from"),
     ("runs", "List the runs"),
     ("compare", "Say in what runs differ: settings and results"),
     ("report", "Write the page of a run, or one that compares several"),

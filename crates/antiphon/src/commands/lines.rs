@@ -28,6 +28,11 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// A file.
+    pub(super) fn of(path: &Path) -> Self {
+        Self { input: Some(path.to_path_buf()) }
+    }
+
     /// The file, unless it is the standard input.
     pub(super) fn file(&self) -> Option<&Path> {
         self.input.as_deref()

@@ -6,6 +6,7 @@
 mod check;
 mod compare;
 mod data;
+mod distil;
 mod evaluate;
 mod finished;
 mod generate;
@@ -67,6 +68,7 @@ enum Command {
     Predict(predict::Arguments),
     Generate(generate::Arguments),
     Score(score::Arguments),
+    Distil(distil::Arguments),
     Data(data::Arguments),
     Runs(runs::Arguments),
     Compare(compare::Arguments),
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Predict(arguments) => arguments.perform(),
         Command::Generate(arguments) => arguments.perform(),
         Command::Score(arguments) => arguments.perform(),
+        Command::Distil(arguments) => arguments.perform(),
         Command::Data(arguments) => arguments.perform(),
         Command::Runs(arguments) => arguments.perform(),
         Command::Compare(arguments) => arguments.perform(),
@@ -225,6 +228,8 @@ mod tests {
             "antiphon predict m --sweep s",
             "antiphon predict m --cell best",
             "antiphon predict m --weights a",
+            "antiphon distil m",
+            "antiphon distil m --output o --input i --split test",
             "antiphon generate",
             "antiphon generate m --count 0",
             "antiphon generate m --length 0",
