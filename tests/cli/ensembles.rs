@@ -195,6 +195,47 @@ fn language_models_speak_together() {
 }
 
 #[test]
+fn the_seeds_of_a_sweep_answer_together_and_stay_so() {
+    let place = Place::new();
+    place.write(
+        "sweep.toml",
+        "extends = 'tiny.toml'\ntrain.epochs = 1\n[sweep]\nmetric = 'phone_error_rate'\nseeds = [1, 2]\n\
+         [sweep.over]\n'train.optimizer.learning_rate' = [1e-5, 1e-2]\n",
+    );
+    let out = place.call("sweep sweep.toml --keep-ensemble").succeeds();
+    let kept = out.lines().find_map(|line| line.strip_prefix("together   ")).expect(&out).to_owned();
+    let folder = kept.strip_suffix("/ensemble.safetensors").expect("in the sweep's folder").to_owned();
+    let name = folder.rsplit('/').next().unwrap();
+    // The second cell learns something.
+    let called = place.call_with(&format!("predict --json --sweep {folder}"), "abc\ndd\n");
+    assert!(called.err().contains("cell 2 (train.optimizer.learning_rate=0.01), 2 runs"), "{}", called.err());
+    let best = called.succeeds();
+    let same = |words: &str| {
+        assert_eq!(place.call_with(&format!("predict --json {words}"), "abc\ndd\n").succeeds(), best, "{words}")
+    };
+    same(&kept);
+    same(&format!("--sweep {name} --cell 2"));
+    same(&format!("--sweep {folder} --cell best --weights 3,3"));
+    let other = place.call_with(&format!("predict --json --sweep {name} --cell 1"), "abc\ndd\n").succeeds();
+    assert_ne!(other, best);
+    let answer = place.call(&format!("predict --sweep {name} --cell 3")).refuses();
+    assert!(answer.contains("--cell: has 2 cells, and none of number 3"), "{answer}");
+    let answer = place.call(&format!("predict --sweep {name} --set model.encoder.hidden=3")).refuses();
+    assert!(answer.contains("cannot be changed for a model that is trained"), "{answer}");
+    // The file needs neither runs nor sweep, and is written again as it was.
+    let bytes = place.read(&kept);
+    place.call("sweep sweep.toml --keep-ensemble").succeeds();
+    assert!(place.read(&kept) == bytes);
+    place.write("alone.safetensors", &bytes);
+    std::fs::remove_dir_all(place.path("runs")).unwrap();
+    same("alone.safetensors");
+    // Beside another, its members keep their shares.
+    same("alone.safetensors alone.safetensors");
+    let table = place.call("evaluate --quiet alone.safetensors").succeeds();
+    assert!(figure(&table, "phone_error_rate") < 100.0);
+}
+
+#[test]
 fn what_they_answer_is_learned_by_another() {
     let Company { place, a, b, .. } = company();
     let distil = |words: &str| place.call(&format!("distil {words}"));

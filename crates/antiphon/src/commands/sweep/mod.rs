@@ -3,7 +3,7 @@
 mod outcome;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use antiphon_core::disk::write_atomically;
@@ -38,6 +38,10 @@ pub(super) struct Arguments {
     /// Try runs again that failed
     #[arg(long)]
     retry_failed: bool,
+    /// Keep the models of the best cell's runs as one file, `ensemble.safetensors` in the sweep's folder, which answers for all
+    /// of them together; a sweep that is done keeps it when the command is given again
+    #[arg(long)]
+    keep_ensemble: bool,
     /// Who starts the runs
     #[arg(long, value_enum, default_value = "local")]
     launcher: LauncherName,
@@ -102,14 +106,18 @@ impl Arguments {
         match ended {
             Ended::Done(outcome) => {
                 let page = outcome::page(plan, folder, &outcome)?;
+                let mut ensemble = None;
                 if let Some(best) = outcome.ranking.first() {
+                    if self.keep_ensemble {
+                        ensemble = Some(outcome::keep_ensemble(folder, best)?);
+                    }
                     write_atomically(
                         folder.path().join("best.toml"),
                         outcome::best_config(plan, folder, best)?.as_bytes(),
                     )?;
                 }
                 write_atomically(folder.path().join("results.md"), page.as_bytes())?;
-                print(&format!("{page}\n{}", self.next(folder, !outcome.ranking.is_empty())))?;
+                print(&format!("{page}\n{}", self.next(folder, !outcome.ranking.is_empty(), ensemble.as_deref())))?;
                 if outcome.ranking.is_empty() {
                     tell("no cell has all its runs; the table says why");
                     return Ok(Ending::Unmet);
@@ -161,7 +169,7 @@ impl Arguments {
         ["--runs-dir".into(), runs, "--data-dir".into(), data].into()
     }
 
-    fn next(&self, folder: &SweepFolder, chosen: bool) -> String {
+    fn next(&self, folder: &SweepFolder, chosen: bool, ensemble: Option<&Path>) -> String {
         let kept = shell(folder.path().join("results.md"));
         if !chosen {
             return format!("the page   {kept}\n");
@@ -170,7 +178,8 @@ impl Arguments {
         let mut words: Vec<OsString> = vec!["run".into(), best.clone().into()];
         words.extend(self.data.words());
         words.extend(self.runs.words());
-        format!("the page   {kept}\nthe best   {}\n{}", shell(&best), finished::next(&[command(words)]))
+        let ensemble = ensemble.map_or(String::new(), |file| format!("together   {}\n", shell(file)));
+        format!("the page   {kept}\nthe best   {}\n{ensemble}{}", shell(&best), finished::next(&[command(words)]))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What came out of a sweep: the cells ranked, the best one tested, and whether it is better than the next by more than luck.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use antiphon_config::to_toml;
 use antiphon_core::random::Key;
@@ -11,7 +12,8 @@ use antiphon_lab::sweep::{Outcome, Plan, Ranked, SweepFolder};
 use antiphon_lab::{Run, SplitResults, labels_of_quality};
 
 use super::super::finished::judged;
-use crate::experiment::ExperimentConfig;
+use crate::device::{DeviceConfig, device};
+use crate::experiment::{ExperimentConfig, SavedModels};
 
 /// How sure the confidence intervals are.
 const CONFIDENCE: f64 = 0.95;
@@ -55,6 +57,17 @@ pub(super) fn page(plan: &Plan, folder: &SweepFolder, outcome: &Outcome) -> Resu
         text += &format!("\n{}\n", compared(plan, first, second)?);
     }
     Ok(text)
+}
+
+/// Writes the models of the best cell's runs as one file into the sweep's folder.
+pub(super) fn keep_ensemble(folder: &SweepFolder, best: &Ranked) -> Result<PathBuf> {
+    let device = device(DeviceConfig::default())?;
+    let read = |run: &Run| SavedModels::read(&run.model_path(), &device);
+    let parts: Vec<SavedModels> = best.runs.iter().map(read).collect::<Result<_>>()?;
+    let weights = vec![1.0; parts.len()];
+    let path = folder.path().join("ensemble.safetensors");
+    SavedModels::together(parts, None, &weights)?.write(&path)?;
+    Ok(path)
 }
 
 /// The best cell's config, with its first seed: ready to run.
