@@ -299,3 +299,39 @@ fn what_they_answer_is_learned_by_another() {
         assert!(!place.path("x.tsv").exists());
     }
 }
+
+/// Follows `docs/ensembles.md`: its configs are right, and its commands work as they stand.
+#[cfg(unix)]
+#[test]
+fn the_guide_can_be_followed_as_it_stands() {
+    use crate::guide::{blocks, commands, follow, page, write_cargo, write_configs};
+    // What makes its models small.
+    let small = [
+        ("ANTIPHON__THREADS", "1"),
+        ("ANTIPHON__MODEL__SOURCE__SIZE", "12"),
+        ("ANTIPHON__MODEL__TARGET__SIZE", "12"),
+        ("ANTIPHON__MODEL__ENCODER__HIDDEN", "12"),
+        ("ANTIPHON__MODEL__DECODER__HIDDEN", "12"),
+        ("ANTIPHON__TRAIN__EPOCHS", "2"),
+    ];
+    let (page, place) = (page("ensembles.md"), Place::new());
+    write_configs(&page, &place);
+    write_cargo(&place);
+    for (name, numbers) in [("train", 0..600), ("validation", 600..640), ("test", 640..680)] {
+        place.write(&format!("data/mine/{name}.tsv"), pairs(numbers));
+    }
+    place.write("unlabelled.txt", "abba\ncab\nbad\ndada\n");
+    // Models that have learned so little are sure of nothing, and hardly agree.
+    let page = page.replace("--min-score -1 --agreement 1", "--min-score -9 --agreement 0.5");
+    let mut followed = Vec::new();
+    for block in blocks(&page, "sh") {
+        follow(&place, block, &small);
+        followed.extend(commands(block));
+    }
+    for command in ["sweep", "run", "predict", "evaluate", "score", "distil"] {
+        assert!(followed.contains(&command), "{command}: {followed:?}");
+    }
+    // All figures of the page's models together are printed as those of one are.
+    let table = follow(&place, "cargo xtask evaluate runs/four runs/five --split validation", &small).out();
+    assert!(figure(&table, "perplexity") > 1.0 && table.contains(" parameters, "), "{table}");
+}
