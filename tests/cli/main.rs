@@ -7,6 +7,7 @@ mod ensembles;
 #[cfg(unix)]
 mod full_disk;
 mod generate;
+mod going_on;
 #[cfg(unix)]
 mod guide;
 #[cfg(unix)]

@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::machine::cpu_features;
 
 /// The layout of run folders that this version writes, and the newest that it reads.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// A run's record of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,9 +54,55 @@ pub struct Manifest {
     pub wall_seconds: f64,
     /// How it stands.
     pub status: Status,
+    /// What its training began with, where that was not drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
     /// How its training came to its end, once it has. Runs of format 1 do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainingEnd>,
+}
+
+/// What a training began with, where that was not drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// The model that parameters were taken from, as the config names it.
+    pub model: Option<String>,
+    /// How many of all parameters were taken.
+    pub taken: Share,
+    /// Of each vocabulary, how many tokens that model knew, whose rows were kept. Those of the others were drawn.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tokens: BTreeMap<String, Share>,
+    /// The parameters of that model that have no place in this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
+}
+
+/// How many of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Those that are meant.
+    pub known: usize,
+    /// All.
+    pub of: usize,
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { model, taken: Share { known, of }, tokens, unused } = self;
+        if let Some(model) = model {
+            write!(f, "{known} of {of} parameters are those of {model}")?;
+        }
+        for (side, Share { known, of }) in tokens {
+            write!(f, "; of `{side}` {known} of {of} tokens keep their rows, and {} are drawn", of - known)?;
+        }
+        match unused.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, "; it has no place for `{one}`"),
+            [first, others @ ..] => write!(f, "; it has no place for `{first}` and {} more", others.len()),
+        }
+    }
 }
 
 /// How a training came to its end.
@@ -194,6 +240,7 @@ impl Manifest {
             cpu_seconds: 0.0,
             wall_seconds: 0.0,
             status: Status::Running,
+            start: None,
             training: None,
         }
     }
@@ -310,10 +357,10 @@ mod tests {
     #[test]
     fn a_newer_format_and_a_damaged_file_are_told_apart() {
         let parse = |text: &str| Manifest::parse(text.as_bytes(), Path::new("manifest.json")).unwrap_err().to_string();
-        let newer = parse(r#"{"format": 4, "version": "3.0.0", "what": {}}"#);
+        let newer = parse(r#"{"format": 5, "version": "3.0.0", "what": {}}"#);
         assert_eq!(
             newer,
-            "manifest.json: has format 4, written by version 3.0.0, and this program reads up to 3: use that version \
+            "manifest.json: has format 5, written by version 3.0.0, and this program reads up to 4: use that version \
              or a newer one"
         );
         for damaged in [r#"{"format": 1"#, "", r#"{"format": 1}"#, "[]"] {
@@ -345,6 +392,25 @@ mod tests {
         let end = TrainingEnd { averaged_since: Some(300), ..end };
         let expected = "after step 380, epoch 20: all steps are done; weights are averaged since step 300";
         assert_eq!(end.to_string(), expected);
+    }
+
+    #[test]
+    fn what_a_training_began_with_is_a_line() {
+        let share = |known, of| Share { known, of };
+        let tokens = BTreeMap::from([("source".to_owned(), share(25, 30))]);
+        let start = Start { model: Some("runs/a".into()), taken: share(18, 19), tokens, unused: vec![] };
+        assert_eq!(
+            start.to_string(),
+            "18 of 19 parameters are those of runs/a; of `source` 25 of 30 tokens keep their rows, and 5 are drawn"
+        );
+        let unused = ["b", "c", "d"].map(String::from).to_vec();
+        let start = Start { tokens: BTreeMap::new(), unused, ..start };
+        let expected = "18 of 19 parameters are those of runs/a; it has no place for `b` and 2 more";
+        assert_eq!(start.to_string(), expected);
+        let mut manifest = Manifest::begin(&identity("one"));
+        manifest.start = Some(start);
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        assert_eq!(Manifest::parse(&bytes, Path::new("m")).unwrap(), manifest);
     }
 
     #[test]

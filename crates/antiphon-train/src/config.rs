@@ -4,7 +4,7 @@ use antiphon_core::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AverageConfig, OptimizerConfig, ScheduleConfig};
+use crate::{AverageConfig, OptimizerConfig, ScheduleConfig, StartConfig};
 
 /// How the model is trained. At least one of `epochs` and `steps` must be set; the first that is reached ends the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,8 @@ pub struct TrainConfig {
     /// Batches whose gradients are added before each optimizer step. The last step of an epoch takes what is left.
     #[schemars(range(min = 1))]
     pub accumulate: u64,
+    /// What the parameters start from, if not from what is drawn.
+    pub start_from: StartConfig,
     /// What is minimised.
     pub loss: LossConfig,
     /// The weight of the penalty `l1 · Σ|w|` over all parameters, added to the loss per token.
@@ -52,6 +54,7 @@ impl Default for TrainConfig {
             epochs: None,
             steps: None,
             accumulate: 1,
+            start_from: StartConfig::default(),
             loss: LossConfig::default(),
             l1: 0.0,
             l2: 0.0,
@@ -143,6 +146,7 @@ impl TrainConfig {
         found.demand(self.checkpoint.keep >= 2, "checkpoint.keep", || {
             "must be at least 2: a damaged checkpoint needs one before it".into()
         });
+        self.start_from.problems(&mut found);
         self.optimizer.problems(&mut found);
         self.schedule.problems(&mut found);
         self.average.problems(&mut found);
@@ -171,6 +175,7 @@ impl TrainConfig {
     /// What is valid but has no effect; places are keys below `[train]`.
     pub fn warnings(&self) -> Vec<Problem> {
         let mut found = Demands::default();
+        self.start_from.warnings(&mut found);
         if self.stop.patience == 0 && self.stop.min_delta != 0.0 {
             found.demand(false, "stop.min_delta", || "has no effect: `train.stop.patience` is 0".into());
         }

@@ -23,9 +23,11 @@ mod gradients;
 mod model_file;
 mod observer;
 mod optimizer;
+mod part;
 mod path;
 mod patience;
 mod schedule;
+mod start;
 mod training;
 mod weights;
 
@@ -36,12 +38,14 @@ pub use gradients::parameters_without_gradient;
 pub use model_file::{ModelFile, write_ensemble, write_model};
 pub use observer::{Observer, StepReport, ValidationReport};
 pub use optimizer::{AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
+pub use part::no_such_part;
 pub use patience::Patience;
 pub use schedule::{
     ConstantConfig, CosineConfig, InverseSqrtConfig, LinearConfig, NoamConfig, PlateauConfig, ScheduleConfig,
     StepConfig,
 };
+pub use start::{Inherited, Rows, StartConfig, StartTokenizers};
 pub use training::{
     Batches, Ended, Objective, Outcome, Pause, Progress, Training, Validation, Validator, planned_steps,
 };
-pub use weights::{Weight, load_weights, save_weights};
+pub use weights::{Weight, load_weights, save_weights, shapes};

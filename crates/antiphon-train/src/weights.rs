@@ -118,6 +118,11 @@ impl ModuleMapper for Load {
     }
 }
 
+/// The shapes of all parameters by their paths. None is drawn for that.
+pub fn shapes<M: Module>(model: &M) -> BTreeMap<String, Vec<usize>> {
+    Places::of(model).found.into_iter().map(|(path, (dims, _))| (path, dims)).collect()
+}
+
 /// Initialises what is not initialised yet, now rather than at an uncertain time.
 pub(crate) fn initialise<M: Module>(model: &M) {
     struct Initialise;

@@ -231,6 +231,11 @@ impl<'a> RunObserver<'a> {
         Ok(())
     }
 
+    /// A line that stays.
+    pub(crate) fn note(&mut self, line: &str) {
+        self.console.note(line);
+    }
+
     /// The training is over.
     pub(crate) fn finish(self) {
         self.console.close_dashboard();

@@ -55,6 +55,7 @@ impl Arguments {
     /// Tells the warnings of a config, and gives its run's name.
     fn check(&self, tree: &Tree) -> Result<String> {
         let loaded = Loaded::from_tree(tree)?;
+        loaded.check_parts(tree)?;
         let config = tree.file();
         let warn = |warning: &str| tell(&format!("warning: {}: {warning}", config.display()));
         let mut warnings = loaded.warnings.clone();
@@ -77,8 +78,10 @@ impl Arguments {
             return Err(Error::many(config, lacking));
         }
         let name = loaded.name.clone();
-        if length_matters(&loaded.config.train) && all_there {
-            Experiment::open(loaded, &self.data.path())?.check_length().map_err(|error| place(error, tree))?;
+        let asks_the_data = length_matters(&loaded.config.train) || loaded.config.train.start_from.is_used();
+        if asks_the_data && all_there {
+            let experiment = Experiment::open(loaded, &self.data.path())?;
+            experiment.check_length().and_then(|()| experiment.check_start()).map_err(|error| place(error, tree))?;
         } else if length_matters(&loaded.config.train) {
             warn("whether the run is longer than its warm-up is not known without its data");
         }
@@ -94,7 +97,8 @@ impl Arguments {
     ) -> Result<(Vec<Problem>, Vec<Problem>)> {
         let (mut seen, mut faults, mut doubts) = (BTreeSet::new(), Vec::new(), Vec::new());
         for PlannedRun { settings, .. } in runs {
-            if !seen.insert(format!("{} {} {}", settings["data"], settings["tokenizer"], settings["streams"])) {
+            let start = &settings["train"]["start_from"];
+            if !seen.insert(format!("{} {} {} {start}", settings["data"], settings["tokenizer"], settings["streams"])) {
                 continue;
             }
             let config = ExperimentConfig::deserialize(settings);
@@ -124,6 +128,7 @@ impl Arguments {
         let mut all = files(&config.data, None, &data_dir);
         let of_corpus = all.len();
         all.extend(config.files_of_tokenizers(&data_dir));
+        all.extend(config.files_of_start());
         let (mut faults, mut doubts) = (Vec::new(), Vec::new());
         for (i, (key, path)) in all.iter().enumerate() {
             if let Some(fault) = file_fault(path) {

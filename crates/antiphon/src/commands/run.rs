@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use antiphon_config::Tree;
 use antiphon_core::{Error, Result};
 use antiphon_data::Split;
 use antiphon_lab::{Identity, Manifest, Results, Run, Runs, Status, Stopwatch};
@@ -130,7 +131,9 @@ impl Job {
         let mut sets = self.sets.set.clone();
         sets.extend(self.threads.threads.map(|n| format!("threads={n}")));
         sets.extend(self.device.map(|device| format!("device={}", device.name())));
-        let loaded = Loaded::read(&self.config, &sets)?;
+        let tree = Tree::load(&self.config, &sets)?;
+        let loaded = Loaded::from_tree(&tree)?;
+        loaded.check_parts(&tree)?;
         for warning in &loaded.warnings {
             console.warn(&format!("{}: {warning}", self.config.display()));
         }
@@ -262,7 +265,7 @@ impl Job {
             return Ok(Opened { run, is_new: false });
         }
         console.status("looking at the corpus");
-        let checked = experiment.check_length();
+        let checked = experiment.check_length().and_then(|()| experiment.check_start());
         console.clear();
         checked.map_err(|error| error.in_file(&self.config))?;
         if !self.again {

@@ -54,6 +54,18 @@ impl Loaded {
 }
 
 impl Loaded {
+    /// Checks that the parts of the model that its settings name by path are there; `tree` is what it was read from.
+    ///
+    /// # Errors
+    /// With all that are not.
+    pub(crate) fn check_parts(&self, tree: &Tree) -> Result<()> {
+        let problems = self.config.problems_of_parts().map_err(|error| error.in_file(tree.file()))?;
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(Error::many(tree.file(), problems.into_iter().map(|problem| tree.placed(problem)).collect())),
+        }
+    }
+
     /// The settings that decide a run's figures, and of these only what has an effect: all else is at its default, or `null`
     /// where the default may have an effect.
     pub(crate) fn effective(&self) -> Value {

@@ -49,6 +49,7 @@ impl Interpreter {
 impl Meaning for Interpreter {
     fn check(&self, tree: &Tree) -> Result<Checked> {
         let loaded = Loaded::from_tree(tree)?;
+        loaded.check_parts(tree)?;
         let (decisive, effective) = (digest_of(&loaded.config.counted()), digest_of(&loaded.effective()));
         let Loaded { config, name, warnings, .. } = loaded;
         // A sweep is found by the settings of its runs.
@@ -76,7 +77,9 @@ impl Meaning for Interpreter {
     fn identify(&self, settings: &Value) -> Result<Identity> {
         let config: ExperimentConfig =
             serde_json::from_value(settings.clone()).map_err(|e| Error::new(format!("not a config: {e}")))?;
-        let files = serde_json::json!([config.data, config.tokenizer, config.streams, config.evaluate.by]).to_string();
+        let start = &config.train.start_from;
+        let files = serde_json::json!([config.data, config.tokenizer, config.streams, config.evaluate.by, start]);
+        let files = files.to_string();
         let found = self.known.borrow().get(&files).cloned();
         let data = match found {
             Some(data) => data,

@@ -26,6 +26,7 @@ mod meaning;
 mod samples;
 mod saved;
 mod speech;
+mod start;
 mod streams;
 mod together;
 mod tokenizers;
@@ -133,7 +134,10 @@ impl Experiment {
         if let Some(learned) = self.learned.get() {
             return Ok(learned);
         }
-        let tokenizers = Tokenizers::learn(&self.config, &self.corpora, &self.data_dir)?;
+        let tokenizers = match self.config.kept_tokenizers()? {
+            Some(kept) => kept,
+            None => Tokenizers::learn(&self.config, &self.corpora, &self.data_dir)?,
+        };
         Ok(self.learned.get_or_init(|| tokenizers))
     }
 
@@ -163,6 +167,7 @@ fn identity(config: &ExperimentConfig, name: String, data: BTreeMap<String, Stri
 fn digests(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Result<BTreeMap<String, String>> {
     let mut data = corpora.digests(data_dir);
     data.extend(config.digests_of_tokenizers(data_dir)?);
+    data.extend(config.digests_of_start()?);
     Ok(data)
 }
 

@@ -62,7 +62,6 @@ impl Experiment {
         let validation = self.corpora.validation.as_ref().map(|corpus| Evaluator::new(config, &tokenizers, corpus));
         let validation = validation.transpose()?.map(|v| v.while_training());
 
-        let key = Key::from_seed(config.seed).named("parameters");
         let digest = self.identity.digest();
         let mut observer = RunObserver::open(run, console, watch, config.train.epochs)?;
         let resume = newest_checkpoint(&run.checkpoints_path(), &mut observer)?;
@@ -70,8 +69,9 @@ impl Experiment {
         observer.begin_after(step, validated)?;
         let device = device(config.device)?;
         let model = match resume {
-            Some(_) => config.outline_model(&vocabularies, key, &device)?,
-            None => config.init_model(&vocabularies, key, &device)?,
+            // All of it is replaced.
+            Some(_) => config.outline_model(&vocabularies, Key::from_seed(0), &device)?,
+            None => self.begin(run, &mut observer, &tokenizers, &device)?,
         };
 
         let objective =

@@ -1,0 +1,327 @@
+//! What a training begins with: parameters that are drawn, or those of another model by `[train.start_from]`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Error, Problem, Result, Special, TokenId, Tokenizer};
+use antiphon_lab::{Run, Share, Start, sha256_file};
+use antiphon_model::{Model, Vocabularies};
+use antiphon_train::{Inherited, Rows, StartTokenizers, no_such_part, save_weights, shapes};
+use burn::tensor::Device;
+
+use super::{Experiment, ExperimentConfig, SavedModel, Tokenizers};
+use crate::console::RunObserver;
+
+/// A model as its settings make it, whatever its vocabularies are.
+struct Shape {
+    /// The paths of all parameters.
+    paths: Vec<String>,
+    /// Those that have a row for each token of a vocabulary, with the number of its side: sources, then the target.
+    tables: BTreeMap<String, usize>,
+}
+
+impl ExperimentConfig {
+    /// The model of these settings. What has a row for each token is what grows with the vocabulary.
+    fn shape(&self) -> Result<Shape> {
+        const SIZE: usize = Special::COUNT;
+        let sources = if self.data.has_source() { 1 + self.streams.len() } else { 0 };
+        let vocabularies =
+            Vocabularies { sources: vec![SIZE; sources], target: SIZE, shared: self.tokenizer.shared.is_some() };
+        let of = |vocabularies: &Vocabularies| {
+            let model = self.outline_model(vocabularies, Key::from_seed(0), &Device::flex())?;
+            Ok::<_, Error>(shapes(&model))
+        };
+        let plain = of(&vocabularies)?;
+        let mut tables = BTreeMap::new();
+        for side in 0..=sources {
+            let mut larger = vocabularies.clone();
+            *larger.sources.get_mut(side).unwrap_or(&mut larger.target) += 1;
+            let grown = of(&larger)?.into_iter().filter(|(path, dims)| plain[path] != *dims);
+            tables.extend(grown.map(|(path, _)| (path, side)));
+        }
+        Ok(Shape { paths: plain.into_keys().collect(), tables })
+    }
+
+    /// What of the model is named by its path and is not there, with places from the root of the settings.
+    ///
+    /// # Errors
+    /// If the model cannot be built.
+    pub(crate) fn problems_of_parts(&self) -> Result<Vec<Problem>> {
+        let start = &self.train.start_from;
+        let lists = [("start_from.parts", &start.parts), ("start_from.leave_out", &start.leave_out)];
+        if lists.iter().all(|(_, parts)| parts.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let Shape { paths, .. } = self.shape()?;
+        let listed = lists
+            .iter()
+            .flat_map(|(key, parts)| parts.iter().enumerate().map(move |(i, part)| (format!("train.{key}.{i}"), part)));
+        let problem = |(place, part): (String, &String)| {
+            no_such_part(part, &paths).map(|message| Problem { place: place.into(), message })
+        };
+        Ok(listed.filter_map(problem).collect())
+    }
+
+    /// The file of the model that is started from, if there is one.
+    fn start_file(&self) -> Option<PathBuf> {
+        let path = self.train.start_from.model.as_ref()?;
+        Some(if path.is_dir() { path.join("model.safetensors") } else { path.clone() })
+    }
+
+    /// The files that a training starts from: the setting, and where each lies.
+    pub(crate) fn files_of_start(&self) -> Vec<(String, PathBuf)> {
+        self.start_file().map(|path| ("train.start_from.model".to_owned(), path)).into_iter().collect()
+    }
+
+    /// The same files with their SHA-256.
+    pub(super) fn digests_of_start(&self) -> Result<BTreeMap<String, String>> {
+        let digest = |(key, path): (String, PathBuf)| {
+            let remedy = "name a model file, or the folder of a run that is trained to its end";
+            if let Some(fault) = antiphon_data::lines::file_fault(&path) {
+                return Err(Error::new(format!("{fault}; {remedy}")).in_file(path).at(key));
+            }
+            Ok((path.display().to_string(), sha256_file(&path)?))
+        };
+        self.files_of_start().into_iter().map(digest).collect()
+    }
+
+    /// The tokenizers of the model that is started from, if they are to be kept.
+    ///
+    /// # Errors
+    /// If the model cannot be read, or was made with tokenizers of other settings.
+    pub(super) fn kept_tokenizers(&self) -> Result<Option<Tokenizers>> {
+        let file = self.start_file().filter(|_| self.train.start_from.tokenizers == StartTokenizers::Keep);
+        let Some(file) = file else { return Ok(None) };
+        let saved = SavedModel::read(&file, &Device::flex())?;
+        let sides = |config: &Self| {
+            let of_streams = config.streams.iter().map(|(name, stream)| (name.clone(), stream.tokenizer.clone()));
+            let (sides, of_streams) = (config.tokenizer.clone(), of_streams.collect::<Vec<_>>());
+            ([sides.shared, sides.source.filter(|_| config.data.has_source()), sides.target], of_streams)
+        };
+        if sides(&saved.config) != sides(self) {
+            let message = "`keep`: that model was made with other settings in `[tokenizer]` or of its streams' tokenizers; give \
+                           the same here, or set `learn`";
+            return Err(Error::new(message).in_file(file).at("train.start_from.tokenizers"));
+        }
+        Ok(Some(saved.tokenizers))
+    }
+}
+
+/// The vocabularies of a model, in the order of their sides.
+fn sides(tokenizers: &Tokenizers) -> Vec<(&str, &Arc<dyn Tokenizer>)> {
+    let source = tokenizers.source().map(|tokenizer| ("source", tokenizer));
+    let streams = tokenizers.streams().map(|(name, tokenizer)| (name.as_str(), tokenizer));
+    source.into_iter().chain(streams).chain([("target", tokenizers.target())]).collect()
+}
+
+/// The row of each token in a table of other tokens: that of its text, if there is one.
+fn rows(own: &dyn Tokenizer, old: &dyn Tokenizer) -> Rows {
+    let ids = |tokenizer: &dyn Tokenizer| Special::COUNT as TokenId..tokenizer.size() as TokenId;
+    let mut known = BTreeMap::new();
+    for id in ids(old) {
+        if let Some(token) = old.token(id) {
+            known.entry(token).or_insert(id as usize);
+        }
+    }
+    let specials = (0..Special::COUNT).map(Some);
+    specials.chain(ids(own).map(|id| known.get(&own.token(id)?).copied())).collect()
+}
+
+/// What a parameter of another model is called in a model with these streams, which are numbered by their names; `None` if it
+/// belongs to a stream that this one lacks.
+fn renamed(path: &str, theirs: &[&String], own: &[&String]) -> Option<String> {
+    for prefix in ["streams.", "decoder.streams."] {
+        let numbered = path.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
+        if let Some((Ok(number), rest)) = numbered.map(|(number, rest)| (number.parse::<usize>(), rest)) {
+            let name = theirs.get(number)?;
+            let number = own.iter().position(|own| own == name)?;
+            return Some(format!("{prefix}{number}.{rest}"));
+        }
+    }
+    Some(path.to_owned())
+}
+
+/// What is taken from the model in a file, and what is to be told of it.
+struct Found {
+    inherited: Inherited,
+    start: Start,
+}
+
+impl Experiment {
+    /// The model before its first step, drawn by the seed but for what it starts from, which is told.
+    ///
+    /// # Errors
+    /// If it cannot be built, or what it starts from cannot be read or does not fit.
+    pub(super) fn begin(
+        &self,
+        run: &Run,
+        observer: &mut RunObserver<'_>,
+        tokenizers: &Tokenizers,
+        device: &Device,
+    ) -> Result<Model> {
+        let key = Key::from_seed(self.config.seed).named("parameters");
+        let model = self.config.init_model(&tokenizers.vocabularies(), key, device)?;
+        let Some(Found { inherited, start }) = self.found(&model, tokenizers)? else { return Ok(model) };
+        observer.note(&format!("start    {start}"));
+        run.update_manifest(|manifest| manifest.start = Some(start))?;
+        inherited.give(model)
+    }
+
+    /// Checks that what the training starts from fits, before a run begins.
+    ///
+    /// # Errors
+    /// If it does not, or cannot be read.
+    pub(crate) fn check_start(&self) -> Result<()> {
+        if !self.config.train.start_from.is_used() {
+            return Ok(());
+        }
+        let tokenizers = self.learned()?;
+        let model = self.config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), &Device::flex())?;
+        self.found(&model, tokenizers).map(|_| ())
+    }
+
+    fn found(&self, model: &Model, tokenizers: &Tokenizers) -> Result<Option<Found>> {
+        let config = &self.config.train.start_from;
+        let Some(file) = self.config.start_file() else { return Ok(None) };
+        let old = SavedModel::read(&file, &Device::flex())?;
+        let streams = |tokenizers: &Tokenizers| tokenizers.streams().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let (theirs, own) = (streams(&old.tokenizers), streams(tokenizers));
+        let (theirs, own) = (theirs.iter().collect::<Vec<_>>(), own.iter().collect::<Vec<_>>());
+        let (own_sides, old_sides) = (sides(tokenizers), sides(&old.tokenizers));
+        let shape = self.config.shape()?;
+        let mut tables: BTreeMap<String, usize> = BTreeMap::new();
+        tables.extend(
+            old.config
+                .shape()?
+                .tables
+                .into_iter()
+                .filter_map(|(path, side)| Some((renamed(&path, &theirs, &own)?, side))),
+        );
+
+        let (mut rows_of, mut of_side, mut problems) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for path in shape.paths.iter().filter(|path| config.takes(path)) {
+            let side = |sides: &[(&str, _)], tables: &BTreeMap<String, usize>| {
+                tables.get(path).map(|&side| sides[side].0.to_owned())
+            };
+            match (side(&own_sides, &shape.tables), side(&old_sides, &tables)) {
+                (None, None) => {}
+                (Some(here), Some(there)) if here == there => {
+                    let (own, old) = (own_sides[shape.tables[path]].1, old_sides[tables[path]].1);
+                    let rows: &mut Rows = match of_side.entry(here) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(none) => none.insert(rows(own.as_ref(), old.as_ref())),
+                    };
+                    rows_of.insert(path.clone(), rows.clone());
+                }
+                (here, there) => {
+                    let named =
+                        |side: Option<String>| side.map_or("none".into(), |side| format!("each token of `{side}`"));
+                    let message = format!("has rows for {} there, and for {} here", named(there), named(here));
+                    problems.push(Problem { place: path.as_str().into(), message });
+                }
+            }
+        }
+        let weights = save_weights(&old.model).into_iter();
+        let weights =
+            weights.filter_map(|w| Some(antiphon_train::Weight { path: renamed(&w.path, &theirs, &own)?, ..w }));
+        let weights = weights.filter(|weight| !problems.iter().any(|p| p.place.as_key() == Some(&weight.path)));
+        let fits = Inherited::of(model, weights.collect(), config, rows_of.clone());
+        let inherited = match fits {
+            Ok(inherited) if problems.is_empty() => inherited,
+            fits => return Err(unfit(&file, problems, fits.err())),
+        };
+        let tokens = of_side.into_iter().filter(|(side, _)| {
+            let is_taken = |(path, number): (&String, &usize)| own_sides[*number].0 == side && inherited.has(path);
+            shape.tables.iter().any(is_taken)
+        });
+        let tokens = tokens.map(|(side, rows)| {
+            (side, Share { known: rows.iter().filter(|row| row.is_some()).count(), of: rows.len() })
+        });
+        let start = Start {
+            model: config.model.as_ref().map(|model| model.display().to_string()),
+            taken: Share { known: inherited.count(), of: shape.paths.len() },
+            tokens: tokens.collect(),
+            unused: inherited.unused().to_vec(),
+        };
+        Ok(Some(Found { inherited, start }))
+    }
+}
+
+/// All that does not fit, and what helps.
+fn unfit(file: &Path, mut problems: Vec<Problem>, others: Option<Error>) -> Error {
+    let known: Vec<_> = problems.iter().map(|problem| problem.place.clone()).collect();
+    problems.extend(others.into_iter().flat_map(|error| error.problems).filter(|p| !known.contains(&p.place)));
+    let message = "name here the parts that are to be drawn all the same".into();
+    problems.push(Problem { place: "train.start_from.leave_out".into(), message });
+    Error::many(file, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streams_parameters_are_found_by_its_name() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (theirs, own) = (names(&["case", "features"]), names(&["features", "number"]));
+        let (theirs, own) = (theirs.iter().collect::<Vec<_>>(), own.iter().collect::<Vec<_>>());
+        let renamed = |path| renamed(path, &theirs, &own);
+        assert_eq!(renamed("streams.1.input.table").as_deref(), Some("streams.0.input.table"));
+        assert_eq!(renamed("decoder.streams.1.General.keys").as_deref(), Some("decoder.streams.0.General.keys"));
+        assert_eq!(renamed("streams.0.input.table"), None);
+        assert_eq!(renamed("encoder.stages.1.bias").as_deref(), Some("encoder.stages.1.bias"));
+    }
+
+    #[test]
+    fn what_has_a_row_for_each_token_is_found_by_its_shape() {
+        let tables = |data: &str, model: &str| {
+            let text = format!(r#"{{"data": {data}, "model": {model}}}"#);
+            let config: ExperimentConfig = serde_json::from_str(&text).unwrap();
+            let shape = config.shape().unwrap();
+            assert!(shape.tables.keys().all(|path| shape.paths.contains(path)));
+            shape.tables.into_iter().collect::<Vec<_>>()
+        };
+        let table = |path: &str, side: usize| (path.to_owned(), side);
+        let pairs = r#"{"kind": "pairs", "train": "a"}"#;
+        assert_eq!(
+            tables(pairs, "{}"),
+            [table("output.bias", 1), table("output.weight", 1), table("source.table", 0), table("target.table", 1)]
+        );
+        // A layer that looks up one-hot tokens has a row for each.
+        let one_hot = r#"{"source": {"kind": "one_hot"}, "target": {"kind": "one_hot"}, "encoder": {"kind": "stack",
+            "stages": [{"kind": "gru", "bidirectional": true}, {"kind": "lstm"}]}}"#;
+        assert_eq!(
+            tables(pairs, one_hot),
+            [
+                table("decoder.layers.0.input", 1),
+                table("encoder.stages.0.layers.0.backward.input", 0),
+                table("encoder.stages.0.layers.0.forward.input", 0),
+                table("output.bias", 1),
+                table("output.weight", 1)
+            ]
+        );
+        let text = r#"{"kind": "text", "train": "a"}"#;
+        let tied = r#"{"kind": "language_model", "tied": "output", "target": {"kind": "embedding", "size": 256}}"#;
+        assert_eq!(tables(text, tied), [table("output.bias", 0), table("target.table", 0)]);
+    }
+
+    #[test]
+    fn tokens_are_known_by_their_texts() {
+        let learn = |kind: &str, text: &str| {
+            let config: antiphon_text::TokenizerConfig =
+                serde_json::from_str(&format!(r#"{{"kind": "{kind}"}}"#)).unwrap();
+            config.train(&mut [Ok(text.to_owned())].into_iter()).unwrap()
+        };
+        let (own, old) = (learn("word", "c a d"), learn("word", "a b c <s>"));
+        let rows = rows(own.as_ref(), old.as_ref());
+        assert_eq!(rows.len(), own.size());
+        assert_eq!(rows[..4], [0, 1, 2, 3].map(Some));
+        for (id, row) in rows.iter().enumerate().skip(4) {
+            let token = own.token(id as TokenId).unwrap();
+            assert_eq!(row.map(|row| old.token(row as TokenId).unwrap()), Some(token).filter(|token| token != "d"));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What is trained goes on: in a run that starts from another one's model.
+
+use std::collections::BTreeMap;
+
+use antiphon::SavedModel;
+use antiphon_core::{TokenId, Tokenizer};
+use antiphon_train::{Weight, save_weights};
+use burn::tensor::Device;
+use serde_json::{Value, json};
+
+use crate::place::Place;
+
+/// One step that changes no bit of what is not zero.
+const STILL: &str = "--set train={replace=true,steps=1,optimizer={kind='sgd',learning_rate=1e-37}}";
+
+/// A model with its parameters by their paths.
+struct Read {
+    saved: SavedModel,
+    weights: BTreeMap<String, Weight>,
+}
+
+fn read(place: &Place, run: &str) -> Read {
+    let saved = SavedModel::read(&place.path(&format!("{run}/model.safetensors")), &Device::flex()).unwrap();
+    let weights = save_weights(&saved.model).into_iter().map(|weight| (weight.path.clone(), weight)).collect();
+    Read { saved, weights }
+}
+
+impl Read {
+    fn values(&self, path: &str) -> &[f32] {
+        &self.weights[path].values
+    }
+
+    /// The row of a token in a table.
+    fn row(&self, path: &str, token: &str) -> &[f32] {
+        let is_source = path.starts_with("source");
+        let tokenizer: &dyn Tokenizer = if is_source {
+            self.saved.tokenizers.source().unwrap().as_ref()
+        } else {
+            self.saved.tokenizers.target().as_ref()
+        };
+        let mut ids = 0..tokenizer.size() as TokenId;
+        let id = ids.find(|&id| tokenizer.token(id).as_deref() == Some(token)).unwrap_or_else(|| panic!("no {token}"));
+        let Weight { dims, values, .. } = &self.weights[path];
+        let width = dims[1..].iter().product::<usize>();
+        &values[id as usize * width..][..width]
+    }
+}
+
+fn manifest(place: &Place, run: &str) -> Value {
+    serde_json::from_slice(&place.read(&format!("{run}/manifest.json"))).unwrap()
+}
+
+/// A place with a trained run, and a corpus of the same task with one letter more.
+fn place() -> Place {
+    let place = Place::new();
+    place.call("train tiny.toml -q --run parent").succeeds();
+    let more = String::from_utf8(place.read("data/train.tsv")).unwrap() + "abe\tA B E\nea\tE A\n";
+    place.write("data/more.tsv", more);
+    place
+}
+
+const TABLES: [&str; 4] = ["source.table", "target.table", "output.weight", "output.bias"];
+
+#[test]
+fn tokens_that_a_model_knows_keep_their_rows_and_others_are_drawn() {
+    let place = place();
+    let more = format!("-q --set data.train=more.tsv {STILL}");
+    let start = "--set train.start_from.model=parent";
+    place.call(&format!("train tiny.toml --run fresh {more}")).succeeds();
+    let called = place.call(&format!("train tiny.toml --run child --set data.train=more.tsv {STILL} {start}"));
+    let (parent, fresh) = (read(&place, "parent"), read(&place, "fresh"));
+    let count = parent.weights.len();
+    let said = format!(
+        "start    {count} of {count} parameters are those of parent; of `source` 8 of 9 tokens keep their rows, and 1 are \
+         drawn; of `target` 8 of 9 tokens keep their rows, and 1 are drawn\n"
+    );
+    assert!(called.err().contains(&said), "{}", called.err());
+    called.succeeds();
+    let record = manifest(&place, "child")["start"].take();
+    assert_eq!(record["tokens"]["source"], json!({"known": 8, "of": 9}), "{record}");
+    assert_eq!(record["taken"], json!({"known": count, "of": count}), "{record}");
+    let page = String::from_utf8(place.read("child/report.html")).unwrap();
+    assert!(page.contains("of `source` 8 of 9 tokens keep their rows"));
+
+    let child = read(&place, "child");
+    for path in child.weights.keys().filter(|path| !TABLES.contains(&path.as_str())) {
+        assert!(child.values(path) == parent.values(path), "{path}");
+    }
+    for path in TABLES {
+        let (known, new) = if path.starts_with("source") {
+            (["a", "d", "<unk>", "</s>"], "e")
+        } else {
+            (["A", "D", "<unk>", "</s>"], "E")
+        };
+        for token in known {
+            assert!(child.row(path, token) == parent.row(path, token), "{path} {token}");
+        }
+        // As a run draws it that starts from nothing.
+        let moved = child.row(path, new).iter().zip(fresh.row(path, new)).map(|(a, b)| (a - b).abs());
+        assert!(moved.fold(0.0, f32::max) < 1e-30, "{path}: a bias begins at zero, where the smallest step counts");
+        assert!(child.row(path, known[0]) != fresh.row(path, known[0]), "{path}");
+    }
+
+    // With the tokenizers of the model all of it is the same, and what they do not know is unknown.
+    place.call(&format!("train tiny.toml --run kept {more} {start} --set train.start_from.tokenizers=keep")).succeeds();
+    assert_eq!(read(&place, "kept").weights, parent.weights);
+    let other = "--set train.start_from.tokenizers=keep --set tokenizer.source={kind='byte'}";
+    let said = place.call(&format!("train tiny.toml --run other {more} {start} {other}")).refuses();
+    assert!(said.contains("train.start_from.tokenizers: `keep`: that model was made with other settings"), "{said}");
+    assert!(!place.path("other").exists());
+}
+
+#[test]
+fn the_bytes_of_a_model_are_part_of_who_starts_from_it() {
+    let place = place();
+    let words = format!("train tiny.toml -q {STILL} --set train.start_from.model=parent/model.safetensors");
+    place.call(&words).succeeds();
+    let first = place.only_run();
+    let digest = antiphon_lab::sha256_file(place.path("parent/model.safetensors")).unwrap();
+    assert_eq!(manifest(&place, &first)["data"]["parent/model.safetensors"], digest);
+    place.call(&words).succeeds();
+    assert_eq!(place.only_run(), first, "the same experiment");
+    place.call("train tiny.toml -q --run another --set seed=2").succeeds();
+    std::fs::copy(place.path("another/model.safetensors"), place.path("parent/model.safetensors")).unwrap();
+    place.call(&words).succeeds();
+    assert_eq!(std::fs::read_dir(place.path("runs")).unwrap().count(), 2);
+    // What a model has started from is nothing that it needs.
+    std::fs::remove_dir_all(place.path("parent")).unwrap();
+    place.call_with(&format!("predict {first}"), "abc\n").succeeds();
+    let said = place.call(&words).refuses();
+    assert!(said.contains("parent/model.safetensors: train.start_from.model: no such file"), "{said}");
+    let checked = place.call("check tiny.toml --set train.start_from.model=parent");
+    assert!(checked.err().contains("train.start_from.model (--set): no such file `parent`"), "{}", checked.err());
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_that_names_it_or_is_left_out_by_name() {
+    let place = place();
+    let words = format!(
+        "train tiny.toml -q --run child {STILL} --set model.encoder.hidden=8 --set train.start_from.model=parent"
+    );
+    let said = place.call(&words).refuses();
+    for line in [
+        "parent/model.safetensors: ",
+        "\n  encoder.layers.0.forward.recurrent: has the shape [16, 48] there, and [8, 24] here\n",
+        "\n  decoder.attention.General.keys: has the shape [32, 16] there, and [16, 16] here\n",
+        "\n  train.start_from.leave_out: name here the parts that are to be drawn all the same",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    assert!(!place.path("child").exists(), "no run begins");
+    let check = words.replace("train tiny.toml -q --run child", "check tiny.toml");
+    assert!(place.call(&check).refuses().contains("has the shape [16, 48] there"));
+    let parts = "['encoder','bridge','decoder.attention','decoder.readout']";
+    place.call(&format!("{words} --set train.start_from.leave_out={parts}")).succeeds();
+    let (parent, child) = (read(&place, "parent"), read(&place, "child"));
+    assert!(child.values("source.table") == parent.values("source.table"));
+    assert!(child.values("decoder.layers.0.recurrent") == parent.values("decoder.layers.0.recurrent"));
+
+    let said =
+        place.call("train tiny.toml --set train.start_from={model='parent',parts=['encodr','*.table.x']}").refuses();
+    assert!(
+        said.contains(
+            "train.start_from.parts.0 (--set): the model has no part `encodr`; what it has: `bridge`, `decoder`, "
+        ),
+        "{said}"
+    );
+    assert!(said.contains("train.start_from.parts.1 (--set): the model has no part `*.table.x`"), "{said}");
+    assert!(!place.path("runs").exists());
+}
+
+/// What speaks learns to from text alone, and then to answer.
+#[test]
+fn a_decoder_starts_from_a_language_model() {
+    let place = Place::new();
+    let pairs = String::from_utf8(place.read("data/train.tsv")).unwrap();
+    let answers: String = pairs.lines().map(|line| format!("{}\n", line.split('\t').nth(1).unwrap())).collect();
+    place.write("data/answers.txt", answers);
+    let language_model = "
+        threads = 1
+        data = { kind = 'text', train = 'answers.txt' }
+        tokenizer.target = { kind = 'word' }
+        train.epochs = 1
+        [model]
+        kind = 'language_model'
+        target = { kind = 'embedding', size = 16 }
+        decoder = { kind = 'gru', hidden = 16 }";
+    place.write("answers.toml", language_model);
+    place.call("train answers.toml -q --run speaker").succeeds();
+    let start = "--set train.start_from={model='speaker',parts=['target','decoder.layers','output']}";
+    let called = place.call(&format!("train tiny.toml --run answerer {STILL} {start}"));
+    assert!(
+        called.err().contains("; of `target` 8 of 8 tokens keep their rows, and 0 are drawn\n"),
+        "{}",
+        called.err()
+    );
+    called.succeeds();
+    let (speaker, answerer) = (read(&place, "speaker"), read(&place, "answerer"));
+    assert!(speaker.weights.len() >= 6);
+    for path in speaker.weights.keys() {
+        assert!(answerer.values(path) == speaker.values(path), "{path}");
+    }
+    // All of it would want an encoder.
+    let said =
+        place.call(&format!("train tiny.toml --run other {STILL} --set train.start_from.model=speaker")).refuses();
+    assert!(said.contains("\n  encoder.layers.0.forward.bias: that model has no such parameter\n"), "{said}");
+}
