@@ -205,3 +205,63 @@ fn a_decoder_starts_from_a_language_model() {
         place.call(&format!("train tiny.toml --run other {STILL} --set train.start_from.model=speaker")).refuses();
     assert!(said.contains("\n  encoder.layers.0.forward.bias: that model has no such parameter\n"), "{said}");
 }
+
+/// Whole parts, embeddings alone, and single parameters; beside them decay, clipping and an average.
+#[test]
+fn what_is_frozen_keeps_its_bytes_and_all_else_moves() {
+    let check = |place: &Place, config: &str, cases: &[(&str, &[&str])]| {
+        let sets = "--set train.optimizer.kind=adamw --set train.clip_norm=1 --set train.average.kind=exponential";
+        place.call(&format!("train {config} -q --run parent {sets}")).succeeds();
+        let parent = read(place, "parent");
+        for (i, (frozen, beginnings)) in cases.iter().enumerate() {
+            let sets = format!("{sets} --set train.start_from.model=parent --set train.parameters.frozen={frozen}");
+            place.call(&format!("train {config} -q --run child-{i} --set train.epochs=1 {sets}")).succeeds();
+            let child = read(place, &format!("child-{i}"));
+            for path in parent.weights.keys() {
+                let is_frozen = beginnings.iter().any(|beginning| path.starts_with(beginning));
+                assert_eq!(child.values(path) == parent.values(path), is_frozen, "{path} beside {frozen}");
+            }
+        }
+    };
+    let place = Place::new();
+    place.write("fed.toml", "extends = 'tiny.toml'\nmodel.decoder.input_feeding = true\n");
+    let cases: [(&str, &[&str]); 5] = [
+        ("['encoder','source']", &["encoder.", "source."]),
+        ("['*.table']", &["source.table", "target.table"]),
+        (
+            "['decoder.attention','output.bias','*.layers.0.recurrent']",
+            &["decoder.attention.", "output.bias", "decoder.layers.0.recurrent"],
+        ),
+        ("['decoder']", &["decoder."]),
+        (
+            "['source','target','encoder','bridge','decoder']",
+            &["source.", "target.", "encoder.", "bridge.", "decoder."],
+        ),
+    ];
+    check(&place, "fed.toml", &cases);
+    let cases: [(&str, &[&str]); 2] =
+        [("['decoder']", &["decoder."]), ("['target','output.bias']", &["target.", "output.bias"])];
+    check(&crate::text::place(), "text.toml", &cases);
+}
+
+#[test]
+fn parts_that_are_not_there_are_found_before_a_run_begins() {
+    let place = Place::new();
+    let said = |parameters: &str| place.call(&format!("run tiny.toml --set train.parameters={parameters}")).refuses();
+    let text = said("{frozen=['encoder','hed'],learning_rates={'decoder.layers.7'=0.5},towards_start={x=1}}");
+    for line in [
+        "train.parameters.frozen.1 (--set): the model has no part `hed`; what it has: `bridge`, ",
+        "train.parameters.learning_rates.\"decoder.layers.7\" (--set): the model has no part `decoder.layers.7`; what it has \
+         within `decoder.layers`: `0`",
+        "train.parameters.towards_start.x (--set): the model has no part `x`",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    let text = said("{frozen=['encoder'],learning_rates={'encoder.layers'=0.5}}");
+    assert!(text.contains("learning_rates.\"encoder.layers\" (--set): has no effect: all of it is frozen"), "{text}");
+    let text = said("{frozen=['*']}");
+    assert!(text.contains("train.parameters.frozen (--set): every parameter is frozen"), "{text}");
+    let text = said("{learning_rates={encoder=0}}");
+    assert!(text.contains("must be more than 0") || text.contains("above 0"), "{text}");
+    assert!(!place.path("runs").exists());
+}

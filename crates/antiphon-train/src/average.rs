@@ -20,11 +20,11 @@ use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Weight;
 use crate::checkpoint::AVERAGE;
 use crate::config::Demands;
 use crate::path::ModulePath;
 use crate::weights::Places;
+use crate::{ParametersConfig, Weight};
 
 /// Which average of the weights is validated, chosen and written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -162,10 +162,11 @@ impl AverageState {
     }
 }
 
-/// The average at work: the mean of each parameter, by module path.
+/// The average at work: the mean of each parameter that is trained, by module path.
 #[derive(Debug)]
 pub(crate) struct Average {
     config: AverageConfig,
+    parameters: ParametersConfig,
     means: BTreeMap<String, Mean>,
 }
 
@@ -177,15 +178,16 @@ struct Mean {
 }
 
 impl Average {
-    pub(crate) fn new(config: AverageConfig) -> Self {
-        Self { config, means: BTreeMap::new() }
+    pub(crate) fn new(config: AverageConfig, parameters: ParametersConfig) -> Self {
+        Self { config, parameters, means: BTreeMap::new() }
     }
 
     /// Takes in the weights behind an optimizer step.
     pub(crate) fn take_in<M: Module>(&mut self, model: &M, state: &mut AverageState) {
         let Some(share) = self.config.share(state.updates + 1, state) else { return };
         state.updates += 1;
-        model.visit(&mut TakeIn { path: ModulePath::default(), means: &mut self.means, share: share as f32 });
+        let Self { parameters, means, .. } = self;
+        model.visit(&mut TakeIn { path: ModulePath::default(), parameters, means, share: share as f32 });
     }
 
     /// What is judged and kept of `model`, without autodiff: the average, or the model itself while there is none. Nothing is copied.
@@ -211,7 +213,7 @@ impl Average {
     /// Takes up what [`save`](Self::save) gave, for the parameters of `model`.
     ///
     /// # Errors
-    /// If these are not exactly the parameters of the model, where there is an average; names all that differ.
+    /// If these are not exactly the parameters of the model that are trained, where there is an average; names all that differ.
     pub(crate) fn load<M: Module>(&mut self, model: &M, arrays: Vec<Weight>, state: &AverageState) -> Result<()> {
         let places = Places::of(model);
         let mut arrays: BTreeMap<String, Weight> =
@@ -220,7 +222,7 @@ impl Average {
         let mut problem = |path: &str, message: String| {
             problems.push(Problem { place: format!("{AVERAGE}.{path}").into(), message });
         };
-        for path in places.paths().filter(|_| state.updates > 0) {
+        for path in places.paths().filter(|path| state.updates > 0 && self.parameters.trains(path)) {
             let (dims, device) = places.find(path).expect("a path of this model");
             match arrays.remove(path) {
                 None => problem(path, "missing".into()),
@@ -241,6 +243,7 @@ impl Average {
 
 struct TakeIn<'a> {
     path: ModulePath,
+    parameters: &'a ParametersConfig,
     means: &'a mut BTreeMap<String, Mean>,
     share: f32,
 }
@@ -255,8 +258,12 @@ impl ModuleVisitor for TakeIn<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.dotted();
+        if !self.parameters.trains(&path) {
+            return;
+        }
         let value = param.val().inner();
-        let (path, dims) = (self.path.dotted(), value.dims().to_vec());
+        let dims = value.dims().to_vec();
         let value = value.reshape([dims.iter().product::<usize>()]);
         // Out of the map while it is moved, so that nobody else holds it.
         let before = self.means.remove(&path).map(|mean| mean.flat);
@@ -280,7 +287,8 @@ impl ModuleMapper for Put<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let mean = self.means.get(&self.path.dotted()).expect("a mean of every parameter");
+        // What is frozen has none.
+        let Some(mean) = self.means.get(&self.path.dotted()) else { return param };
         let (id, tensor, mapper) = param.consume();
         Param::from_mapped_value(id, mean.flat.clone().reshape(tensor.dims()), mapper)
     }
@@ -308,6 +316,10 @@ mod tests {
         model.weight.val().into_data().try_to_vec().unwrap()
     }
 
+    fn averaging(config: AverageConfig) -> Average {
+        Average::new(config, ParametersConfig::default())
+    }
+
     fn exponential(decay: f64) -> AverageConfig {
         AverageConfig::Exponential(ExponentialAverageConfig { decay })
     }
@@ -324,7 +336,7 @@ mod tests {
     #[test]
     fn an_exponential_average_is_the_weighted_mean_of_its_definition() {
         for decay in [0.0, 0.5, 0.99] {
-            let (mut average, mut state) = (Average::new(exponential(decay)), AverageState::default());
+            let (mut average, mut state) = (averaging(exponential(decay)), AverageState::default());
             for t in 1..=50 {
                 average.take_in(&one(walk(t)), &mut state);
                 let share = |i: usize| decay.powi((t - i) as i32);
@@ -341,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_average_of_what_does_not_change_is_itself() {
-        let (mut average, mut state) = (Average::new(exponential(0.9)), AverageState::default());
+        let (mut average, mut state) = (averaging(exponential(0.9)), AverageState::default());
         for _ in 0..100 {
             average.take_in(&one([0.1, -7.3]), &mut state);
             assert_eq!(values(&average.of(&one([0.0; 2]))), [0.1, -7.3]);
@@ -351,7 +363,7 @@ mod tests {
     #[test]
     fn a_triggered_average_is_the_plain_mean_since_it_began() {
         let config = triggered(1);
-        let (mut average, mut state) = (Average::new(config.clone()), AverageState::default());
+        let (mut average, mut state) = (averaging(config.clone()), AverageState::default());
         let mut began = 0;
         for (t, loss) in (1..).zip([5.0, 4.0, 3.0, 3.5, 4.5, 4.6, 4.7, 1.0, 9.0]) {
             average.take_in(&one(walk(t)), &mut state);
@@ -410,7 +422,7 @@ mod tests {
     #[test]
     fn a_mean_is_moved_where_it_lies_and_judged_where_it_lies() {
         let address = |tensor: Tensor<1>| tensor.try_into_primitive::<Flex>().unwrap().bytes().as_ptr();
-        let (mut average, mut state) = (Average::new(exponential(0.5)), AverageState::default());
+        let (mut average, mut state) = (averaging(exponential(0.5)), AverageState::default());
         average.take_in(&one([1.0, 2.0]), &mut state);
         let place = |average: &Average| address(average.means["weight"].flat.clone());
         let before = place(&average);
@@ -423,12 +435,12 @@ mod tests {
 
     #[test]
     fn an_average_comes_back_and_what_does_not_fit_is_named() {
-        let (mut average, mut state) = (Average::new(exponential(0.5)), AverageState::default());
+        let (mut average, mut state) = (averaging(exponential(0.5)), AverageState::default());
         let nothing = average.save();
         assert!(nothing.is_empty());
         average.take_in(&one([1.0, 2.0]), &mut state);
         average.take_in(&one([3.0, 4.0]), &mut state);
-        let mut again = Average::new(exponential(0.5));
+        let mut again = averaging(exponential(0.5));
         again.load(&one([0.0; 2]), average.save(), &state).unwrap();
         assert_eq!(again.save(), average.save());
         let error = again.load(&one([0.0; 2]), nothing, &state).unwrap_err().to_string();

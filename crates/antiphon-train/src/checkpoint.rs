@@ -1,9 +1,9 @@
 //! All that the future of a run depends on, in one file.
 //!
-//! `step-0000012345.safetensors` holds arrays in parts, `model.<path>`, `average.<path>`, `optimizer.<slot>.<path>` and
-//! `carry.<name>`, and the [`State`]. Random numbers and the order of the data are functions of the seed, the step and the epoch, so they need no state.
+//! `step-0000012345.safetensors` holds arrays in parts, `model.<path>`, `average.<path>`, `start.<path>`,
+//! `optimizer.<slot>.<path>` and `carry.<name>`, and the [`State`]. Random numbers and the order of the data are functions of the seed, the step and the epoch, so they need no state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ const EXTENSION: &str = "safetensors";
 
 /// Every part of a checkpoint, with the first format whose readers know it. A file is written in the format that its parts need,
 /// so that older versions read what has nothing new in it; they tell a newer format from damage.
-const PARTS: [(&str, u64); 4] = [(MODEL, 1), (OPTIMIZER, 1), (CARRY, 2), (AVERAGE, 3)];
+const PARTS: [(&str, u64); 5] = [(MODEL, 1), (OPTIMIZER, 1), (CARRY, 2), (AVERAGE, 3), (START, 4)];
 /// The same of a state that tells of an average.
 const AVERAGE_STATE: u64 = 3;
 
@@ -29,8 +29,10 @@ pub(crate) const MODEL: &str = "model";
 pub(crate) const OPTIMIZER: &str = "optimizer";
 /// What the last batch handed on to the next.
 pub(crate) const CARRY: &str = "carry";
-/// The average of the model's parameters, where one has begun.
+/// The average of the model's parameters, where one has begun; not of those that are frozen.
 pub(crate) const AVERAGE: &str = "average";
+/// Where parameters started that are drawn back to it.
+pub(crate) const START: &str = "start";
 
 /// The best validation so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -111,21 +113,20 @@ impl Checkpoint {
     }
 
     /// The parameters of the model that a run would give if it ended here: their average, where there is one.
-    pub fn into_model(mut self) -> Vec<Weight> {
-        let given = self.given();
-        self.take(given)
-    }
-
-    /// The part that a run would give as its model.
-    fn given(&self) -> &'static str {
-        if self.parts.contains_key(AVERAGE) { AVERAGE } else { MODEL }
+    pub fn into_model(self) -> Vec<Weight> {
+        let mut given = self.without_training();
+        [given.take(AVERAGE), given.take(MODEL)].concat()
     }
 
     /// The same without what only training needs.
     #[must_use]
     pub fn without_training(mut self) -> Self {
-        let given = self.given();
-        self.parts.retain(|&part, _| part == given);
+        self.parts.retain(|&part, _| [MODEL, AVERAGE].contains(&part));
+        let averaged = self.parts.get(AVERAGE).into_iter().flatten().map(|array| array.path.clone());
+        let averaged: BTreeSet<String> = averaged.collect();
+        // What is frozen has no average.
+        self.parts.entry(MODEL).or_default().retain(|array| !averaged.contains(&array.path));
+        self.parts.retain(|_, arrays| !arrays.is_empty());
         self
     }
 
@@ -277,7 +278,10 @@ mod tests {
         state.best = Some(Best { step: 1, value: 0.1 + 0.2 });
         state.updates.insert("a.b".into(), step);
         let (model, optimizer) = (vec![weight("a.b")], vec![weight("velocity.a.b")]);
-        Checkpoint::new(state, [(MODEL, model), (OPTIMIZER, optimizer), (CARRY, vec![]), (AVERAGE, vec![])])
+        Checkpoint::new(
+            state,
+            [(MODEL, model), (OPTIMIZER, optimizer), (CARRY, vec![]), (AVERAGE, vec![]), (START, vec![])],
+        )
     }
 
     #[derive(Default)]
@@ -329,6 +333,26 @@ mod tests {
         assert_eq!(format(averages.clone()), 3);
         assert_eq!(averages.clone().into_model(), mean);
         assert_eq!(averages.without_training().into_model(), mean);
+        let mut draws = checkpoint(5);
+        draws.parts.insert(START, mean);
+        assert_eq!(format(draws.clone()), 4);
+        assert_eq!(draws.without_training().parts.keys().collect::<Vec<_>>(), [&MODEL]);
+    }
+
+    #[test]
+    fn what_is_not_averaged_is_given_as_it_is() {
+        let array = |path: &str, value: f32| Weight { path: path.into(), dims: vec![1], values: vec![value] };
+        let parts = [
+            (MODEL, vec![array("a", 1.0), array("b", 2.0)]),
+            (OPTIMIZER, vec![array("velocity.a", 3.0)]),
+            (CARRY, vec![]),
+            (AVERAGE, vec![array("b", 4.0)]),
+            (START, vec![]),
+        ];
+        let checkpoint = Checkpoint::new(State::new(1, "digest"), parts);
+        let mut given = checkpoint.without_training().into_model();
+        given.sort_by(|one, other| one.path.cmp(&other.path));
+        assert_eq!(given, [array("a", 1.0), array("b", 4.0)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use antiphon_core::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AverageConfig, OptimizerConfig, ScheduleConfig, StartConfig};
+use crate::{AverageConfig, OptimizerConfig, ParametersConfig, ScheduleConfig, StartConfig};
 
 /// How the model is trained. At least one of `epochs` and `steps` must be set; the first that is reached ends the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,8 @@ pub struct TrainConfig {
     /// down to it. Absent: no clipping.
     #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
     pub clip_norm: Option<f64>,
+    /// Which parameters are trained, at which rate, and how far from where they started.
+    pub parameters: ParametersConfig,
     /// How gradients become steps.
     pub optimizer: OptimizerConfig,
     /// How the learning rate changes over the run.
@@ -59,6 +61,7 @@ impl Default for TrainConfig {
             l1: 0.0,
             l2: 0.0,
             clip_norm: None,
+            parameters: ParametersConfig::default(),
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
             average: AverageConfig::default(),
@@ -147,6 +150,7 @@ impl TrainConfig {
             "must be at least 2: a damaged checkpoint needs one before it".into()
         });
         self.start_from.problems(&mut found);
+        self.parameters.problems(&mut found);
         self.optimizer.problems(&mut found);
         self.schedule.problems(&mut found);
         self.average.problems(&mut found);

@@ -23,6 +23,7 @@ mod gradients;
 mod model_file;
 mod observer;
 mod optimizer;
+mod parameters;
 mod part;
 mod path;
 mod patience;
@@ -38,6 +39,7 @@ pub use gradients::parameters_without_gradient;
 pub use model_file::{ModelFile, write_ensemble, write_model};
 pub use observer::{Observer, StepReport, ValidationReport};
 pub use optimizer::{AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
+pub use parameters::ParametersConfig;
 pub use part::no_such_part;
 pub use patience::Patience;
 pub use schedule::{

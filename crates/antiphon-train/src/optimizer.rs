@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use antiphon_core::{Error, Problem, Result};
 use antiphon_kernels::update::{Rule, Step, update};
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Weight;
+use crate::checkpoint::START;
 use crate::config::Demands;
 use crate::gradients::ParameterGradients;
 use crate::path::ModulePath;
 use crate::weights::Places;
+use crate::{ParametersConfig, Weight};
 
 /// The optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -210,7 +211,17 @@ pub(crate) struct Optimizer {
     config: OptimizerConfig,
     l1: f64,
     l2: f64,
+    parameters: ParametersConfig,
     memory: BTreeMap<String, Memory>,
+    /// Where the parameters started that are drawn back to it, each with its shape, flat.
+    start: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
+}
+
+/// What all parameters have in common in one step.
+#[derive(Debug, Clone, Copy)]
+struct Common {
+    rate: f64,
+    scale: f64,
 }
 
 /// What is remembered of one parameter.
@@ -226,16 +237,41 @@ struct Memory {
 
 impl Optimizer {
     pub(crate) fn new(config: OptimizerConfig, l1: f64, l2: f64) -> Self {
-        Self { config, l1, l2, memory: BTreeMap::new() }
+        let parameters = ParametersConfig::default();
+        Self { config, l1, l2, parameters, memory: BTreeMap::new(), start: BTreeMap::new() }
+    }
+
+    /// The same with parts that are treated on their own.
+    pub(crate) fn with(self, parameters: ParametersConfig) -> Self {
+        Self { parameters, ..self }
+    }
+
+    /// Remembers where the training starts of parameters that are drawn back to it.
+    pub(crate) fn begin<M: Module>(&mut self, model: &M) {
+        model.visit(&mut Begin { path: ModulePath::default(), optimizer: self });
     }
 
     /// One step over all parameters that have a gradient; the gradients are used up. `scale` multiplies each gradient.
     pub(crate) fn step<M: Module>(&mut self, model: M, gradients: ParameterGradients, rate: f64, scale: f64) -> M {
-        let step = Step { rate: rate as f32, scale: scale as f32, l1: self.l1 as f32, l2: self.l2 as f32 };
-        model.map(&mut Walk { path: ModulePath::default(), optimizer: self, gradients, step })
+        let common = Common { rate, scale };
+        model.map(&mut Walk { path: ModulePath::default(), optimizer: self, gradients, common })
     }
 
-    fn update(&mut self, path: String, dims: &[usize], value: Tensor<1>, gradient: Tensor<1>, step: Step) -> Tensor<1> {
+    fn update(
+        &mut self,
+        path: String,
+        dims: &[usize],
+        value: Tensor<1>,
+        mut gradient: Tensor<1>,
+        common: Common,
+    ) -> Tensor<1> {
+        let Common { rate, mut scale } = common;
+        if let Some((_, start)) = self.start.get(&path) {
+            gradient = gradient * scale + (value.clone() - start.clone()) * self.parameters.pull(&path);
+            scale = 1.0;
+        }
+        let rate = (rate * self.parameters.rate(&path)) as f32;
+        let step = Step { rate, scale: scale as f32, l1: self.l1 as f32, l2: self.l2 as f32 };
         let count = self.config.slots().len();
         let memory = self.memory.entry(path).or_insert_with(|| Memory {
             updates: 0,
@@ -261,6 +297,46 @@ impl Optimizer {
             })
         });
         slots.collect()
+    }
+
+    /// Where parameters started that are drawn back to it.
+    pub(crate) fn save_start(&self) -> Vec<Weight> {
+        let weight = |(path, (dims, start)): (&String, &(Vec<usize>, Tensor<1>))| Weight {
+            path: path.clone(),
+            dims: dims.clone(),
+            values: start.clone().try_into_vec_as::<f32>().expect("a parameter can be read back"),
+        };
+        self.start.iter().map(weight).collect()
+    }
+
+    /// Takes up what [`save_start`](Self::save_start) gave.
+    ///
+    /// # Errors
+    /// If these are not exactly the parameters of `model` that are drawn back; names all that differ.
+    pub(crate) fn load_start<M: Module>(&mut self, model: &M, arrays: Vec<Weight>) -> Result<()> {
+        let places = Places::of(model);
+        let mut arrays: BTreeMap<String, Weight> =
+            arrays.into_iter().map(|array| (array.path.clone(), array)).collect();
+        let mut problems = Vec::new();
+        let mut problem = |path: &str, message: String| {
+            problems.push(Problem { place: format!("{START}.{path}").into(), message });
+        };
+        for path in places.paths().filter(|path| self.parameters.pull(path) > 0.0) {
+            let (dims, device) = places.find(path).expect("a path of this model");
+            match arrays.remove(path) {
+                None => problem(path, "missing".into()),
+                Some(array) if array.dims != dims => {
+                    problem(path, format!("has the shape {:?}, the parameter {dims:?}", array.dims));
+                }
+                Some(array) => {
+                    let n = array.values.len();
+                    let start = Tensor::from_data(TensorData::new(array.values, [n]), &device);
+                    self.start.insert(path.to_owned(), (dims, start));
+                }
+            }
+        }
+        arrays.keys().for_each(|path| problem(path, "is drawn back to nothing".into()));
+        if problems.is_empty() { Ok(()) } else { Err(Error { file: None, problems }) }
     }
 
     /// Takes up what [`save`](Self::save) and [`updates`](Self::updates) gave, for the parameters of `model`.
@@ -307,11 +383,36 @@ impl Optimizer {
     }
 }
 
+struct Begin<'a> {
+    path: ModulePath,
+    optimizer: &'a mut Optimizer,
+}
+
+impl ModuleVisitor for Begin<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.dotted();
+        if self.optimizer.parameters.pull(&path) > 0.0 {
+            let value = param.val().inner();
+            let dims = value.dims().to_vec();
+            let n = dims.iter().product::<usize>();
+            self.optimizer.start.insert(path, (dims, value.reshape([n])));
+        }
+    }
+}
+
 struct Walk<'a> {
     path: ModulePath,
     optimizer: &'a mut Optimizer,
     gradients: ParameterGradients,
-    step: Step,
+    common: Common,
 }
 
 impl ModuleMapper for Walk<'_> {
@@ -331,7 +432,7 @@ impl ModuleMapper for Walk<'_> {
         let (dims, checkpointing) = (tensor.dims(), tensor.gradient_checkpointing_strategy());
         let n = dims.iter().product::<usize>();
         let value = tensor.inner().reshape([n]);
-        let value = self.optimizer.update(path, &dims, value, gradient, self.step);
+        let value = self.optimizer.update(path, &dims, value, gradient, self.common);
         let mut tensor = Tensor::from_inner(value.reshape(dims));
         if let Some(strategy) = checkpointing {
             tensor = tensor.with_gradient_checkpointing_strategy(strategy);
@@ -435,6 +536,68 @@ mod tests {
         check(step(adamw, 0.0, 0.0), &|i| w[i] - 0.1 * 0.5 * w[i] - 0.1 * g[i].signum());
     }
 
+    /// The minimum of `½ a (w − 3)² + ½ α (w − w₀)²` is `(3 a + α w₀) / (a + α)`.
+    #[test]
+    fn what_is_drawn_towards_its_start_ends_between_it_and_the_minimum() {
+        let start = [[0.0, 5.0], [-1.0, 3.5]];
+        let parameters = |json| serde_json::from_value::<ParametersConfig>(json).unwrap();
+        let alpha = 0.5;
+        let optimizers = optimizers();
+        // Adam and RMSProp go by the sign of a small gradient, and circle around a minimum.
+        for config in &optimizers[..3] {
+            let drawn = parameters(serde_json::json!({"towards_start": {"*": 9.0, "position": alpha}}));
+            let mut optimizer = Optimizer::new(config.clone(), 0.0, 0.0).with(drawn.clone());
+            let mut model = Bowl::new(start);
+            optimizer.begin(&model);
+            for step in 0..400 {
+                if step == 3 {
+                    let (slots, updates, start) = (optimizer.save(), optimizer.updates(), optimizer.save_start());
+                    optimizer = Optimizer::new(config.clone(), 0.0, 0.0).with(drawn.clone());
+                    optimizer.load(&model, slots, &updates).unwrap();
+                    optimizer.load_start(&model, start).unwrap();
+                }
+                let gradients = model.gradients();
+                model = optimizer.step(model, gradients, config.learning_rate(), 1.0);
+            }
+            for (i, (value, start)) in model.values().into_iter().zip(start.concat()).enumerate() {
+                let a = [1.0, 4.0][i % 2];
+                let expected = (3.0 * a + alpha as f32 * start) / (a + alpha as f32);
+                assert!((value - expected).abs() < 1e-3, "{config:?}: {value} is not {expected}");
+            }
+        }
+        // What is not drawn back has no start, and what is must have one.
+        let model = Bowl::new(start);
+        let mut optimizer = Optimizer::new(OptimizerConfig::default(), 0.0, 0.0)
+            .with(parameters(serde_json::json!({"towards_start": {"position": 1.0, "unused": 0.0}})));
+        optimizer.begin(&model);
+        let saved = optimizer.save_start();
+        assert_eq!(saved.iter().map(|w| w.path.as_str()).collect::<Vec<_>>(), ["position"]);
+        assert_eq!(optimizer.load_start(&model, vec![]).unwrap_err().to_string(), "start.position: missing");
+        let error = Optimizer::new(OptimizerConfig::default(), 0.0, 0.0).load_start(&model, saved).unwrap_err();
+        assert_eq!(error.to_string(), "start.position: is drawn back to nothing");
+    }
+
+    #[test]
+    fn a_factor_of_the_rate_is_a_factor_of_the_step() {
+        let start = [[1.0, 2.0], [4.0, -1.0]];
+        for config in optimizers() {
+            let moved = |parameters: serde_json::Value| {
+                let mut optimizer =
+                    Optimizer::new(config.clone(), 0.0, 0.0).with(serde_json::from_value(parameters).unwrap());
+                let model = Bowl::new(start);
+                let gradients = model.gradients();
+                let after = optimizer.step(model, gradients, 0.1, 1.0).values();
+                after.into_iter().zip(start.concat()).map(|(w, w0)| w - w0).collect::<Vec<f32>>()
+            };
+            let plain = moved(serde_json::json!({}));
+            assert_eq!(moved(serde_json::json!({"learning_rates": {"unused": 0.5, "*.x": 2.0}})), plain);
+            let half = moved(serde_json::json!({"learning_rates": {"*": 7.0, "position": 0.5}}));
+            for (half, plain) in half.into_iter().zip(plain) {
+                assert!((half - 0.5 * plain).abs() < 1e-6, "{config:?}: {half} is not half of {plain}");
+            }
+        }
+    }
+
     /// The moments of `beta2 = 0.9999` span ten thousand steps. Were `1 − beta2` that of single precision, the bias correction,
     /// made in double precision, would be for another mean: a weight would be off by 8e-5 of itself after 1,000 steps.
     #[test]
@@ -444,7 +607,7 @@ mod tests {
         let mut optimizer = Optimizer::new(OptimizerConfig::Adam(config), 0.0, 0.0);
         let mut parameter = Tensor::<1>::zeros([3], &burn::tensor::Device::flex());
         let mut truth = [[0.0_f64; 3]; 3]; // weight, first and second moment of each
-        let step = Step { rate: rate as f32, scale: 1.0, l1: 0.0, l2: 0.0 };
+        let common = Common { rate, scale: 1.0 };
         for t in 1..=1000 {
             let gradient = |i: usize| [1.0, 0.3, 20.0][i] * (1.5 + (0.7 * f64::from(t) + i as f64).sin()) as f32;
             for (i, [w, m, s]) in truth.iter_mut().enumerate() {
@@ -456,7 +619,7 @@ mod tests {
             }
             let gradient = TensorData::new([0, 1, 2].map(gradient).to_vec(), [3]);
             let gradient = Tensor::from_data(gradient, &burn::tensor::Device::flex());
-            parameter = optimizer.update("p".into(), &[3], parameter, gradient, step);
+            parameter = optimizer.update("p".into(), &[3], parameter, gradient, common);
         }
         let found: Vec<f32> = parameter.into_data().try_to_vec().unwrap();
         for (found, [truth, ..]) in found.into_iter().zip(truth) {

@@ -45,15 +45,15 @@ impl ParametersConfig {
         if self.trains(path) { nearest(&self.towards_start, path).copied().unwrap_or(0.0) } else { 0.0 }
     }
 
-    /// The parts that are named, each with its key below `[train]`, and whether it is about training.
-    pub fn parts(&self) -> impl Iterator<Item = (String, &str, bool)> {
+    /// The parts that are named, each with its key below `[train]`, and whether it says how to train.
+    pub fn parts(&self) -> Vec<(String, &str, bool)> {
         let frozen = self.frozen.iter().enumerate();
-        let frozen = frozen.map(|(i, part)| (format!("parameters.frozen.{i}"), part.as_str(), false));
-        let maps = [("learning_rates", &self.learning_rates), ("towards_start", &self.towards_start)];
-        let entries = |(name, map): (&'static str, &'_ BTreeMap<String, f64>)| {
-            map.keys().map(move |part| (keyed(name, part), part.as_str(), true)).collect::<Vec<_>>()
-        };
-        frozen.chain(maps.into_iter().flat_map(entries)).collect::<Vec<_>>().into_iter()
+        let mut parts: Vec<_> =
+            frozen.map(|(i, part)| (format!("parameters.frozen.{i}"), part.as_str(), false)).collect();
+        for (name, map) in [("learning_rates", &self.learning_rates), ("towards_start", &self.towards_start)] {
+            parts.extend(map.keys().map(|part| (keyed(name, part), part.as_str(), true)));
+        }
+        parts
     }
 
     pub(crate) fn problems(&self, found: &mut Demands) {

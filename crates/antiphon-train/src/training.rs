@@ -13,9 +13,10 @@ use burn::tensor::Tensor;
 
 use crate::average::Average;
 use crate::carried::{load_carry, save_carry};
-use crate::checkpoint::{self, AVERAGE, Best, CARRY, Checkpoint, MODEL, OPTIMIZER, State, checkpoint_path};
+use crate::checkpoint::{self, AVERAGE, Best, CARRY, Checkpoint, MODEL, OPTIMIZER, START, State, checkpoint_path};
 use crate::gradients::ParameterGradients;
 use crate::optimizer::Optimizer;
+use crate::parameters::freeze;
 use crate::schedule::When;
 use crate::weights::{Places, initialise};
 use crate::{Observer, StepReport, TrainConfig, ValidationReport, load_weights, save_weights};
@@ -215,13 +216,17 @@ impl<M: Module> Training<'_, M> {
     /// is no longer finite. The last checkpoint stays usable.
     pub fn run(mut self, model: M, resume: Option<Checkpoint>) -> Result<Outcome<M>> {
         let total = self.check()?;
-        let TrainConfig { optimizer, l1, l2, .. } = self.config;
-        let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2);
-        let mut average = Average::new(self.config.average.clone());
+        let TrainConfig { optimizer, l1, l2, average, parameters, .. } = self.config;
+        let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2).with(parameters.clone());
+        let mut average = Average::new(average.clone(), parameters.clone());
+        if !Places::of(&model).paths().any(|path| parameters.trains(path)) {
+            let message = "every parameter is frozen, and nothing is left to train; take a part out";
+            return Err(Error::new(message).at("train.parameters.frozen"));
+        }
         let mut unsaved = resume.is_none();
         let (mut model, mut state, mut carry) = match resume {
             Some(checkpoint) => self.resume(model, &mut optimizer, &mut average, checkpoint)?,
-            None => self.begin(model)?,
+            None => self.begin(model, &mut optimizer)?,
         };
 
         let corpus = self.batches;
@@ -280,13 +285,15 @@ impl<M: Module> Training<'_, M> {
         planned_steps(self.config, self.batches)
     }
 
-    fn begin(&self, model: M) -> Result<(M, State, Carry)> {
+    fn begin(&self, model: M, optimizer: &mut Optimizer) -> Result<(M, State, Carry)> {
         if !checkpoint::steps_in(self.checkpoints)?.is_empty() {
             let message = "holds the checkpoints of a run: resume it, or give another folder";
             return Err(Error::new(message).in_file(self.checkpoints));
         }
         initialise(&model);
-        Ok((model.train(), State::new(self.seed, self.settings), Carry::default()))
+        let model = freeze(model.train(), &self.config.parameters);
+        optimizer.begin(&model);
+        Ok((model, State::new(self.seed, self.settings), Carry::default()))
     }
 
     fn resume(
@@ -296,7 +303,8 @@ impl<M: Module> Training<'_, M> {
         average: &mut Average,
         mut checkpoint: Checkpoint,
     ) -> Result<(M, State, Carry)> {
-        let [weights, slots, carried, means] = [MODEL, OPTIMIZER, CARRY, AVERAGE].map(|part| checkpoint.take(part));
+        let parts = [MODEL, OPTIMIZER, CARRY, AVERAGE, START];
+        let [weights, slots, carried, means, start] = parts.map(|part| checkpoint.take(part));
         let state = checkpoint.state;
         let path = checkpoint_path(self.checkpoints, state.step);
         if state.settings != self.settings || state.seed != self.seed {
@@ -306,7 +314,9 @@ impl<M: Module> Training<'_, M> {
         }
         // Before anything touches the parameters: those that are not drawn yet never need be.
         let model = load_weights(model, weights).map_err(|error| error.in_file(&path))?.train();
+        let model = freeze(model, &self.config.parameters);
         optimizer.load(&model, slots, &state.updates).map_err(|error| error.in_file(&path))?;
+        optimizer.load_start(&model, start).map_err(|error| error.in_file(&path))?;
         average.load(&model, means, &state.average).map_err(|error| error.in_file(&path))?;
         let carry = match Places::of(&model).device() {
             Some(device) => load_carry(carried, &device).map_err(|error| error.in_file(&path))?,
@@ -456,7 +466,8 @@ impl<M: Module> Training<'_, M> {
     ) -> Result<()> {
         state.updates = optimizer.updates();
         let (of_model, of_optimizer) = ((MODEL, save_weights(model)), (OPTIMIZER, optimizer.save()));
-        let parts = [of_model, of_optimizer, (CARRY, save_carry(carry)), (AVERAGE, average.save())];
+        let (of_average, of_start) = ((AVERAGE, average.save()), (START, optimizer.save_start()));
+        let parts = [of_model, of_optimizer, (CARRY, save_carry(carry)), of_average, of_start];
         let checkpoint = Checkpoint::new(state.clone(), parts);
         self.observer.before_checkpoint()?;
         let path = checkpoint.write(self.checkpoints)?;

@@ -257,9 +257,16 @@ fn averaged() -> Vec<TrainConfig> {
     averaged
 }
 
+/// The same with parts on terms of their own, with an average and without.
+fn of_parts() -> Vec<TrainConfig> {
+    let parameters = json!({"frozen": ["bias"], "learning_rates": {"table": 0.3}, "towards_start": {"output": 0.05}});
+    let with = |config| TrainConfig { parameters: serde_json::from_value(parameters.clone()).unwrap(), ..config };
+    [configs().swap_remove(1), averaged().swap_remove(0)].map(with).into()
+}
+
 #[test]
 fn a_run_that_is_stopped_or_killed_and_resumed_ends_in_the_same_bytes() {
-    for config in configs().into_iter().chain(averaged()) {
+    for config in configs().into_iter().chain(averaged()).chain(of_parts()) {
         let whole = tempfile::tempdir().unwrap();
         let mut undisturbed = Outside::default();
         let outcome = run(&config, &whole).go(&mut undisturbed, None).unwrap();
@@ -338,6 +345,64 @@ fn what_is_judged_chosen_and_given_is_the_average_and_training_goes_on_without_i
             _ => assert_eq!((began.len(), average.began, average.updates), (0, None, 20)),
         }
     }
+}
+
+/// Decay, penalties, clipping and an average, each of which could touch what no gradient reaches.
+#[test]
+fn what_is_frozen_is_neither_moved_nor_counted_nor_averaged() {
+    let frozen = |parts: &[&str]| {
+        config(json!({
+            "steps": 12, "l1": 1e-3, "l2": 1e-3, "clip_norm": 0.2, "parameters": {"frozen": parts},
+            "optimizer": {"kind": "adamw", "learning_rate": 0.05, "weight_decay": 0.1},
+            "average": {"kind": "exponential", "decay": 0.8}, "checkpoint": {"every_steps": 3},
+        }))
+    };
+    let start: BTreeMap<String, Weight> = save_weights(&model()).into_iter().map(|w| (w.path.clone(), w)).collect();
+    // The norm of the first gradient, and the weights at the end.
+    let trained = |parts: &[&str]| {
+        let (config, folder, mut outside) = (frozen(parts), tempfile::tempdir().unwrap(), Outside::default());
+        let outcome = run(&config, &folder).go(&mut outside, None).unwrap();
+        let newest = files(folder.path()).pop_last().unwrap().1;
+        for (path, start) in &start {
+            let is_frozen = parts.contains(&path.as_str());
+            let has = |part: &str| {
+                let name = format!("\"{part}.{path}\"");
+                newest.windows(name.len()).any(|bytes| bytes == name.as_bytes())
+            };
+            assert!(has("model") && has("average") != is_frozen, "{path} in {parts:?}");
+            assert!(has("optimizer.first_moment") != is_frozen, "{path} in {parts:?}");
+            assert_eq!(outcome.state.updates.contains_key(path), !is_frozen);
+            for model in [&outcome.last, outcome.best.as_ref().unwrap()] {
+                let weights = save_weights(model);
+                let end = weights.iter().find(|weight| weight.path == *path).unwrap();
+                assert_eq!(end == start, is_frozen, "{path} in {parts:?}");
+            }
+        }
+        outside.reports[0].gradient_norm
+    };
+    let whole = trained(&[]);
+    let alone = [["output", "bias"], ["table", "bias"], ["table", "output"]].map(|others| trained(&others));
+    let sum = alone.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
+    assert!((sum / whole - 1.0).abs() < 1e-6, "{alone:?} are not the parts of {whole}");
+
+    // To the rest it is a constant.
+    let constant = |model: &Bigram, batch: &Batch, _: &mut Carry, key: Key| {
+        let mut projection = projection(model, batch, 0.3, key);
+        projection.bias = projection.bias.map(Tensor::detach);
+        Ok(vec![Term::CrossEntropy { projection, weight: 1.0 }])
+    };
+    let ends = [(vec!["bias"], &usual as &dyn Objective<Bigram>), (vec![], &constant as &dyn Objective<Bigram>)].map(
+        |(parts, objective)| {
+            let (config, folder) = (frozen(&parts), tempfile::tempdir().unwrap());
+            let outcome = Run { objective, ..run(&config, &folder) }.go(&mut Outside::default(), None).unwrap();
+            (save_weights(&outcome.last), outcome.state)
+        },
+    );
+    assert!(ends[0] == ends[1]);
+
+    let (config, folder) = (frozen(&["*"]), tempfile::tempdir().unwrap());
+    let error = run(&config, &folder).go(&mut Outside::default(), None).unwrap_err().to_string();
+    assert!(error.starts_with("train.parameters.frozen: every parameter is frozen"), "{error}");
 }
 
 #[test]

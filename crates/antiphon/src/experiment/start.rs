@@ -9,7 +9,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Error, Problem, Result, Special, TokenId, Tokenizer};
 use antiphon_lab::{Run, Share, Start, sha256_file};
 use antiphon_model::{Model, Vocabularies};
-use antiphon_train::{Inherited, Rows, StartTokenizers, no_such_part, save_weights, shapes};
+use antiphon_train::{Inherited, Rows, StartTokenizers, TrainConfig, no_such_part, save_weights, shapes};
 use burn::tensor::Device;
 
 use super::{Experiment, ExperimentConfig, SavedModel, Tokenizers};
@@ -50,19 +50,27 @@ impl ExperimentConfig {
     /// # Errors
     /// If the model cannot be built.
     pub(crate) fn problems_of_parts(&self) -> Result<Vec<Problem>> {
-        let start = &self.train.start_from;
-        let lists = [("start_from.parts", &start.parts), ("start_from.leave_out", &start.leave_out)];
-        if lists.iter().all(|(_, parts)| parts.is_empty()) {
+        let TrainConfig { start_from: start, parameters, .. } = &self.train;
+        let listed = [("parts", &start.parts), ("leave_out", &start.leave_out)].into_iter().flat_map(|(key, parts)| {
+            parts.iter().enumerate().map(move |(i, part)| (format!("start_from.{key}.{i}"), part.as_str(), false))
+        });
+        let named: Vec<_> = listed.chain(parameters.parts()).collect();
+        if named.is_empty() {
             return Ok(Vec::new());
         }
         let Shape { paths, .. } = self.shape()?;
-        let listed = lists
-            .iter()
-            .flat_map(|(key, parts)| parts.iter().enumerate().map(move |(i, part)| (format!("train.{key}.{i}"), part)));
-        let problem = |(place, part): (String, &String)| {
-            no_such_part(part, &paths).map(|message| Problem { place: place.into(), message })
+        let trained: Vec<String> = paths.iter().filter(|path| parameters.trains(path)).cloned().collect();
+        let problem = |(key, part, is_to_train): (String, &str, bool)| {
+            let idle = || "has no effect: all of it is frozen; remove it, or take it out of `frozen`".to_owned();
+            let is_frozen = is_to_train && !trained.is_empty() && no_such_part(part, &trained).is_some();
+            let message = no_such_part(part, &paths).or(is_frozen.then(idle))?;
+            Some(Problem { place: format!("train.{key}").into(), message })
         };
-        Ok(listed.filter_map(problem).collect())
+        let nothing = trained.is_empty().then(|| Problem {
+            place: "train.parameters.frozen".into(),
+            message: "every parameter is frozen, and nothing is left to train; take a part out".into(),
+        });
+        Ok(named.into_iter().filter_map(problem).chain(nothing).collect())
     }
 
     /// The file of the model that is started from, if there is one.
