@@ -1,4 +1,4 @@
-//! What is trained goes on: in a run that starts from another one's model.
+//! What is trained goes on: in a run that starts from another one's model, or that is the same run and longer.
 
 use std::collections::BTreeMap;
 
@@ -264,4 +264,118 @@ fn parts_that_are_not_there_are_found_before_a_run_begins() {
     let text = said("{learning_rates={encoder=0}}");
     assert!(text.contains("must be more than 0") || text.contains("above 0"), "{text}");
     assert!(!place.path("runs").exists());
+}
+
+/// What is logged, times apart.
+fn metrics(place: &Place, run: &str) -> Vec<Value> {
+    let text = String::from_utf8(place.read(&format!("{run}/metrics.jsonl"))).unwrap();
+    let record = |line: &str| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        assert!(record.as_object_mut().unwrap().remove("seconds").is_some(), "{record}");
+        record
+    };
+    text.lines().map(record).collect()
+}
+
+/// Whether two runs left the same bytes.
+fn ends_like(place: &Place, one: &str, other: &str) -> bool {
+    let names = ["model.safetensors", "predictions-validation.jsonl", "predictions-test.jsonl", "tokenizers.json"];
+    let same = |name: &&str| place.read(&format!("{one}/{name}")) == place.read(&format!("{other}/{name}"));
+    names.iter().all(same) && metrics(place, one) == metrics(place, other)
+}
+
+#[test]
+fn a_run_extended_by_what_was_missing_is_one_that_was_so_long_from_the_start() {
+    let place = Place::new();
+    place.call("run tiny.toml -q --run short").succeeds();
+    place.call("run tiny.toml -q --run whole --set train.epochs=3").succeeds();
+    let called = place.call("extend short --epochs 1 --run long");
+    let steps = manifest(&place, "short")["training"]["step"].clone();
+    let said = format!("extend   short after step {steps}; kept: schedule, optimizer, patience\n");
+    assert!(
+        called.err().contains(&said) && called.err().contains(&format!("resume   after step {steps}\n")),
+        "{}",
+        called.err()
+    );
+    called.succeeds();
+    assert!(ends_like(&place, "long", "whole"));
+    let (parent, long) = (manifest(&place, "short"), manifest(&place, "long"));
+    assert_eq!(long["parent"], json!({"run": "short", "digest": parent["digest"], "step": steps}));
+    let page = String::from_utf8(place.read("long/report.html")).unwrap();
+    assert!(page.contains(&format!("It goes on with short after step {steps}")));
+
+    // Interrupted, it goes on; done, it is found again. The run that it goes on with stays as it was.
+    place.call("extend short --epochs 1 --run parts -q --pause-after-steps 45").succeeds();
+    let said = place.call("predict parts").err();
+    assert!(said.contains("parts: is not trained to its end; it is taken as of its best checkpoint so far"), "{said}");
+    place.call("extend short --epochs 1 --run parts -q").succeeds();
+    assert!(ends_like(&place, "parts", "whole"));
+    let again = place.call("extend short --epochs 1 --run parts");
+    assert!(again.err().contains("parts: finished; another --run repeats it"), "{}", again.err());
+    assert_eq!(manifest(&place, "short"), parent);
+    // An extended run is a run: by one more it ends like one that is extended by two.
+    place.call("extend long --epochs 1 --run longer -q").succeeds();
+    place.call("extend short --epochs 2 -q").succeeds();
+    assert!(ends_like(&place, "longer", &place.only_run()));
+    let by_steps = place.call("extend short --steps 7 --run steps -q");
+    by_steps.succeeds();
+    assert_eq!(manifest(&place, "steps")["training"]["step"], steps.as_u64().unwrap() + 7);
+    // Lost checkpoints are taken from the parent once more.
+    std::fs::remove_file(place.path("parts/model.safetensors")).unwrap();
+    std::fs::remove_file(place.path("parts/results.json")).unwrap();
+    for entry in std::fs::read_dir(place.path("parts/checkpoints")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    place.call("extend short --epochs 1 --run parts -q").succeeds();
+    assert!(ends_like(&place, "parts", "whole"));
+}
+
+#[test]
+fn what_restarts_is_chosen_and_what_cannot_go_on_is_told() {
+    let place = Place::new();
+    place
+        .call("train tiny.toml -q --run short --set train.epochs=1 --set train.schedule={kind='cosine',warmup=5}")
+        .succeeds();
+    let warning = "warning: the learning rate falls until the end of a run";
+    let kept = place.call("extend short --epochs 1 --run kept --no-test");
+    assert!(kept.err().contains(warning), "{}", kept.err());
+    kept.succeeds();
+    let restarted =
+        place.call("extend short --epochs 1 --run restarted --no-test --schedule restart --optimizer restart");
+    let said = restarted.err();
+    assert!(!said.contains(warning) && said.contains("; kept: patience; restarted: schedule, optimizer\n"), "{said}");
+    restarted.succeeds();
+    let rates = |run: &str| {
+        let records = metrics(&place, run);
+        records.iter().filter_map(|record| record["learning_rate"].as_f64()).collect::<Vec<_>>()
+    };
+    let (restarted, short) = (rates("restarted"), rates("short"));
+    assert_eq!(restarted.len(), 2 * short.len());
+    assert_eq!(restarted[short.len()..], short);
+    assert_ne!(rates("kept")[short.len()..], short);
+    let said = place.call("extend short --steps 4 --schedule restart").refuses();
+    assert!(said.contains("train.schedule.warmup: the warm-up takes 5 steps, but the run has only 4"), "{said}");
+
+    let early = "--set train={replace=true,epochs=9,stop.patience=1,optimizer={kind='sgd',learning_rate=1e-37}}";
+    place.call(&format!("train tiny.toml -q --run early {early}")).succeeds();
+    let said = place.call("extend early --epochs 1").refuses();
+    assert!(said.contains("early: was stopped early, ") && said.contains("give `--patience restart`"), "{said}");
+    place.call("extend early --epochs 1 -q --run later --patience restart").succeeds();
+    assert_eq!(manifest(&place, "later")["training"]["epoch"], 3);
+
+    place.call("train tiny.toml -q --run part --pause-after-steps 3").succeeds();
+    let said = place.call("extend part --epochs 1").refuses();
+    assert!(
+        said.contains("part: is not trained to its end; go on with `")
+            && said.contains("train tiny.toml -q --run part`"),
+        "{said}"
+    );
+    let said = place.call("extend nothing --epochs 1").refuses();
+    assert!(said.contains("nothing: no such run folder"), "{said}");
+    std::fs::remove_dir_all(place.path("kept/checkpoints")).unwrap();
+    let said = place.call("extend kept --epochs 1 --run other").refuses();
+    assert!(said.contains("kept/checkpoints/step-") && said.contains("without it the run cannot go on"), "{said}");
+    place.write("data/train.tsv", crate::place::pairs(0..500));
+    let said = place.call("extend short --epochs 1").refuses();
+    assert!(said.contains("short: train.tsv: is not what this run learned from: restore it"), "{said}");
 }

@@ -72,6 +72,7 @@ fn what_is_said_at_the_end_of_a_run_or_a_sweep_works() {
     follow_elsewhere(&place, &format!("train tiny.toml {short}"), &["evaluate", "predict"]);
     follow_elsewhere(&place, &format!("run tiny.toml {short}"), &["predict"]);
     follow_elsewhere(&place, &format!("run tiny.toml {short} --set seed=2"), &["predict", "compare"]);
+    follow_elsewhere(&place, "run tiny.toml -q --set train.epochs=2", &["predict", "compare", "extend"]);
     let sweep =
         "extends = \"tiny.toml\"\ntrain.epochs = 1\n[sweep.over]\n\"model.encoder.kind\" = [\"gru\", \"rnn\"]\n";
     place.write("sweep.toml", sweep);

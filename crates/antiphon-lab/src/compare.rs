@@ -56,13 +56,14 @@ impl Settings {
     }
 }
 
-/// The settings of a run with what else its figures depend on: dotted keys, and `(device)`, `(data) FILE` and the like.
+/// The settings of a run with what else its figures depend on: dotted keys, and `(device)`, `(parent)`, `(data) FILE` and the like.
 pub(crate) fn settings_of(run: &Run, manifest: &Manifest) -> Result<BTreeMap<String, String>> {
     let mut flat = BTreeMap::new();
     flatten("", &toml::Value::Table(run.counted_config(manifest)?), &mut flat);
     let threads = manifest.threads.to_string();
     let more = [("version", &manifest.version), ("device", &manifest.device), ("threads", &threads)];
     flat.extend(more.map(|(key, value)| (format!("({key})"), value.clone())));
+    flat.extend(manifest.parent.as_ref().map(|parent| ("(parent)".to_owned(), parent.to_string())));
     let short = |hash: &String| hash.chars().take(8).collect();
     flat.extend(manifest.data.iter().map(|(file, hash)| (format!("(data) {file}"), short(hash))));
     Ok(flat)

@@ -1,11 +1,13 @@
 //! What makes two experiments the same.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use antiphon_core::{Error, Result, hex};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -29,8 +31,46 @@ pub struct Identity {
     pub device: String,
     /// How many threads compute.
     pub threads: usize,
+    /// The run that it goes on with, if it does not begin at step 0.
+    pub parent: Option<Parent>,
     /// The commit that the program was built from, where known; not part of the [digest](Self::digest).
     pub revision: Option<Revision>,
+}
+
+/// The run that another one goes on with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parent {
+    /// Its folder, as it was named; not part of the digest.
+    pub run: String,
+    /// Its experiment's [`Identity::digest`].
+    pub digest: String,
+    /// Its last step.
+    pub step: u64,
+    /// What began anew behind that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<String>,
+}
+
+impl Parent {
+    /// Whether this began anew.
+    pub fn restarts(&self, what: &str) -> bool {
+        self.restarts.iter().any(|restarted| restarted == what)
+    }
+}
+
+impl fmt::Display for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ALL: [&str; 3] = ["schedule", "optimizer", "patience"];
+        write!(f, "{} after step {}", self.run, self.step)?;
+        for (restarts, what) in [(false, "kept"), (true, "restarted")] {
+            let these: Vec<&str> = ALL.into_iter().filter(|one| self.restarts(one) == restarts).collect();
+            if !these.is_empty() {
+                write!(f, "; {what}: {}", these.join(", "))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Identity {
@@ -38,12 +78,15 @@ impl Identity {
     ///
     /// The same config, data, version, device and threads give the same digest, whatever the name and the commit.
     pub fn digest(&self) -> String {
-        let Self { name: _, config, uncounted, data, version, device, threads, revision: _ } = self;
+        let Self { name: _, config, uncounted, data, version, device, threads, parent, revision: _ } = self;
         let mut config = config.clone();
         leave_out(&mut config, uncounted);
-        let whole = serde_json::json!({
+        let mut whole = serde_json::json!({
             "config": config, "data": data, "version": version, "device": device, "threads": threads,
         });
+        if let Some(Parent { run: _, digest, step, restarts }) = parent {
+            whole["parent"] = serde_json::json!({ "digest": digest, "step": step, "restarts": restarts });
+        }
         digest_of(&whole)
     }
 
@@ -153,6 +196,28 @@ mod tests {
         digests.sort();
         digests.dedup();
         assert_eq!(digests.len(), 7);
+    }
+
+    #[test]
+    fn who_goes_on_with_another_run_is_another_experiment() {
+        let plain = identity("one");
+        let parent = Parent { run: "runs/a".into(), digest: "12".into(), step: 7, restarts: vec![] };
+        let of = |parent: Parent| Identity { parent: Some(parent), ..plain.clone() }.digest();
+        let digest = of(parent.clone());
+        assert_eq!(of(Parent { run: "elsewhere".into(), ..parent.clone() }), digest);
+        let restarted = Parent { restarts: vec!["schedule".into()], ..parent.clone() };
+        let mut digests = vec![
+            plain.digest(),
+            digest,
+            of(Parent { digest: "13".into(), ..parent.clone() }),
+            of(Parent { step: 8, ..parent.clone() }),
+            of(restarted.clone()),
+        ];
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), 5);
+        assert_eq!(parent.to_string(), "runs/a after step 7; kept: schedule, optimizer, patience");
+        assert_eq!(restarted.to_string(), "runs/a after step 7; kept: optimizer, patience; restarted: schedule");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! runs/cmudict-1f0c66a2/       the config's name and the start of the experiment's digest
 //!   config.toml                every setting, resolved
 //!   manifest.json              what ran, where, when, and how it ended
+//!   tokenizers.json            left there by training
 //!   metrics.jsonl              a line for each report of training and validation
 //!   checkpoints/               left there by training
 //!   model.safetensors          the chosen model
@@ -48,7 +49,7 @@ use antiphon_core::disk;
 pub use clock::{Spent, Stopwatch, rfc3339};
 pub use compare::compare;
 pub use expect::{ExpectConfig, ExpectedFigure, ExpectedSplit, ExpectedTime, Verdict, verdict_table};
-pub use identity::{Identity, digest_of, leave_out, sha256_file};
+pub use identity::{Identity, Parent, digest_of, leave_out, sha256_file};
 pub use listing::{Filter, Listing, UnknownKey};
 pub use lock::RunLock;
 pub use machine::cpu_features;

@@ -9,7 +9,7 @@ use antiphon_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Spent, rfc3339};
-use crate::identity::Identity;
+use crate::identity::{Identity, Parent};
 use crate::machine::cpu_features;
 
 /// The layout of run folders that this version writes, and the newest that it reads.
@@ -32,6 +32,9 @@ pub struct Manifest {
     /// The settings that do not count for the digest: [`Identity::uncounted`]. Runs of format 2 have none of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncounted: Vec<String>,
+    /// The run that it goes on with, if it does not begin at step 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// The files read, and their SHA-256.
     pub data: BTreeMap<String, String>,
     /// The device.
@@ -229,6 +232,7 @@ impl Manifest {
             version: identity.version.clone(),
             revision: identity.revision.clone(),
             uncounted: identity.uncounted.clone(),
+            parent: identity.parent.clone(),
             data: identity.data.clone(),
             device: identity.device.clone(),
             cpu_features: cpu_features(),

@@ -107,6 +107,11 @@ impl Run {
         self.path.join(MANIFEST)
     }
 
+    /// `tokenizers.json`: the tokenizers, as learned.
+    pub fn tokenizers_path(&self) -> PathBuf {
+        self.path.join("tokenizers.json")
+    }
+
     /// `metrics.jsonl`: see [`MetricsLog`](crate::MetricsLog).
     pub fn metrics_path(&self) -> PathBuf {
         self.path.join("metrics.jsonl")

@@ -33,6 +33,7 @@ pub(crate) fn identity(name: &str) -> Identity {
         version: "0.1.0".into(),
         device: "flex".into(),
         threads: 2,
+        parent: None,
         revision: None,
     }
 }

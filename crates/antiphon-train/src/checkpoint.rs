@@ -11,7 +11,7 @@ use antiphon_core::{Error, Result, disk};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Archive, Failure};
-use crate::schedule::PlateauState;
+use crate::schedule::{PlateauState, ScheduleBegin};
 use crate::{AverageState, Observer, Patience, Weight};
 
 const KIND: &str = "checkpoint";
@@ -20,8 +20,9 @@ const EXTENSION: &str = "safetensors";
 /// Every part of a checkpoint, with the first format whose readers know it. A file is written in the format that its parts need,
 /// so that older versions read what has nothing new in it; they tell a newer format from damage.
 const PARTS: [(&str, u64); 5] = [(MODEL, 1), (OPTIMIZER, 1), (CARRY, 2), (AVERAGE, 3), (START, 4)];
-/// The same of a state that tells of an average.
+/// The same of a state that tells of an average, and of one whose schedule did not begin with the run.
 const AVERAGE_STATE: u64 = 3;
+const SCHEDULE_STATE: u64 = 4;
 
 /// The model's parameters.
 pub(crate) const MODEL: &str = "model";
@@ -66,6 +67,9 @@ pub struct State {
     pub stop: Patience,
     /// The plateau schedule.
     pub plateau: PlateauState,
+    /// Where the schedule began.
+    #[serde(default, skip_serializing_if = "ScheduleBegin::is_new")]
+    pub schedule: ScheduleBegin,
     /// How many updates the optimizer has given to each parameter.
     pub updates: BTreeMap<String, u64>,
     /// The average of the weights.
@@ -86,6 +90,7 @@ impl State {
             best: None,
             stop: Patience::default(),
             plateau: PlateauState::default(),
+            schedule: ScheduleBegin::default(),
             updates: BTreeMap::new(),
             average: AverageState::default(),
         }
@@ -164,7 +169,11 @@ impl Checkpoint {
         let path = checkpoint_path(folder, self.state.step);
         let content = serde_json::to_value(&self.state).expect("a state is JSON");
         let formats = PARTS.iter().filter(|(part, _)| self.parts.contains_key(part)).map(|(_, format)| *format);
-        let format = formats.chain((!self.state.average.is_new()).then_some(AVERAGE_STATE)).max();
+        let of_state = [
+            (!self.state.average.is_new()).then_some(AVERAGE_STATE),
+            (!self.state.schedule.is_new()).then_some(SCHEDULE_STATE),
+        ];
+        let format = formats.chain(of_state.into_iter().flatten()).max();
         let within = |(part, arrays): (&'static str, Vec<Weight>)| {
             arrays.into_iter().map(move |array| Weight { path: format!("{part}.{}", array.path), ..array })
         };

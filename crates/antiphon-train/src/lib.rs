@@ -19,6 +19,7 @@ mod average;
 mod carried;
 mod checkpoint;
 mod config;
+mod extend;
 mod gradients;
 mod model_file;
 mod observer;
@@ -35,6 +36,7 @@ mod weights;
 pub use average::{AverageConfig, AverageState, ExponentialAverageConfig, NoAverageConfig, TriggeredAverageConfig};
 pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, chosen_checkpoint, newest_checkpoint};
 pub use config::{CheckpointConfig, LossConfig, StopConfig, TrainConfig, ValidateConfig};
+pub use extend::{Restarts, extend_checkpoints, reaches};
 pub use gradients::parameters_without_gradient;
 pub use model_file::{ModelFile, write_ensemble, write_model};
 pub use observer::{Observer, StepReport, ValidationReport};
@@ -43,8 +45,8 @@ pub use parameters::ParametersConfig;
 pub use part::no_such_part;
 pub use patience::Patience;
 pub use schedule::{
-    ConstantConfig, CosineConfig, InverseSqrtConfig, LinearConfig, NoamConfig, PlateauConfig, ScheduleConfig,
-    StepConfig,
+    ConstantConfig, CosineConfig, InverseSqrtConfig, LinearConfig, NoamConfig, PlateauConfig, ScheduleBegin,
+    ScheduleConfig, StepConfig,
 };
 pub use start::{Inherited, Rows, StartConfig, StartTokenizers};
 pub use training::{

@@ -173,14 +173,31 @@ impl Default for PlateauState {
     }
 }
 
-/// Where in the run a rate is asked for.
+/// Where in a run the schedule began: at its beginning, or where it was extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleBegin {
+    /// The steps that were done then.
+    pub step: u64,
+    /// The epochs that were done then.
+    pub epoch: u64,
+}
+
+impl ScheduleBegin {
+    /// Whether it began with the run.
+    pub(crate) fn is_new(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where in a schedule a rate is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct When {
     /// The number of the step, from 1.
     pub(crate) step: u64,
     /// The number of the epoch, from 0.
     pub(crate) epoch: u64,
-    /// The steps of the whole run.
+    /// The steps of the whole schedule.
     pub(crate) total: u64,
 }
 
@@ -228,6 +245,14 @@ impl ScheduleConfig {
 
     pub(crate) fn needs_validation(&self) -> bool {
         matches!(self, Self::Plateau(_))
+    }
+
+    /// Whether the rate falls until the run ends, so that it depends on the length of the run.
+    pub fn ends_with_the_run(&self) -> bool {
+        match self {
+            Self::Cosine(_) | Self::Linear(_) => true,
+            Self::Constant(_) | Self::Step(_) | Self::Noam(_) | Self::InverseSqrt(_) | Self::Plateau(_) => false,
+        }
     }
 
     /// The steps during which the rate grows; 0 for none.

@@ -17,7 +17,7 @@ use crate::checkpoint::{self, AVERAGE, Best, CARRY, Checkpoint, MODEL, OPTIMIZER
 use crate::gradients::ParameterGradients;
 use crate::optimizer::Optimizer;
 use crate::parameters::freeze;
-use crate::schedule::When;
+use crate::schedule::{ScheduleBegin, When};
 use crate::weights::{Places, initialise};
 use crate::{Observer, StepReport, TrainConfig, ValidationReport, load_weights, save_weights};
 
@@ -76,11 +76,11 @@ pub trait Batches {
 const PLANNED_EPOCHS: u64 = 64;
 
 /// The optimizer steps of the whole run, if nothing ends it earlier: exact if the run has `steps` or at most 64 epochs, or if
-/// all epochs have as many batches.
+/// all epochs have as many batches. Its schedule begins after `begins` steps.
 ///
 /// # Errors
 /// If the corpus gives no batches, or the run ends before its schedule's warm-up does.
-pub fn planned_steps(config: &TrainConfig, batches: &dyn Batches) -> Result<u64> {
+pub fn planned_steps(config: &TrainConfig, batches: &dyn Batches, begins: u64) -> Result<u64> {
     let most = config.steps.unwrap_or(u64::MAX);
     let mut total = most;
     if let Some(epochs) = config.epochs {
@@ -95,7 +95,7 @@ pub fn planned_steps(config: &TrainConfig, batches: &dyn Batches) -> Result<u64>
         let rest = u128::from(steps) * u128::from(epochs - planned) / u128::from(planned.max(1));
         total = most.min(steps.saturating_add(u64::try_from(rest).unwrap_or(u64::MAX)));
     }
-    match config.schedule.misfit(total) {
+    match config.schedule.misfit(total.saturating_sub(begins)) {
         Some(misfit) => Err(Error::new(misfit).at("train.schedule.warmup")),
         None => Ok(total),
     }
@@ -215,7 +215,7 @@ impl<M: Module> Training<'_, M> {
     /// resumed, the corpus or a checkpoint (that of the best model, too) cannot be read or written, or the loss or its gradient
     /// is no longer finite. The last checkpoint stays usable.
     pub fn run(mut self, model: M, resume: Option<Checkpoint>) -> Result<Outcome<M>> {
-        let total = self.check()?;
+        let total = self.check(resume.as_ref().map_or(0, |checkpoint| checkpoint.state.schedule.step))?;
         let TrainConfig { optimizer, l1, l2, average, parameters, .. } = self.config;
         let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2).with(parameters.clone());
         let mut average = Average::new(average.clone(), parameters.clone());
@@ -268,8 +268,8 @@ impl<M: Module> Training<'_, M> {
         }
     }
 
-    /// Checks the settings and counts the steps of the run.
-    fn check(&self) -> Result<u64> {
+    /// Checks the settings and counts the steps of the run, whose schedule begins after `begins` of them.
+    fn check(&self, begins: u64) -> Result<u64> {
         let mut problems = self.config.problems();
         let mut needs = |holds: bool, place: &str| {
             if holds && self.validator.is_none() {
@@ -282,7 +282,7 @@ impl<M: Module> Training<'_, M> {
         if !problems.is_empty() {
             return Err(Error { file: None, problems: problems.into_iter().map(|p| p.below("train")).collect() });
         }
-        planned_steps(self.config, self.batches)
+        planned_steps(self.config, self.batches, begins)
     }
 
     fn begin(&self, model: M, optimizer: &mut Optimizer) -> Result<(M, State, Carry)> {
@@ -433,7 +433,9 @@ impl<M: Module> Training<'_, M> {
         if let Some(most) = self.config.clip_norm.filter(|&most| norm > most) {
             scale *= most / norm;
         }
-        let when = When { step: state.step + 1, epoch: state.epoch, total: total_steps };
+        let ScheduleBegin { step, epoch } = state.schedule;
+        let total = total_steps.saturating_sub(step);
+        let when = When { step: state.step + 1 - step, epoch: state.epoch - epoch, total };
         let share = self.batches.whole().map_or(1.0, |whole| tokens as f64 / (whole * (end - first)) as f64);
         let rate = share * self.config.schedule.rate(self.config.optimizer.learning_rate(), when, &state.plateau);
         let model = optimizer.step(model, gradients, rate, scale);

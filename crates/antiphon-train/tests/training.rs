@@ -455,6 +455,70 @@ fn terms_add_up_by_their_weights() {
 }
 
 #[test]
+fn a_run_that_is_extended_is_one_that_was_so_long_from_the_start() {
+    // Those whose rate does not depend on the length of the run.
+    let all = configs().into_iter().chain(averaged()).chain(of_parts());
+    let all: Vec<_> = all.filter(|config| !config.schedule.ends_with_the_run()).collect();
+    assert!(all.len() >= 4);
+    for config in all {
+        let of = |steps| {
+            let validate = ValidateConfig { every_epochs: 0, every_steps: 4, metric: "error".into() };
+            TrainConfig { steps: Some(steps), validate, ..config.clone() }
+        };
+        let (short, long) = (of(12), of(20));
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let whole = run(&long, &folders[0]).go(&mut Outside::default(), None).unwrap();
+        run(&short, &folders[1]).go(&mut Outside::default(), None).unwrap();
+        extend_checkpoints(folders[1].path(), folders[2].path(), 12, Restarts::default(), "settings").unwrap();
+        let extended = run(&long, &folders[2]).go_on(&mut Outside::default()).unwrap();
+        assert_eq!(extended.state, whole.state);
+        let last = checkpoint_path(Path::new(""), 20).to_string_lossy().into_owned();
+        assert!(files(folders[2].path())[&last] == files(folders[0].path())[&last], "{config:?}");
+        assert_eq!(save_weights(&extended.best.unwrap()), save_weights(&whole.best.unwrap()));
+    }
+}
+
+#[test]
+fn what_restarts_begins_anew_and_nothing_else() {
+    let of = |steps: u64| {
+        config(json!({
+            "steps": steps, "optimizer": {"kind": "adam", "learning_rate": 0.05},
+            "schedule": {"kind": "cosine", "warmup": 3}, "stop": {"patience": 90, "min_delta": 9.0},
+            "validate": {"every_epochs": 0, "every_steps": 4}, "checkpoint": {"every_steps": 1, "keep": 20},
+        }))
+    };
+    let rates = |outside: Outside<'_>| outside.reports.iter().map(|r| r.learning_rate).collect::<Vec<_>>();
+    let (short, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let end = run(&of(8), &short).go(&mut Outside::default(), None).unwrap().state;
+    let mut outside = Outside::default();
+    run(&of(12), &fresh).go(&mut outside, None).unwrap();
+    let of_twelve = rates(outside);
+    for restarts in (0..8).map(|i| Restarts { schedule: i & 1 > 0, optimizer: i & 2 > 0, patience: i & 4 > 0 }) {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!reaches(folder.path(), 8).unwrap());
+        extend_checkpoints(short.path(), folder.path(), 8, restarts, "others").unwrap();
+        assert!(reaches(folder.path(), 8).unwrap());
+        let newest = newest_checkpoint(folder.path(), &mut ()).unwrap().unwrap();
+        assert_eq!(newest.state.stop, if restarts.patience { Patience::default() } else { end.stop });
+        assert_eq!((newest.state.best, newest.state.epoch), (end.best, end.epoch));
+        let (long, mut outside) = (of(20), Outside::default());
+        let run = Run { settings: "others", ..run(&long, &folder) };
+        let state = run.go_on(&mut outside).unwrap().state;
+        assert!(state.updates.values().all(|&updates| updates == if restarts.optimizer { 12 } else { 20 }));
+        assert_eq!(rates(outside) == of_twelve, restarts.schedule, "{restarts:?}");
+    }
+    // What lacks its checkpoints has no way to go on.
+    fs::remove_file(checkpoint_path(short.path(), 8)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let error = extend_checkpoints(short.path(), folder.path(), 8, Restarts::default(), "s").unwrap_err().to_string();
+    assert!(
+        error.contains("step-0000000008.safetensors: cannot read: ") && error.contains("train.start_from"),
+        "{error}"
+    );
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
 fn a_pause_comes_after_the_validation_that_is_due_and_changes_nothing() {
     for config in configs() {
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -771,7 +835,7 @@ impl Batches for Counted {
 fn the_steps_of_a_run_are_known_at_once_however_many_epochs_it_has() {
     let planned = |json: serde_json::Value| {
         let batches = Counted(Cell::new(0));
-        (planned_steps(&config(json), &batches).unwrap(), batches.0.get())
+        (planned_steps(&config(json), &batches, 0).unwrap(), batches.0.get())
     };
     assert_eq!(planned(json!({"epochs": 5})), (3 + 4 + 3 + 4 + 3, 5));
     assert_eq!(planned(json!({"epochs": 4, "accumulate": 2})), (2 * 4, 4));

@@ -60,6 +60,9 @@ fn standing(run: &Run, manifest: &Manifest, curves: &Curves) -> Result<Html> {
         escape(state),
         escape(&times)
     );
+    if let Some(parent) = &manifest.parent {
+        html += paragraph(&format!("It goes on with {parent}."));
+    }
     if let Some(start) = &manifest.start {
         html += paragraph(&format!("Before its first step: {start}."));
     }

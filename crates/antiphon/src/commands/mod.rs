@@ -8,6 +8,7 @@ mod compare;
 mod data;
 mod distil;
 mod evaluate;
+mod extend;
 mod finished;
 mod generate;
 mod hints;
@@ -23,6 +24,7 @@ mod score;
 mod sweep;
 mod target;
 mod transfer;
+mod work;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -61,6 +63,7 @@ Exit codes: 0 done, 1 an expectation is not met (reproduce) or nothing can be ra
 enum Command {
     Run(run::RunArguments),
     Train(run::TrainArguments),
+    Extend(extend::Arguments),
     Sweep(sweep::Arguments),
     Reproduce(reproduce::Arguments),
     Check(check::Arguments),
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
     let ending = match command {
         Command::Run(arguments) => arguments.perform(),
         Command::Train(arguments) => arguments.perform(),
+        Command::Extend(arguments) => arguments.perform(),
         Command::Sweep(arguments) => arguments.perform(),
         Command::Reproduce(arguments) => arguments.perform(),
         Command::Check(arguments) => arguments.perform(),
@@ -222,6 +226,10 @@ mod tests {
             "antiphon run a.toml --threads 0",
             "antiphon run a.toml --device gpu",
             "antiphon run a.toml --dashboard --quiet",
+            "antiphon extend r",
+            "antiphon extend r --epochs 0",
+            "antiphon extend r --epochs 1 --steps 2",
+            "antiphon extend r --epochs 1 --schedule forget",
             "antiphon evaluate r --split train",
             "antiphon predict m --n-best 0",
             "antiphon predict",

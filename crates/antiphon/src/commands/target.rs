@@ -165,9 +165,9 @@ impl Stand {
 
 /// The command that made a run, for the shell, such that it goes on with it to its end; `None` where it would now mean another
 /// one: in another folder, with other variables, or since its config was changed.
-fn again(run: &Run, manifest: &Manifest) -> Option<String> {
+pub(super) fn again(run: &Run, manifest: &Manifest) -> Option<String> {
     let (name, rest) = manifest.command.get(1..)?.split_first()?;
-    if name != "run" && name != "train" {
+    if !["run", "train", "extend"].contains(&name.as_str()) {
         return None;
     }
     let mut words = vec![name];
@@ -180,7 +180,11 @@ fn again(run: &Run, manifest: &Manifest) -> Option<String> {
             _ => words.push(word),
         }
     }
-    makes(&words, run, manifest).then(|| command(words))
+    match &manifest.parent {
+        // It is known by the run that it goes on with.
+        Some(parent) => Path::new(&parent.run).is_dir().then(|| command(words)),
+        None => makes(&words, run, manifest).then(|| command(words)),
+    }
 }
 
 /// Whether these words, given here and now, are about this run.

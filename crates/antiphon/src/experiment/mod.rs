@@ -95,12 +95,14 @@ impl Experiment {
     /// # Errors
     /// If it does not, or the corpus cannot be used.
     pub(crate) fn check_length(&self) -> Result<()> {
-        if !length_matters(&self.config.train) {
+        let parent = self.identity.parent.as_ref();
+        let begins = parent.filter(|parent| parent.restarts("schedule")).map_or(0, |parent| parent.step);
+        if !length_matters(&self.config.train) && begins == 0 {
             return Ok(());
         }
         let training = data::Encoded::new(&self.corpora.train, self.learned()?, &self.config)?;
         let batches = data::TrainingBatches::new(training, &self.config)?;
-        planned_steps(&self.config.train, &batches).map(|_| ())
+        planned_steps(&self.config.train, &batches, begins).map(|_| ())
     }
 
     /// A line that a model can be asked about, but for a table's: the first source to learn from, or the first text; one within the
@@ -159,6 +161,7 @@ fn identity(config: &ExperimentConfig, name: String, data: BTreeMap<String, Stri
         version: env!("CARGO_PKG_VERSION").into(),
         device: config.device.name().into(),
         threads: thread_count(config.threads),
+        parent: None,
         revision: revision(),
     }
 }

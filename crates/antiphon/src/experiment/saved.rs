@@ -229,7 +229,7 @@ pub(super) struct TokenizersFile(PathBuf);
 
 impl TokenizersFile {
     pub(super) fn of(run: &Run) -> Self {
-        Self(run.path().join("tokenizers.json"))
+        Self(run.tokenizers_path())
     }
 
     /// The tokenizers, or `None` if they were not saved yet.

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Result};
+use antiphon_core::{Batch, Error, Result};
 use antiphon_data::StreamTokens;
 use antiphon_kernels::Carry;
 use antiphon_lab::{BestValidation, EndReason, Run, Stopwatch, TrainingEnd};
@@ -65,6 +65,13 @@ impl Experiment {
         let digest = self.identity.digest();
         let mut observer = RunObserver::open(run, console, watch, config.train.epochs)?;
         let resume = newest_checkpoint(&run.checkpoints_path(), &mut observer)?;
+        if let Some(parent) = &self.identity.parent
+            && resume.as_ref().is_none_or(|checkpoint| checkpoint.state.step < parent.step)
+        {
+            let message = "the checkpoints from which this run goes on are lost; give the same command again, which takes them \
+                           from its parent";
+            return Err(Error::new(message).in_file(run.checkpoints_path()));
+        }
         let (step, validated) = resume.as_ref().map_or((0, 0), |c| (c.state.step, c.state.validated));
         observer.begin_after(step, validated)?;
         let device = device(config.device)?;
