@@ -379,3 +379,51 @@ fn what_restarts_is_chosen_and_what_cannot_go_on_is_told() {
     let said = place.call("extend short --epochs 1").refuses();
     assert!(said.contains("short: train.tsv: is not what this run learned from: restore it"), "{said}");
 }
+
+#[test]
+fn models_of_one_run_are_averaged_by_hand_and_by_validation() {
+    let place = Place::new();
+    let sets = "--set train.epochs=4 --set train.average.kind=last --set train.optimizer.learning_rate=0.05";
+    let called = place.call(&format!("train tiny.toml --run chosen {sets}"));
+    for count in [2, 3, 4] {
+        assert!(called.err().contains(&format!("\naverage  of {count} models: loss ")), "{}", called.err());
+    }
+    called.succeeds();
+    let training = manifest(&place, "chosen")["training"].take();
+    let best = training["best"]["value"].as_f64().unwrap();
+    let is_mean = training.get("mean").is_some_and(|mean| mean["value"].as_f64().unwrap() < best);
+    assert_eq!(training.get("mean").is_some(), is_mean, "{training}");
+
+    // Of runs that started from one, by hand.
+    place.call("train tiny.toml -q --run a").succeeds();
+    place.call("train tiny.toml -q --run b --set seed=2 --set train.start_from.model=a").succeeds();
+    let out = place.call("average a b/model.safetensors --output mean.safetensors").succeeds();
+    assert!(out.contains("the model  mean.safetensors") && out.contains("evaluate mean.safetensors"), "{out}");
+    let of = |file: &str| {
+        let saved = SavedModel::read(&place.path(file), &Device::flex()).unwrap();
+        save_weights(&saved.model)
+    };
+    let [a, b, mean] = ["a/model.safetensors", "b/model.safetensors", "mean.safetensors"].map(of);
+    for ((a, b), mean) in a.iter().zip(&b).zip(&mean) {
+        assert_eq!(a.path, mean.path);
+        for ((a, b), mean) in a.values.iter().zip(&b.values).zip(&mean.values) {
+            assert_eq!(*mean, ((f64::from(*a) + f64::from(*b)) / 2.0) as f32);
+        }
+    }
+    assert!(place.call("evaluate mean.safetensors").succeeds().contains("phone_error_rate"));
+    place.call("average a a a --output same.safetensors").succeeds();
+    assert_eq!(of("same.safetensors"), a);
+    let said = place.call("average a b --output mean.safetensors").refuses();
+    assert!(said.contains("mean.safetensors: is there already"), "{said}");
+    place.call("train tiny.toml -q --run wide --set model.encoder.hidden=8").succeeds();
+    let said = place.call("average a wide --output other.safetensors").refuses();
+    assert!(
+        said.contains("encoder.layers.0.forward.recurrent: has the shape [8, 24] here, and [16, 48] before"),
+        "{said}"
+    );
+    place.write("data/more.tsv", String::from_utf8(place.read("data/train.tsv")).unwrap() + "abe\tA B E\n");
+    place.call("train tiny.toml -q --run more --set data.train=more.tsv").succeeds();
+    let said = place.call("average a more --output other.safetensors").refuses();
+    assert!(said.contains("more/model.safetensors: has other tokenizers"), "{said}");
+    assert!(!place.path("other.safetensors").exists());
+}

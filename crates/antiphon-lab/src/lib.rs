@@ -53,7 +53,7 @@ pub use identity::{Identity, Parent, digest_of, leave_out, sha256_file};
 pub use listing::{Filter, Listing, UnknownKey};
 pub use lock::RunLock;
 pub use machine::cpu_features;
-pub use manifest::{BestValidation, EndReason, Manifest, Revision, Share, Start, Status, TrainingEnd};
+pub use manifest::{BestValidation, EndReason, Manifest, MeanOfModels, Revision, Share, Start, Status, TrainingEnd};
 pub use metrics_log::{MetricsLog, lost_steps};
 pub use report::{
     Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, LossBin, Pair, TokenLosses, WorstToken,

@@ -125,6 +125,21 @@ pub struct TrainingEnd {
     /// The step behind which validation let an average of the weights begin, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub averaged_since: Option<u64>,
+    /// The mean of models that was chosen in the place of the best one, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<MeanOfModels>,
+}
+
+/// A mean of models of one run that validation found better than each of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeanOfModels {
+    /// The steps behind which they stood.
+    pub steps: Vec<u64>,
+    /// By which figure.
+    pub metric: String,
+    /// The figure of the mean.
+    pub value: f64,
 }
 
 /// Why a training ended.
@@ -164,7 +179,7 @@ impl EndReason {
 
 impl fmt::Display for TrainingEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reason, step, epoch, waited, best, averaged_since } = self;
+        let Self { reason, step, epoch, waited, best, averaged_since, mean } = self;
         write!(f, "after step {step}, epoch {epoch}: ")?;
         match reason {
             EndReason::Steps => write!(f, "all steps are done")?,
@@ -176,6 +191,10 @@ impl fmt::Display for TrainingEnd {
         }
         if let Some(step) = averaged_since {
             write!(f, "; weights are averaged since step {step}")?;
+        }
+        if let Some(MeanOfModels { steps, metric, value }) = mean {
+            let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
+            return write!(f, "; the model is the mean of those of steps {}, {metric} {value:.4}", steps.join(", "));
         }
         match best {
             Some(BestValidation { step, metric, value }) => {
@@ -335,7 +354,8 @@ mod tests {
         manifest.spend(Spent { cpu_seconds: Some(3.5), wall_seconds: 2.0 });
         manifest.end(Status::Failed { message: "the loss is not a number".into() });
         let best = Some(BestValidation { step: 7, metric: "loss".into(), value: 0.25 });
-        let end = TrainingEnd { reason: EndReason::Patience, step: 9, epoch: 3, waited: 2, best, averaged_since: None };
+        let (reason, averaged_since, mean) = (EndReason::Patience, None, None);
+        let end = TrainingEnd { reason, step: 9, epoch: 3, waited: 2, best, averaged_since, mean };
         manifest.training = Some(end);
         assert!(!serde_json::to_string(&manifest).unwrap().contains("averaged_since"));
         manifest.training.as_mut().unwrap().averaged_since = Some(6);
@@ -385,7 +405,7 @@ mod tests {
     fn the_end_of_a_training_is_a_line() {
         let best = Some(BestValidation { step: 200, metric: "loss".into(), value: 0.25 });
         let (reason, averaged_since) = (EndReason::Patience, None);
-        let end = TrainingEnd { reason, step: 380, epoch: 20, waited: 3, best, averaged_since };
+        let end = TrainingEnd { reason, step: 380, epoch: 20, waited: 3, best, averaged_since, mean: None };
         let expected = "after step 380, epoch 20: stopped early, after 3 validations without improvement; the model is that \
                         of step 200, loss 0.2500";
         assert_eq!(end.to_string(), expected);
@@ -395,6 +415,10 @@ mod tests {
         assert_eq!(end.to_string(), "after step 380, epoch 20: all steps are done");
         let end = TrainingEnd { averaged_since: Some(300), ..end };
         let expected = "after step 380, epoch 20: all steps are done; weights are averaged since step 300";
+        assert_eq!(end.to_string(), expected);
+        let mean = MeanOfModels { steps: vec![380, 200], metric: "loss".into(), value: 0.125 };
+        let end = TrainingEnd { averaged_since: None, mean: Some(mean), ..end };
+        let expected = "after step 380, epoch 20: all steps are done; the model is the mean of those of steps 380, 200, loss 0.1250";
         assert_eq!(end.to_string(), expected);
     }
 

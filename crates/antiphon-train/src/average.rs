@@ -1,6 +1,8 @@
 //! `[train.average]`: averages of the weights, which are validated, chosen and written in the place of the weights themselves.
 //!
-//! Every average is the same running mean `a ← a + s_t (w_t − a)` over the weights `w_t` behind each optimizer step; its kind is the
+//! Averages of two sorts. *Models*, `last` and `best`, are kept whenever they are validated; at the end of the run their means are
+//! judged, and the best of them is chosen if it is better than the best single one. *Steps* are averaged on the way: every such
+//! average is the same running mean `a ← a + s_t (w_t − a)` over the weights `w_t` behind each optimizer step; its kind is the
 //! share `s_t` of update number `t`, and when it begins:
 //!
 //! | kind | begins | share |
@@ -20,7 +22,7 @@ use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::AVERAGE;
+use crate::checkpoint::{AVERAGE, Best};
 use crate::config::Demands;
 use crate::path::ModulePath;
 use crate::weights::Places;
@@ -39,6 +41,11 @@ pub enum AverageConfig {
     /// 2018, algorithm 1). It is held in 32 bits, as PyTorch's `ASGD` has it: after some hundred thousand steps small changes are
     /// lost.
     Triggered(TriggeredAverageConfig),
+    /// The plain mean of the models of the last validations (as Vaswani et al. 2017, section 6.1, average checkpoints), made at the end
+    /// of the run.
+    Last(ModelsAverageConfig),
+    /// The plain mean of the models that validation found best, made at the end of the run.
+    Best(ModelsAverageConfig),
 }
 
 /// Nothing to set.
@@ -59,6 +66,22 @@ pub struct ExponentialAverageConfig {
 impl Default for ExponentialAverageConfig {
     fn default() -> Self {
         Self { decay: 0.999 }
+    }
+}
+
+/// How many models are averaged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelsAverageConfig {
+    /// As many as this at most: the means of 2, 3, … of them are judged on the validation split, and the best one is given if it is
+    /// better than the best single model. So many checkpoints are kept.
+    #[schemars(range(min = 2, max = 64))]
+    pub count: usize,
+}
+
+impl Default for ModelsAverageConfig {
+    fn default() -> Self {
+        Self { count: 5 }
     }
 }
 
@@ -85,18 +108,46 @@ impl Default for AverageConfig {
 }
 
 impl AverageConfig {
+    /// Its name in configs.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::None(_) => "none",
+            Self::Exponential(_) => "exponential",
+            Self::Triggered(_) => "triggered",
+            Self::Last(_) => "last",
+            Self::Best(_) => "best",
+        }
+    }
+
     /// Whether it can begin only by validation.
     pub fn needs_validation(&self) -> bool {
         match self {
             Self::None(_) | Self::Exponential(_) => false,
-            Self::Triggered(_) => true,
+            Self::Triggered(_) | Self::Last(_) | Self::Best(_) => true,
+        }
+    }
+
+    /// Takes in a model that was judged behind a step, where models are averaged: `kept` are those that are, the first ones to be
+    /// averaged first. One whose figure is not finite is none of them.
+    pub(crate) fn keep(&self, kept: &mut Vec<Best>, judged: Best, lower_is_better: bool) {
+        let is_better = |a: f64, b: f64| if lower_is_better { a < b } else { a > b };
+        let (at, count) = match self {
+            Self::None(_) | Self::Exponential(_) | Self::Triggered(_) => return,
+            Self::Last(c) => (0, c.count),
+            Self::Best(c) => {
+                (kept.iter().position(|other| is_better(judged.value, other.value)).unwrap_or(kept.len()), c.count)
+            }
+        };
+        if judged.value.is_finite() {
+            kept.insert(at, judged);
+            kept.truncate(count);
         }
     }
 
     /// The validations that a run needs at least for the average to hold a step, if it needs any.
     pub(crate) fn least_validations(&self) -> Option<u64> {
         match self {
-            Self::None(_) | Self::Exponential(_) => None,
+            Self::None(_) | Self::Exponential(_) | Self::Last(_) | Self::Best(_) => None,
             Self::Triggered(c) => Some(c.patience.saturating_add(3)),
         }
     }
@@ -106,13 +157,16 @@ impl AverageConfig {
             Self::None(_) => {}
             Self::Exponential(c) => found.share(c.decay, "average.decay"),
             Self::Triggered(c) => found.demand(c.patience >= 1, "average.patience", || "must be at least 1".into()),
+            Self::Last(c) | Self::Best(c) => {
+                found.demand((2..=64).contains(&c.count), "average.count", || "must be 2 to 64".into());
+            }
         }
     }
 
     /// The share of update number `t`, from 1; `None` while there is nothing to average.
     fn share(&self, t: u64, state: &AverageState) -> Option<f64> {
         match self {
-            Self::None(_) => None,
+            Self::None(_) | Self::Last(_) | Self::Best(_) => None,
             Self::Exponential(c) => Some((1.0 - c.decay) / (1.0 - c.decay.powf(t as f64))),
             Self::Triggered(_) => state.began.map(|_| 1.0 / t as f64),
         }
@@ -410,6 +464,23 @@ mod tests {
             }
         }
         assert!(seen.len() > 10, "{seen:?}");
+    }
+
+    #[test]
+    fn the_last_models_and_the_best_are_kept_in_their_orders() {
+        let kept = |kind: fn(ModelsAverageConfig) -> AverageConfig, lower| {
+            let mut kept = Vec::new();
+            for (step, value) in (1..).zip([3.0, 1.0, f64::NAN, 2.0, 2.0, 4.0]) {
+                kind(ModelsAverageConfig { count: 3 }).keep(&mut kept, Best { step, value }, lower);
+            }
+            kept.into_iter().map(|best| best.step).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(AverageConfig::Last, true), [6, 5, 4]);
+        assert_eq!(kept(AverageConfig::Best, true), [2, 4, 5]);
+        assert_eq!(kept(AverageConfig::Best, false), [6, 1, 4]);
+        let mut none = Vec::new();
+        exponential(0.5).keep(&mut none, Best { step: 1, value: 1.0 }, true);
+        assert!(none.is_empty());
     }
 
     #[test]

@@ -20,9 +20,10 @@ const EXTENSION: &str = "safetensors";
 /// Every part of a checkpoint, with the first format whose readers know it. A file is written in the format that its parts need,
 /// so that older versions read what has nothing new in it; they tell a newer format from damage.
 const PARTS: [(&str, u64); 5] = [(MODEL, 1), (OPTIMIZER, 1), (CARRY, 2), (AVERAGE, 3), (START, 4)];
-/// The same of a state that tells of an average, and of one whose schedule did not begin with the run.
+/// The same of a state that tells of an average, of one whose schedule did not begin with the run, and of one that keeps models.
 const AVERAGE_STATE: u64 = 3;
 const SCHEDULE_STATE: u64 = 4;
+const KEPT_STATE: u64 = 4;
 
 /// The model's parameters.
 pub(crate) const MODEL: &str = "model";
@@ -63,6 +64,9 @@ pub struct State {
     pub validated: u64,
     /// The best validation.
     pub best: Option<Best>,
+    /// The validated models that are kept to be averaged, the first ones to be averaged first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Best>,
     /// Early stopping.
     pub stop: Patience,
     /// The plateau schedule.
@@ -78,6 +82,11 @@ pub struct State {
 }
 
 impl State {
+    /// The steps whose models may still be given: the best one, and those that are kept.
+    pub(crate) fn wanted(&self) -> Vec<u64> {
+        self.best.iter().chain(&self.kept).map(|best| best.step).collect()
+    }
+
     /// Before the first step.
     pub(crate) fn new(seed: u64, settings: &str) -> Self {
         Self {
@@ -88,6 +97,7 @@ impl State {
             settings: settings.into(),
             validated: 0,
             best: None,
+            kept: Vec::new(),
             stop: Patience::default(),
             plateau: PlateauState::default(),
             schedule: ScheduleBegin::default(),
@@ -120,7 +130,9 @@ impl Checkpoint {
     /// The parameters of the model that a run would give if it ended here: their average, where there is one.
     pub fn into_model(self) -> Vec<Weight> {
         let mut given = self.without_training();
-        [given.take(AVERAGE), given.take(MODEL)].concat()
+        let mut weights = given.take(AVERAGE);
+        weights.extend(given.take(MODEL));
+        weights
     }
 
     /// The same without what only training needs.
@@ -172,6 +184,7 @@ impl Checkpoint {
         let of_state = [
             (!self.state.average.is_new()).then_some(AVERAGE_STATE),
             (!self.state.schedule.is_new()).then_some(SCHEDULE_STATE),
+            (!self.state.kept.is_empty()).then_some(KEPT_STATE),
         ];
         let format = formats.chain(of_state.into_iter().flatten()).max();
         let within = |(part, arrays): (&'static str, Vec<Weight>)| {
@@ -261,14 +274,15 @@ pub fn chosen_checkpoint(folder: &Path) -> Result<Option<(Checkpoint, bool)>> {
     Ok(None)
 }
 
-/// Deletes checkpoints up to `step`, except the newest `keep` of them and the best, and what interrupted writes left.
+/// Deletes checkpoints up to `step`, except the newest `keep` of them and those that are `wanted`, and what interrupted writes
+/// left.
 ///
 /// # Errors
 /// If a file cannot be deleted.
-pub(crate) fn prune(folder: &Path, step: u64, keep: usize, best: Option<u64>) -> Result<()> {
+pub(crate) fn prune(folder: &Path, step: u64, keep: usize, wanted: &[u64]) -> Result<()> {
     let steps: Vec<u64> = steps_in(folder)?.into_iter().filter(|&s| s <= step).collect();
     let old = &steps[..steps.len().saturating_sub(keep)];
-    for path in old.iter().filter(|&&s| Some(s) != best).map(|&s| checkpoint_path(folder, s)) {
+    for path in old.iter().filter(|step| !wanted.contains(step)).map(|&step| checkpoint_path(folder, step)) {
         fs::remove_file(&path).map_err(|source| Error::io(&path, "delete", &source))?;
     }
     // The folder is of this run alone.
@@ -310,12 +324,12 @@ mod tests {
         for step in 1..=12 {
             checkpoint(step).write(&folder).unwrap();
             fs::write(folder.join(".step-0000000099.safetensors.1-1.tmp"), b"cut off").unwrap();
-            prune(&folder, step, 3, Some(1)).unwrap();
+            prune(&folder, step, 3, &[1]).unwrap();
         }
         assert_eq!(steps_in(&folder).unwrap(), [1, 10, 11, 12]);
         assert_eq!(names_in(&folder).unwrap().len(), 4);
         assert_eq!(newest_checkpoint(&folder, &mut ()).unwrap(), Some(checkpoint(12)));
-        prune(&folder, 11, 1, None).unwrap();
+        prune(&folder, 11, 1, &[]).unwrap();
         assert_eq!(steps_in(&folder).unwrap(), [11, 12]);
     }
 

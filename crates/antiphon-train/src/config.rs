@@ -166,7 +166,8 @@ impl TrainConfig {
             "early stopping needs validation: set `validate.every_epochs` or `validate.every_steps`".into()
         });
         found.demand(looks || !self.average.needs_validation(), "average.kind", || {
-            "`triggered` needs validation: set `validate.every_epochs` or `validate.every_steps`".into()
+            let kind = self.average.kind();
+            format!("`{kind}` needs validation: set `validate.every_epochs` or `validate.every_steps`")
         });
         found.demand(looks || !self.schedule.needs_validation(), "schedule.kind", || {
             "`plateau` needs validation: set `validate.every_epochs` or `validate.every_steps`".into()

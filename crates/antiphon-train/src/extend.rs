@@ -36,8 +36,8 @@ pub fn reaches(folder: &Path, step: u64) -> Result<bool> {
     Ok(steps_in(folder)?.last().is_some_and(|&last| last >= step))
 }
 
-/// Writes into `folder` what a run goes on from that another one left in `from` after its last `step`, and the model that this one
-/// has found best. `settings`: the digest of those of the new run.
+/// Writes into `folder` what a run goes on from that another one left in `from` after its last `step`, and the models that this one
+/// has found best or keeps to be averaged. `settings`: the digest of those of the new run.
 ///
 /// # Errors
 /// If a checkpoint is gone or damaged, or the folder cannot be written.
@@ -54,11 +54,10 @@ pub fn extend_checkpoints(from: &Path, folder: &Path, step: u64, restarts: Resta
         })
     };
     let mut last = read(step)?;
-    // It keeps the settings of its run, since no training goes on from there. The last one is written last: with it the run has
-    // begun.
-    let best = last.state.best.map(|best| best.step).filter(|&best| best != step);
-    if let Some(best) = best {
-        read(best)?.write(folder)?;
+    // They keep the settings of their run, since no training goes on from there. The last one is written last: with it the run
+    // has begun.
+    for wanted in last.state.wanted().into_iter().filter(|&wanted| wanted != step) {
+        read(wanted)?.write(folder)?;
     }
     let state = &mut last.state;
     settings.clone_into(&mut state.settings);

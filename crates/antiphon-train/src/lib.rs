@@ -21,6 +21,7 @@ mod checkpoint;
 mod config;
 mod extend;
 mod gradients;
+mod mean;
 mod model_file;
 mod observer;
 mod optimizer;
@@ -33,13 +34,16 @@ mod start;
 mod training;
 mod weights;
 
-pub use average::{AverageConfig, AverageState, ExponentialAverageConfig, NoAverageConfig, TriggeredAverageConfig};
+pub use average::{
+    AverageConfig, AverageState, ExponentialAverageConfig, ModelsAverageConfig, NoAverageConfig, TriggeredAverageConfig,
+};
 pub use checkpoint::{Best, Checkpoint, State, checkpoint_path, chosen_checkpoint, newest_checkpoint};
 pub use config::{CheckpointConfig, LossConfig, StopConfig, TrainConfig, ValidateConfig};
 pub use extend::{Restarts, extend_checkpoints, reaches};
 pub use gradients::parameters_without_gradient;
+pub use mean::Mean;
 pub use model_file::{ModelFile, write_ensemble, write_model};
-pub use observer::{Observer, StepReport, ValidationReport};
+pub use observer::{MeanReport, Observer, StepReport, ValidationReport};
 pub use optimizer::{AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
 pub use parameters::ParametersConfig;
 pub use part::no_such_part;
@@ -50,6 +54,6 @@ pub use schedule::{
 };
 pub use start::{Inherited, Rows, StartConfig, StartTokenizers};
 pub use training::{
-    Batches, Ended, Objective, Outcome, Pause, Progress, Training, Validation, Validator, planned_steps,
+    Averaged, Batches, Ended, Objective, Outcome, Pause, Progress, Training, Validation, Validator, planned_steps,
 };
 pub use weights::{Weight, load_weights, save_weights, shapes};

@@ -1,5 +1,6 @@
 //! What a run tells while it runs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use antiphon_core::Result;
@@ -51,6 +52,17 @@ pub struct ValidationReport {
     pub seconds: f64,
 }
 
+/// A mean of models of the run, judged at its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeanReport {
+    /// The steps behind which its models stood.
+    pub steps: Vec<u64>,
+    /// What the validator found.
+    pub values: BTreeMap<String, f64>,
+    /// Whether it is better than all models and means so far.
+    pub best: bool,
+}
+
 /// Follows a run: progress bars, logs and prints are all somebody else's. An error ends the run.
 pub trait Observer {
     /// An optimizer step was made.
@@ -67,6 +79,15 @@ pub trait Observer {
     /// # Errors
     /// If what the observer writes cannot be written.
     fn validation(&mut self, report: &ValidationReport) -> Result<()> {
+        let _ = report;
+        Ok(())
+    }
+
+    /// A mean of models was judged.
+    ///
+    /// # Errors
+    /// If what the observer writes cannot be written.
+    fn mean(&mut self, report: &MeanReport) -> Result<()> {
         let _ = report;
         Ok(())
     }

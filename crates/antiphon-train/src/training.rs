@@ -19,7 +19,7 @@ use crate::optimizer::Optimizer;
 use crate::parameters::freeze;
 use crate::schedule::{ScheduleBegin, When};
 use crate::weights::{Places, initialise};
-use crate::{Observer, StepReport, TrainConfig, ValidationReport, load_weights, save_weights};
+use crate::{Mean, MeanReport, Observer, StepReport, TrainConfig, ValidationReport, load_weights, save_weights};
 
 /// The model's part of the loss: from a batch to the summands of its loss.
 ///
@@ -201,10 +201,21 @@ pub struct Outcome<M> {
     pub last: M,
     /// The model that validation found best; absent if there was no validation, or the run was stopped.
     pub best: Option<M>,
+    /// The models of which it is the mean, if it is one.
+    pub averaged: Option<Averaged>,
     /// Why the run ended.
     pub ended: Ended,
     /// Where it stands.
     pub state: State,
+}
+
+/// The mean of several models that validation found better than each of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Averaged {
+    /// The steps behind which they stood.
+    pub steps: Vec<u64>,
+    /// The monitored figure of the mean.
+    pub value: f64,
 }
 
 impl<M: Module> Training<'_, M> {
@@ -240,7 +251,8 @@ impl<M: Module> Training<'_, M> {
                 && !stopping
                 && let Some(best) = self.validate(&average.of(&model), &mut state, total)?
             {
-                (pending, unsaved, new_best) = (false, true, best);
+                let is_kept = state.kept.iter().any(|kept| kept.step == state.step);
+                (pending, unsaved, new_best) = (false, true, best || is_kept);
             }
             let ended = if pending { Some(Ended::Stopped) } else { limit.or_else(|| self.out_of_patience(&state)) };
             let pausing = self.pause.is_some_and(|pause| pause.is_reached(&state));
@@ -250,7 +262,7 @@ impl<M: Module> Training<'_, M> {
                 self.save(&model, &average, &optimizer, &carry, &mut state)?;
             }
             if let Some(ended) = ended {
-                return self.outcome(average.of(&model), ended, state);
+                return self.outcome(average.of(&model), ended, state, total);
             }
 
             if state.batch == 0 {
@@ -354,21 +366,19 @@ impl<M: Module> Training<'_, M> {
         let began = Instant::now();
         let progress = Progress { step: state.step, epoch: state.epoch, total_steps };
         let Some(validation) = (validator.validate)(model, &progress)? else { return Ok(None) };
+        let value = monitored(&self.config.validate.metric, &validation)?;
         let name = &self.config.validate.metric;
-        let Some(&value) = validation.values.get(name) else {
-            let known: Vec<_> = validation.values.keys().map(|key| format!("`{key}`")).collect();
-            let message = format!("validation does not give `{name}`; it gives {}", known.join(", "));
-            return Err(Error::new(message).at("train.validate.metric"));
-        };
         if !value.is_finite() {
             self.observer.warning(&format!("validation after step {} gives {value} for `{name}`", state.step));
         }
         let lower = validator.lower_is_better;
         let best = value.is_finite()
             && state.best.is_none_or(|best| if lower { value < best.value } else { value > best.value });
+        let judged = Best { step: state.step, value };
         if best {
-            state.best = Some(Best { step: state.step, value });
+            state.best = Some(judged);
         }
+        self.config.average.keep(&mut state.kept, judged, lower);
         state.stop.observe(value, self.config.stop.min_delta, lower);
         self.config.schedule.observe(&mut state.plateau, value, lower);
         let average_begins = self.config.average.observe(&mut state.average, state.step, value, lower);
@@ -473,19 +483,62 @@ impl<M: Module> Training<'_, M> {
         let checkpoint = Checkpoint::new(state.clone(), parts);
         self.observer.before_checkpoint()?;
         let path = checkpoint.write(self.checkpoints)?;
-        let best = state.best.map(|best| best.step);
-        checkpoint::prune(self.checkpoints, state.step, self.config.checkpoint.keep, best)?;
+        checkpoint::prune(self.checkpoints, state.step, self.config.checkpoint.keep, &state.wanted())?;
         self.observer.checkpoint(&path)
     }
 
     /// `last`: the model that is judged and kept after the last step.
-    fn outcome(&self, last: M, ended: Ended, state: State) -> Result<Outcome<M>> {
+    fn outcome(&mut self, last: M, ended: Ended, state: State, total_steps: u64) -> Result<Outcome<M>> {
+        let averaged = match ended {
+            Ended::Stopped => None,
+            Ended::Steps | Ended::Epochs | Ended::Patience => match self.best_mean(&last, &state, total_steps)? {
+                // It is made up for when the run is resumed.
+                None => return Ok(Outcome { last, best: None, averaged: None, ended: Ended::Stopped, state }),
+                Some(mean) => mean,
+            },
+        };
+        if let Some((mean, averaged)) = averaged {
+            return Ok(Outcome { last, best: Some(mean), averaged: Some(averaged), ended, state });
+        }
         let best = match state.best.filter(|_| ended != Ended::Stopped) {
             None => None,
             Some(Best { step, .. }) if step == state.step => Some(last.clone()),
             Some(Best { step, .. }) => Some(self.best(last.clone(), step)?),
         };
-        Ok(Outcome { last, best, ended, state })
+        Ok(Outcome { last, best, averaged: None, ended, state })
+    }
+
+    /// The best of the means of the first two, three, … of the models that are kept, if it is better than the best of all models.
+    /// `None` if validation was cut short.
+    #[allow(clippy::type_complexity)]
+    fn best_mean(&mut self, model: &M, state: &State, total_steps: u64) -> Result<Option<Option<(M, Averaged)>>> {
+        const KEPT: &str = "a model that is to be averaged";
+        let (mut mean, mut found) = (Mean::default(), None);
+        let Some(mut best) = state.best.map(|best| best.value).filter(|_| state.kept.len() > 1) else {
+            return Ok(Some(None));
+        };
+        for (i, &Best { step, .. }) in state.kept.iter().enumerate() {
+            let path = checkpoint_path(self.checkpoints, step);
+            let kept = Checkpoint::read(&path).map_err(|error| lost(KEPT, &path, &error))?;
+            mean.add(kept.into_model()).map_err(|error| lost(KEPT, &path, &error))?;
+            if i == 0 {
+                continue;
+            }
+            let candidate = load_weights(model.clone(), mean.weights()).map_err(|error| lost(KEPT, &path, &error))?;
+            let validator = self.validator.as_mut().expect("only what was validated is kept");
+            let progress = Progress { step: state.step, epoch: state.epoch, total_steps };
+            let Some(validation) = (validator.validate)(&candidate, &progress)? else { return Ok(None) };
+            let value = monitored(&self.config.validate.metric, &validation)?;
+            let is_better = if validator.lower_is_better { value < best } else { value > best };
+            let steps: Vec<u64> = state.kept[..=i].iter().map(|kept| kept.step).collect();
+            let report = MeanReport { steps: steps.clone(), values: validation.values, best: is_better };
+            self.observer.mean(&report)?;
+            if is_better {
+                best = value;
+                found = Some((candidate, Averaged { steps, value }));
+            }
+        }
+        Ok(Some(found))
     }
 
     /// The model after `step` steps. Another in its place would be another experiment.
@@ -493,15 +546,27 @@ impl<M: Module> Training<'_, M> {
         let path = checkpoint_path(self.checkpoints, step);
         let found =
             Checkpoint::read(&path).and_then(|c| load_weights(model, c.into_model()).map_err(|e| e.in_file(&path)));
-        found.map_err(|error| {
-            let cause = error.problems.into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ");
-            let message = format!(
-                "the best model of the run is lost ({cause}): restore this file from a copy, or delete all files of this \
-                 folder and give the same command again, which trains to the same end"
-            );
-            Error::new(message).in_file(&path)
-        })
+        found.map_err(|error| lost("the best model of the run", &path, &error))
     }
+}
+
+/// What is said of a model that a run needs at its end and that cannot be read.
+fn lost(what: &str, path: &Path, error: &Error) -> Error {
+    let cause = error.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let message = format!(
+        "{what} is lost ({cause}): restore this file from a copy, or delete all files of this \
+         folder and give the same command again, which trains to the same end"
+    );
+    Error::new(message).in_file(path)
+}
+
+/// The figure that models are compared by.
+fn monitored(name: &str, validation: &Validation) -> Result<f64> {
+    validation.values.get(name).copied().ok_or_else(|| {
+        let known: Vec<_> = validation.values.keys().map(|key| format!("`{key}`")).collect();
+        let message = format!("validation does not give `{name}`; it gives {}", known.join(", "));
+        Error::new(message).at("train.validate.metric")
+    })
 }
 
 /// Names a step's batches and their examples, all counted from 1 but the examples.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -257,6 +258,13 @@ fn averaged() -> Vec<TrainConfig> {
     averaged
 }
 
+/// The same with means of models at the end.
+fn of_models() -> Vec<TrainConfig> {
+    let averages = [json!({"kind": "last", "count": 3}), json!({"kind": "best", "count": 4})];
+    let with = |(config, average)| TrainConfig { average: serde_json::from_value(average).unwrap(), ..config };
+    configs().into_iter().zip(averages).map(with).collect()
+}
+
 /// The same with parts on terms of their own, with an average and without.
 fn of_parts() -> Vec<TrainConfig> {
     let parameters = json!({"frozen": ["bias"], "learning_rates": {"table": 0.3}, "towards_start": {"output": 0.05}});
@@ -266,7 +274,7 @@ fn of_parts() -> Vec<TrainConfig> {
 
 #[test]
 fn a_run_that_is_stopped_or_killed_and_resumed_ends_in_the_same_bytes() {
-    for config in configs().into_iter().chain(averaged()).chain(of_parts()) {
+    for config in configs().into_iter().chain(averaged()).chain(of_parts()).chain(of_models()) {
         let whole = tempfile::tempdir().unwrap();
         let mut undisturbed = Outside::default();
         let outcome = run(&config, &whole).go(&mut undisturbed, None).unwrap();
@@ -405,6 +413,58 @@ fn what_is_frozen_is_neither_moved_nor_counted_nor_averaged() {
     assert!(error.starts_with("train.parameters.frozen: every parameter is frozen"), "{error}");
 }
 
+/// The figures are made up; the means are those of the models that were seen.
+#[test]
+fn the_best_mean_of_models_is_given_if_it_is_better_than_the_best_model() {
+    let of_model = |step: u64| (5 + step * 7 % 5) as f64;
+    let steps = [3, 6, 9, 12, 15, 18, 20];
+    // Of equals the earlier one comes first.
+    let mut by_figure = steps;
+    by_figure.sort_by(|&a, &b| of_model(a).total_cmp(&of_model(b)));
+    let mut backwards = steps;
+    backwards.reverse();
+    for (kind, order) in [("last", backwards), ("best", by_figure)] {
+        // The figures of the means of two, three and four models, and of how many the best mean is, if it is better.
+        for (of_means, expected) in [([4.5, 4.0, 4.25], Some(3)), ([4.0, 4.0, 4.5], Some(2)), ([9.0, 5.0, 6.0], None)] {
+            let config = config(json!({
+                "steps": 20, "validate": {"every_epochs": 0, "every_steps": 3}, "average": {"kind": kind, "count": 4},
+                "checkpoint": {"every_steps": 0},
+            }));
+            let folder = tempfile::tempdir().unwrap();
+            let (mut seen, mut means) = (BTreeMap::new(), of_means.iter());
+            let mut validate = |model: &Bigram, progress: &Progress| {
+                // At the end the means come behind the last model.
+                let value = match seen.entry(progress.step) {
+                    Entry::Vacant(none) => {
+                        none.insert(save_weights(model));
+                        of_model(progress.step)
+                    }
+                    Entry::Occupied(_) => *means.next().unwrap(),
+                };
+                Ok(Some(Validation { values: BTreeMap::from([("loss".into(), value)]), ..Validation::default() }))
+            };
+            let outcome = run(&config, &folder).judged(&mut Outside::default(), None, &mut validate).unwrap();
+            assert!(means.next().is_none() && seen.keys().eq(&steps));
+            let kept: Vec<u64> = outcome.state.kept.iter().map(|kept| kept.step).collect();
+            assert_eq!(kept, order[..4]);
+            assert!(kept.iter().all(|&step| checkpoint_path(folder.path(), step).is_file()));
+            let best = outcome.state.best.unwrap();
+            assert_eq!((best.step, best.value), (by_figure[0], 5.0));
+            let (count, averaged) = match expected {
+                Some(count) => (count, Some(Averaged { steps: order[..count].to_vec(), value: of_means[count - 2] })),
+                None => (0, None),
+            };
+            assert_eq!(outcome.averaged, averaged, "{kind} {of_means:?}");
+            let mut mean = Mean::default();
+            let given = if count > 0 { &order[..count] } else { &by_figure[..1] };
+            given.iter().for_each(|step| mean.add(seen[step].clone()).unwrap());
+            let mut given = save_weights(&outcome.best.unwrap());
+            given.sort_by(|a, b| a.path.cmp(&b.path));
+            assert!(given == mean.weights(), "{kind} {of_means:?}");
+        }
+    }
+}
+
 #[test]
 fn what_is_carried_is_a_part_of_what_is_resumed() {
     let config = &configs()[1];
@@ -457,7 +517,7 @@ fn terms_add_up_by_their_weights() {
 #[test]
 fn a_run_that_is_extended_is_one_that_was_so_long_from_the_start() {
     // Those whose rate does not depend on the length of the run.
-    let all = configs().into_iter().chain(averaged()).chain(of_parts());
+    let all = configs().into_iter().chain(averaged()).chain(of_parts()).chain(of_models());
     let all: Vec<_> = all.filter(|config| !config.schedule.ends_with_the_run()).collect();
     assert!(all.len() >= 4);
     for config in all {

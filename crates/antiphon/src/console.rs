@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use antiphon_core::{Result, printable};
 use antiphon_lab::{MetricsLog, Run, Stopwatch, lost_steps};
-use antiphon_train::{Observer, StepReport, ValidationReport};
+use antiphon_train::{MeanReport, Observer, StepReport, ValidationReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -307,6 +307,14 @@ impl Observer for RunObserver<'_> {
             self.console
                 .note(&format!("average  validation has stopped improving: weights are averaged from step {step} on"));
         }
+        Ok(())
+    }
+
+    fn mean(&mut self, report: &MeanReport) -> Result<()> {
+        let MeanReport { steps, values, best } = report;
+        let values: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let (count, best) = (steps.len(), if *best { "  best so far" } else { "" });
+        self.console.note(&format!("average  of {count} models: {}{best}", values.join("  ")));
         Ok(())
     }
 

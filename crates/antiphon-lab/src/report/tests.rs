@@ -147,7 +147,7 @@ fn no_text_of_a_run_is_ever_markup() {
         manifest.command = vec![HOSTILE.into()];
         let best = BestValidation { step: 1, metric: HOSTILE.into(), value: 1.0 };
         let (reason, best) = (EndReason::Steps, Some(best));
-        let end = TrainingEnd { reason, step: 1, epoch: 1, waited: 0, best, averaged_since: None };
+        let end = TrainingEnd { reason, step: 1, epoch: 1, waited: 0, best, averaged_since: None, mean: None };
         manifest.training = Some(end);
         manifest.end(Status::Failed { message: HOSTILE.into() });
         manifest.started = HOSTILE.into();

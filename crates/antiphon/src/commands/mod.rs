@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 an expectation is not met or a sweep has nothing to rank, 2 a mistake in what was given or a failing
 //! machine, 130 interrupted. A command writes its answer to the standard output and everything else to the standard error.
 
+mod average;
 mod check;
 mod compare;
 mod data;
@@ -64,6 +65,7 @@ enum Command {
     Run(run::RunArguments),
     Train(run::TrainArguments),
     Extend(extend::Arguments),
+    Average(average::Arguments),
     Sweep(sweep::Arguments),
     Reproduce(reproduce::Arguments),
     Check(check::Arguments),
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => arguments.perform(),
         Command::Train(arguments) => arguments.perform(),
         Command::Extend(arguments) => arguments.perform(),
+        Command::Average(arguments) => arguments.perform(),
         Command::Sweep(arguments) => arguments.perform(),
         Command::Reproduce(arguments) => arguments.perform(),
         Command::Check(arguments) => arguments.perform(),
@@ -230,6 +233,8 @@ mod tests {
             "antiphon extend r --epochs 0",
             "antiphon extend r --epochs 1 --steps 2",
             "antiphon extend r --epochs 1 --schedule forget",
+            "antiphon average a b",
+            "antiphon average a --output m",
             "antiphon evaluate r --split train",
             "antiphon predict m --n-best 0",
             "antiphon predict",

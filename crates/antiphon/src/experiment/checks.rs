@@ -224,7 +224,8 @@ impl Sections {
             found.add("train.schedule.kind", "`plateau` needs a validation split; set `data.validation`");
         }
         if lacking && train.average.needs_validation() {
-            found.add("train.average.kind", "`triggered` needs a validation split; set `data.validation`");
+            let kind = train.average.kind();
+            found.add("train.average.kind", format!("`{kind}` needs a validation split; set `data.validation`"));
         }
         let of_likelihood: Vec<&str> = figures_of_likelihood().map(|(name, _)| name).collect();
         if of_likelihood.contains(&metric) {

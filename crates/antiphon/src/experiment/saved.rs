@@ -9,7 +9,7 @@ use antiphon_core::{Error, Result};
 use antiphon_decode::Combination;
 use antiphon_lab::{ModelSize, Run};
 use antiphon_model::Model;
-use antiphon_train::{Checkpoint, ModelFile, checkpoint_path, load_weights, write_ensemble, write_model};
+use antiphon_train::{Checkpoint, Mean, ModelFile, checkpoint_path, load_weights, save_weights, write_ensemble, write_model};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -135,6 +135,31 @@ impl SavedModel {
         let path = || checkpoint_path(&run.checkpoints_path(), step);
         let model = load_weights(model, checkpoint.into_model()).map_err(|error| error.in_file(path()))?;
         Ok(Self { name: run.manifest()?.name, config, steps: step, tokenizers, model })
+    }
+
+    /// The mean of several models, each with its file, in which it is called after the first.
+    ///
+    /// # Errors
+    /// If one of them cannot be read, or has other tokenizers or parameters than the first; or if there are none.
+    pub(crate) fn mean(models: impl IntoIterator<Item = Result<(PathBuf, Self)>>) -> Result<Self> {
+        let mut mean = Mean::default();
+        let mut first: Option<Self> = None;
+        for model in models {
+            let (path, model) = model?;
+            if first.as_ref().is_some_and(|first| first.tokenizers.to_saved() != model.tokenizers.to_saved()) {
+                let message = "has other tokenizers than the first of these models: the rows of their tables have nothing to do \
+                               with each other";
+                return Err(Error::new(message).in_file(path));
+            }
+            mean.add(save_weights(&model.model)).map_err(|error| error.in_file(&path))?;
+            match &mut first {
+                None => first = Some(model),
+                Some(first) => first.steps = first.steps.max(model.steps),
+            }
+        }
+        let Some(first) = first else { return Err(Error::new("there is no model to average")) };
+        let name = format!("{}-average", first.name);
+        Ok(Self { name, model: load_weights(first.model, mean.weights())?, ..first })
     }
 
     /// How large it is; `path` is its file.

@@ -6,9 +6,9 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Result};
 use antiphon_data::StreamTokens;
 use antiphon_kernels::Carry;
-use antiphon_lab::{BestValidation, EndReason, Run, Stopwatch, TrainingEnd};
+use antiphon_lab::{BestValidation, EndReason, MeanOfModels, Run, Stopwatch, TrainingEnd};
 use antiphon_model::{Model, Vocabularies};
-use antiphon_train::{Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
+use antiphon_train::{Averaged, Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
 use super::data::{Encoded, TrainingBatches};
 use super::evaluation::{Evaluator, figures_of_validation, values};
@@ -94,7 +94,7 @@ impl Experiment {
             Ok(samples.map(|samples| Validation { samples, ..found }))
         };
         let validator = Validator { validate: &mut validate, lower_is_better: lower_is_better(config) };
-        let Outcome { last, best, ended, state } = Training {
+        let Outcome { last, best, averaged, ended, state } = Training {
             config: &config.train,
             objective: &objective,
             batches: &batches,
@@ -124,6 +124,7 @@ impl Experiment {
             waited: state.stop.waited,
             best: best_validation,
             averaged_since: state.average.began,
+            mean: averaged.map(|Averaged { steps, value }| MeanOfModels { steps, metric: metric(), value }),
         };
         console.note(&format!("end      {end}"));
         run.update_manifest(|manifest| manifest.training = Some(end))?;
