@@ -304,6 +304,21 @@ fn a_run_extended_by_what_was_missing_is_one_that_was_so_long_from_the_start() {
     let page = String::from_utf8(place.read("long/report.html")).unwrap();
     assert!(page.contains(&format!("It goes on with short after step {steps}")));
 
+    let compared = place.call("compare whole long").succeeds();
+    let parents = compared.lines().find(|line| line.starts_with("(parent)")).unwrap_or_else(|| panic!("{compared}"));
+    assert!(parents.contains(&format!(" short after step {steps}; kept: schedule, optimizer, patience")), "{parents}");
+
+    // Who runs the config with more epochs is told, and begins anew all the same.
+    let program = env!("CARGO_BIN_EXE_antiphon");
+    let called = place.call("run tiny.toml --run short --set train.epochs=5");
+    called.refuses();
+    let said = called.err();
+    let hint = format!(
+        "warning: short is this experiment with `train.epochs = 2`, and trained: this is a new run, which begins at step 0; \
+         `{program} extend short --epochs 3` goes on with that one\n"
+    );
+    assert!(said.contains(&hint) && said.contains("short: is taken"), "{said}");
+
     // Interrupted, it goes on; done, it is found again. The run that it goes on with stays as it was.
     place.call("extend short --epochs 1 --run parts -q --pause-after-steps 45").succeeds();
     let said = place.call("predict parts").err();
@@ -426,4 +441,68 @@ fn models_of_one_run_are_averaged_by_hand_and_by_validation() {
     let said = place.call("average a more --output other.safetensors").refuses();
     assert!(said.contains("more/model.safetensors: has other tokenizers"), "{said}");
     assert!(!place.path("other.safetensors").exists());
+}
+
+#[test]
+fn vectors_are_written_and_read_and_how_many_there_are_is_told() {
+    let place = place();
+    let out = place.call("vectors parent").succeeds();
+    let parent = read(&place, "parent");
+    assert_eq!(out.lines().next(), Some("8 16"));
+    let line = |token: &str| {
+        let line = out.lines().find(|line| line.split(' ').next() == Some(token)).unwrap();
+        line.split(' ').skip(1).map(|number| number.parse().unwrap()).collect::<Vec<f32>>()
+    };
+    for token in ["a", "d", "<unk>", "</s>"] {
+        assert_eq!(line(token), parent.row("source.table", token));
+    }
+    place.call("vectors parent/model.safetensors --table output.weight --output data/out.txt").succeeds();
+    place.write(
+        "data/glove.txt",
+        out.lines().filter(|line| "abc".contains(&line[..1])).map(|l| format!("{l}\n")).collect::<String>(),
+    );
+    let vectors = "--set train.start_from.vectors={'source.table'='glove.txt','output.weight'='out.txt'}";
+    let called = place.call(&format!("train tiny.toml --run child {STILL} {vectors}"));
+    let said = "start    all parameters are drawn; in `output.weight` 8 of 8 tokens have a vector from a file; in `source.table` 3 of 8 \
+                tokens have a vector from a file\n";
+    assert!(called.err().contains(said), "{}", called.err());
+    called.succeeds();
+    place.call(&format!("train tiny.toml -q --run fresh {STILL}")).succeeds();
+    let (child, fresh) = (read(&place, "child"), read(&place, "fresh"));
+    assert!(child.row("source.table", "b") == parent.row("source.table", "b"));
+    assert!(child.row("source.table", "d") == fresh.row("source.table", "d"));
+    assert!(child.values("output.weight") == parent.values("output.weight"));
+    assert!(child.values("target.table") == fresh.values("target.table"));
+    let digest = antiphon_lab::sha256_file(place.path("data/glove.txt")).unwrap();
+    assert_eq!(manifest(&place, "child")["data"]["glove.txt"], digest);
+
+    let said = |sets: &str| place.call(&format!("train tiny.toml --run none {sets}")).refuses();
+    let wide = said("--set model.source.size=12 --set train.start_from.vectors={'source.table'='glove.txt'}");
+    assert!(wide.contains("glove.txt: train.start_from.vectors.\"source.table\": its vectors are 16 wide, and a row of `source.table` is 12"), "{wide}");
+    let other = said("--set train.start_from.vectors={encoder='glove.txt'}");
+    assert!(
+        other.contains("`encoder` has no row for each token; what has: `output.bias`, `output.weight`, `source.table`"),
+        "{other}"
+    );
+    let missing = said("--set train.start_from.vectors={'source.table'='no.txt'}");
+    assert!(
+        missing.contains(
+            "no.txt: train.start_from.vectors.\"source.table\": no such file; name a file below the data folder `data`"
+        ),
+        "{missing}"
+    );
+    assert!(!place.path("none").exists());
+    let none = said("--set train.start_from.vectors={'target.table'='glove.txt'}");
+    assert!(
+        none.contains("glove.txt: train.start_from.vectors.\"target.table\": has a vector for none of the tokens"),
+        "{none}"
+    );
+    let said = place.call("vectors parent --table encoder").refuses();
+    assert!(said.contains("parent/model.safetensors: --table: `encoder` has no row for each token"), "{said}");
+    // Characters: white space has no place in the form.
+    let place = crate::text::place();
+    place.call("train text.toml -q --run parent").succeeds();
+    let called = place.call("vectors parent");
+    assert!(called.err().contains("left out: 1 token with white space"), "{}", called.err());
+    called.succeeds();
 }

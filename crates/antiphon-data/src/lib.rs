@@ -11,7 +11,7 @@
 //! offsets, never the text itself; its lines are pairs, texts or the rows of a table. A [`Dataset`] knows how long each example is in tokens and encodes a batch when it
 //! is asked for one; a [`Stream`] is running text as ids, encoded once, and is read on in [`Steps`]. [`plan()`] decides which examples stand together: a pure function of lengths, settings and a
 //! random key. [`Prefetch`] prepares batches one step ahead of the model. A [`recipe`] turns what somebody published
-//! into the files that a corpus reads.
+//! into the files that a corpus reads. [`vectors`] are those of words, as other programs read and write them.
 //!
 //! How text becomes ids is not known here: a [`Tokenizer`](antiphon_core::Tokenizer) is handed in.
 
@@ -26,6 +26,7 @@ pub mod prefetch;
 pub mod recipe;
 pub mod stream;
 mod units;
+pub mod vectors;
 
 pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split};
 pub use dataset::{Dataset, FurtherSource, Lengths, StreamTokens, Unknown};

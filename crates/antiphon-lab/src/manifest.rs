@@ -76,6 +76,9 @@ pub struct Start {
     /// Of each vocabulary, how many tokens that model knew, whose rows were kept. Those of the others were drawn.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tokens: BTreeMap<String, Share>,
+    /// Of each table that started from a file of vectors, how many tokens have one there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vectors: BTreeMap<String, Share>,
     /// The parameters of that model that have no place in this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unused: Vec<String>,
@@ -93,12 +96,16 @@ pub struct Share {
 
 impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, taken: Share { known, of }, tokens, unused } = self;
-        if let Some(model) = model {
-            write!(f, "{known} of {of} parameters are those of {model}")?;
+        let Self { model, taken: Share { known, of }, tokens, vectors, unused } = self;
+        match model {
+            Some(model) => write!(f, "{known} of {of} parameters are those of {model}")?,
+            None => write!(f, "all parameters are drawn")?,
         }
         for (side, Share { known, of }) in tokens {
             write!(f, "; of `{side}` {known} of {of} tokens keep their rows, and {} are drawn", of - known)?;
+        }
+        for (table, Share { known, of }) in vectors {
+            write!(f, "; in `{table}` {known} of {of} tokens have a vector from a file")?;
         }
         match unused.as_slice() {
             [] => Ok(()),
@@ -426,7 +433,8 @@ mod tests {
     fn what_a_training_began_with_is_a_line() {
         let share = |known, of| Share { known, of };
         let tokens = BTreeMap::from([("source".to_owned(), share(25, 30))]);
-        let start = Start { model: Some("runs/a".into()), taken: share(18, 19), tokens, unused: vec![] };
+        let (model, vectors) = (Some("runs/a".into()), BTreeMap::new());
+        let start = Start { model, taken: share(18, 19), tokens, vectors, unused: vec![] };
         assert_eq!(
             start.to_string(),
             "18 of 19 parameters are those of runs/a; of `source` 25 of 30 tokens keep their rows, and 5 are drawn"
@@ -435,6 +443,10 @@ mod tests {
         let start = Start { tokens: BTreeMap::new(), unused, ..start };
         let expected = "18 of 19 parameters are those of runs/a; it has no place for `b` and 2 more";
         assert_eq!(start.to_string(), expected);
+        let vectors = BTreeMap::from([("source.table".to_owned(), share(2, 9))]);
+        let of_vectors = Start { model: None, vectors, unused: vec![], ..start.clone() };
+        let expected = "all parameters are drawn; in `source.table` 2 of 9 tokens have a vector from a file";
+        assert_eq!(of_vectors.to_string(), expected);
         let mut manifest = Manifest::begin(&identity("one"));
         manifest.start = Some(start);
         let bytes = serde_json::to_vec(&manifest).unwrap();

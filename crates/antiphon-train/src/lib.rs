@@ -10,7 +10,11 @@
 //!
 //! The loop knows no model (it is generic over Burn's `Module`), no search and no metric: the caller hands in an
 //! [`Objective`], [`Batches`], a [`Validator`] and an [`Observer`]. All that the future of a run depends on is in its
-//! [`Checkpoint`], so training `2N` steps and training `N`, being killed, and training `N` more give the same bytes.
+//! [`Checkpoint`], so training `2N` steps and training `N`, being killed, and training `N` more give the same bytes. A run that has
+//! ended goes on from its last one ([`extend_checkpoints`]).
+//!
+//! Parts of a model are named by the paths of their parameters: those that start from another model ([`Inherited`]), and those that
+//! are frozen or have terms of their own ([`ParametersConfig`]).
 
 #![forbid(unsafe_code)]
 

@@ -29,6 +29,11 @@ pub struct StartConfig {
     pub leave_out: Vec<String>,
     /// Where the tokenizers come from.
     pub tokenizers: StartTokenizers,
+    /// Files of word vectors, below the data folder, for tables that have a row for each token: `"source.table" = "glove.txt"`.
+    /// word2vec, GloVe and fastText are read, as text; how many tokens have a vector there is told. The rows of others stay as they
+    /// are: those of the model, or drawn.
+    #[schemars(extend("additionalProperties" = { "type": "string", "minLength": 1 }))]
+    pub vectors: BTreeMap<String, PathBuf>,
 }
 
 /// Where the tokenizers of a run come from that starts from a model.
@@ -45,7 +50,7 @@ pub enum StartTokenizers {
 impl StartConfig {
     /// Whether anything starts from something.
     pub fn is_used(&self) -> bool {
-        self.model.is_some()
+        self.model.is_some() || !self.vectors.is_empty()
     }
 
     /// Whether the parameter at `path` is taken from the model.
@@ -57,6 +62,10 @@ impl StartConfig {
     pub(crate) fn problems(&self, found: &mut Demands) {
         let named = self.model.as_ref().is_none_or(|model| !model.as_os_str().is_empty());
         found.demand(named, "start_from.model", || "must name a model, but is empty".into());
+        for (table, file) in &self.vectors {
+            let place = format!("start_from.vectors.{}", serde_json::Value::from(table.as_str()));
+            found.demand(!file.as_os_str().is_empty(), &place, || "must name a file of vectors, but is empty".into());
+        }
     }
 
     pub(crate) fn warnings(&self, found: &mut Demands) {
@@ -115,6 +124,16 @@ impl Inherited {
         } else {
             Err(Error { file: None, problems })
         }
+    }
+
+    /// Rows of tables that come from elsewhere: by the table's path what there is, and which of its rows each row takes.
+    pub fn of_rows(tables: BTreeMap<String, (Weight, Rows)>) -> Self {
+        let (mut taken, mut rows) = (BTreeMap::new(), BTreeMap::new());
+        for (path, (weight, of)) in tables {
+            taken.insert(path.clone(), weight);
+            rows.insert(path, of);
+        }
+        Self { taken, rows, unused: Vec::new() }
     }
 
     /// How many parameters are taken.

@@ -128,7 +128,7 @@ impl Arguments {
         let mut all = files(&config.data, None, &data_dir);
         let of_corpus = all.len();
         all.extend(config.files_of_tokenizers(&data_dir));
-        all.extend(config.files_of_start());
+        all.extend(config.files_of_start(&data_dir));
         let (mut faults, mut doubts) = (Vec::new(), Vec::new());
         for (i, (key, path)) in all.iter().enumerate() {
             if let Some(fault) = file_fault(path) {

@@ -25,6 +25,7 @@ mod score;
 mod sweep;
 mod target;
 mod transfer;
+mod vectors;
 mod work;
 
 use std::ffi::OsString;
@@ -74,6 +75,7 @@ enum Command {
     Generate(generate::Arguments),
     Score(score::Arguments),
     Distil(distil::Arguments),
+    Vectors(vectors::Arguments),
     Data(data::Arguments),
     Runs(runs::Arguments),
     Compare(compare::Arguments),
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Generate(arguments) => arguments.perform(),
         Command::Score(arguments) => arguments.perform(),
         Command::Distil(arguments) => arguments.perform(),
+        Command::Vectors(arguments) => arguments.perform(),
         Command::Data(arguments) => arguments.perform(),
         Command::Runs(arguments) => arguments.perform(),
         Command::Compare(arguments) => arguments.perform(),

@@ -241,7 +241,10 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/evaluate/samples", 3.into()),
         ("/train/average", json!({ "kind": "none" })),
         ("/train/parameters", json!({ "frozen": [], "learning_rates": {}, "towards_start": {} })),
-        ("/train/start_from", json!({ "model": null, "parts": [], "leave_out": [], "tokenizers": "learn" })),
+        (
+            "/train/start_from",
+            json!({ "model": null, "parts": [], "leave_out": [], "tokenizers": "learn", "vectors": {} }),
+        ),
     ]
 }
 

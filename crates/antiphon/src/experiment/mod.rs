@@ -32,6 +32,7 @@ mod together;
 mod tokenizers;
 mod training;
 pub(crate) mod unknown;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -170,7 +171,7 @@ fn identity(config: &ExperimentConfig, name: String, data: BTreeMap<String, Stri
 fn digests(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Result<BTreeMap<String, String>> {
     let mut data = corpora.digests(data_dir);
     data.extend(config.digests_of_tokenizers(data_dir)?);
-    data.extend(config.digests_of_start()?);
+    data.extend(config.digests_of_start(data_dir)?);
     Ok(data)
 }
 

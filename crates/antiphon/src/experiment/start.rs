@@ -1,31 +1,33 @@
 //! What a training begins with: parameters that are drawn, or those of another model by `[train.start_from]`.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Problem, Result, Special, TokenId, Tokenizer};
+use antiphon_data::lines::file_fault;
 use antiphon_lab::{Run, Share, Start, sha256_file};
 use antiphon_model::{Model, Vocabularies};
-use antiphon_train::{Inherited, Rows, StartTokenizers, TrainConfig, no_such_part, save_weights, shapes};
+use antiphon_train::{Inherited, Rows, StartTokenizers, TrainConfig, Weight, no_such_part, save_weights, shapes};
 use burn::tensor::Device;
 
+use super::data::named;
+use super::vectors::{no_table, vectors_of};
 use super::{Experiment, ExperimentConfig, SavedModel, Tokenizers};
 use crate::console::RunObserver;
 
 /// A model as its settings make it, whatever its vocabularies are.
-struct Shape {
+pub(super) struct Shape {
     /// The paths of all parameters.
     paths: Vec<String>,
     /// Those that have a row for each token of a vocabulary, with the number of its side: sources, then the target.
-    tables: BTreeMap<String, usize>,
+    pub(super) tables: BTreeMap<String, usize>,
 }
 
 impl ExperimentConfig {
     /// The model of these settings. What has a row for each token is what grows with the vocabulary.
-    fn shape(&self) -> Result<Shape> {
+    pub(super) fn shape(&self) -> Result<Shape> {
         const SIZE: usize = Special::COUNT;
         let sources = if self.data.has_source() { 1 + self.streams.len() } else { 0 };
         let vocabularies =
@@ -55,10 +57,12 @@ impl ExperimentConfig {
             parts.iter().enumerate().map(move |(i, part)| (format!("start_from.{key}.{i}"), part.as_str(), false))
         });
         let named: Vec<_> = listed.chain(parameters.parts()).collect();
-        if named.is_empty() {
+        if named.is_empty() && start.vectors.is_empty() {
             return Ok(Vec::new());
         }
-        let Shape { paths, .. } = self.shape()?;
+        let Shape { paths, tables } = self.shape()?;
+        let untabled = start.vectors.keys().filter(|path| !tables.contains_key(*path));
+        let untabled = untabled.flat_map(|path| no_table(path, &tables).at(vectors_of(path)).problems);
         let trained: Vec<String> = paths.iter().filter(|path| parameters.trains(path)).cloned().collect();
         let problem = |(key, part, is_to_train): (String, &str, bool)| {
             let idle = || "has no effect: all of it is frozen; remove it, or take it out of `frozen`".to_owned();
@@ -70,7 +74,7 @@ impl ExperimentConfig {
             place: "train.parameters.frozen".into(),
             message: "every parameter is frozen, and nothing is left to train; take a part out".into(),
         });
-        Ok(named.into_iter().filter_map(problem).chain(nothing).collect())
+        Ok(named.into_iter().filter_map(problem).chain(nothing).chain(untabled).collect())
     }
 
     /// The file of the model that is started from, if there is one.
@@ -80,20 +84,24 @@ impl ExperimentConfig {
     }
 
     /// The files that a training starts from: the setting, and where each lies.
-    pub(crate) fn files_of_start(&self) -> Vec<(String, PathBuf)> {
-        self.start_file().map(|path| ("train.start_from.model".to_owned(), path)).into_iter().collect()
+    pub(crate) fn files_of_start(&self, data_dir: &Path) -> Vec<(String, PathBuf)> {
+        let model = self.start_file().map(|path| ("train.start_from.model".to_owned(), path));
+        let vectors = self.vector_files(data_dir).map(|(table, file)| (vectors_of(table), file));
+        model.into_iter().chain(vectors).collect()
     }
 
     /// The same files with their SHA-256.
-    pub(super) fn digests_of_start(&self) -> Result<BTreeMap<String, String>> {
+    pub(super) fn digests_of_start(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
         let digest = |(key, path): (String, PathBuf)| {
-            let remedy = "name a model file, or the folder of a run that is trained to its end";
-            if let Some(fault) = antiphon_data::lines::file_fault(&path) {
-                return Err(Error::new(format!("{fault}; {remedy}")).in_file(path).at(key));
-            }
-            Ok((path.display().to_string(), sha256_file(&path)?))
+            let Some(fault) = file_fault(&path) else { return Ok((named(&path, data_dir), sha256_file(&path)?)) };
+            let remedy = if key.ends_with(".model") {
+                "name a model file, or the folder of a run that is trained to its end".to_owned()
+            } else {
+                format!("name a file below the data folder `{}`", data_dir.display())
+            };
+            Err(Error::new(format!("{fault}; {remedy}")).in_file(path).at(key))
         };
-        self.files_of_start().into_iter().map(digest).collect()
+        self.files_of_start(data_dir).into_iter().map(digest).collect()
     }
 
     /// The tokenizers of the model that is started from, if they are to be kept.
@@ -119,14 +127,14 @@ impl ExperimentConfig {
 }
 
 /// The vocabularies of a model, in the order of their sides.
-fn sides(tokenizers: &Tokenizers) -> Vec<(&str, &Arc<dyn Tokenizer>)> {
+pub(super) fn sides(tokenizers: &Tokenizers) -> Vec<(&str, &Arc<dyn Tokenizer>)> {
     let source = tokenizers.source().map(|tokenizer| ("source", tokenizer));
     let streams = tokenizers.streams().map(|(name, tokenizer)| (name.as_str(), tokenizer));
     source.into_iter().chain(streams).chain([("target", tokenizers.target())]).collect()
 }
 
 /// The row of each token in a table of other tokens: that of its text, if there is one.
-fn rows(own: &dyn Tokenizer, old: &dyn Tokenizer) -> Rows {
+fn rows_of(own: &dyn Tokenizer, old: &dyn Tokenizer) -> Rows {
     let ids = |tokenizer: &dyn Tokenizer| Special::COUNT as TokenId..tokenizer.size() as TokenId;
     let mut known = BTreeMap::new();
     for id in ids(old) {
@@ -138,9 +146,32 @@ fn rows(own: &dyn Tokenizer, old: &dyn Tokenizer) -> Rows {
     specials.chain(ids(own).map(|id| known.get(&own.token(id)?).copied())).collect()
 }
 
+/// Another model, its parameters called as they are in this one.
+struct Old {
+    tokenizers: Tokenizers,
+    weights: Vec<Weight>,
+    /// Those that have a row for each token of a vocabulary, with the name of its side.
+    tables: BTreeMap<String, String>,
+}
+
+impl Old {
+    /// Reads the model of a file for one with these tokenizers.
+    fn read(file: &Path, own: &Tokenizers) -> Result<Self> {
+        let SavedModel { config, tokenizers, model, .. } = SavedModel::read(file, &Device::flex())?;
+        let streams = |tokenizers: &Tokenizers| tokenizers.streams().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let (theirs, own) = (streams(&tokenizers), streams(own));
+        let weights = save_weights(&model).into_iter();
+        let weights = weights.filter_map(|w| Some(Weight { path: renamed(&w.path, &theirs, &own)?, ..w })).collect();
+        let names: Vec<String> = sides(&tokenizers).into_iter().map(|(name, _)| name.to_owned()).collect();
+        let tables = config.shape()?.tables.into_iter();
+        let tables = tables.filter_map(|(path, side)| Some((renamed(&path, &theirs, &own)?, names[side].clone())));
+        Ok(Self { weights, tables: tables.collect(), tokenizers })
+    }
+}
+
 /// What a parameter of another model is called in a model with these streams, which are numbered by their names; `None` if it
 /// belongs to a stream that this one lacks.
-fn renamed(path: &str, theirs: &[&String], own: &[&String]) -> Option<String> {
+fn renamed(path: &str, theirs: &[String], own: &[String]) -> Option<String> {
     for prefix in ["streams.", "decoder.streams."] {
         let numbered = path.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
         if let Some((Ok(number), rest)) = numbered.map(|(number, rest)| (number.parse::<usize>(), rest)) {
@@ -150,12 +181,6 @@ fn renamed(path: &str, theirs: &[&String], own: &[&String]) -> Option<String> {
         }
     }
     Some(path.to_owned())
-}
-
-/// What is taken from the model in a file, and what is to be told of it.
-struct Found {
-    inherited: Inherited,
-    start: Start,
 }
 
 impl Experiment {
@@ -172,10 +197,16 @@ impl Experiment {
     ) -> Result<Model> {
         let key = Key::from_seed(self.config.seed).named("parameters");
         let model = self.config.init_model(&tokenizers.vocabularies(), key, device)?;
-        let Some(Found { inherited, start }) = self.found(&model, tokenizers)? else { return Ok(model) };
+        if !self.config.train.start_from.is_used() {
+            return Ok(model);
+        }
+        let (inherited, mut start) = self.inherited(&model, tokenizers)?;
+        let model = inherited.map_or(Ok(model.clone()), |inherited| inherited.give(model))?;
+        let (model, vectors) = self.with_vectors(model, tokenizers)?;
+        start.vectors = vectors;
         observer.note(&format!("start    {start}"));
         run.update_manifest(|manifest| manifest.start = Some(start))?;
-        inherited.give(model)
+        Ok(model)
     }
 
     /// Checks that what the training starts from fits, before a run begins.
@@ -188,73 +219,56 @@ impl Experiment {
         }
         let tokenizers = self.learned()?;
         let model = self.config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), &Device::flex())?;
-        self.found(&model, tokenizers).map(|_| ())
+        self.inherited(&model, tokenizers)?;
+        self.check_vectors(&model)
     }
 
-    fn found(&self, model: &Model, tokenizers: &Tokenizers) -> Result<Option<Found>> {
+    /// What a model takes from that which it starts from, if there is one; and what is to be told of that.
+    fn inherited(&self, model: &Model, tokenizers: &Tokenizers) -> Result<(Option<Inherited>, Start)> {
         let config = &self.config.train.start_from;
-        let Some(file) = self.config.start_file() else { return Ok(None) };
-        let old = SavedModel::read(&file, &Device::flex())?;
-        let streams = |tokenizers: &Tokenizers| tokenizers.streams().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        let (theirs, own) = (streams(&old.tokenizers), streams(tokenizers));
-        let (theirs, own) = (theirs.iter().collect::<Vec<_>>(), own.iter().collect::<Vec<_>>());
-        let (own_sides, old_sides) = (sides(tokenizers), sides(&old.tokenizers));
-        let shape = self.config.shape()?;
-        let mut tables: BTreeMap<String, usize> = BTreeMap::new();
-        tables.extend(
-            old.config
-                .shape()?
-                .tables
-                .into_iter()
-                .filter_map(|(path, side)| Some((renamed(&path, &theirs, &own)?, side))),
-        );
-
-        let (mut rows_of, mut of_side, mut problems) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let Some(file) = self.config.start_file() else {
+            let taken = Share { known: 0, of: shapes(model).len() };
+            let (tokens, vectors) = (BTreeMap::new(), BTreeMap::new());
+            return Ok((None, Start { model: None, taken, tokens, vectors, unused: Vec::new() }));
+        };
+        let (old, shape) = (Old::read(&file, tokenizers)?, self.config.shape()?);
+        let old_sides: BTreeMap<&str, _> = sides(&old.tokenizers).into_iter().collect();
+        let own_sides = sides(tokenizers);
+        let (mut rows, mut of_side, mut problems) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for path in shape.paths.iter().filter(|path| config.takes(path)) {
-            let side = |sides: &[(&str, _)], tables: &BTreeMap<String, usize>| {
-                tables.get(path).map(|&side| sides[side].0.to_owned())
-            };
-            match (side(&own_sides, &shape.tables), side(&old_sides, &tables)) {
+            let here = shape.tables.get(path).map(|&side| own_sides[side]);
+            match (here, old.tables.get(path)) {
                 (None, None) => {}
-                (Some(here), Some(there)) if here == there => {
-                    let (own, old) = (own_sides[shape.tables[path]].1, old_sides[tables[path]].1);
-                    let rows: &mut Rows = match of_side.entry(here) {
-                        Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(none) => none.insert(rows(own.as_ref(), old.as_ref())),
-                    };
-                    rows_of.insert(path.clone(), rows.clone());
+                (Some((side, own)), Some(there)) if side == there => {
+                    let of_tokens = || rows_of(own.as_ref(), old_sides[side].as_ref());
+                    rows.insert(path.clone(), of_side.entry(side).or_insert_with(of_tokens).clone());
                 }
                 (here, there) => {
                     let named =
-                        |side: Option<String>| side.map_or("none".into(), |side| format!("each token of `{side}`"));
-                    let message = format!("has rows for {} there, and for {} here", named(there), named(here));
+                        |side: Option<&str>| side.map_or("none".into(), |side| format!("each token of `{side}`"));
+                    let (there, here) = (named(there.map(String::as_str)), named(here.map(|(side, _)| side)));
+                    let message = format!("has rows for {there} there, and for {here} here");
                     problems.push(Problem { place: path.as_str().into(), message });
                 }
             }
         }
-        let weights = save_weights(&old.model).into_iter();
-        let weights =
-            weights.filter_map(|w| Some(antiphon_train::Weight { path: renamed(&w.path, &theirs, &own)?, ..w }));
-        let weights = weights.filter(|weight| !problems.iter().any(|p| p.place.as_key() == Some(&weight.path)));
-        let fits = Inherited::of(model, weights.collect(), config, rows_of.clone());
-        let inherited = match fits {
+        let is_unlike = |weight: &Weight| problems.iter().any(|p: &Problem| p.place.as_key() == Some(&weight.path));
+        let weights = old.weights.into_iter().filter(|weight| !is_unlike(weight)).collect();
+        let inherited = match Inherited::of(model, weights, config, rows) {
             Ok(inherited) if problems.is_empty() => inherited,
             fits => return Err(unfit(&file, problems, fits.err())),
         };
-        let tokens = of_side.into_iter().filter(|(side, _)| {
-            let is_taken = |(path, number): (&String, &usize)| own_sides[*number].0 == side && inherited.has(path);
-            shape.tables.iter().any(is_taken)
-        });
-        let tokens = tokens.map(|(side, rows)| {
-            (side, Share { known: rows.iter().filter(|row| row.is_some()).count(), of: rows.len() })
-        });
+        let share = |(side, rows): (&str, Rows)| {
+            (side.to_owned(), Share { known: rows.iter().flatten().count(), of: rows.len() })
+        };
         let start = Start {
             model: config.model.as_ref().map(|model| model.display().to_string()),
             taken: Share { known: inherited.count(), of: shape.paths.len() },
-            tokens: tokens.collect(),
+            tokens: of_side.into_iter().map(share).collect(),
+            vectors: BTreeMap::new(),
             unused: inherited.unused().to_vec(),
         };
-        Ok(Some(Found { inherited, start }))
+        Ok((Some(inherited), start))
     }
 }
 
@@ -275,7 +289,6 @@ mod tests {
     fn a_streams_parameters_are_found_by_its_name() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (theirs, own) = (names(&["case", "features"]), names(&["features", "number"]));
-        let (theirs, own) = (theirs.iter().collect::<Vec<_>>(), own.iter().collect::<Vec<_>>());
         let renamed = |path| renamed(path, &theirs, &own);
         assert_eq!(renamed("streams.1.input.table").as_deref(), Some("streams.0.input.table"));
         assert_eq!(renamed("decoder.streams.1.General.keys").as_deref(), Some("decoder.streams.0.General.keys"));
@@ -324,7 +337,7 @@ mod tests {
             config.train(&mut [Ok(text.to_owned())].into_iter()).unwrap()
         };
         let (own, old) = (learn("word", "c a d"), learn("word", "a b c <s>"));
-        let rows = rows(own.as_ref(), old.as_ref());
+        let rows = rows_of(own.as_ref(), old.as_ref());
         assert_eq!(rows.len(), own.size());
         assert_eq!(rows[..4], [0, 1, 2, 3].map(Some));
         for (id, row) in rows.iter().enumerate().skip(4) {
