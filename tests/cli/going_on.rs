@@ -506,3 +506,43 @@ fn vectors_are_written_and_read_and_how_many_there_are_is_told() {
     assert!(called.err().contains("left out: 1 token with white space"), "{}", called.err());
     called.succeeds();
 }
+
+/// Follows `docs/going-on.md`: its configs are right, and its commands work as they stand.
+#[cfg(unix)]
+#[test]
+fn the_guide_can_be_followed_as_it_stands() {
+    use crate::guide::{blocks, commands, configs_are_right, follow, page, write_cargo, write_configs};
+    // What makes its models small.
+    let small = [
+        ("ANTIPHON__THREADS", "1"),
+        ("ANTIPHON__MODEL__TARGET__SIZE", "12"),
+        ("ANTIPHON__MODEL__DECODER__HIDDEN", "12"),
+        ("ANTIPHON__TRAIN__EPOCHS", "1"),
+    ];
+    let (page, place) = (page("going-on.md"), Place::new());
+    assert!(configs_are_right(&page) > 1);
+    write_configs(&page, &place);
+    write_cargo(&place);
+    let pairs = crate::place::pairs;
+    for (name, content) in [
+        ("train", pairs(0..80)),
+        ("validation", pairs(80..90)),
+        ("test", pairs(90..99)),
+        ("more", pairs(0..90) + "abe\tA B E\n"),
+    ] {
+        place.write(&format!("data/mine/{name}.tsv"), content);
+    }
+    let mut followed = Vec::new();
+    for block in blocks(&page, "sh") {
+        followed.extend(commands(block));
+        let called = follow(&place, block, &small);
+        // So small a model may not find an end.
+        let warned = called.err().lines().any(|line| line.starts_with("warning: ") && !line.contains("were cut off"));
+        assert!(!warned, "{block}\n{}", called.err());
+    }
+    for command in ["run", "extend", "vectors", "average", "evaluate"] {
+        assert!(followed.contains(&command), "{followed:?}");
+    }
+    assert_eq!(manifest(&place, "runs/longer")["training"]["epoch"], 5);
+    assert_eq!(manifest(&place, "runs/more")["start"]["tokens"]["source"], json!({"known": 8, "of": 9}));
+}
