@@ -162,6 +162,8 @@ fn what_is_wrong_with_a_table_is_said_with_line_and_column() {
     assert!(answer.contains("no column `tense`, which evaluate.by names"), "{answer}");
     let answer = bad("--set streams.tense.max_length=3 --set model.memories.kind=each");
     assert!(answer.contains("no column `tense`, which streams.tense.column names"), "{answer}");
+    let answer = bad("--set streams={'a.b'={column='note'}} --set model.memories.kind=each");
+    assert!(answer.contains("streams.\"a.b\"") && answer.contains("is no name for a stream"), "{answer}");
     let answer = place.call("check tiny.toml --set evaluate.by=['x'] --set streams.y.column=z").refuses();
     assert!(answer.contains("evaluate.by") && answer.contains("streams.y"), "{answer}");
     assert_eq!(answer.matches("set `data.kind = \"table\"`").count(), 2, "{answer}");
@@ -248,7 +250,7 @@ fn further_sources_are_streams_that_the_model_reads() {
     assert!(err.contains("1 of 1 `how` tokens (100.0 %) are unknown"), "{err}");
     let short = "--set streams.how.max_length=1";
     let answer = place.call(&format!("train table.toml {short}")).refuses();
-    assert!(answer.contains("the `how` has 2 tokens, more than streams.how.max_length = 1"), "{answer}");
+    assert!(answer.contains("`how` has 2 tokens, more than streams.how.max_length = 1"), "{answer}");
 
     let rows = "word,how,why,said\nab,up;loud,,A B\nab,low,,A B\n";
     let scores = place.call_with("score model.safetensors", rows).succeeds();

@@ -408,7 +408,7 @@ mod tests {
         let refuse = Limits { too_long: Remedy::Error, ..config.limits() };
         assert_eq!(
             message(&dataset(3, &refuse).unwrap_err()),
-            "a.csv: line 4: the `tags` has 4 tokens, more than streams.tags.max_length = 3: shorten it or raise \
+            "a.csv: line 4: `tags` has 4 tokens, more than streams.tags.max_length = 3: shorten it or raise \
              streams.tags.max_length, or set data.too_long = \"skip\""
         );
     }

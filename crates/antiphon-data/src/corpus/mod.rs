@@ -292,6 +292,11 @@ impl Corpus {
         }
     }
 
+    /// Whether its lines are parted at tabs, so that no text has one.
+    fn parts_at_tabs(&self) -> bool {
+        matches!(self.layout, Layout::Pairs) || self.table.as_ref().is_some_and(Table::is_tsv)
+    }
+
     /// The lines that were left out, by reason.
     pub fn skipped(&self) -> &Skipped {
         &self.skipped

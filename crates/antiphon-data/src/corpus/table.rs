@@ -147,6 +147,11 @@ impl Table {
         Ok(self)
     }
 
+    /// Whether cells stand between tabs.
+    pub(crate) fn is_tsv(&self) -> bool {
+        self.format == TableFormat::Tsv
+    }
+
     /// Whether rows are records of CSV.
     pub(crate) fn is_csv(&self) -> bool {
         self.format == TableFormat::Csv

@@ -44,7 +44,7 @@ pub enum Fault {
         /// How many it may have.
         limit: usize,
     },
-    /// A quote of CSV that so many bytes do not close.
+    /// A quote of CSV that nothing within so many bytes closes.
     OpenQuote {
         /// How many a record may have.
         limit: usize,
@@ -186,8 +186,8 @@ impl fmt::Display for Fault {
             }
             Fault::OpenQuote { limit } => write!(
                 f,
-                "a quote opens a cell, and data.max_line = {limit} bytes do not close it: close it, or write a quote that is part \
-                 of the text twice, in a quoted cell"
+                "a quote opens a cell, and nothing within data.max_line = {limit} bytes closes it: close it, or write a quote that is \
+                 part of the text twice, in a quoted cell"
             ),
             Fault::StrayQuote(cell) => write!(
                 f,
@@ -195,7 +195,7 @@ impl fmt::Display for Fault {
             ),
             Fault::Cells { found, columns } => {
                 let (cells, n) = (if *found == 1 { "cell" } else { "cells" }, columns.len());
-                let remedy = if *found < n { "fill in what lacks" } else { "remove what is too much" };
+                let remedy = if *found < n { "add the missing cells" } else { "remove the extra cells" };
                 write!(f, "{found} {cells}, where {n} columns are ({}): {remedy}", quoted(columns))
             }
             Fault::EmptyCell(column) => write!(f, "`{column}` is empty: fill it in or remove the row"),
@@ -214,7 +214,7 @@ impl fmt::Display for Fault {
             }
             Fault::StreamTooLong { stream, tokens, limit } => {
                 let key = format!("streams.{stream}.max_length");
-                write!(f, "the `{stream}` has {tokens} tokens, more than {key} = {limit}: shorten it or raise {key}")
+                write!(f, "`{stream}` has {tokens} tokens, more than {key} = {limit}: shorten it or raise {key}")
             }
             Fault::TooManyTokens { side, tokens, limit } => {
                 write!(

@@ -180,6 +180,11 @@ impl Sections {
             if ["source", "target"].contains(&name.as_str()) {
                 found.add(&key, format!("`{name}` is what `data.{name}` is called; give the stream another name"));
             }
+            // A name is a part of places, `--set` among them.
+            if name.is_empty() || name.contains(|c: char| !c.is_alphanumeric() && c != '_' && c != '-') {
+                let message = "is no name for a stream, which has letters, digits, `_` and `-`; name the column by `column`";
+                found.add(&key, message);
+            }
             found.below(&format!("{key}.tokenizer"), stream.tokenizer.problems());
             let message = match data.as_table() {
                 None => Some("a further source is a column; set `data.kind = \"table\"`".to_owned()),
