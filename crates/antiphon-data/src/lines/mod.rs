@@ -102,7 +102,11 @@ impl<R: BufRead> LineReader<R> {
             self.line.extend(&block[..end.unwrap_or(block.len())], self.longest);
             let taken = end.map_or(block.len(), |end| end + 1);
             self.position += taken as u64;
-            if is_again { self.again.consume(taken) } else { self.reader.consume(taken) }
+            if is_again {
+                self.again.consume(taken)
+            } else {
+                self.reader.consume(taken)
+            }
             if end.is_some() {
                 self.line.ended = true;
                 break;

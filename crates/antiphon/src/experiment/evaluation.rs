@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Judged, Result, Score};
-use antiphon_data::{Corpus, Example, Prefetch, References, Skipped, StreamTokens, Units};
+use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, References, Skipped, Units};
 use antiphon_decode::rename_sources;
 use antiphon_eval::{Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Answer, Answers, Question, Searcher};
 use super::data::Encoded;
 use super::losses::Tally;
+use super::streams::{apart, unknown_apart};
 use super::{EvaluateConfig, ExperimentConfig, SavedModel, Temperature, Tokenizers, unknown};
 
 /// A figure of the likelihood.
@@ -231,15 +232,9 @@ impl<'a> Evaluator<'a> {
 
     /// Whether a source is within the limits, in all of its streams.
     fn fits(&self, example: &Example) -> Result<bool> {
-        let limits = [self.config.data.limits().max_source].into_iter();
-        let limits = limits.chain(self.config.streams.values().map(|stream| stream.max_length));
-        let texts = example.source.iter().chain(&example.streams);
-        for ((text, tokenizer), longest) in texts.zip(self.tokenizers.sources()).zip(limits) {
-            if tokenizer.encode(text)?.len() > longest {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let texts = example.source.iter().chain(&example.further).zip(self.tokenizers.sources());
+        let tokens = texts.map(|(text, tokenizer)| Ok(tokenizer.encode(text)?.len())).collect::<Result<Vec<_>>>()?;
+        Ok(self.config.limits().check_sources(tokens).is_ok())
     }
 
     /// For validations while training: few sources are answered, and running text is read in several parts, as the config says.
@@ -383,7 +378,7 @@ impl<'a> Evaluator<'a> {
         let ExperimentConfig { search, seed, evaluate, .. } = self.config;
         let searcher = Searcher::new(model.for_search(), self.tokenizers, search, *seed, evaluate.rows)?;
         let question = |example: &Example| {
-            let texts: Vec<&String> = example.source.iter().chain(&example.streams).collect();
+            let texts: Vec<&String> = example.source.iter().chain(&example.further).collect();
             Ok(Question { line: example.line as u64, sources: searcher.encode(&texts)? })
         };
         let sources = self.examples.iter().map(question).collect::<Result<Vec<_>>>()?;
@@ -392,15 +387,17 @@ impl<'a> Evaluator<'a> {
         let answers = answers.map_err(|error| lines(error).in_file(self.encoded.corpus().path()))?;
         let Some(answers) = answers else { return Ok(None) };
         let answered = self.examples.iter().zip(sources.iter().zip(answers));
-        let names = || self.config.streams.keys().cloned();
         let answered = answered.map(|(example, (question, Answers { answers, outscored }))| {
-            let mut unknown = question.sources.iter().map(|ids| unknown::positions(ids));
+            let texts = example.source.iter().chain(&example.further).cloned();
+            let (source, streams) = apart(&self.config.streams, texts);
+            let strangers = question.sources.iter().map(|ids| unknown::positions(ids));
+            let (unknown, unknown_streams) = unknown_apart(&self.config.streams, strangers);
             Answered {
                 line: example.line,
-                source: example.source.clone().unwrap_or_default(),
-                streams: names().zip(example.streams.iter().cloned()).collect(),
-                unknown: unknown.next().unwrap_or_default(),
-                unknown_streams: names().zip(unknown).filter(|(_, places)| !places.is_empty()).collect(),
+                source: source.unwrap_or_default(),
+                streams,
+                unknown,
+                unknown_streams,
                 columns: self.config.evaluate.by.iter().cloned().zip(example.kept.iter().cloned()).collect(),
                 references: example.targets.clone(),
                 answers,
@@ -480,7 +477,7 @@ impl<'a> Evaluator<'a> {
             },
             source_tokens: has_source.then(|| self.encoded.source_tokens()),
             unknown_source: has_source.then_some(unknown.source),
-            streams: self.encoded.streams().into_iter().map(counted).collect(),
+            streams: self.encoded.further().into_iter().map(counted).collect(),
             unknown_target: Some(unknown.target),
             outscored,
             target_tokens: self.encoded.target_tokens(),
@@ -596,7 +593,7 @@ fn best_temperature(mut losses: impl FnMut(&[f64]) -> Result<Option<Vec<f64>>>) 
     Ok(Some(fitted.exp()))
 }
 
-fn counted((name, StreamTokens { tokens, unknown }): (&str, StreamTokens)) -> (String, CountsOfStream) {
+fn counted((name, FurtherTokens { tokens, unknown }): (&str, FurtherTokens)) -> (String, CountsOfStream) {
     (name.to_owned(), CountsOfStream { tokens, unknown })
 }
 

@@ -14,6 +14,7 @@
 
 mod answers;
 mod checks;
+mod columns;
 mod config;
 mod data;
 mod evaluation;
@@ -43,10 +44,11 @@ use crate::device::thread_count;
 use crate::revision::revision;
 
 pub use answers::{Answer, Answers, Question, Searcher};
+pub(crate) use columns::{lacking_columns, lacking_columns_of};
 use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 pub use data::Corpora;
-pub(crate) use data::{files, further, named, remedy};
+pub(crate) use data::{files, named, remedy};
 pub use evaluation::{Answered, Evaluation, Evaluator, Pace};
 pub(crate) use evaluation::{figures_of_validation, temperature, token_counts};
 pub(crate) use findings::{findings, spread};
@@ -55,6 +57,7 @@ pub use meaning::Interpreter;
 pub(crate) use meaning::figures;
 pub use saved::SavedModel;
 pub use streams::{SourceStreamConfig, Streams};
+pub(crate) use streams::{apart, unknown_apart};
 pub use tokenizers::Tokenizers;
 pub use training::Trained;
 
