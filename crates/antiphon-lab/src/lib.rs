@@ -55,8 +55,8 @@ pub use machine::cpu_features;
 pub use manifest::{BestValidation, EndReason, Manifest, Revision, Status, TrainingEnd};
 pub use metrics_log::{MetricsLog, lost_steps};
 pub use report::{
-    Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, LossBin, Pair, TokenLosses, WorstToken,
-    comparison_page, report_page,
+    Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, LossBin, Pair, SourceTokens, TokenLosses,
+    WorstToken, comparison_page, report_page,
 };
 pub use results::{
     Beside, Counts, CountsOfStream, Losses, ModelSize, OfValue, Results, SplitResults, labels_of_quality,

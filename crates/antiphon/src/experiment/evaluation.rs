@@ -117,15 +117,26 @@ impl Answered {
         [&self.source].into_iter().chain(self.streams.values()).map(String::as_str).collect()
     }
 
-    /// The source for people, its streams one behind the other.
+    /// The source for people, its streams one behind the other but for empty ones.
     pub(crate) fn shown(&self) -> String {
-        self.texts().join(" | ")
+        let texts: Vec<&str> = self.texts().into_iter().filter(|text| !text.is_empty()).collect();
+        texts.join(" | ")
+    }
+
+    /// What stands in the columns of `evaluate.by`, for people: `case: acc, number: sg`.
+    pub(crate) fn about(&self) -> String {
+        let columns = self.columns.iter().map(|(column, values)| format!("{column}: {}", values.join(" | ")));
+        columns.collect::<Vec<_>>().join(", ")
     }
 
     /// The best answer as metrics judge it.
     pub fn judged(&self) -> Judged {
-        let columns = self.columns.clone();
-        Judged { hypothesis: self.best().into(), references: self.references.clone(), columns }
+        Judged { columns: self.columns.clone(), ..self.bare() }
+    }
+
+    /// The same without the columns.
+    fn bare(&self) -> Judged {
+        Judged::new(self.best(), &self.references)
     }
 
     /// Whether the best answer matches a reference word for word, as the sequence error rate has it.
@@ -423,13 +434,14 @@ impl<'a> Evaluator<'a> {
 
     /// The same for the answers of each value of the columns of `evaluate.by`.
     fn metrics_by(&self, answers: &[Answered]) -> Result<BTreeMap<String, Vec<OfValue>>> {
-        let judged: Vec<Judged> = answers.iter().map(Answered::judged).collect();
-        let of_value = |(value, judged): (String, Vec<Judged>)| {
+        let of_value = |(value, which): (&str, Vec<usize>)| {
+            let judged: Vec<Judged> = which.into_iter().map(|i| answers[i].bare()).collect();
             let scores = self.scores(&judged)?.into_iter().map(|(label, score)| (label, score.value));
-            Ok(OfValue { value, examples: judged.len() as u64, metrics: scores.collect() })
+            Ok(OfValue { value: value.to_owned(), examples: judged.len() as u64, metrics: scores.collect() })
         };
         let of_column = |column: &String| {
-            let values = by_value(&judged, column).into_iter().map(of_value).collect::<Result<_>>()?;
+            let values = answers.iter().map(|answered| answered.columns.get(column).map_or(&[][..], Vec::as_slice));
+            let values = by_value(values).into_iter().map(of_value).collect::<Result<_>>()?;
             Ok((column.clone(), values))
         };
         self.config.evaluate.by.iter().map(of_column).collect()
