@@ -1,5 +1,7 @@
 //! Tables: trained on, asked and measured from outside, however they are written.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::place::{CONFIG, Place, pairs};
@@ -92,6 +94,7 @@ fn a_table_is_learned_like_the_pairs_that_stand_in_it() {
         assert_eq!(found(&place, &run), expected, "{end}");
 
         // What is suggested works, and asks with the columns of a whole file.
+        assert!(out.contains("the test split by `length`:\n"), "{out}");
         let next = out.lines().find(|line| line.starts_with("next")).expect("a suggestion");
         assert!(next.contains(&format!("predict {run} --input data/test.{end}")), "{next}");
         let all = place.call(&format!("predict {run} --input data/test.{end}")).succeeds();
@@ -111,6 +114,7 @@ fn a_table_is_learned_like_the_pairs_that_stand_in_it() {
         let first = place.call_with(&format!("predict {run} --json"), piped).succeeds();
         let first: Value = serde_json::from_str(first.lines().next().expect("an answer")).expect("JSON");
         assert_eq!(first["source"], words.lines().next().expect("a word"));
+        assert_eq!(first["line"], if end == "csv" { 2 } else { 1 });
         assert_eq!(place.call(&format!("score {run} --input data/test.{end}")).succeeds(), scores);
         let measured = place.call(&format!("evaluate {run} --input data/validation.{end}")).succeeds();
         assert!(measured.contains("sequence_error_rate"), "{measured}");
@@ -140,10 +144,136 @@ fn a_table_without_a_header_has_its_columns_in_the_config() {
     place.call("run table.toml").succeeds();
     let run = place.only_run();
     assert_eq!(found(&place, &run), found(pairs, pairs_run));
+    place.write("data/header.tsv", "word\tsaid\nab\tA B\n");
+    let err = place.call("train table.toml --set data.train=header.tsv --set train.epochs=1 --run runs/other").err();
+    assert!(err.contains("remove it if it is one, or leave out data.columns"), "{err}");
     let said = place.call_with(&format!("predict {run}"), "abc\nda\n").succeeds();
     assert_eq!(place.call_with(&format!("predict {run}"), "abc\tA B C\nda\tD\n").succeeds(), said);
     let answer = place.call_with(&format!("predict {run}"), "abc\ta\tb\n").refuses();
-    assert!(answer.contains("standard input: line 1: 3 cells, where 2 columns are (`word`, `said`)"), "{answer}");
+    assert!(answer.contains("standard input: line 1: 3 cells, but there are 2 columns (`word`, `said`)"), "{answer}");
+    // A header is read like any other row, which is told as when it is learned from.
+    let told = "warning: standard input: line 1: looks like a header, but is read like any other line";
+    for header in ["word", "word\tsaid"] {
+        let called = place.call_with(&format!("predict {run}"), format!("{header}\nabc\n"));
+        assert!(called.err().contains(told), "{}", called.err());
+        assert_eq!(called.succeeds().lines().count(), 2);
+    }
+    let called = place.call_with(&format!("score {run}"), "word\tsaid\nabc\tA B C\n");
+    assert!(called.err().contains(told), "{}", called.err());
+    assert!(!place.call_with(&format!("predict {run}"), "abc\nword\n").err().contains("header"));
+}
+
+#[test]
+fn a_row_without_a_header_has_all_columns_or_those_of_the_sources() {
+    let place = Place::new();
+    let row =
+        |line: &str| line.split_once('\t').map(|(word, said)| format!("{word}\t{said}\tlow\t7\n")).expect("a pair");
+    for (name, numbers) in [("train", 0..200), ("validation", 600..610), ("test", 640..650)] {
+        place.write(&format!("data/{name}.tsv"), pairs(numbers).lines().map(row).collect::<String>());
+    }
+    let streams = "[streams.how]\nencoder = { kind = \"gru\", hidden = 4 }\n[model.memories]\nkind = \"each\"\n";
+    place.write("table.toml", config("tsv", "columns = [\"word\", \"said\", \"how\", \"id\"]\n") + streams);
+    place.call("run table.toml --set train.epochs=1").succeeds();
+    let predict = format!("predict {}", place.only_run());
+    let said = place.call_with(&predict, "abc\tlow\n").succeeds();
+    assert_eq!(place.call_with(&predict, "abc\tA B C\tlow\t8\n").succeeds(), said);
+    let answer = place.call_with(&predict, "abc\tA B C\tlow\n").refuses();
+    let forms = "3 cells, but there are 4 columns (`word`, `said`, `how`, `id`): add the missing cells, or give `word`, `how` alone";
+    assert!(answer.contains(forms), "{answer}");
+}
+
+#[test]
+fn figures_by_value_can_be_had_when_the_model_is_trained() {
+    let place = place("csv", "");
+    place.call("run table.toml --set train.epochs=1").succeeds();
+    let run = place.only_run();
+    let plain = place.call(&format!("evaluate {run}")).succeeds();
+    assert!(!plain.contains("split by"), "{plain}");
+    let by = format!("evaluate {run} --set evaluate.by=['length','note']");
+    let shown = place.call(&by).succeeds();
+    assert!(shown.contains("the test split by `length`:\n") && shown.contains("\na, \"b\"  "), "{shown}");
+    // A file without one of these columns is measured by the others.
+    place.write("in.csv", "length,word,said\n2,ab,A B\n3,abc,A B C\n");
+    let called = place.call(&format!("{by} --input in.csv"));
+    assert!(
+        called.err().contains("warning: in.csv: has no column `note`, which evaluate.by names"),
+        "{}",
+        called.err()
+    );
+    let shown = called.succeeds();
+    assert!(shown.contains("the input split by `length`:\n") && !shown.contains("`note`"), "{shown}");
+}
+
+/// What errors about a file suggest can be done with a model that is trained.
+#[test]
+fn what_helps_against_other_columns_and_formats_can_be_set_for_a_trained_model() {
+    let place = place("csv", "");
+    place.call("run table.toml --set train.epochs=1").succeeds();
+    let run = place.only_run();
+    let predict = |file: &str| format!("predict {run} --input {file}");
+    let said = place.call_with(&format!("predict {run}"), "word\nabc\nda\n").succeeds();
+    for (file, text, suggested, set) in [
+        ("in.txt", "word,x\nabc,1\nda,2\n", "set data.format", "data.format=csv"),
+        ("in.csv", "word\tx\nabc\t1\nda\t2\n", "the line has tabs: set data.format = \"tsv\"", "data.format=tsv"),
+        (
+            "in.tsv",
+            "x\twort\n1\tabc\n2\tda\n",
+            "name another in data.source (did you mean `wort`?)",
+            "data.source=wort",
+        ),
+        ("in.jsonl", "{\"wort\": \"abc\"}\n{\"wort\": \"da\"}\n", "name another in data.source", "data.source=wort"),
+        (
+            "headless.csv",
+            "abc,A B C\nda,D A\n",
+            "set data.columns if line 1 is not a header",
+            "data.columns=['word','said']",
+        ),
+    ] {
+        place.write(file, text);
+        let answer = place.call(&predict(file)).refuses();
+        assert!(answer.contains(suggested), "{answer}");
+        assert_eq!(place.call(&format!("{} --set {set}", predict(file))).succeeds(), said, "{set}");
+    }
+    place.write("in.csv", "word,spoken\nabc,A B C\n");
+    for command in ["score", "evaluate"] {
+        let answer = place.call(&format!("{command} {run} --input in.csv")).refuses();
+        assert!(answer.contains("no column `said`, which data.target names"), "{answer}");
+        place.call(&format!("{command} {run} --input in.csv --set data.target=spoken")).succeeds();
+    }
+    let answer = place.call(&format!("predict {run} --set data.join=x")).refuses();
+    assert!(answer.contains("`data.columns`, `data.format`") && answer.contains("`streams.*.column`"), "{answer}");
+}
+
+#[test]
+fn a_check_sees_the_columns_of_files_that_are_there() {
+    for end in ["csv", "jsonl"] {
+        let place = place(end, "");
+        place.call("check table.toml").succeeds();
+        let sets = "--set data.source=wrod --set streams.manner.max_length=3 --set evaluate.by=['note','tense']";
+        let each = "--set model.memories.kind=each";
+        let answer = place.call(&format!("check table.toml {sets} {each} --set train.epoch=3")).refuses();
+        // What is misspelt is told with it.
+        assert!(answer.contains("train.epoch"), "{answer}");
+        for name in ["train", "validation", "test"] {
+            let file = Path::new("data").join(format!("{name}.{end}")).display().to_string();
+            let lacks = |column: &str| format!("no column `{column}` in `{file}`; there are `length`, `");
+            assert!(answer.contains(&format!("data.source (--set): {}", lacks("wrod"))), "{answer}");
+            assert!(answer.contains(&lacks("manner")) && answer.contains(&lacks("tense")), "{answer}");
+        }
+        assert!(answer.contains("(did you mean `word`?)") && !answer.contains("`note` in"), "{answer}");
+        // Files that are not there are warnings, as ever; how they are written must be known all the same.
+        let called = place.call("check table.toml --set data.test=none.csv");
+        assert!(called.err().contains("no such file"), "{}", called.err());
+        called.succeeds();
+        let answer = place.call("check table.toml --set data.test=latin.test").refuses();
+        assert!(answer.contains("data.test (--set): the format cannot be told from the name"), "{answer}");
+        // Every cell of a sweep is looked at.
+        let answer = place.call("check table.toml --set sweep.over={'evaluate.by'=[['note'],['mood']]}").refuses();
+        assert!(answer.contains("no column `mood` in"), "{answer}");
+    }
+    let place = place("jsonl", "columns = ['word', 'said']\n");
+    let err = place.call("check table.toml").err();
+    assert!(err.contains("data.columns") && err.contains("has no effect: JSON lines name their columns"), "{err}");
 }
 
 #[test]
@@ -161,7 +291,14 @@ fn what_is_wrong_with_a_table_is_said_with_line_and_column() {
     let answer = bad("--set evaluate.by=['tense']");
     assert!(answer.contains("no column `tense`, which evaluate.by names"), "{answer}");
     let answer = bad("--set streams.tense.max_length=3 --set model.memories.kind=each");
-    assert!(answer.contains("no column `tense`, which streams.tense.column names"), "{answer}");
+    assert!(answer.contains("no column `tense`, which streams.tense names"), "{answer}");
+    // No source reads its answer.
+    let answer = bad("--set data.source=said");
+    assert!(answer.contains("data.source (--set): `said` is the column of the targets"), "{answer}");
+    let answer = bad("--set streams.how.column=said --set model.memories.kind=each");
+    assert!(answer.contains("streams.how.column (--set): `said` is the column of the targets"), "{answer}");
+    let answer = bad("--set streams={'a.b'={column='note'}} --set model.memories.kind=each");
+    assert!(answer.contains("streams.\"a.b\"") && answer.contains("a stream's name may hold only"), "{answer}");
     let answer = place.call("check tiny.toml --set evaluate.by=['x'] --set streams.y.column=z").refuses();
     assert!(answer.contains("evaluate.by") && answer.contains("streams.y"), "{answer}");
     assert_eq!(answer.matches("set `data.kind = \"table\"`").count(), 2, "{answer}");
@@ -220,6 +357,11 @@ fn further_sources_are_streams_that_the_model_reads() {
     assert_eq!(results["test"]["counts"]["streams"]["how"], serde_json::json!({ "tokens": 100, "unknown": 0 }));
     assert_eq!(results["test"]["counts"]["streams"]["reason"], serde_json::json!({ "tokens": 138, "unknown": 0 }));
     assert_eq!(results["test"]["by"]["how"].as_array().map(Vec::len), Some(2));
+    // Its page tells where one source ends, and of which value an example is.
+    let page = String::from_utf8(place.read(&format!("{run}/report.html"))).expect("text");
+    assert!(page.contains("class=\"rule\"") && page.contains("<title>reason</title>"), "no rule between sources");
+    assert!(page.contains("how: up;loud"), "no value of an example");
+    assert!(!out.contains(" |  ->"), "{out}");
 
     // What was answered is answered again by the file of the model alone, from a table of other columns.
     let answers = String::from_utf8(place.read(&format!("{run}/predictions-test.jsonl"))).expect("text");
@@ -246,12 +388,35 @@ fn further_sources_are_streams_that_the_model_reads() {
     assert_ne!(up, ask("up").succeeds());
     let err = ask("sideways").err();
     assert!(err.contains("1 of 1 `how` tokens (100.0 %) are unknown"), "{err}");
+    // What is suggested against other columns and lengths can be set for the model alone.
+    let other = "word,manner,why\nabcd,up;loud,\n";
+    let answer = place.call_with("predict model.safetensors --scores", other).refuses();
+    assert!(answer.contains("no column `how`, which streams.how names; there are `word`, `manner`, `why`"), "{answer}");
+    let set = "--set streams.how.column=manner";
+    assert_eq!(place.call_with(&format!("predict model.safetensors --scores {set}"), other).succeeds(), up);
+    let set = "--set streams.how.max_length=1";
+    let answer =
+        place.call_with(&format!("predict model.safetensors --scores {set} {set}"), "word,how,why\nab,up;loud,\n");
+    assert!(answer.refuses().contains("raise streams.how.max_length"), "{}", answer.err());
     let short = "--set streams.how.max_length=1";
     let answer = place.call(&format!("train table.toml {short}")).refuses();
-    assert!(answer.contains("the `how` has 2 tokens, more than streams.how.max_length = 1"), "{answer}");
+    assert!(answer.contains("`how` has 2 tokens, more than streams.how.max_length = 1"), "{answer}");
 
     let rows = "word,how,why,said\nab,up;loud,,A B\nab,low,,A B\n";
     let scores = place.call_with("score model.safetensors", rows).succeeds();
     let scores: Vec<&str> = scores.lines().collect();
     assert!(scores.len() == 2 && scores[0] != scores[1], "{scores:?}");
+}
+
+#[test]
+fn what_is_looked_at_is_told_of_every_run_that_has_streams() {
+    let place = place_with_streams();
+    let equal = "--set streams.how.encoder.hidden=16 --set streams.reason.encoder.hidden=16 --set train.epochs=1";
+    for kind in ["each", "concatenated"] {
+        place.call(&format!("train table.toml {equal} --set model.memories.kind={kind}")).succeeds();
+    }
+    let listed = place.call("runs").succeeds();
+    assert!(listed.contains("memories.kind") && listed.contains("concatenated"), "{listed}");
+    let found = place.call("runs --where memories.kind=concatenated").succeeds();
+    assert!(found.contains("concatenated") || found.lines().count() == 2, "{found}");
 }

@@ -2,11 +2,12 @@
 
 use std::cmp::Ordering;
 
+use antiphon_core::nearest;
 use serde_json::{Map, Number, Value as Json};
 
 use crate::dotted;
 use crate::schema::{Choice, Schema};
-use crate::wording::{example, got, list, nearest, plain_numbers, types, want};
+use crate::wording::{example, got, list, plain_numbers, types, want};
 
 /// What was found in a tree.
 #[derive(Debug, Default)]
@@ -411,7 +412,7 @@ impl<'s, 't> Check<'s, 't> {
         if parts.iter().any(|part| part.get("uniqueItems") == Some(&Json::Bool(true)))
             && let Some(twice) = (1..items.len()).find(|&i| items[..i].contains(&items[i]))
         {
-            self.below(twice, |c| c.mistake(format!("stands in the list already: {}; remove one", got(&items[twice]))));
+            self.below(twice, |c| c.mistake(format!("{} is listed twice: remove one", got(&items[twice]))));
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use antiphon_core::nearest;
 use schemars::JsonSchema;
 use serde_json::Value as Json;
 
 use crate::dotted;
 use crate::schema::{Choice, Schema};
-use crate::wording::nearest;
 
 /// Deeper than any settings are; a type may hold itself.
 const DEEPEST: usize = 8;

@@ -249,7 +249,10 @@ impl Tree {
 
     fn found(&self, keys: &[String], mut message: String) -> Problem {
         let (name, nearest) = (self.name(keys), self.nearest(keys));
-        let place = match nearest.origin().and_then(Origin::from_tag) {
+        // Where not even its table is there, what stands in some table above has nothing to do with it.
+        let table = &keys[..keys.len().saturating_sub(1)];
+        let origin = node(&self.root, table).and_then(|_| nearest.origin());
+        let place = match origin.and_then(Origin::from_tag) {
             Some(origin) => Place::Key { key: name, origin: Some(origin.seen_from(&self.file)) },
             None => name.into(),
         };

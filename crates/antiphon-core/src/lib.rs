@@ -12,6 +12,7 @@ pub mod disk;
 pub mod error;
 mod hex;
 pub mod metric;
+mod nearest;
 pub mod printable;
 pub mod random;
 pub mod step;
@@ -21,6 +22,7 @@ pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
 pub use error::{Error, Place, Problem, Result};
 pub use hex::hex;
 pub use metric::{Judged, Metric, Score};
+pub use nearest::nearest;
 pub use printable::printable;
 pub use step::{
     LengthLimits, Mask, PrefixOutput, Request, Selection, Source, StepModel, StepOutput, StepSession, Want,

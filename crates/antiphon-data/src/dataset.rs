@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use antiphon_core::{Batch, Error, Place, Result, SourceBatch, Special, Target, TokenBatch, TokenId, Tokenizer};
+use antiphon_core::{
+    Batch, Error, Place, Problem, Result, SourceBatch, Special, Target, TokenBatch, TokenId, Tokenizer,
+};
 use rayon::prelude::*;
 
 use crate::Units;
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
-use crate::lines::{Fault, LISTED, Skipped, listed};
+use crate::lines::{LISTED, Skipped, listed};
 
 /// How many ids an example has, each side with its end symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,24 +31,22 @@ pub struct Dataset {
     gaps: Gaps,
     skipped: Skipped,
     unknown: Unknown,
-    streams: Vec<StreamTokens>,
+    further_tokens: Vec<FurtherTokens>,
     units: Units,
 }
 
-/// A source beside the first: a stream of its own.
+/// A source beside the first.
 #[derive(Clone)]
 pub struct FurtherSource {
     /// The name of its stream.
     pub name: String,
     /// What makes ids of its text.
     pub tokenizer: Arc<dyn Tokenizer>,
-    /// The most of them, without the end symbol.
-    pub max_length: usize,
 }
 
 /// The tokens of a further source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StreamTokens {
+pub struct FurtherTokens {
     /// All of them, end symbols included.
     pub tokens: u64,
     /// Those that its tokenizer does not know.
@@ -57,7 +57,7 @@ pub struct StreamTokens {
 struct Measured {
     lengths: Lengths,
     unknown: Unknown,
-    streams: Vec<StreamTokens>,
+    further: Vec<FurtherTokens>,
     units: Units,
     line: usize,
 }
@@ -75,8 +75,8 @@ pub struct Unknown {
 const BLOCK: usize = 1 << 16;
 
 impl Dataset {
-    /// Encodes every example once, on all threads, to learn the lengths. `further` are the streams that the corpus was opened
-    /// with, in their order.
+    /// Encodes every example once, on all threads, to learn the lengths. `further` are the sources that the corpus was
+    /// opened with beside the first, in their order.
     ///
     /// # Errors
     /// If the corpus has sources and there is no tokenizer for them (or the reverse), an example is over the limits
@@ -99,7 +99,7 @@ impl Dataset {
         let mut dataset = Dataset {
             corpus,
             source,
-            streams: vec![StreamTokens::default(); further.len()],
+            further_tokens: vec![FurtherTokens::default(); further.len()],
             further,
             target,
             lengths: Vec::new(),
@@ -114,15 +114,16 @@ impl Dataset {
             let block: Vec<Result<Measured>> =
                 (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
             for (i, measured) in (start..).zip(block) {
-                let Measured { lengths, unknown, streams, units, line } = measured?;
-                let tokens = |length: u32| length.saturating_sub(1) as usize;
-                let within = limits.check(tokens(lengths.source), tokens(lengths.target));
-                let mut checked = dataset.further.iter().zip(&streams);
-                let within = within.and_then(|()| checked.try_for_each(|(one, n)| one.check(n.tokens as usize - 1)));
+                let Measured { lengths, unknown, further, units, line } = measured?;
+                // Without its end symbol; where there is no source, there is none.
+                let first = u64::from(lengths.source).saturating_sub(1);
+                let tokens = [first].into_iter().chain(further.iter().map(|one| one.tokens - 1));
+                let within = limits.check_sources(tokens.map(|tokens| tokens as usize));
+                let within = within.and_then(|()| limits.check_target(lengths.target as usize - 1));
                 let Err(excess) = within else {
                     dataset.lengths.push(lengths);
                     dataset.unknown.add(unknown);
-                    dataset.streams.iter_mut().zip(streams).for_each(|(all, one)| all.add(one));
+                    dataset.further_tokens.iter_mut().zip(further).for_each(|(all, one)| all.add(one));
                     dataset.units.add(units);
                     continue;
                 };
@@ -133,7 +134,8 @@ impl Dataset {
                         left_out.push(i as u64);
                     }
                     Remedy::Error if messages.len() < LISTED => {
-                        messages.push((line, format!("{excess}, or set data.too_long = \"skip\"")));
+                        let message = format!("{excess}, or set data.too_long = \"skip\"");
+                        messages.push(Problem { place: Place::line(line), message });
                     }
                     Remedy::Error => {}
                 }
@@ -141,7 +143,8 @@ impl Dataset {
         }
         let path = dataset.corpus.path();
         if !messages.is_empty() {
-            return Err(listed(path, messages.into_iter(), too_long));
+            let more = too_long - messages.len();
+            return Err(listed(path, messages, more));
         }
         if dataset.lengths.is_empty() {
             return Err(Error::new(format!("no example is within the limits; {}", dataset.skipped)).in_file(path));
@@ -186,8 +189,8 @@ impl Dataset {
     }
 
     /// The tokens of each further source.
-    pub fn streams(&self) -> impl Iterator<Item = (&str, StreamTokens)> {
-        self.further.iter().map(|one| one.name.as_str()).zip(self.streams.iter().copied())
+    pub fn further(&self) -> impl Iterator<Item = (&str, FurtherTokens)> {
+        self.further.iter().map(|one| one.name.as_str()).zip(self.further_tokens.iter().copied())
     }
 
     /// How much text the targets are (of several, the first), each with its end.
@@ -251,17 +254,17 @@ impl Dataset {
         let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
         let (source, target) = (self.encode_source(example)?.unwrap_or_default(), self.encode_target(example)?);
         let further = self.encode_further(example)?;
-        let streams =
-            further.iter().map(|row| StreamTokens { tokens: row.len() as u64, unknown: strangers(row) }).collect();
+        let further =
+            further.iter().map(|row| FurtherTokens { tokens: row.len() as u64, unknown: strangers(row) }).collect();
         let unknown = Unknown { source: strangers(&source), target: strangers(&target) };
         let lengths = Lengths { source: count(&source), target: count(&target) };
-        Ok(Measured { lengths, unknown, streams, units: Units::of(&example.targets[0], true), line: example.line })
+        Ok(Measured { lengths, unknown, further, units: Units::of(&example.targets[0], true), line: example.line })
     }
 
     fn encode_further(&self, example: &Example) -> Result<Vec<Vec<TokenId>>> {
         let encode =
             |(one, text): (&FurtherSource, &String)| self.encode(one.tokenizer.as_ref(), text, &one.name, example.line);
-        self.further.iter().zip(&example.streams).map(encode).collect()
+        self.further.iter().zip(&example.further).map(encode).collect()
     }
 
     fn encode_source(&self, example: &Example) -> Result<Option<Vec<TokenId>>> {
@@ -288,19 +291,7 @@ impl fmt::Debug for Dataset {
     }
 }
 
-impl FurtherSource {
-    /// Whether a text of so many tokens, its end symbol not counted, is within the limit.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub fn check(&self, tokens: usize) -> Result<(), Fault> {
-        let Self { name, max_length: limit, .. } = self;
-        let fault = || Fault::StreamTooLong { stream: name.clone(), tokens, limit: *limit };
-        if tokens > *limit { Err(fault()) } else { Ok(()) }
-    }
-}
-
-impl StreamTokens {
+impl FurtherTokens {
     /// Takes in those of the next example.
     fn add(&mut self, other: Self) {
         self.tokens += other.tokens;
@@ -370,28 +361,26 @@ mod tests {
     }
 
     #[test]
-    fn further_sources_are_streams_of_their_own() {
+    fn further_sources_stand_beside_the_first() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.csv"), "lemma,form,tags,note\nab,x,N,1\nc,y,,23\nd,z,NNNN,4\n").unwrap();
         let text = "kind = 'table'\ntrain = 'a.csv'\nsource = 'lemma'\ntarget = 'form'\ntoo_long = 'skip'";
         let config: CorpusConfig = toml::from_str(text).unwrap();
         let columns = [("notes", "note"), ("tags", "tags")].map(|(name, column)| (name.into(), column.into()));
-        let further = crate::FurtherColumns { streams: columns.into(), kept: Vec::new() };
+        let further = crate::FurtherColumns { sources: columns.into(), kept: Vec::new() };
         let open = || Arc::new(Corpus::open_with(&config, &further, Split::Train, folder.path()).unwrap());
-        let streams = |longest: usize| {
-            let one = |name: &str| FurtherSource { name: name.into(), tokenizer: Arc::new(Bytes), max_length: longest };
-            vec![one("notes"), one("tags")]
-        };
-        let dataset = |longest, limits: &Limits| {
-            Dataset::new(open(), Some(Arc::new(Bytes)), streams(longest), Arc::new(Bytes), limits)
-        };
-        let data = dataset(3, &config.limits()).unwrap();
+        let names = ["notes", "tags"].map(str::to_owned);
+        let sources = names.clone().map(|name| FurtherSource { name, tokenizer: Arc::new(Bytes) });
+        let dataset =
+            |limits: &Limits| Dataset::new(open(), Some(Arc::new(Bytes)), sources.to_vec(), Arc::new(Bytes), limits);
+        let limits = Limits { further: names.map(|name| (name, 3)).to_vec(), ..config.limits() };
+        let data = dataset(&limits).unwrap();
         assert_eq!(
             data.skipped().to_string(),
             "1 line skipped: 1 with a `tags` over streams.tags.max_length = 3 (first: line 4)"
         );
-        let tokens = |tokens| StreamTokens { tokens, unknown: 0 };
-        assert_eq!(data.streams().collect::<Vec<_>>(), [("notes", tokens(5)), ("tags", tokens(3))]);
+        let tokens = |tokens| FurtherTokens { tokens, unknown: 0 };
+        assert_eq!(data.further().collect::<Vec<_>>(), [("notes", tokens(5)), ("tags", tokens(3))]);
         assert_eq!(data.source_tokens(), 5);
         let batch = data.batch(&[1, 0]).unwrap();
         let rows = |source: &SourceBatch| match source {
@@ -405,10 +394,10 @@ mod tests {
         // What is empty has an end.
         assert_eq!(found[2], [vec![3], vec![id('N'), 3]]);
         batch.check().unwrap();
-        let refuse = Limits { too_long: Remedy::Error, ..config.limits() };
+        let refuse = Limits { too_long: Remedy::Error, ..limits };
         assert_eq!(
-            message(&dataset(3, &refuse).unwrap_err()),
-            "a.csv: line 4: the `tags` has 4 tokens, more than streams.tags.max_length = 3: shorten it or raise \
+            message(&dataset(&refuse).unwrap_err()),
+            "a.csv: line 4: `tags` has 4 tokens, more than streams.tags.max_length = 3: shorten it or raise \
              streams.tags.max_length, or set data.too_long = \"skip\""
         );
     }

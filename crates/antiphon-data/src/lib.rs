@@ -29,7 +29,7 @@ mod units;
 pub mod vectors;
 
 pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split};
-pub use dataset::{Dataset, FurtherSource, Lengths, StreamTokens, Unknown};
+pub use dataset::{Dataset, FurtherSource, FurtherTokens, Lengths, Unknown};
 pub use lines::{Fault, LineReader, Skipped};
 pub use plan::{BatchConfig, plan, plan_in_order};
 pub use prefetch::Prefetch;

@@ -230,7 +230,7 @@ fn figures(results: &Results) -> String {
     format!("{name}: {}", figures.join(", "))
 }
 
-/// Dotted keys by as many of their last parts as tell them apart.
+/// Dotted keys by as many of their last parts as tell them apart; `kind` alone would not tell of what.
 fn short(keys: &[String]) -> Vec<String> {
     let last = |key: &str, parts: usize| {
         let all: Vec<&str> = key.split('.').collect();
@@ -238,7 +238,8 @@ fn short(keys: &[String]) -> Vec<String> {
     };
     let short = |key: &String| {
         let alone = |parts: &usize| keys.iter().filter(|other| last(other, *parts) == last(key, *parts)).count() == 1;
-        (1..=key.split('.').count()).find(alone).map_or(key.clone(), |parts| last(key, parts))
+        let (least, most) = (if key.ends_with(".kind") { 2 } else { 1 }, key.split('.').count());
+        (least..=most).find(alone).map_or(key.clone(), |parts| last(key, parts))
     };
     keys.iter().map(short).collect()
 }

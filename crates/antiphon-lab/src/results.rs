@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::aligned;
 
+/// How many values of a column are shown.
+pub(crate) const VALUES: usize = 20;
+
+/// So many letters of a value are written in a table for a terminal.
+const LETTERS: usize = 40;
+
 /// The label of [`Counts::outscored`], as a percentage of the sources.
 const OUTSCORED: &str = "outscored";
 
@@ -53,6 +59,19 @@ pub struct OfValue {
     pub examples: u64,
     /// A figure for each label of the split's metrics.
     pub metrics: BTreeMap<String, f64>,
+}
+
+impl OfValue {
+    /// The value for a terminal, on one line.
+    fn shown(&self) -> String {
+        if self.value.trim().is_empty() {
+            return "(empty)".into();
+        }
+        let letters = self.value.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
+        let mut shown: String = letters.clone().take(LETTERS).collect();
+        shown.extend((letters.count() > LETTERS).then_some('…'));
+        shown
+    }
 }
 
 /// Losses under teacher forcing, in nats.
@@ -197,6 +216,29 @@ impl Results {
             text += &format!("{label} is {signature}\n");
         }
         text
+    }
+
+    /// The metrics of each column's most frequent values for a terminal, on the last split that was measured, which is called
+    /// `name`; empty where there are no such columns.
+    pub fn tables_by(&self, name: &str) -> String {
+        let by = self.splits().last().map(|(_, split)| &split.by);
+        let table = |(column, values): (&String, &Vec<OfValue>)| {
+            let labels: BTreeSet<&String> = values.iter().flat_map(|of| of.metrics.keys()).collect();
+            let head = ["", "examples"].into_iter().chain(labels.iter().map(|label| label.as_str())).map(str::to_owned);
+            let row = |of: &OfValue| -> Vec<String> {
+                let figures =
+                    labels.iter().map(|label| of.metrics.get(*label).map_or_else(String::new, |v| format!("{v:.2}")));
+                [of.shown(), of.examples.to_string()].into_iter().chain(figures).collect()
+            };
+            let rows: Vec<Vec<String>> =
+                [head.collect()].into_iter().chain(values.iter().take(VALUES).map(row)).collect();
+            let which = match values.len() {
+                ..=VALUES => String::new(),
+                all => format!(" (the {VALUES} most frequent of {all} values)"),
+            };
+            format!("the {name} split by `{column}`{which}:\n{}\n", aligned(&rows))
+        };
+        by.into_iter().flatten().map(table).collect()
     }
 
     /// JSON knows no infinity.
@@ -407,6 +449,35 @@ bleu is nrefs:1|case:lc|tok:none
         // What can be promised and compared is what is told.
         let split = all.test.as_ref().unwrap();
         assert!(Beside::labels().iter().all(|label| split.value(label).is_some()));
+    }
+
+    #[test]
+    fn figures_by_value_are_those_of_the_most_frequent_ones() {
+        let mut one = results(24.5);
+        assert_eq!(one.tables_by("test"), "");
+        let of = |value: &str, examples: u64| OfValue {
+            value: value.into(),
+            examples,
+            metrics: [("bleu".to_owned(), examples as f64 / 3.0)].into(),
+        };
+        let mut values = vec![of("N;\tACC", 9), of("", 7), of(&"x".repeat(50), 1)];
+        let by = |values: &[OfValue]| [("features".to_owned(), values.to_vec())].into();
+        one.test.as_mut().unwrap().by = by(&values);
+        let long = "x".repeat(40) + "…";
+        let line = |value: &str, rest: &str| format!("{value:<41}  {rest}\n");
+        let expected = [
+            "the input split by `features`:\n".to_owned(),
+            line("", "examples  bleu"),
+            line("N; ACC", "       9  3.00"),
+            line("(empty)", "       7  2.33"),
+            line(&long, "       1  0.33") + "\n",
+        ];
+        assert_eq!(one.tables_by("input"), expected.concat());
+        values.extend((0..30).map(|i| of(&i.to_string(), 1)));
+        one.test.as_mut().unwrap().by = by(&values);
+        let table = one.tables_by("test");
+        assert!(table.starts_with("the test split by `features` (the 20 most frequent of 33 values):\n"), "{table}");
+        assert_eq!(table.lines().count(), 23);
     }
 
     #[test]

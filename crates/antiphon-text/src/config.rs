@@ -91,6 +91,11 @@ impl TokenizerConfig {
         }
     }
 
+    /// What stands between words, where it is not white space.
+    pub fn separator(&self) -> Option<&str> {
+        if let Self::Word(config) = self { config.separator.as_deref() } else { None }
+    }
+
     /// All settings that cannot work, whatever the corpus; places are keys below the tokenizer's table.
     pub fn problems(&self) -> Vec<Problem> {
         match self {

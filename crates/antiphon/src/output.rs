@@ -38,6 +38,11 @@ pub(crate) fn json_line(value: &impl serde::Serialize) -> serde_json::Result<Str
     Ok(json.chars().map(|c| if acts(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect())
 }
 
+/// A text as one cell of one line: without line ends and tabs.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r', '\t'], " ")
+}
+
 /// A line on the standard error, as [`printable`] has it. If even that is closed there is nobody to tell.
 pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));

@@ -238,9 +238,13 @@ pub enum TableFormat {
     Tsv,
     /// A comma between cells. A cell between quotes may hold commas, line ends and, written twice, quotes (RFC 4180).
     Csv,
-    /// An object of JSON a line, of texts and numbers.
+    /// An object of JSON a line, of texts, numbers, `true` and `false`.
     JsonLines,
 }
+
+/// What to say of a file of which nothing tells how it is written.
+pub(super) const UNKNOWN_FORMAT: &str =
+    "the format cannot be told from the name (`.tsv`, `.csv` or `.jsonl`); set data.format";
 
 /// One column, or several.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -250,6 +254,15 @@ pub enum ColumnNames {
     One(String),
     /// Several columns, one behind the other.
     Many(#[schemars(length(min = 1))] Vec<String>),
+}
+
+impl TableConfig {
+    /// Its files, each with the split.
+    pub(super) fn files(&self) -> impl Iterator<Item = (Split, &PathBuf)> {
+        let others = [(Split::Validation, &self.validation), (Split::Test, &self.test)];
+        let others = others.into_iter().filter_map(|(split, file)| Some((split, file.as_ref()?)));
+        [(Split::Train, &self.train)].into_iter().chain(others)
+    }
 }
 
 impl ColumnNames {
@@ -266,7 +279,7 @@ impl ColumnNames {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FurtherColumns {
     /// Further sources, in the order of the model's streams: the name of the stream, and the column.
-    pub streams: Vec<(String, String)>,
+    pub sources: Vec<(String, String)>,
     /// The columns that are kept as they are.
     pub kept: Vec<String>,
 }
@@ -410,11 +423,13 @@ const fn error() -> Remedy {
     Remedy::Error
 }
 
-/// How long an example may be, in tokens without the end symbol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How long an example may be, in tokens without end symbols.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// The longest source.
     pub max_source: usize,
+    /// The longest text of each further source, by the name of its stream.
+    pub further: Vec<(String, usize)>,
     /// The longest target.
     pub max_target: usize,
     /// What to do with an example beyond.
@@ -422,22 +437,29 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether a source alone of so many tokens, its end symbol not counted, is within the limit.
+    /// Whether sources of so many tokens, the first and the further ones, are within the limits.
     ///
     /// # Errors
-    /// If it is not.
-    pub fn check_source(&self, source: usize) -> Result<(), Fault> {
-        Fault::check_tokens("source", source, self.max_source)
+    /// If one is not.
+    pub fn check_sources(&self, tokens: impl IntoIterator<Item = usize>) -> Result<(), Fault> {
+        let first = ("source".to_owned(), "data.max_source".to_owned(), self.max_source);
+        let further = self.further.iter();
+        let further = further.map(|(name, limit)| (format!("`{name}`"), format!("streams.{name}.max_length"), *limit));
+        let limits = [first].into_iter().chain(further);
+        limits.zip(tokens).try_for_each(|((what, key, limit), tokens)| check_tokens(what, key, tokens, limit))
     }
 
-    /// Whether an example of so many tokens, end symbols not counted, is within the limits.
+    /// Whether a target of so many tokens is within the limit.
     ///
     /// # Errors
     /// If it is not.
-    pub fn check(&self, source: usize, target: usize) -> Result<(), Fault> {
-        self.check_source(source)?;
-        Fault::check_tokens("target", target, self.max_target)
+    pub fn check_target(&self, tokens: usize) -> Result<(), Fault> {
+        check_tokens("target".into(), "data.max_target".into(), tokens, self.max_target)
     }
+}
+
+fn check_tokens(what: String, key: String, tokens: usize, limit: usize) -> Result<(), Fault> {
+    if tokens > limit { Err(Fault::TooManyTokens { what, key, tokens, limit }) } else { Ok(()) }
 }
 
 /// Which lines can be used.
@@ -484,17 +506,17 @@ impl CorpusConfig {
         }
     }
 
-    /// How long an example may be. The lines of a running text are none, and may have any number of tokens.
+    /// How long an example may be, further sources left aside. The lines of a running text are none, and may have any number of
+    /// tokens.
     pub fn limits(&self) -> Limits {
-        match *self {
+        let (max_source, max_target, too_long) = match *self {
             Self::Pairs(PairsConfig { max_source, max_target, too_long, .. })
             | Self::Parallel(ParallelConfig { max_source, max_target, too_long, .. })
-            | Self::Table(TableConfig { max_source, max_target, too_long, .. }) => {
-                Limits { max_source, max_target, too_long }
-            }
-            Self::Text(TextConfig { max_target, too_long, .. }) => Limits { max_source: 0, max_target, too_long },
-            Self::Stream(_) => Limits { max_source: 0, max_target: usize::MAX, too_long: Remedy::Error },
-        }
+            | Self::Table(TableConfig { max_source, max_target, too_long, .. }) => (max_source, max_target, too_long),
+            Self::Text(TextConfig { max_target, too_long, .. }) => (0, max_target, too_long),
+            Self::Stream(_) => (0, usize::MAX, Remedy::Error),
+        };
+        Limits { max_source, further: Vec::new(), max_target, too_long }
     }
 
     /// Its settings, if it is a table.
@@ -504,19 +526,31 @@ impl CorpusConfig {
 
     /// What of the settings contradicts each other.
     pub fn problems(&self) -> Vec<Problem> {
-        let Some(TableConfig { format, columns, source, target, .. }) = self.as_table() else { return Vec::new() };
+        let Some(table) = self.as_table() else { return Vec::new() };
+        let TableConfig { format, columns, source, target, .. } = table;
         let mut problems = Vec::new();
         let mut add = |key: &str, message: String| problems.push(Problem { place: key.into(), message });
+        for (split, _) in table.files().filter(|(_, file)| !table.knows_format(file)) {
+            add(split.name(), UNKNOWN_FORMAT.into());
+        }
         if columns.is_some() && *format == Some(TableFormat::JsonLines) {
             add("columns", "JSON lines name their columns themselves; leave it out".into());
         }
         if source.names().contains(target) {
-            add("target", format!("`{target}` is the source too; name another column"));
+            add("source", self.reads_target(target).expect("it is that of the target"));
         }
         for (key, names) in [("source", source.names()), ("target", std::slice::from_ref(target))] {
             names.iter().filter_map(|name| self.lacks_column(name)).for_each(|message| add(key, message));
         }
         problems
+    }
+
+    /// What to say of a source's column, if it is that of the targets.
+    pub fn reads_target(&self, name: &str) -> Option<String> {
+        let of_targets = self.as_table().is_some_and(|table| table.target == name);
+        of_targets.then(|| {
+            format!("`{name}` is the column of the targets, so that a source would hold its answer; name another")
+        })
     }
 
     /// What to say of a column that is not among those that the config names, if it names them.

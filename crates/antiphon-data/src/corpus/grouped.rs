@@ -29,8 +29,8 @@ impl<'a> Grouped<'a> {
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::new();
         for (i, example) in corpus.iter().enumerate() {
-            let Example { source, streams, .. } = example?;
-            let texts = source.iter().chain(&streams).enumerate();
+            let Example { source, further, .. } = example?;
+            let texts = source.iter().chain(&further).enumerate();
             // No text has a zero byte.
             let source = texts.map(|(k, text)| normalized(k, text)).collect::<Vec<_>>().join("\0");
             let group = *known.entry(source).or_insert(groups.len());
@@ -91,7 +91,7 @@ impl<'a> Grouped<'a> {
 }
 
 /// Adds what is not there yet.
-fn add_new(all: &mut Vec<String>, more: Vec<String>) {
+pub(super) fn add_new(all: &mut Vec<String>, more: Vec<String>) {
     for text in more {
         if !all.contains(&text) {
             all.push(text);

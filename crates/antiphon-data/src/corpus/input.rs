@@ -7,7 +7,7 @@ use antiphon_core::Result;
 
 use super::table::{Row, Table};
 use super::{CorpusConfig, FurtherColumns, fault_of_header, split_pair};
-use crate::lines::{Fault, LineReader};
+use crate::lines::{Fault, LineReader, looks_like_header};
 
 /// How the lines of an input become texts.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct InputRules<'a> {
 }
 
 impl<'a> InputRules<'a> {
-    /// Sources without targets. A table may have a column of targets, which is not read; without a header, its rows may have
-    /// those cells or not. `file` is where it comes from, if that is one.
+    /// Sources without targets. A table may have other columns, which are not read; where the config names the columns, a row has all
+    /// of them, or those of the sources alone. `file` is where it comes from, if that is one.
     ///
     /// # Errors
     /// If nothing tells how a table is written.
@@ -33,7 +33,7 @@ impl<'a> InputRules<'a> {
     /// # Errors
     /// As [`of_sources`](Self::of_sources).
     pub fn of_pairs(config: &'a CorpusConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
-        let further = FurtherColumns { streams: further.streams.clone(), kept: Vec::new() };
+        let further = FurtherColumns { sources: further.sources.clone(), kept: Vec::new() };
         let table = config.as_table().map(|table| Table::of_rows(table, &further, file)).transpose()?;
         Ok(Self { config, table })
     }
@@ -62,12 +62,17 @@ impl<'a> InputRules<'a> {
         self.table.as_mut().map_or(Ok(()), |table| table.read_header(text))
     }
 
-    /// Takes as columns those that are read, in their order, where nobody names them; gives the line that would.
-    pub fn assume_header(&mut self) -> Option<String> {
-        self.table.as_mut().filter(|table| table.awaits_header()).map(Table::assume_header)
+    /// Takes as the columns of a table those that are read, in their order, where nobody names them; says what somebody is to type.
+    pub fn form_of_row(&mut self) -> Option<String> {
+        self.table.as_mut().map(Table::form_of_row)
     }
 
-    /// The texts of a source, that of each stream.
+    /// Whether the first line seems to name columns instead of being asked: it is read like any other.
+    pub fn seems_header(&self, line: &str) -> bool {
+        self.table.as_ref().map_or_else(|| looks_like_header(line), |table| table.is_header(line))
+    }
+
+    /// The texts of a source: of the first and of the further ones.
     ///
     /// # Errors
     /// If the line is none.
@@ -76,8 +81,8 @@ impl<'a> InputRules<'a> {
     /// If a header is still to be read.
     pub fn sources(&self, line: &str) -> Result<Vec<String>, Fault> {
         if let Some(table) = &self.table {
-            let Row { source, streams, .. } = table.row(line)?;
-            return Ok([source].into_iter().chain(streams).collect());
+            let Row { source, further, .. } = table.row(line)?;
+            return Ok([source].into_iter().chain(further).collect());
         }
         match (self.config, line.matches('\t').count()) {
             _ if line.trim().is_empty() => Err(Fault::EmptySource),
@@ -86,8 +91,8 @@ impl<'a> InputRules<'a> {
         }
     }
 
-    /// The texts of a source, that of each stream, and its target; where there are no sources, the line is all target. Running
-    /// text has blank lines.
+    /// The texts of a source, of the first and of the further ones, and its target; where there are no sources, the line is all
+    /// target. Running text has blank lines.
     ///
     /// # Errors
     /// If the line is none.
@@ -96,8 +101,8 @@ impl<'a> InputRules<'a> {
     /// If a header is still to be read.
     pub fn pair(&self, line: &str) -> Result<(Vec<String>, String), Fault> {
         if let Some(table) = &self.table {
-            let Row { source, streams, target, .. } = table.row(line)?;
-            return Ok(([source].into_iter().chain(streams).collect(), target));
+            let Row { source, further, target, .. } = table.row(line)?;
+            return Ok(([source].into_iter().chain(further).collect(), target));
         }
         match self.config {
             CorpusConfig::Text(_) if line.trim().is_empty() => Err(Fault::EmptyLine),

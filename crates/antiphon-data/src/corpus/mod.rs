@@ -1,9 +1,12 @@
 //! Corpora: one split of one corpus, on disk.
 
+mod beginning;
 mod config;
 mod gaps;
 mod grouped;
 mod input;
+mod json;
+mod record;
 mod references;
 mod table;
 #[cfg(test)]
@@ -22,6 +25,7 @@ pub use config::{
 pub use grouped::Grouped;
 pub use input::InputRules;
 pub use references::References;
+pub use table::LackingColumn;
 
 pub(crate) use gaps::Gaps;
 
@@ -33,8 +37,8 @@ use table::{Row, Table};
 pub struct Example {
     /// What is asked; `None` where there is text alone.
     pub source: Option<String>,
-    /// What is asked beside it, in the order of the streams.
-    pub streams: Vec<String>,
+    /// What is asked beside it: further sources, in the order of their streams.
+    pub further: Vec<String>,
     /// What is answered: at least one; several are references that count as equally right.
     pub targets: Vec<String>,
     /// What stands in the columns that are kept: for each, one text; of a source in several rows, all that they have.
@@ -111,6 +115,8 @@ impl Corpus {
             let is_csv = table.as_ref().is_some_and(Table::is_csv);
             // What is wrong with the line that names the columns is wrong with all of them.
             let mut columns = Ok(());
+            // How many rows lack a column, and what there is to say of the first.
+            let (mut lacking, mut lacks) = (0, None);
             opened.push(LineFile::open(&path, rules.max_line, is_csv, |line, text| {
                 if let Some(table) = table.as_mut().filter(|table| table.awaits_header()) {
                     if line == 0 {
@@ -131,10 +137,19 @@ impl Corpus {
                     None => layout.check(k, text),
                 };
                 if let Err(fault) = text.and_then(check) {
+                    if let (Fault::NoColumn { there, .. }, Some(table)) = (&fault, &table)
+                        && !there.is_empty()
+                    {
+                        lacks.get_or_insert_with(|| Error::many(&path, table.problems(there)));
+                        lacking += 1;
+                    }
                     faults.add(line, fault);
                 }
             })?);
             columns.map_err(|error| error.in_file(&path))?;
+            if let Some(error) = lacks.filter(|_| lacking == opened[k].len()) {
+                return Err(error);
+            }
             if !skips {
                 faults.refuse(&opened[k], ", or set data.on_bad_line = \"skip\"")?;
             }
@@ -163,7 +178,7 @@ impl Corpus {
         let (gaps, skipped) = (Gaps::default(), Skipped::default());
         let mut corpus = Corpus { layout, files: opened, before, gaps, skipped, header, table, headers };
         if lines == headers {
-            return Err(Error::new("there is a header, and no row: add one").in_file(corpus.path()));
+            return Err(Error::new("only a header, no rows: add some").in_file(corpus.path()));
         }
         for (line, fault) in &bad {
             let (file, own) = corpus.located(*line as usize);
@@ -261,10 +276,10 @@ impl Corpus {
             }
             Layout::Table => {
                 let table = self.table.as_ref().expect("a table has columns");
-                let Row { source, streams, target, kept } =
+                let Row { source, further, target, kept } =
                     table.row(&first).map_err(|fault| own.changed(line, fault))?;
                 let kept = kept.into_iter().map(|text| vec![text]).collect();
-                return Ok(Example { source: Some(source), streams, targets: vec![target], kept, line: number });
+                return Ok(Example { source: Some(source), further, targets: vec![target], kept, line: number });
             }
         };
         Ok(Example { source, targets, line: number, ..Example::default() })
@@ -276,7 +291,7 @@ impl Corpus {
     }
 
     /// For evaluation: each distinct source once, with all that counts as right. `normalized` is a text of a source as the model
-    /// sees it, by the number of its stream, counted from 0: sources that are equal then, in all streams, are one.
+    /// sees it, by its number among the sources of an example, counted from 0: those that are equal then, in all sources, are one.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -290,6 +305,16 @@ impl Corpus {
             Layout::Pairs | Layout::Parallel | Layout::Table => true,
             Layout::Text | Layout::Stream => false,
         }
+    }
+
+    /// Whether its lines are the rows of a table.
+    pub fn is_table(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether its lines are parted at tabs, so that no text has one.
+    fn parts_at_tabs(&self) -> bool {
+        matches!(self.layout, Layout::Pairs) || self.table.as_ref().is_some_and(Table::is_tsv)
     }
 
     /// The lines that were left out, by reason.

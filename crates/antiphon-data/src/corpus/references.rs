@@ -24,9 +24,7 @@ impl References {
                 let fault = match text {
                     Ok(text) if text.trim().is_empty() => Fault::EmptyBeside("target"),
                     // No target of such a corpus has one: this is another file than was meant.
-                    Ok(text)
-                        if matches!(config, CorpusConfig::Pairs(_) | CorpusConfig::Table(_)) && text.contains('\t') =>
-                    {
+                    Ok(text) if corpus.parts_at_tabs() && text.contains('\t') => {
                         Fault::TabsInTarget(text.matches('\t').count())
                     }
                     Ok(_) => return,

@@ -1,15 +1,14 @@
 //! Rows of tables: what stands in their cells, by the names of the columns.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::path::Path;
 
-use antiphon_core::{Error, Place, Problem, Result};
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
-use serde_json::Value;
+use antiphon_core::{Error, Place, Problem, Result, nearest};
 
-use super::config::{FurtherColumns, TableConfig, TableFormat};
+use super::config::{FurtherColumns, TableConfig, TableFormat, UNKNOWN_FORMAT};
+use super::fault_of_header;
+use super::json::object;
+use super::record::cells_of_csv;
 use crate::lines::{Fault, quoted};
 
 /// A row, as text.
@@ -17,7 +16,7 @@ use crate::lines::{Fault, quoted};
 pub(crate) struct Row {
     pub(crate) source: String,
     /// The further sources, in their order.
-    pub(crate) streams: Vec<String>,
+    pub(crate) further: Vec<String>,
     /// Empty where targets are not read.
     pub(crate) target: String,
     /// What is kept, in its order.
@@ -36,18 +35,29 @@ pub(crate) struct Table {
 
 /// A column that is read.
 #[derive(Debug, Clone)]
-struct Wanted {
+pub(super) struct Wanted {
     /// The setting that names it.
-    key: String,
-    column: String,
+    pub(super) key: String,
+    pub(super) column: String,
     part: Part,
+}
+
+/// A column that is read, and that a file lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LackingColumn {
+    /// The setting that names it.
+    pub key: String,
+    /// What it is called.
+    pub column: String,
+    /// What there is instead, and what helps.
+    pub instead: String,
 }
 
 /// What a column is part of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Part {
     Source,
-    Stream,
+    Further,
     Target,
     Kept,
 }
@@ -68,8 +78,15 @@ struct Columns {
     names: Vec<String>,
     /// Where each wanted one stands.
     places: Vec<usize>,
-    /// The place of one that rows may leave out.
-    may_lack: Option<usize>,
+    /// The same of rows that have nothing but these, where such are rows too.
+    alone: Option<Alone>,
+}
+
+/// Rows of wanted columns alone.
+#[derive(Debug, Clone)]
+struct Alone {
+    names: Vec<String>,
+    places: Vec<usize>,
 }
 
 impl TableFormat {
@@ -84,6 +101,18 @@ impl TableFormat {
             _ => None,
         }
     }
+
+    /// What to set for a line that has no delimiter of this format, and has one of another.
+    fn other(self, line: &str) -> Option<&'static str> {
+        match self {
+            Self::Csv if line.contains('\t') => Some("the line has tabs: set data.format = \"tsv\""),
+            Self::Tsv if line.contains(',') => Some("the line has commas: set data.format = \"csv\""),
+            Self::Tsv | Self::Csv if line.contains(';') => {
+                Some("the line has semicolons, which part no cells: write commas or tabs")
+            }
+            Self::Tsv | Self::Csv | Self::JsonLines => None,
+        }
+    }
 }
 
 impl TableConfig {
@@ -92,14 +121,22 @@ impl TableConfig {
     ///
     /// # Errors
     /// If neither says it.
-    fn format_of(&self, file: Option<&Path>) -> Result<TableFormat> {
+    pub(super) fn format_of(&self, file: Option<&Path>) -> Result<TableFormat> {
         let named = file.map_or_else(|| TableFormat::of_name(&self.train), TableFormat::of_name);
         self.format.or(named).ok_or_else(|| {
-            let message =
-                "the name does not tell how the table is written (`.tsv`, `.csv` or `.jsonl`); set data.format";
-            let error = Error::new(message);
+            let error = Error::new(UNKNOWN_FORMAT);
             file.map_or_else(|| error.clone(), |file| error.clone().in_file(file))
         })
+    }
+
+    /// Whether it is known how a file is written.
+    pub fn knows_format(&self, file: &Path) -> bool {
+        self.format_of(Some(file)).is_ok()
+    }
+
+    /// Whether all of its files are JSON lines, which name their columns themselves.
+    pub fn is_json_lines(&self) -> bool {
+        self.files().all(|(_, file)| self.format_of(Some(file)).is_ok_and(|format| format == TableFormat::JsonLines))
     }
 }
 
@@ -126,12 +163,13 @@ impl Table {
         let sources = config.source.names().iter();
         let sources =
             sources.map(|column| Wanted { key: "data.source".into(), column: column.clone(), part: Part::Source });
-        let stream = |(name, column): &(String, String)| Wanted {
-            key: format!("streams.{name}.column"),
+        let one = |(name, column): &(String, String)| Wanted {
+            // Where no key names the column, the stream does.
+            key: format!("streams.{name}{}", if name == column { "" } else { ".column" }),
             column: column.clone(),
-            part: Part::Stream,
+            part: Part::Further,
         };
-        let wanted = sources.chain(further.streams.iter().map(stream)).collect();
+        let wanted = sources.chain(further.sources.iter().map(one)).collect();
         let header = if format == TableFormat::JsonLines { Header::InRows } else { Header::Awaited };
         Self { format, join: config.join.clone(), wanted, header }.with_columns(config)
     }
@@ -141,10 +179,15 @@ impl Table {
         if let (Some(names), TableFormat::Tsv | TableFormat::Csv) = (&config.columns, self.format) {
             let reads_target = self.wanted.iter().any(|wanted| wanted.part == Part::Target);
             let mut columns = self.columns(names.clone()).map_err(|problems| Error { file: None, problems })?;
-            columns.may_lack = names.iter().position(|name| *name == config.target).filter(|_| !reads_target);
+            columns.alone = (!reads_target).then(|| columns.alone());
             self.header = Header::Read(columns);
         }
         Ok(self)
+    }
+
+    /// Whether cells stand between tabs.
+    pub(crate) fn is_tsv(&self) -> bool {
+        self.format == TableFormat::Tsv
     }
 
     /// Whether rows are records of CSV.
@@ -162,57 +205,93 @@ impl Table {
     /// # Errors
     /// If one that is read is not among them, or two have one name.
     pub(crate) fn read_header(&mut self, line: &str) -> Result<()> {
-        let of_first = |message: String| vec![Problem { place: Place::line(1), message }];
-        let names = cells(self.format, line).map_err(|fault| of_first(fault.to_string()));
-        let columns = names.and_then(|names| self.columns(names.into_iter().map(Cow::into_owned).collect()));
-        self.header = Header::Read(columns.map_err(|problems| Error { file: None, problems })?);
+        let names = names_in(self.format, line).map_err(fault_of_header)?;
+        self.header = Header::Read(self.columns(names).map_err(|problems| Error { file: None, problems })?);
         Ok(())
     }
 
-    /// Takes the columns that are read, in their order, as all that there are; gives them as a line.
-    pub(crate) fn assume_header(&mut self) -> String {
+    /// Takes the columns that are read, in their order, as all that there are, where nobody names them; says what somebody is to
+    /// type.
+    pub(crate) fn form_of_row(&mut self) -> String {
+        if self.awaits_header()
+            && let Ok(columns) = self.columns(self.wanted_names())
+        {
+            self.header = Header::Read(columns);
+        }
+        let names = match &self.header {
+            Header::Read(Columns { names, alone, .. }) => alone.as_ref().map_or(names, |alone| &alone.names).clone(),
+            Header::InRows | Header::Awaited => self.wanted_names(),
+        };
+        match self.format {
+            TableFormat::Tsv => format!("columns: {}", names.join("<TAB>")),
+            TableFormat::Csv => format!("columns: {}", names.join(",")),
+            TableFormat::JsonLines => {
+                let entries = names.iter().map(|name| format!("{}: …", serde_json::Value::from(name.as_str())));
+                format!("an object on each line: {{{}}}", entries.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
+    /// The columns that are read, each once.
+    fn wanted_names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for Wanted { column, .. } in &self.wanted {
             if !names.contains(column) {
                 names.push(column.clone());
             }
         }
-        let between = if self.is_csv() { "," } else { "\t" };
-        let line = names.join(between);
-        if let Ok(columns) = self.columns(names) {
-            self.header = Header::Read(columns);
-        }
-        line
+        names
     }
 
-    /// Whether a line says what the columns are called, and no more.
+    /// Whether a line says what the columns are called that the config names, or those of them that are read, and no more.
     pub(crate) fn is_header(&self, line: &str) -> bool {
-        let Header::Read(columns) = &self.header else { return false };
-        cells(self.format, line).is_ok_and(|cells| cells.iter().eq(&columns.names))
+        let Header::Read(Columns { names, alone, .. }) = &self.header else { return false };
+        let mut headers = [names].into_iter().chain(alone.as_ref().map(|alone| &alone.names));
+        cells(self.format, line).is_ok_and(|cells| headers.any(|names| cells.iter().eq(names)))
+    }
+
+    /// The columns that are read and are not among these.
+    pub(super) fn lacking(&self, names: &[String]) -> Vec<LackingColumn> {
+        let mut found: Vec<LackingColumn> = Vec::new();
+        for wanted in self.wanted.iter().filter(|wanted| !names.contains(&wanted.column)) {
+            let Wanted { key, column, .. } = wanted;
+            let other = if let [line] = names { self.format.other(line) } else { None };
+            let remedy = match (other, self.format) {
+                (Some(other), _) => other.to_owned(),
+                (None, TableFormat::JsonLines) => wanted.remedy(names),
+                (None, _) => wanted.remedy(names) + ", or set data.columns if line 1 is not a header",
+            };
+            let instead = format!("there are {}: {remedy}", quoted(names));
+            let lacking = LackingColumn { key: key.clone(), column: column.clone(), instead };
+            if !found.contains(&lacking) {
+                found.push(lacking);
+            }
+        }
+        found
+    }
+
+    /// What to say of these columns where they lack some that are read.
+    pub(super) fn problems(&self, names: &[String]) -> Vec<Problem> {
+        let problem = |LackingColumn { key, column, instead }| {
+            let message = format!("no column `{column}`, which {key} names; {instead}");
+            Problem { place: Place::line(1), message }
+        };
+        self.lacking(names).into_iter().map(problem).collect()
     }
 
     fn columns(&self, names: Vec<String>) -> Result<Columns, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut add = |message: String| problems.push(Problem { place: Place::line(1), message });
+        let is_wanted = |name: &String| self.wanted.iter().any(|wanted| wanted.column == *name);
         for (i, name) in names.iter().enumerate() {
-            // Who writes a table with the numbers of its rows leaves a name empty.
-            if !name.is_empty() && names[..i].contains(name) {
-                add(format!("two columns are called `{name}`: rename one"));
+            if is_wanted(name) && names[..i].contains(name) {
+                let message = format!("two columns are called `{name}`: rename one");
+                problems.push(Problem { place: Place::line(1), message });
             }
         }
-        let mut places = Vec::with_capacity(self.wanted.len());
-        for (i, Wanted { key, column, .. }) in self.wanted.iter().enumerate() {
-            match names.iter().position(|name| name == column) {
-                Some(place) => places.push(place),
-                None if self.wanted[..i].iter().any(|other| other.key == *key && other.column == *column) => {}
-                None => add(format!(
-                    "no column `{column}`, which {key} names; there are {}: name one of these, or set data.columns if \
-                     line 1 is not a header",
-                    quoted(&names)
-                )),
-            }
-        }
-        if problems.is_empty() { Ok(Columns { names, places, may_lack: None }) } else { Err(problems) }
+        problems.extend(self.problems(&names));
+        let place = |wanted: &Wanted| names.iter().position(|name| *name == wanted.column);
+        let places = self.wanted.iter().filter_map(place).collect();
+        if problems.is_empty() { Ok(Columns { names, places, alone: None }) } else { Err(problems) }
     }
 
     /// What a line says.
@@ -227,30 +306,32 @@ impl Table {
             Header::Awaited => panic!("a row before the header"),
             Header::InRows => {
                 let object = object(line)?;
-                self.row_of(|_, column| object.text(column))
+                self.row_of(|i| object.text(&self.wanted[i]))
             }
             Header::Read(columns) => {
                 if line.is_empty() {
                     return Err(Fault::EmptyLine);
                 }
                 let cells = cells(self.format, line)?;
-                let lacks = columns.may_lack.filter(|_| cells.len() + 1 == columns.names.len());
-                if cells.len() != columns.names.len() && lacks.is_none() {
-                    return Err(Fault::Cells { found: cells.len(), columns: columns.names.clone() });
-                }
-                self.row_of(|i, _| {
-                    let place = columns.places[i];
-                    Ok(cells[place - usize::from(lacks.is_some_and(|lacks| lacks < place))].clone())
-                })
+                let places = match &columns.alone {
+                    _ if cells.len() == columns.names.len() => &columns.places,
+                    Some(alone) if cells.len() == alone.names.len() => &alone.places,
+                    alone => {
+                        let alone = alone.as_ref().map(|alone| alone.names.clone());
+                        let (columns, is_csv) = (columns.names.clone(), self.is_csv());
+                        return Err(Fault::Cells { found: cells.len(), columns, alone, is_csv });
+                    }
+                };
+                self.row_of(|i| Ok(cells[places[i]].clone()))
             }
         }
     }
 
     /// Puts a row together of the cells of its columns.
-    fn row_of<'c>(&self, cell: impl Fn(usize, &str) -> Result<Cow<'c, str>, Fault>) -> Result<Row, Fault> {
+    fn row_of<'c>(&self, cell: impl Fn(usize) -> Result<Cow<'c, str>, Fault>) -> Result<Row, Fault> {
         let mut row = Row::default();
         for (i, Wanted { column, part, .. }) in self.wanted.iter().enumerate() {
-            let text = cell(i, column)?;
+            let text = cell(i)?;
             let is_empty = text.trim().is_empty();
             match part {
                 // Of several, some may be empty.
@@ -259,7 +340,7 @@ impl Table {
                     row.source += if row.source.is_empty() { "" } else { &self.join };
                     row.source += &text;
                 }
-                Part::Stream => row.streams.push(text.into_owned()),
+                Part::Further => row.further.push(text.into_owned()),
                 Part::Target if is_empty => return Err(Fault::EmptyCell(column.clone())),
                 Part::Target => row.target = text.into_owned(),
                 Part::Kept => row.kept.push(text.into_owned()),
@@ -274,113 +355,43 @@ impl Table {
     }
 }
 
+impl Wanted {
+    /// What helps where these columns are there and this one is not.
+    pub(super) fn remedy(&self, there: &[String]) -> String {
+        let near = nearest(&self.column, there.iter().map(String::as_str));
+        let near = near.map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
+        format!("add it, or name another in {}{near}", self.key)
+    }
+}
+
+impl Columns {
+    /// How rows of the wanted columns alone look: in the order of all.
+    fn alone(&self) -> Alone {
+        let mut order = self.places.clone();
+        order.sort_unstable();
+        order.dedup();
+        let place = |place: &usize| order.iter().position(|other| other == place).expect("it is one of them");
+        let names = order.iter().map(|&place| self.names[place].clone()).collect();
+        Alone { names, places: self.places.iter().map(place).collect() }
+    }
+}
+
+/// The names of columns in a line: in a header, or in a row of JSON, which names them itself.
+///
+/// # Errors
+/// If it is neither.
+pub(super) fn names_in(format: TableFormat, line: &str) -> Result<Vec<String>, Fault> {
+    match format {
+        TableFormat::JsonLines => Ok(object(line)?.names()),
+        TableFormat::Tsv | TableFormat::Csv => Ok(cells(format, line)?.into_iter().map(Cow::into_owned).collect()),
+    }
+}
+
 /// The cells of a line.
 fn cells(format: TableFormat, line: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
     match format {
         TableFormat::Tsv => Ok(line.split('\t').map(Cow::Borrowed).collect()),
         TableFormat::Csv => cells_of_csv(line),
         TableFormat::JsonLines => unreachable!("JSON lines have no cells"),
-    }
-}
-
-/// The cells of a record of CSV (RFC 4180). A line end in one is a line feed, however it is written.
-fn cells_of_csv(record: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
-    let (mut cells, mut rest) = (Vec::new(), record);
-    loop {
-        let stray = || Fault::StrayQuote(cells.len() + 1);
-        let cell = if let Some(quoted) = rest.strip_prefix('"') {
-            let mut end = 0;
-            // The first quote that is not doubled closes.
-            loop {
-                end += quoted[end..].find('"').ok_or_else(stray)?;
-                if !quoted[end + 1..].starts_with('"') {
-                    break;
-                }
-                end += 2;
-            }
-            rest = &quoted[end + 1..];
-            if !rest.is_empty() && !rest.starts_with(',') {
-                return Err(stray());
-            }
-            let text = &quoted[..end];
-            match text.contains(['"', '\r']) {
-                true => Cow::Owned(text.replace("\"\"", "\"").replace("\r\n", "\n")),
-                false => Cow::Borrowed(text),
-            }
-        } else {
-            let (text, behind) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
-            if text.contains('"') {
-                return Err(stray());
-            }
-            rest = behind;
-            Cow::Borrowed(text)
-        };
-        cells.push(cell);
-        match rest.strip_prefix(',') {
-            Some(next) => rest = next,
-            None => return Ok(cells),
-        }
-    }
-}
-
-/// An object of JSON, its entries as they come.
-struct Object(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Object(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-fn object(line: &str) -> Result<Object, Fault> {
-    if line.trim().is_empty() {
-        return Err(Fault::EmptyLine);
-    }
-    let object: Object = serde_json::from_str(line).map_err(|error| {
-        let text = error.to_string();
-        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned();
-        Fault::Json { what, column: error.column().max(1) }
-    })?;
-    let names = || object.0.iter().map(|(name, _)| name);
-    match names().enumerate().find(|(i, name)| names().take(*i).any(|other| other == *name)) {
-        Some((_, name)) => Err(Fault::Twice(name.clone())),
-        None => Ok(object),
-    }
-}
-
-impl Object {
-    /// The text of a column; `null` is an empty one.
-    fn text(&self, column: &str) -> Result<Cow<'static, str>, Fault> {
-        let Some((_, value)) = self.0.iter().find(|(name, _)| name == column) else {
-            let there = self.0.iter().map(|(name, _)| name.clone()).collect();
-            return Err(Fault::NoColumn { column: column.into(), there });
-        };
-        let refuse = |what| Err(Fault::NoText { column: column.into(), what });
-        match value {
-            Value::String(text) if text.contains('\0') => refuse("a text with a zero byte, as no text has it"),
-            Value::String(text) => Ok(text.clone().into()),
-            Value::Number(number) => Ok(number.to_string().into()),
-            Value::Null => Ok("".into()),
-            Value::Bool(true) => refuse("`true`"),
-            Value::Bool(false) => refuse("`false`"),
-            Value::Array(_) => refuse("a list"),
-            Value::Object(_) => refuse("an object"),
-        }
     }
 }

@@ -20,7 +20,7 @@ fn config(file: &str, extra: &str) -> CorpusConfig {
 }
 
 fn further() -> FurtherColumns {
-    FurtherColumns { streams: vec![("tags".into(), "features".into())], kept: vec!["features".into()] }
+    FurtherColumns { sources: vec![("tags".into(), "features".into())], kept: vec!["features".into()] }
 }
 
 fn open_in(folder: &TempDir, config: &CorpusConfig, further: &FurtherColumns) -> Result<Corpus> {
@@ -47,7 +47,7 @@ fn example(cells: &[&str], line: usize) -> Example {
     let [lemma, form, features] = *cells else { panic!("three cells") };
     Example {
         source: Some(lemma.into()),
-        streams: vec![features.into()],
+        further: vec![features.into()],
         targets: vec![form.into()],
         kept: vec![vec![features.into()]],
         line,
@@ -100,18 +100,29 @@ fn the_same_rows_are_read_however_they_are_written() {
     assert_eq!(all(&corpus), expected(2));
     assert_eq!(
         refused(&config("a.txt", ""), &tsv(cells)),
-        "D/a.txt: the name does not tell how the table is written (`.tsv`, `.csv` or `.jsonl`); set data.format"
+        "D/a.txt: the format cannot be told from the name (`.tsv`, `.csv` or `.jsonl`); set data.format"
     );
 }
 
 #[test]
 fn columns_stand_in_any_order_among_others() {
-    let text = "id\tfeatures\tform\tx\tlemma\n1\tN\tb\t\ta\n2\tV\td\tx\tc\n";
+    // Of those that are not read two may have one name.
+    let text = "id\tfeatures\tform\tid\tlemma\n1\tN\tb\t\ta\n2\tV\td\tx\tc\n";
     let (_folder, corpus) = opened(&config("a.tsv", ""), text.as_bytes());
     assert_eq!(all(&corpus), [example(&["a", "b", "N"], 2), example(&["c", "d", "V"], 3)]);
-    let json = "{\"n\": {\"x\": [1]}, \"form\": 2.5, \"lemma\": \"\\u00e9\\n\", \"features\": null}\n";
+    let json = "{\"n\": {\"x\": [1]}, \"form\": 2.5, \"lemma\": \"\\u00e9\\n\", \"features\": null}\n\
+                {\"n\": \"\\ud800\", \"n\" : true ,\"features\":false,\"form\": true, \"lemma\":\"}\" }\r\n";
     let (_folder, corpus) = opened(&config("a.jsonl", ""), json.as_bytes());
-    assert_eq!(all(&corpus), [example(&["é\n", "2.5", ""], 1)]);
+    assert_eq!(all(&corpus), [example(&["é\n", "2.5", ""], 1), example(&["}", "true", "false"], 2)]);
+}
+
+#[test]
+fn a_number_of_json_is_read_as_it_is_written() {
+    for number in ["1.50", "-0", "1e3", "12345678901234567890123", "1E-400", "0.1000000000000000055"] {
+        let json = format!("{{\"lemma\": {number}, \"form\":{number},\"features\" :{number} }}\n");
+        let (_folder, corpus) = opened(&config("a.jsonl", ""), json.as_bytes());
+        assert_eq!(all(&corpus), [example(&[number, number, number], 1)]);
+    }
 }
 
 #[test]
@@ -134,7 +145,7 @@ fn several_columns_are_one_source() {
 }
 
 #[test]
-fn rows_with_one_source_in_all_streams_are_its_references() {
+fn rows_whose_sources_are_all_equal_are_references_of_one() {
     let text = "lemma,form,features\nA,x,N\na,y,V\na,z,N\na,x,n\n";
     let (_folder, corpus) = opened(&config("a.csv", ""), text.as_bytes());
     let groups = corpus.grouped(|_, text| text.to_lowercase()).unwrap();
@@ -168,15 +179,29 @@ fn what_is_wrong_with_a_header_is_said_at_once() {
     let tsv = config("a.tsv", "on_bad_line = 'skip'");
     assert_eq!(
         refused(&tsv, "lema\tform\tfeatures\na\tb\tc\n"),
-        "D/a.tsv: line 1: no column `lemma`, which data.source names; there are `lema`, `form`, `features`: name one of \
-         these, or set data.columns if line 1 is not a header"
+        "D/a.tsv: line 1: no column `lemma`, which data.source names; there are `lema`, `form`, `features`: add it, or \
+         name another in data.source (did you mean `lema`?), or set data.columns if line 1 is not a header"
     );
-    let several = refused(&tsv, "a\tlemma\ta\n");
-    assert!(several.contains("two columns are called `a`: rename one"), "{several}");
+    let several = refused(&tsv, "lemma\tx\tlemma\n");
+    assert!(several.contains("two columns are called `lemma`: rename one"), "{several}");
     for key in ["data.target", "streams.tags.column", "evaluate.by"] {
-        assert!(several.contains(&format!(", which {key} names; there are `a`, `lemma`, `a`: ")), "{several}");
+        let expected =
+            format!(", which {key} names; there are `lemma`, `x`, `lemma`: add it, or name another in {key}, or set");
+        assert!(several.contains(&expected), "{several}");
     }
-    assert_eq!(refused(&tsv, "lemma\tform\tfeatures\n"), "D/a.tsv: there is a header, and no row: add one");
+    assert_eq!(refused(&tsv, "lemma\tform\tfeatures\n"), "D/a.tsv: only a header, no rows: add some");
+    for (file, header, helps) in [
+        ("a.csv", "lemma\tform\tfeatures", "the line has tabs: set data.format = \"tsv\""),
+        ("a.tsv", "lemma,form,features", "the line has commas: set data.format = \"csv\""),
+        ("a.csv", "lemma;form;features", "the line has semicolons, which part no cells: write commas or tabs"),
+    ] {
+        assert!(refused(&config(file, ""), &format!("{header}\nx\n")).contains(helps), "{file}");
+    }
+    // A stream that is called as its column is names it.
+    let further = FurtherColumns { sources: vec![("tags".into(), "tags".into())], kept: Vec::new() };
+    let folder = folder(&[("a.tsv", b"lemma\tform\tx\na\tb\tc\n")]);
+    let error = open_in(&folder, &tsv, &further).unwrap_err().to_string();
+    assert!(error.contains("no column `tags`, which streams.tags names"), "{error}");
     assert!(refused(&config("a.csv", ""), "lemma,\"form\nx").starts_with("D/a.csv: line 1: a quote opens a cell"));
     // Numbers of rows have no name.
     let (_folder, corpus) = opened(&tsv, b"\t\tlemma\tform\tfeatures\n1\t1\ta\tb\tc\n");
@@ -200,38 +225,41 @@ fn every_kind_of_bad_row_is_named() {
         assert_eq!((corpus.len(), corpus.skipped().total()), (2, 1), "{row}");
     };
     let columns = "(`lemma`, `form`, `features`)";
-    check("a.tsv", "a\tb", &format!("2 cells, where 3 columns are {columns}: fill in what lacks"));
-    check("a.tsv", "a\tb\tN\t", &format!("4 cells, where 3 columns are {columns}: remove what is too much"));
-    check("a.csv", "a", &format!("1 cell, where 3 columns are {columns}: fill in what lacks"));
-    check("a.tsv", "", "empty: fill it in or remove it");
+    check("a.tsv", "a\tb", &format!("2 cells, but there are 3 columns {columns}: add the missing cells"));
+    check("a.tsv", "a\tb\tN\t", &format!("4 cells, but there are 3 columns {columns}: remove the extra cells"));
+    check("a.csv", "a", &format!("1 cell, but there are 3 columns {columns}: add the missing cells"));
+    let commas = "remove the extra cells, or put a cell that holds a comma in quotes";
+    check("a.csv", "a,b,c,N", &format!("4 cells, but there are 3 columns {columns}: {commas}"));
+    check("a.tsv", "", "blank line: remove it");
     check("a.tsv", " \tb\tN", "`lemma` is empty: fill it in or remove the row");
     check("a.csv", "a,\"\",N", "`form` is empty: fill it in or remove the row");
-    let stray = "a quote neither opens nor closes it: put the whole cell in quotes, and write each quote in it twice";
+    let stray =
+        "a quote inside a cell that is not in quotes as a whole: put it in quotes, and write each quote in it twice";
     check("a.csv", "a,5\" disk,N", &format!("cell 2: {stray}"));
     check("a.csv", "\"a\"b,c,N", &format!("cell 1: {stray}"));
     check(
         "a.jsonl",
         "{\"lemma\": \"a\", \"features\": 1}",
-        "no `form`; there are `lemma`, `features`: add it, or name one of these",
+        "no `form`, which data.target names; there are `lemma`, `features`: add it, or name another in data.target",
     );
     check("a.jsonl", "{}", "no `lemma`: the object is empty; fill it in or remove the line");
     let value = |value: &str| format!("{{\"lemma\": \"a\", \"form\": {value}, \"features\": 1}}");
-    for (json, what) in [("[\"b\"]", "a list"), ("true", "`true`"), ("{}", "an object")] {
+    for (json, what) in [("[\"b\"]", "a list"), ("{}", "an object")] {
         check("a.jsonl", &value(json), &format!("`form` is {what}: write a text in quotes, or a number"));
     }
     check("a.jsonl", &value("null"), "`form` is empty: fill it in or remove the row");
+    check("a.jsonl", &value("\"a\\u0000\""), "`form` holds a zero byte, as no text has it: remove it");
+    let lone = refused(&config("a.jsonl", ""), &value("\"\\ud800\""));
+    assert!(
+        lone.starts_with("D/a.jsonl: line 1: not a JSON object (") && lone.contains("hex escape, column 2"),
+        "{lone}"
+    );
     check("a.jsonl", "{\"lemma\": 1, \"form\": 2, \"lemma\": 3}", "`lemma` is there twice: remove one");
-    check(
-        "a.jsonl",
-        "[1]",
-        "not an object of JSON (invalid type: sequence, expected an object, column 1): write one a line",
-    );
-    check(
-        "a.jsonl",
-        "{\"lemma\": 1",
-        "not an object of JSON (EOF while parsing an object, column 11): write one a line",
-    );
-    check("a.jsonl", "", "empty: fill it in or remove it");
+    let json = |what: &str| format!("not a JSON object ({what}): write one object per line");
+    check("a.jsonl", "[1]", &json("it does not begin with `{`, column 1"));
+    check("a.jsonl", "{\"lemma\": 1", &json("EOF while parsing an object, column 11"));
+    check("a.jsonl", "{\"lemma\": 1} x", &json("trailing characters, column 14"));
+    check("a.jsonl", "", "blank line: remove it");
 }
 
 #[test]
@@ -239,13 +267,14 @@ fn a_quote_that_nothing_closes_costs_its_own_row() {
     let text = format!("lemma,form,features\na,\"b,N\n{}c,d,V\n", "x,y,N\n".repeat(9));
     assert_eq!(
         refused(&config("a.csv", "max_line = 40"), &text),
-        "D/a.csv: line 2: a quote opens a cell, and data.max_line = 40 bytes do not close it: close it, or write a quote that \
-         is part of the text twice, in a quoted cell, or set data.on_bad_line = \"skip\""
+        "D/a.csv: line 2: a quote opens a cell, and nothing within data.max_line = 40 bytes closes it: close it, or write a \
+         quote that is part of the text twice, in a quoted cell, or set data.on_bad_line = \"skip\""
     );
     let (_folder, corpus) = opened(&config("a.csv", "max_line = 40\non_bad_line = 'skip'"), text.as_bytes());
-    let kept = all(&corpus);
-    assert_eq!(kept.last().unwrap(), &example(&["c", "d", "V"], 12));
-    assert!(kept.len() >= 4, "{kept:?}");
+    let mut kept = vec![example(&["x", "y", "N"], 0); 9];
+    kept.iter_mut().zip(3..).for_each(|(row, line)| row.line = line);
+    kept.push(example(&["c", "d", "V"], 12));
+    assert_eq!(all(&corpus), kept);
 }
 
 #[test]
@@ -273,8 +302,10 @@ fn settings_that_contradict_each_other_are_told() {
     };
     assert_eq!(places("source = 'a'\ntarget = 'b'"), [""; 0]);
     assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['b', 'a']"), [""; 0]);
+    assert_eq!(places("source = 'a'\ntarget = 'b'\nvalidation = 'a.txt'\ntest = 'b'"), ["validation", "test"]);
+    assert_eq!(places("source = 'a'\ntarget = 'b'\nvalidation = 'a.txt'\nformat = 'csv'"), [""; 0]);
     assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['c', 'a']"), ["target"]);
-    assert_eq!(places("source = ['x', 'a']\ntarget = 'a'\ncolumns = ['a']"), ["target", "source"]);
+    assert_eq!(places("source = ['x', 'a']\ntarget = 'a'\ncolumns = ['a']"), ["source", "source"]);
     assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['b', 'a']\nformat = 'json_lines'"), ["columns"]);
 }
 
@@ -286,7 +317,7 @@ fn sources_are_asked_about_without_their_targets() {
             Some("a.csv") => (Some("features,lemma"), vec!["N,a", "V,\"b\nc\"", "N"]),
             Some("a.jsonl") => (None, vec!["{\"lemma\": \"a\", \"features\": \"N\"}", "{\"lemma\": \"a\"}"]),
             _ if extra.is_empty() => (Some("features\tform\tlemma"), vec!["N\t\ta", "V\tb"]),
-            _ => (None, vec!["a\tN", "a\tb\tN", "a"]),
+            _ => (None, vec!["a\tN", "a\tb\tN\t7", "a\tb\tN", "a"]),
         };
         let mut rules = InputRules::of_sources(&config, &further(), file.map(Path::new)).unwrap();
         assert_eq!(rules.awaits_header(), header.is_some());
@@ -294,25 +325,92 @@ fn sources_are_asked_about_without_their_targets() {
         rows.into_iter().map(|row| rules.sources(row).map_err(|fault| fault.to_string())).collect()
     };
     let texts = |source: &str, features: &str| Ok(vec![source.to_owned(), features.to_owned()]);
-    let lacks = |n, columns: &str| format!("1 cell, where {n} columns are ({columns}): fill in what lacks");
+    let lacks = |found: &str, n, columns: &str| {
+        format!("{found}, but there are {n} columns ({columns}): add the missing cells")
+    };
+    assert_eq!(rules("", None), [texts("a", "N"), Err(lacks("2 cells", 3, "`features`, `form`, `lemma`"))]);
     assert_eq!(
-        rules("", None),
-        [texts("a", "N"), Err("2 cells, where 3 columns are (`features`, `form`, `lemma`): fill in what lacks".into())]
+        rules("", Some("a.csv")),
+        [texts("a", "N"), texts("b\nc", "V"), Err(lacks("1 cell", 2, "`features`, `lemma`"))]
     );
-    assert_eq!(rules("", Some("a.csv")), [texts("a", "N"), texts("b\nc", "V"), Err(lacks(2, "`features`, `lemma`"))]);
-    assert_eq!(
-        rules("", Some("a.jsonl")),
-        [texts("a", "N"), Err("no `features`; there are `lemma`: add it, or name one of these".into())]
-    );
-    let named = "columns = ['lemma', 'form', 'features']";
-    assert_eq!(rules(named, None), [texts("a", "N"), texts("a", "N"), Err(lacks(3, "`lemma`, `form`, `features`"))]);
+    let remedy = "no `features`, which streams.tags.column names; there are `lemma`: add it, or name another in streams.tags.column";
+    assert_eq!(rules("", Some("a.jsonl")), [texts("a", "N"), Err(remedy.into())]);
+    // Without a header a row has all columns, or those of the sources alone: another number may mean anything.
+    let named = "columns = ['lemma', 'form', 'features', 'id']";
+    let all = "`lemma`, `form`, `features`, `id`";
+    let or = |found: &str| Err(lacks(found, 4, all) + ", or give `lemma`, `features` alone");
+    assert_eq!(rules(named, None), [texts("a", "N"), texts("a", "N"), or("3 cells"), or("1 cell")]);
+    let headless = config("a.tsv", named);
+    let rules = InputRules::of_sources(&headless, &further(), None).unwrap();
+    let headers = ["lemma\tfeatures", "lemma\tform\tfeatures\tid", "features\tlemma", "lemma\tN"];
+    assert_eq!(headers.map(|line| rules.seems_header(line)), [true, true, false, false]);
+
+    // What somebody is to type.
+    for (file, extra, form, row) in [
+        ("a.tsv", "", "columns: lemma<TAB>features", "a\tN"),
+        ("a.csv", "", "columns: lemma,features", "a,N"),
+        ("a.tsv", named, "columns: lemma<TAB>features", "a\tN"),
+        (
+            "a.jsonl",
+            "",
+            "an object on each line: {\"lemma\": …, \"features\": …}",
+            "{\"features\": \"N\", \"lemma\": \"a\"}",
+        ),
+    ] {
+        let config = config(file, extra);
+        let mut rules = InputRules::of_sources(&config, &further(), None).unwrap();
+        assert_eq!(rules.form_of_row().as_deref(), Some(form));
+        assert_eq!(rules.sources(row).unwrap(), ["a", "N"]);
+    }
     let config = config("a.tsv", "");
-    let mut rules = InputRules::of_sources(&config, &further(), None).unwrap();
-    assert_eq!(rules.assume_header().unwrap(), "lemma\tfeatures");
-    assert_eq!(rules.sources("a\tN").unwrap(), ["a", "N"]);
     let mut pairs = InputRules::of_pairs(&config, &further(), None).unwrap();
     pairs.read_header(Ok("lemma\tfeatures\tform")).unwrap();
     assert_eq!(pairs.pair("a\tN\tb").unwrap(), (vec!["a".into(), "N".into()], "b".into()));
+}
+
+#[test]
+fn the_first_lines_tell_what_a_file_lacks() {
+    let lacking = |file: &str, extra: &str, text: &str| -> Result<Vec<(String, String)>, String> {
+        let (folder, config) = (folder(&[(file, text.as_bytes())]), config(file, extra));
+        let found = config.as_table().unwrap().lacking(&further(), &folder.path().join(file));
+        let found = found.map_err(|error| error.to_string().replace(folder.path().to_str().unwrap(), "D"))?;
+        Ok(found.into_iter().map(|LackingColumn { key, column, .. }| (key, column)).collect())
+    };
+    let named = |all: &[(&str, &str)]| Ok(all.iter().map(|(key, name)| (key.to_string(), name.to_string())).collect());
+    assert_eq!(lacking("a.csv", "", "form,lemma,features\nbad"), named(&[]));
+    assert_eq!(lacking("a.csv", "", "form,lema,features\n"), named(&[("data.source", "lemma")]));
+    let both = [("data.target", "form"), ("streams.tags.column", "features"), ("evaluate.by", "features")];
+    let by_order = [both[1], both[0], both[2]];
+    assert_eq!(lacking("a.tsv", "", "lemma\tx\n"), named(&by_order));
+    assert_eq!(lacking("a.tsv", "columns = ['lemma', 'form', 'features']", "a\tb\n"), named(&[]));
+    let rows = "{\"lemma\": 1, \"form\": 2}\n[]\n{\"features\": 3}\n";
+    assert_eq!(lacking("a.jsonl", "", rows), named(&[both[1], both[2]]));
+    assert_eq!(lacking("a.jsonl", "on_bad_line = 'skip'", rows), named(&[]));
+    assert_eq!(lacking("a.jsonl", "", ""), named(&[]));
+    let named = "D/a.train: the format cannot be told from the name (`.tsv`, `.csv` or `.jsonl`); set data.format";
+    assert_eq!(lacking("a.train", "", "lemma,form\n"), Err(named.into()));
+    assert!(
+        lacking("a.csv", "", "le\"mma\n").unwrap_err().starts_with("D/a.csv: line 1: cell 1: a quote inside a cell")
+    );
+}
+
+#[test]
+fn a_column_that_no_row_of_json_has_is_said_once() {
+    let rows = "{\"lema\": 1, \"form\": 2}\n".repeat(400);
+    for extra in ["", "on_bad_line = 'skip'"] {
+        let message = refused(&config("a.jsonl", extra), &rows);
+        let line = |column: &str, key: &str, near: &str| {
+            let there = "there are `lema`, `form`: add it, or name another in";
+            format!("line 1: no column `{column}`, which {key} names; {there} {key}{near}")
+        };
+        let expected = [
+            "D/a.jsonl: 3 problems".to_owned(),
+            line("lemma", "data.source", " (did you mean `lema`?)"),
+            line("features", "streams.tags.column", ""),
+            line("features", "evaluate.by", ""),
+        ];
+        assert_eq!(message.lines().map(str::trim).collect::<Vec<_>>(), expected);
+    }
 }
 
 proptest! {
@@ -336,7 +434,7 @@ proptest! {
         let bytes = writer.into_inner().unwrap();
         let (_folder, corpus) = opened(&config("a.csv", ""), &bytes);
         let found = all(&corpus);
-        let cells = |e: &Example| vec![e.source.clone().unwrap(), e.targets[0].clone(), e.streams[0].clone()];
+        let cells = |e: &Example| vec![e.source.clone().unwrap(), e.targets[0].clone(), e.further[0].clone()];
         prop_assert_eq!(found.iter().map(cells).collect::<Vec<_>>(), rows.clone());
         // Where each row begins, by the line ends before it.
         let mut line = 2;

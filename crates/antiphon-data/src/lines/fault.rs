@@ -44,7 +44,7 @@ pub enum Fault {
         /// How many it may have.
         limit: usize,
     },
-    /// A quote of CSV that so many bytes do not close.
+    /// A quote of CSV that nothing within so many bytes closes.
     OpenQuote {
         /// How many a record may have.
         limit: usize,
@@ -57,6 +57,10 @@ pub enum Fault {
         found: usize,
         /// What the columns are called.
         columns: Vec<String>,
+        /// What those are called that rows may have alone, if there are such rows.
+        alone: Option<Vec<String>>,
+        /// Whether commas part them.
+        is_csv: bool,
     },
     /// An empty cell of a column that must be filled in.
     EmptyCell(String),
@@ -64,12 +68,18 @@ pub enum Fault {
     NoColumn {
         /// What it is called.
         column: String,
+        /// The setting that names it.
+        key: String,
         /// What those that are there are called.
         there: Vec<String>,
+        /// What helps.
+        remedy: String,
     },
     /// A row of JSON with a column twice.
     Twice(String),
-    /// A value of JSON that is neither a text nor a number.
+    /// A text of JSON with a byte that is 0.
+    ZeroIn(String),
+    /// A value of JSON that is a list or an object.
     NoText {
         /// The column.
         column: String,
@@ -83,19 +93,12 @@ pub enum Fault {
         /// Where, counted from 1.
         column: usize,
     },
-    /// More tokens than the limit of a further source.
-    StreamTooLong {
-        /// The name of the stream.
-        stream: String,
-        /// How many it has, its end symbol not counted.
-        tokens: usize,
-        /// How many it may have.
-        limit: usize,
-    },
-    /// More tokens than `data.max_source` or `data.max_target`.
+    /// A source or target of more tokens than a setting allows.
     TooManyTokens {
-        /// `source` or `target`.
-        side: &'static str,
+        /// What it is called: source, target, or the name of a stream in quotes.
+        what: String,
+        /// The setting.
+        key: String,
         /// How many it has, its end symbol not counted.
         tokens: usize,
         /// How many it may have.
@@ -123,12 +126,10 @@ impl Fault {
             Fault::EmptyCell(column) => format!("with an empty `{column}`"),
             Fault::NoColumn { column, .. } => format!("without `{column}`"),
             Fault::Twice(column) => format!("with `{column}` twice"),
-            Fault::NoText { column, .. } => format!("with a `{column}` that is neither text nor number"),
-            Fault::Json { .. } => "without an object of JSON".into(),
-            Fault::StreamTooLong { stream, limit, .. } => {
-                format!("with a `{stream}` over streams.{stream}.max_length = {limit}")
-            }
-            Fault::TooManyTokens { side, limit, .. } => format!("with a {side} over data.max_{side} = {limit}"),
+            Fault::ZeroIn(column) => format!("with a zero byte in `{column}`"),
+            Fault::NoText { column, .. } => format!("whose `{column}` is neither text nor number"),
+            Fault::Json { .. } => "not a JSON object".into(),
+            Fault::TooManyTokens { what, key, limit, .. } => format!("with a {what} over {key} = {limit}"),
         }
     }
 
@@ -143,14 +144,6 @@ impl Fault {
         ];
         let known = FOREIGN.iter().find(|(magic, _)| is_first && bytes.starts_with(magic));
         known.map_or(Fault::NotUtf8(byte), |(_, name)| Fault::Foreign(name))
-    }
-
-    /// Whether a source or target of so many tokens, its end symbol not counted, is within a limit.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub(crate) fn check_tokens(side: &'static str, tokens: usize, limit: usize) -> Result<(), Self> {
-        if tokens > limit { Err(Fault::TooManyTokens { side, tokens, limit }) } else { Ok(()) }
     }
 }
 
@@ -170,7 +163,7 @@ impl fmt::Display for Fault {
             Fault::EmptyBeside(side) => {
                 write!(f, "the {side} is empty: fill it in, or remove this line from all files that belong together")
             }
-            Fault::EmptyLine => f.write_str("empty: fill it in or remove it"),
+            Fault::EmptyLine => f.write_str("blank line: remove it"),
             Fault::NotUtf8(byte) => {
                 write!(f, "byte {byte} is not UTF-8: convert the file, for example with `iconv -t UTF-8`")
             }
@@ -186,41 +179,45 @@ impl fmt::Display for Fault {
             }
             Fault::OpenQuote { limit } => write!(
                 f,
-                "a quote opens a cell, and data.max_line = {limit} bytes do not close it: close it, or write a quote that is part \
-                 of the text twice, in a quoted cell"
+                "a quote opens a cell, and nothing within data.max_line = {limit} bytes closes it: close it, or write a quote that is \
+                 part of the text twice, in a quoted cell"
             ),
             Fault::StrayQuote(cell) => write!(
                 f,
-                "cell {cell}: a quote neither opens nor closes it: put the whole cell in quotes, and write each quote in it twice"
+                "cell {cell}: a quote inside a cell that is not in quotes as a whole: put it in quotes, and write each quote in it \
+                 twice"
             ),
-            Fault::Cells { found, columns } => {
-                let (cells, n) = (if *found == 1 { "cell" } else { "cells" }, columns.len());
-                let remedy = if *found < n { "fill in what lacks" } else { "remove what is too much" };
-                write!(f, "{found} {cells}, where {n} columns are ({}): {remedy}", quoted(columns))
+            Fault::Cells { found, columns, alone, is_csv } => {
+                let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+                let (cells, are) = (many(*found, "cell"), if columns.len() == 1 { "is" } else { "are" });
+                write!(f, "{cells}, but there {are} {} ({}): ", many(columns.len(), "column"), quoted(columns))?;
+                match (*found < columns.len(), alone) {
+                    (true, None) => f.write_str("add the missing cells"),
+                    (true, Some(alone)) => write!(f, "add the missing cells, or give {} alone", quoted(alone)),
+                    (false, _) if *is_csv => {
+                        f.write_str("remove the extra cells, or put a cell that holds a comma in quotes")
+                    }
+                    (false, _) => f.write_str("remove the extra cells"),
+                }
             }
             Fault::EmptyCell(column) => write!(f, "`{column}` is empty: fill it in or remove the row"),
-            Fault::NoColumn { column, there } if there.is_empty() => {
+            Fault::NoColumn { column, there, .. } if there.is_empty() => {
                 write!(f, "no `{column}`: the object is empty; fill it in or remove the line")
             }
-            Fault::NoColumn { column, there } => {
-                write!(f, "no `{column}`; there are {}: add it, or name one of these", quoted(there))
+            Fault::NoColumn { column, key, there, remedy } => {
+                write!(f, "no `{column}`, which {key} names; there are {}: {remedy}", quoted(there))
             }
             Fault::Twice(column) => write!(f, "`{column}` is there twice: remove one"),
+            Fault::ZeroIn(column) => write!(f, "`{column}` holds a zero byte, as no text has it: remove it"),
             Fault::NoText { column, what } => {
                 write!(f, "`{column}` is {what}: write a text in quotes, or a number")
             }
             Fault::Json { what, column } => {
-                write!(f, "not an object of JSON ({what}, column {column}): write one a line")
+                write!(f, "not a JSON object ({what}, column {column}): write one object per line")
             }
-            Fault::StreamTooLong { stream, tokens, limit } => {
-                let key = format!("streams.{stream}.max_length");
-                write!(f, "the `{stream}` has {tokens} tokens, more than {key} = {limit}: shorten it or raise {key}")
-            }
-            Fault::TooManyTokens { side, tokens, limit } => {
-                write!(
-                    f,
-                    "the {side} has {tokens} tokens, more than data.max_{side} = {limit}: shorten it or raise data.max_{side}"
-                )
+            Fault::TooManyTokens { what, key, tokens, limit } => {
+                let the = if what.starts_with('`') { "" } else { "the " };
+                write!(f, "{the}{what} has {tokens} tokens, more than {key} = {limit}: shorten it or raise {key}")
             }
         }
     }
@@ -236,7 +233,7 @@ fn tabs(n: usize) -> String {
 }
 
 /// What to say of a file whose first line [looks like a header](looks_like_header).
-pub const HEADER: &str = "line 1: looks like a header, and is read like any other line: remove it if it is one";
+pub const HEADER: &str = "line 1: looks like a header, but is read like any other line: remove it if it is one";
 
 /// Whether the first line of a file, cut at its tabs, names columns instead of being an example.
 pub fn looks_like_header(line: &str) -> bool {
@@ -285,18 +282,25 @@ pub fn looks_like_header(line: &str) -> bool {
 
 /// The bad lines of a file, as it is read.
 pub(crate) struct Faults {
-    /// Line index from 0, and what is wrong there.
-    found: Vec<(u64, Fault)>,
-    /// How many there are, also those that are not kept.
-    count: usize,
+    found: Vec<Run>,
+    /// Of how many lines there is none, since too many were found before.
+    more: usize,
     /// How many are kept.
     most: usize,
+}
+
+/// Lines one behind the other, of which the same is wrong.
+struct Run {
+    /// Their indices, counted from 0.
+    first: u64,
+    last: u64,
+    fault: Fault,
 }
 
 impl Faults {
     /// Keeps all, for lines that are left out.
     pub(crate) fn all() -> Self {
-        Self { found: Vec::new(), count: 0, most: usize::MAX }
+        Self { found: Vec::new(), more: 0, most: usize::MAX }
     }
 
     /// Keeps as many as an error lists.
@@ -305,31 +309,42 @@ impl Faults {
     }
 
     pub(crate) fn add(&mut self, line: u64, fault: Fault) {
-        self.count += 1;
-        if self.count <= self.most {
-            self.found.push((line, fault));
+        let is_full = self.found.len() == self.most;
+        match self.found.last_mut() {
+            Some(run) if run.last + 1 == line && run.fault == fault => run.last = line,
+            _ if is_full => self.more += 1,
+            _ => self.found.push(Run { first: line, last: line, fault }),
         }
     }
 
-    /// Those that were kept.
-    pub(crate) fn kept(self) -> Vec<(u64, Fault)> {
+    /// The lines that were kept, and what is wrong with each.
+    pub(crate) fn kept(self) -> impl Iterator<Item = (u64, Fault)> {
         self.found
+            .into_iter()
+            .flat_map(|Run { first, last, fault }| (first..=last).map(move |line| (line, fault.clone())))
     }
 
     /// Fails with the first of them, if there are any in this file; `or` is another remedy for all.
     pub(crate) fn refuse(&self, file: &LineFile, or: &str) -> Result<(), Error> {
-        let said = self.found.iter().map(|(line, fault)| (file.number(*line as usize), format!("{fault}{or}")));
-        if self.count == 0 { Ok(()) } else { Err(listed(file.path(), said, self.count)) }
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        let number = |index: u64| file.number(index as usize);
+        let said = self.found.iter().map(|Run { first, last, fault }| {
+            let place = match first == last {
+                true => Place::line(number(*first)),
+                false => Place::text(format!("lines {}-{}", number(*first), number(*last))),
+            };
+            Problem { place, message: format!("{fault}{or}") }
+        });
+        Err(listed(file.path(), said.collect(), self.more))
     }
 }
 
-/// An error with at most [`LISTED`] of `total` problems, each in its line, counted from 1; the last one says how many are not
-/// listed.
-pub(crate) fn listed(file: &Path, faults: impl Iterator<Item = (usize, String)>, total: usize) -> Error {
-    let mut problems: Vec<Problem> =
-        faults.take(LISTED).map(|(line, message)| Problem { place: Place::line(line), message }).collect();
-    if let Some(last) = problems.last_mut().filter(|_| total > LISTED) {
-        last.message += &format!(" (and {} more such lines)", total - LISTED);
+/// An error with these problems; the last one says of how many more lines there are such.
+pub(crate) fn listed(file: &Path, mut problems: Vec<Problem>, more: usize) -> Error {
+    if let Some(last) = problems.last_mut().filter(|_| more > 0) {
+        last.message += &format!(" (and {more} more such lines)");
     }
     Error::many(file, problems)
 }

@@ -44,6 +44,8 @@ pub struct LineReader<R> {
     line: Held,
     /// Of CSV, where its quotes stand.
     quotes: Option<Quotes>,
+    /// What comes before the reader's next byte: it was read as part of a record that was none.
+    again: Cursor<Vec<u8>>,
 }
 
 /// A line; of CSV those that quotes hold together.
@@ -62,11 +64,12 @@ pub struct Line<'a> {
 impl<R: BufRead> LineReader<R> {
     /// Reads lines of at most `longest` bytes, line ends not counted.
     pub fn new(reader: R, longest: usize) -> Self {
-        Self { reader, longest, count: 0, position: 0, line: Held::default(), quotes: None }
+        let (line, again) = (Held::default(), Cursor::default());
+        Self { reader, longest, count: 0, position: 0, line, quotes: None, again }
     }
 
     /// Reads the records of CSV (RFC 4180), of at most `longest` bytes: a line end between quotes is part of its record. Where
-    /// a quote opens and that many bytes do not close it, the record is a fault and ends with its line.
+    /// a quote opens and nothing within that many bytes closes it, its line is a fault, and the next one begins a record.
     pub fn of_csv(reader: R, longest: usize) -> Self {
         Self { quotes: Some(Quotes::default()), ..Self::new(reader, longest) }
     }
@@ -78,23 +81,43 @@ impl<R: BufRead> LineReader<R> {
     #[expect(clippy::should_implement_trait, reason = "a line borrows from its reader")]
     pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         self.line.clear();
-        let start = self.position;
+        let (start, mut is_open) = (self.position, false);
         loop {
-            let block = self.reader.fill_buf()?;
+            let is_again = !self.again.fill_buf()?.is_empty();
+            let mut block = if is_again { self.again.fill_buf()? } else { self.reader.fill_buf()? };
             if block.is_empty() {
+                is_open |= self.quotes.as_ref().is_some_and(Quotes::is_open);
                 break;
             }
+            let longest = self.longest as u64;
             let end = match &mut self.quotes {
-                Some(quotes) => quotes.end_in(block, self.line.seen, self.longest as u64),
-                None => block.iter().position(|&b| b == b'\n'),
+                // Nothing is taken that is not held, until it is clear that the line is too long.
+                Some(quotes) if self.line.seen <= longest => {
+                    let room = usize::try_from(longest + 1 - self.line.seen).unwrap_or(usize::MAX);
+                    block = &block[..block.len().min(room)];
+                    quotes.end_in(block)
+                }
+                _ => block.iter().position(|&b| b == b'\n'),
             };
             self.line.extend(&block[..end.unwrap_or(block.len())], self.longest);
             let taken = end.map_or(block.len(), |end| end + 1);
             self.position += taken as u64;
-            self.reader.consume(taken);
+            if is_again {
+                self.again.consume(taken)
+            } else {
+                self.reader.consume(taken)
+            }
             if end.is_some() {
                 self.line.ended = true;
                 break;
+            }
+            if self.line.seen > longest && self.quotes.as_ref().is_some_and(Quotes::is_open) {
+                is_open = true;
+                if self.line.bytes.contains(&b'\n') {
+                    break;
+                }
+                // A line that is too long by itself: the next one begins behind its end.
+                self.quotes = Some(Quotes::default());
             }
         }
         let mark = if self.count == 0 { self.line.mark() } else { 0 };
@@ -102,13 +125,27 @@ impl<R: BufRead> LineReader<R> {
             return Ok(None);
         }
         let number = self.count + 1;
-        let held = self.quotes.as_mut().map(Quotes::finish);
-        self.count = number + held.map_or(0, |held| held.lines);
-        let text = match held {
-            Some(held) if held.is_open => Err(Fault::OpenQuote { limit: self.longest }),
-            _ => self.line.text(mark, self.longest, number == 1),
+        let further = self.quotes.as_mut().map_or(0, Quotes::finish);
+        self.count = number;
+        let text = if is_open {
+            self.read_again();
+            Err(Fault::OpenQuote { limit: self.longest })
+        } else {
+            self.count += further;
+            self.line.text(mark, self.longest, number == 1)
         };
         Ok(Some(Line { number, start: start + mark as u64, end: self.position, text }))
+    }
+
+    /// Puts what stands behind the first line of the record before what comes.
+    fn read_again(&mut self) {
+        if let Some(end) = self.line.bytes.iter().position(|&b| b == b'\n') {
+            let mut again = self.line.bytes.split_off(end + 1);
+            self.position -= again.len() as u64;
+            let read = self.again.position() as usize;
+            again.extend_from_slice(&self.again.get_ref()[read..]);
+            self.again = Cursor::new(again);
+        }
     }
 
     /// What was read from.
@@ -296,8 +333,12 @@ mod tests {
         // A quote inside a cell that has none at its beginning opens nothing.
         check("5\" x\nb\n", &[(1, Ok("5\" x")), (2, Ok("b"))]);
         check("a,\"b\n", &[(1, open())]);
-        // What nothing closes costs its own record, not the file; the longest takes none of the others with it.
-        check("\"a\nbbbb\nccccccc\nd,e\nf\n", &[(1, open()), (4, Ok("d,e")), (5, Ok("f"))]);
+        // What nothing closes costs its own line, not the file, wherever this ends.
+        let others = [(2, Ok("bbbb")), (3, Ok("ccccccc")), (4, Ok("d,e")), (5, Ok("f"))];
+        check("\"a\nbbbb\nccccccc\nd,e\nf\n", &[&[(1, open())], &others[..]].concat());
+        check("\"a\nbbbb\nc", &[(1, open()), (2, Ok("bbbb")), (3, Ok("c"))]);
+        check("x\n\"a\n\"b\nc\nd,\"\ne", &[(1, Ok("x")), (2, Ok("\"a\n\"b")), (4, Ok("c")), (5, open()), (6, Ok("e"))]);
+        check("\"2345678901234567\nb\n", &[(1, open()), (2, Ok("b"))]);
         let long = Err(Fault::TooLong { bytes: 13, limit: 12 });
         check("1234567890,12\nx\n", &[(1, long), (2, Ok("x"))]);
     }

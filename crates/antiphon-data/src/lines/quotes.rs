@@ -23,22 +23,12 @@ enum At {
     Closing,
 }
 
-/// What there was to a record.
-#[derive(Clone, Copy)]
-pub(super) struct Held {
-    /// How many of its lines are not the last.
-    pub(super) lines: u64,
-    /// Whether a quote is still open at its end.
-    pub(super) is_open: bool,
-}
-
 impl Quotes {
-    /// The place of the line end in `block` that ends the record, if it is there; `seen` bytes came before the block. Behind
-    /// `longest` bytes any line end is.
-    pub(super) fn end_in(&mut self, block: &[u8], seen: u64, longest: u64) -> Option<usize> {
+    /// The place of the line end in `block` that ends the record, if it is there.
+    pub(super) fn end_in(&mut self, block: &[u8]) -> Option<usize> {
         for (i, &byte) in block.iter().enumerate() {
             if byte == b'\n' {
-                if self.at != At::Quoted || seen + i as u64 > longest {
+                if self.at != At::Quoted {
                     return Some(i);
                 }
                 self.lines += 1;
@@ -56,9 +46,13 @@ impl Quotes {
         None
     }
 
-    /// What there was to the record; the next one begins.
-    pub(super) fn finish(&mut self) -> Held {
-        let Self { at, lines } = std::mem::take(self);
-        Held { lines, is_open: at == At::Quoted }
+    /// Whether a quote is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.at == At::Quoted
+    }
+
+    /// How many lines of the record are not its last; the next record begins.
+    pub(super) fn finish(&mut self) -> u64 {
+        std::mem::take(self).lines
     }
 }

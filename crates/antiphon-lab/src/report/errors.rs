@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::examples::about;
 use super::findings::{Aligned, Confusion, Errors, Pair};
 use super::html::{Html, escape, foreign, html, paragraph, table, wide};
 
@@ -52,9 +53,10 @@ fn aligned(answer: &Aligned) -> Html {
     let rows = rows + html!("<tr><th scope=\"row\">edit</th>{}</tr>\n", marks);
     let table = wide("Alignment", &html!("<table class=\"aligned\"><tbody>\n{}</tbody></table>\n", rows));
     html!(
-        "<article class=\"card\">\n<h3>{} <small class=\"soft\">line {}</small></h3>\n{}</article>\n",
+        "<article class=\"card\">\n<h3>{} <small class=\"soft\">line {}</small></h3>\n{}{}</article>\n",
         foreign(&answer.source),
         answer.line,
+        about(&answer.about),
         table
     )
 }
@@ -152,7 +154,7 @@ mod tests {
     fn edits_are_told_by_signs_too() {
         let unit = |text: &str| Some(text.to_owned());
         let pairs = vec![(unit("a"), unit("a")), (unit("b"), unit("<c>")), (None, unit("d")), (unit("e"), None)];
-        let html = aligned(&Aligned { line: 7, source: "s".into(), pairs });
+        let html = aligned(&Aligned { line: 7, source: "s".into(), about: "case: acc".into(), pairs });
         for expected in ["line 7", "&lt;c&gt;", ">≠<", ">+<", ">−<"] {
             assert!(html.contains(expected), "{expected}\n{html}");
         }

@@ -10,7 +10,8 @@ pub(super) fn examples(examples: &[Example]) -> Html {
         return Html::new();
     }
     // A map and its sentence need room.
-    let long = examples.iter().any(|example| example.source_tokens.len() > 14);
+    let tokens = |example: &Example| example.sources.iter().map(|source| source.tokens.len()).sum::<usize>();
+    let long = examples.iter().any(|example| tokens(example) > 14);
     let class = if long { "cards broad" } else { "cards" };
     html!("<div class=\"{}\">\n{}</div>\n", escape(class), examples.iter().map(card).collect::<Html>())
 }
@@ -18,6 +19,7 @@ pub(super) fn examples(examples: &[Example]) -> Html {
 fn card(example: &Example) -> Html {
     let best = example.candidates.first();
     let mut html = html!("<article class=\"card\">\n<h3>{}</h3>\n", foreign(&example.source));
+    html += about(&example.about);
     if let Some(best) = best {
         html += html!("<p>{} {}</p>\n", verdict(best.correct), foreign(&best.text));
     }
@@ -26,8 +28,13 @@ fn card(example: &Example) -> Html {
         let right: Html = example.references.iter().enumerate().map(|(i, text)| or(i) + foreign(text)).collect();
         html += html!("<p class=\"soft\">right: {}</p>\n", right);
     }
-    let map = best.map(|best| heatmap(&example.source_tokens, &best.tokens, &best.attention)).unwrap_or_default();
+    let map = best.map(|best| heatmap(&example.sources, &best.tokens, &best.attention)).unwrap_or_default();
     html + map + n_best(&example.candidates) + html!("</article>\n")
+}
+
+/// What else is known of a source.
+pub(super) fn about(text: &str) -> Html {
+    if text.is_empty() { Html::new() } else { html!("<p class=\"soft\">{}</p>\n", foreign(text)) }
 }
 
 /// Right or wrong, not by colour alone.

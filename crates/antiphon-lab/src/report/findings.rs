@@ -73,12 +73,23 @@ pub struct WorstToken {
 pub struct Example {
     /// The source.
     pub source: String,
-    /// Its tokens as they were read, the end symbol included.
-    pub source_tokens: Vec<String>,
+    /// What else is known of it; empty if nothing is.
+    pub about: String,
+    /// The texts that it is made of, one behind the other as attention sees them.
+    pub sources: Vec<SourceTokens>,
     /// What counts as right.
     pub references: Vec<String>,
     /// What the search found, best first.
     pub candidates: Vec<Candidate>,
+}
+
+/// A text that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceTokens {
+    /// What it is called.
+    pub name: String,
+    /// Its tokens as they were read, the end symbol included.
+    pub tokens: Vec<String>,
 }
 
 /// One answer.
@@ -122,6 +133,8 @@ pub struct Aligned {
     pub line: usize,
     /// The source.
     pub source: String,
+    /// What else is known of it; empty if nothing is.
+    pub about: String,
     /// The edits, matches included.
     pub pairs: Vec<Pair>,
 }

@@ -22,5 +22,7 @@ mod scale;
 mod tests;
 
 pub use comparison::{Chosen, comparison_page};
-pub use findings::{Aligned, Candidate, Confusion, Errors, Example, Findings, LossBin, Pair, TokenLosses, WorstToken};
+pub use findings::{
+    Aligned, Candidate, Confusion, Errors, Example, Findings, LossBin, Pair, SourceTokens, TokenLosses, WorstToken,
+};
 pub use run_page::report_page;

@@ -9,11 +9,8 @@ use super::findings::Findings;
 use super::html::{Html, document, escape, folded, foreign, html, paragraph, section, table, wide};
 use super::{errors, examples, losses, samples};
 use crate::manifest::{Manifest, Status};
-use crate::results::{OfValue, Results, SplitResults, labels, minutes, signatures};
+use crate::results::{OfValue, Results, SplitResults, VALUES, labels, minutes, signatures};
 use crate::run::Run;
-
-/// How many values of a column are shown.
-const VALUES: usize = 20;
 
 /// The page of a run, from what its folder holds so far and what was found out about its answers.
 ///
@@ -124,12 +121,14 @@ fn shown_examples(findings: &Findings) -> Html {
         return cards;
     }
     let attends = findings.examples.iter().any(|e| e.candidates.iter().any(|c| !c.attention.is_empty()));
+    let further = findings.examples.iter().any(|example| example.sources.len() > 1);
+    let of = if further { "the source and of each stream behind it" } else { "the source" };
     let map = match attends {
-        true => {
+        true => format!(
             " The map shows where the best answer looked: a row for each token that was chosen, a column for each token of \
-             the source, the darker (on a dark page: the brighter), the more weight."
-        }
-        false => "",
+             {of}, the darker (on a dark page: the brighter), the more weight."
+        ),
+        false => String::new(),
     };
     let intro = format!(
         "From all over the {} split, with the answers that the search ranks best (score: log p under the length \

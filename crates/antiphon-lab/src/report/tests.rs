@@ -84,9 +84,16 @@ fn hostile_findings() -> Findings {
         attention,
     };
     let candidates = vec![candidate(false, vec![vec![0.25, 0.75], vec![f32::NAN, 1.0]]), candidate(true, vec![])];
-    let example =
-        Example { source: text(), source_tokens: vec![text(), text()], references: vec![text(), text()], candidates };
-    let aligned = Aligned { line: 3, source: text(), pairs: vec![(Some(text()), None), (None, Some(text()))] };
+    let of = || SourceTokens { name: text(), tokens: vec![text()] };
+    let example = Example {
+        source: text(),
+        about: text(),
+        sources: vec![of(), of()],
+        references: vec![text(), text()],
+        candidates,
+    };
+    let pairs = vec![(Some(text()), None), (None, Some(text()))];
+    let aligned = Aligned { line: 3, source: text(), about: text(), pairs };
     let confusion = |reference, hypothesis| Confusion { reference, hypothesis, count: 2 };
     Findings {
         note: Some(HOSTILE.into()),

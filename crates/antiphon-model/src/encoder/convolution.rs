@@ -26,7 +26,7 @@ pub struct ConvolutionEncoderConfig {
     /// The width of a layer's vectors, and of the memory.
     #[schemars(range(min = 1, max = 8192))]
     pub hidden: usize,
-    /// How many layers are stacked. Together they see `layers × (width − 1) + 1` steps.
+    /// How many layers are stacked. Together they see `width + (layers − 1) × (width − 1) × stride` steps of the source.
     #[schemars(range(min = 1, max = 64))]
     pub layers: usize,
     /// How many steps a layer looks at, with its own in the middle.

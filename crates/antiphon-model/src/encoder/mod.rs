@@ -189,8 +189,8 @@ fn idle_dropout(dropout: f64, layers: usize, is_last: bool) -> Option<Problem> {
 fn one_hot(input: Option<usize>, kind: &str) -> Option<Problem> {
     let message = || {
         format!(
-            "`{kind}` reads vectors, not one-hot tokens; set `model.source.kind = \"embedding\"`, or put a stage before it that \
-             makes vectors, as `projection` does"
+            "`{kind}` reads vectors, not one-hot tokens; let the input be of kind `embedding`, or put a stage before it that makes \
+             vectors, as `projection` does"
         )
     };
     input.is_none().then(|| Problem { place: "kind".into(), message: message() })

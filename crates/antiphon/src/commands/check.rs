@@ -10,12 +10,16 @@ use antiphon_lab::sweep::{Plan, PlannedRun, SweepConfig};
 use serde::Deserialize;
 
 use super::{DataFolder, Ending, Sets};
-use crate::experiment::{Experiment, ExperimentConfig, Interpreter, Loaded, files, length_matters, remedy};
+use crate::experiment::{
+    Experiment, ExperimentConfig, Interpreter, Loaded, files, lacking_columns, lacking_columns_of, length_matters,
+    remedy,
+};
 use crate::output::{print, tell};
 
 /// Check configs: print every setting with its origin, and say everything that is wrong
 ///
-/// Files of data that are missing are warnings, since they may be elsewhere; with --data-dir they are mistakes.
+/// Files of data that are missing are warnings, since they may be elsewhere; with --data-dir they are mistakes. Of tables that are
+/// there the first line is read, for the columns.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The configs
@@ -54,28 +58,34 @@ impl Arguments {
 
     /// Tells the warnings of a config, and gives its run's name.
     fn check(&self, tree: &Tree) -> Result<String> {
-        let loaded = Loaded::from_tree(tree)?;
-        loaded.check_parts(tree)?;
         let config = tree.file();
+        let loaded = Loaded::from_tree(tree).map_err(|mut error| {
+            error.problems.extend(lacking_columns_of(tree, &self.data.path()));
+            error
+        })?;
+        loaded.check_parts(tree)?;
         let warn = |warning: &str| tell(&format!("warning: {}: {warning}", config.display()));
         let mut warnings = loaded.warnings.clone();
-        let (mut faults, mut doubts) = self.files(tree, &loaded.config, |_| None);
-        let all_there = faults.is_empty();
+        let mut found = self.files(tree, &loaded.config, |_| None);
+        let all_there = found.missing.is_empty();
         if loaded.config.sweep.is_some() {
             // Every cell; no data are read for that.
             let plan = Plan::of(tree, &Interpreter::new(Path::new("")))?;
             warnings.extend(plan.warnings.into_iter().filter(|warning| !loaded.warnings.contains(warning)));
             // The files of the cells are those that are read.
-            (faults, doubts) = self.files_of_cells(tree, &plan.config, &plan.runs)?;
+            found = self.files_of_cells(tree, &plan.config, &plan.runs)?;
         }
+        let Found { missing, mut wrong, doubts } = found;
         warnings.extend(doubts);
         // Whoever names the folder means these files.
-        let strict = self.data.data_dir.is_some();
-        let lacking = if strict { std::mem::take(&mut faults) } else { Vec::new() };
-        warnings.extend(faults);
+        if self.data.data_dir.is_some() {
+            wrong.extend(missing)
+        } else {
+            warnings.extend(missing)
+        }
         warnings.iter().for_each(|warning| warn(&warning.to_string()));
-        if !lacking.is_empty() {
-            return Err(Error::many(config, lacking));
+        if !wrong.is_empty() {
+            return Err(Error::many(config, wrong));
         }
         let name = loaded.name.clone();
         let asks_the_data = length_matters(&loaded.config.train) || loaded.config.train.start_from.is_used();
@@ -89,23 +99,19 @@ impl Arguments {
     }
 
     /// What [`files`](Self::files) finds in the cells of a sweep, each thing once.
-    fn files_of_cells(
-        &self,
-        tree: &Tree,
-        sweep: &SweepConfig,
-        runs: &[PlannedRun],
-    ) -> Result<(Vec<Problem>, Vec<Problem>)> {
-        let (mut seen, mut faults, mut doubts) = (BTreeSet::new(), Vec::new(), Vec::new());
+    fn files_of_cells(&self, tree: &Tree, sweep: &SweepConfig, runs: &[PlannedRun]) -> Result<Found> {
+        let (mut seen, mut all) = (BTreeSet::new(), Found::default());
         for PlannedRun { settings, .. } in runs {
-            let start = &settings["train"]["start_from"];
-            if !seen.insert(format!("{} {} {} {start}", settings["data"], settings["tokenizer"], settings["streams"])) {
+            let start = settings["train"]["start_from"].to_string();
+            let read = ["data", "tokenizer", "streams"].map(|section| settings[section].to_string());
+            if !seen.insert((read, settings["evaluate"]["by"].to_string(), start)) {
                 continue;
             }
             let config = ExperimentConfig::deserialize(settings);
             let config = config.map_err(|error| Error::new(format!("not a config: {error}")).in_file(tree.file()))?;
             let axis = |key: &str| sweep.place_of(key).map(|place| format!("sweep.{place}"));
-            let (lacking, doubtful) = self.files(tree, &config, axis);
-            for (all, found) in [(&mut faults, lacking), (&mut doubts, doubtful)] {
+            let Found { missing, wrong, doubts } = self.files(tree, &config, axis);
+            for (all, found) in [(&mut all.missing, missing), (&mut all.wrong, wrong), (&mut all.doubts, doubts)] {
                 for one in found {
                     if !all.contains(&one) {
                         all.push(one);
@@ -113,28 +119,25 @@ impl Arguments {
                 }
             }
         }
-        Ok((faults, doubts))
+        Ok(all)
     }
 
-    /// The files that are not there, with what helps, and those that two splits share. `axis` is where a setting is varied.
-    fn files(
-        &self,
-        tree: &Tree,
-        config: &ExperimentConfig,
-        axis: impl Fn(&str) -> Option<String>,
-    ) -> (Vec<Problem>, Vec<Problem>) {
+    /// What there is to say of the files of a config. `axis` is where a setting is varied.
+    fn files(&self, tree: &Tree, config: &ExperimentConfig, axis: impl Fn(&str) -> Option<String>) -> Found {
         let data_dir = self.data.path();
         let problem = |key: &str, message| tree.problem(&axis(key).unwrap_or_else(|| key.into()), message);
         let mut all = files(&config.data, None, &data_dir);
         let of_corpus = all.len();
         all.extend(config.files_of_tokenizers(&data_dir));
         all.extend(config.files_of_start(&data_dir));
-        let (mut faults, mut doubts) = (Vec::new(), Vec::new());
+        let lacking = lacking_columns(&config.data, &config.further_columns(), &data_dir);
+        let wrong = lacking.into_iter().map(|(key, message)| problem(&key, message)).collect();
+        let (mut missing, mut doubts) = (Vec::new(), Vec::new());
         for (i, (key, path)) in all.iter().enumerate() {
             if let Some(fault) = file_fault(path) {
                 let remedy =
                     if i < of_corpus { remedy(&config.data, path, &data_dir) } else { "name another file".into() };
-                faults.push(problem(key, format!("{fault} `{}`; {remedy}", path.display())));
+                missing.push(problem(key, format!("{fault} `{}`; {remedy}", path.display())));
             }
             let split = |key: &str| key.split('.').nth(1).map(str::to_owned);
             let twin = all[..i.min(of_corpus)].iter().find(|(other, same)| same == path && split(other) != split(key));
@@ -144,8 +147,19 @@ impl Arguments {
                 doubts.push(problem(key, message));
             }
         }
-        (faults, doubts)
+        Found { missing, wrong, doubts }
     }
+}
+
+/// What was found about files.
+#[derive(Default)]
+struct Found {
+    /// Those that are not there, with what helps.
+    missing: Vec<Problem>,
+    /// Columns that those that are there lack.
+    wrong: Vec<Problem>,
+    /// Those that two splits share.
+    doubts: Vec<Problem>,
 }
 
 /// An error about settings, with the places where these were made.

@@ -17,7 +17,9 @@ use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Corpora, Evaluator, Pace, SavedModels, Temperature, files, named, temperature, token_counts};
+use crate::experiment::{
+    Corpora, Evaluator, ExperimentConfig, Pace, SavedModels, Temperature, files, named, temperature, token_counts,
+};
 use crate::output::print;
 
 /// Measure a run, a model, or several models together on a split, or on any file
@@ -88,6 +90,7 @@ impl Arguments {
             Some(input) => {
                 let config = &mut models.first_mut().config;
                 test_on(&mut config.data, input, &mut references)?;
+                leave_out_lacking(config, input, &mut console)?;
                 // As it is given, not below the data folder.
                 Arc::new(Corpus::open_with(&config.data, &config.further_columns(), split, Path::new(""))?)
             }
@@ -198,8 +201,10 @@ impl Arguments {
             Split::Validation => Results { test: None, ..results },
             _ => Results { validation: None, ..results },
         };
-        let table = if self.input.is_some() { shown.table_of(&["input"]) } else { shown.table() };
-        print(&format!("{table}\n{}", finished::some_answers(&evaluation.answers, saved.config.evaluate.show)))?;
+        let name = if self.input.is_some() { "input" } else { split.name() };
+        let (table, by) = (shown.table_of(&[name]), shown.tables_by(name));
+        let answers = finished::some_answers(&evaluation.answers, saved.config.evaluate.show);
+        print(&format!("{table}\n{by}{answers}"))?;
         Ok(Ending::Done)
     }
 }
@@ -226,6 +231,18 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
             let target = Targets::Many(std::mem::take(references));
             parallel.test = Some(ParallelFiles { source: input.into(), target });
         }
+    }
+    Ok(())
+}
+
+/// Leaves out the columns of `evaluate.by` that a file has not: it can be measured all the same.
+fn leave_out_lacking(config: &mut ExperimentConfig, input: &Path, console: &mut Console) -> Result<()> {
+    let Some(table) = config.data.as_table().filter(|_| !config.evaluate.by.is_empty()) else { return Ok(()) };
+    let Some(columns) = table.columns_of(input)? else { return Ok(()) };
+    let lacking: Vec<String> = config.evaluate.by.extract_if(.., |column| !columns.contains(column)).collect();
+    for column in lacking {
+        console
+            .warn(&format!("{}: has no column `{column}`, which evaluate.by names: no figures by it", input.display()));
     }
     Ok(())
 }

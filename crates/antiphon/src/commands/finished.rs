@@ -9,16 +9,20 @@ use antiphon_lab::{Results, Run, Runs, TokenLosses};
 
 use crate::device::DeviceConfig;
 use crate::experiment::{Answered, Experiment, spread};
-use crate::output::{command, echo, shell};
+use crate::output::{command, echo, one_line, shell};
 
 /// The figures, some answers, and what to do next. `runs` are those that it may be held against.
 ///
 /// `experiment` is the run's; where it has no answers, one of its sources is asked about.
 pub(super) fn finished(run: &Run, results: &Results, experiment: &Experiment, runs: &Runs) -> Result<String> {
-    let mut text = format!("\n{}{}\n", results.table(), meanings(results));
-    // The answers of the last split that was measured: test, if there is one.
+    let is_table = experiment.config.data.as_table().is_some();
+    let mut text = format!("\n{}{}\n", results.table(), meanings(results, is_table));
+    // Figures by value, and answers, of the last split that was measured: test, if there is one.
     let answers = match results.splits().last() {
-        Some((split, _)) => read_answers(&run.predictions_path(split))?,
+        Some((split, _)) => {
+            text += &results.tables_by(split);
+            read_answers(&run.predictions_path(split))?
+        }
         None => Vec::new(),
     };
     text += &some_answers(&answers, experiment.config.evaluate.show);
@@ -92,7 +96,8 @@ pub(super) fn some_answers(answers: &[Answered], show: usize) -> String {
     let line = |answered: &Answered| {
         let right = answered.references.join(" | ");
         let (mark, right) = if answered.is_correct() { ("+", String::new()) } else { ("-", format!("  [{right}]")) };
-        printable(&format!("{mark} {} -> {}{right}", answered.shown(), answered.best())).into_owned() + "\n"
+        let line = one_line(&format!("{mark} {} -> {}{right}", answered.shown(), answered.best()));
+        printable(&line).into_owned() + "\n"
     };
     let lines: Vec<String> = spread(answers, show).map(line).collect();
     if lines.is_empty() {
@@ -103,16 +108,17 @@ pub(super) fn some_answers(answers: &[Answered], show: usize) -> String {
 }
 
 /// What metrics are called where they come from, for those of a run.
-fn meanings(results: &Results) -> String {
-    const MEANINGS: [(&str, &str); 2] = [
-        (
-            "sequence_error_rate",
-            "percent of answers that match no reference; where a source is a word, its word error rate",
-        ),
+fn meanings(results: &Results, is_table: bool) -> String {
+    let wrong = match is_table {
+        true => "percent of answers that match no reference",
+        false => "percent of answers that match no reference; where a source is a word, its word error rate",
+    };
+    let meanings = [
+        ("sequence_error_rate", wrong),
         ("phone_error_rate", "percent of phones to be edited to reach the closest reference"),
     ];
     let used = |name: &str| results.splits().any(|(_, split)| split.metrics.contains_key(name));
-    MEANINGS.iter().filter(|(name, _)| used(name)).map(|(name, meaning)| format!("{name}: {meaning}\n")).collect()
+    meanings.iter().filter(|(name, _)| used(name)).map(|(name, meaning)| format!("{name}: {meaning}\n")).collect()
 }
 
 /// Writes the answers of a split, one JSON object a line; without any there is no file.

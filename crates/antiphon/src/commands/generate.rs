@@ -117,7 +117,9 @@ impl Arguments {
             return Err(Error::new(message).at(Place::text("--count")));
         }
         let generator = Generator::new(&models, &search)?;
-        let prompt = self.prompt(&generator)?;
+        let tokenizers = &models.first().config.tokenizer;
+        let tokenizer = tokenizers.target.as_ref().or(tokenizers.shared.as_ref());
+        let prompt = self.prompt(&generator, tokenizer.and_then(|tokenizer| tokenizer.separator()))?;
         let (stop, reading) = (interrupt::stop_flag()?, Arc::new(AtomicBool::new(false)));
         interrupt::end_at_once_while(&reading)?;
         let length = self.length.unwrap_or(search.max_length().limit) as usize;
@@ -167,8 +169,8 @@ impl Arguments {
         plain.into_iter().chain(given).chain(seed).chain(temperature).collect()
     }
 
-    /// The tokens to go on behind; of what the model does not know is told.
-    fn prompt(&self, generator: &Generator) -> Result<Vec<TokenId>> {
+    /// The tokens to go on behind; what the model does not know of them is told, by the words between the tokenizer's `separator`.
+    fn prompt(&self, generator: &Generator, separator: Option<&str>) -> Result<Vec<TokenId>> {
         let text = match (&self.prompt, &self.input) {
             (Some(text), _) => text.clone(),
             (None, Some(path)) => read(path, generator.is_endless())?,
@@ -184,7 +186,7 @@ impl Arguments {
         }
         let strange = unknown::positions(&ids).len();
         if strange > 0 {
-            let mut names = unknown::named(generator.tokenizer(), &text)?;
+            let mut names = unknown::named(generator.tokenizer(), &text, separator)?;
             if generator.is_endless() {
                 names.retain(|name| name != "\n" && name != "\r");
             }

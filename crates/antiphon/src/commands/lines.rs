@@ -7,10 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use antiphon_core::{Error, Place, Result, TokenId};
-use antiphon_data::lines::{HEADER, file_fault, looks_like_header, unpacked};
-use antiphon_data::{Fault, FurtherSource, InputRules, LineReader};
+use antiphon_data::lines::{HEADER, file_fault, unpacked};
+use antiphon_data::{Fault, InputRules, LineReader};
 
-use crate::experiment::{Question, SavedModel, SavedModels, further};
+use crate::experiment::{Question, SavedModel, SavedModels};
 use crate::output::tell;
 
 /// How many lines are read ahead.
@@ -49,11 +49,12 @@ impl Input {
     }
 
     /// Begins to read, by the rules for the lines of a model's corpus. The line that names the columns of a table is taken; at a
-    /// terminal nobody writes one, and what they are is said.
+    /// terminal nobody writes one, and what a row is to be is said.
     pub(super) fn open(&self, rules: &mut InputRules<'_>) -> Result<Incoming> {
-        let header = if self.is_terminal() { rules.assume_header() } else { None };
-        if let Some(header) = header {
-            tell(&format!("columns: {}", header.replace('\t', "<TAB>")));
+        if self.is_terminal()
+            && let Some(form) = rules.form_of_row()
+        {
+            tell(&form);
         }
         let mut incoming = match self.file() {
             None => Incoming::by(io::stdin(), rules),
@@ -82,32 +83,28 @@ pub(super) struct Limits(Vec<OfModel>);
 struct OfModel {
     /// How it reads the sources.
     reading: usize,
-    sides: antiphon_data::corpus::Limits,
-    further: Vec<FurtherSource>,
+    limits: antiphon_data::corpus::Limits,
 }
 
 impl Limits {
     pub(super) fn of(models: &SavedModels) -> Self {
         let of = |(member, (_, saved)): (usize, (&str, &SavedModel))| OfModel {
             reading: models.reading(member),
-            sides: saved.config.data.limits(),
-            further: further(&saved.tokenizers, &saved.config).collect(),
+            limits: saved.config.limits(),
         };
         Self(models.members().enumerate().map(of).collect())
     }
 
     /// Whether a source, all of its streams, is within them.
     pub(super) fn check_sources(&self, question: &Question) -> Result<(), Fault> {
-        self.0.iter().try_for_each(|OfModel { reading, sides, further }| {
-            let Some((first, others)) = question.reading(*reading).split_first() else { return Ok(()) };
-            sides.check_source(first.len() - 1)?;
-            further.iter().zip(others).try_for_each(|(further, ids)| further.check(ids.len() - 1))
-        })
+        // Without end symbols.
+        let tokens = |reading: usize| question.reading(reading).iter().map(|ids| ids.len() - 1);
+        self.0.iter().try_for_each(|OfModel { reading, limits }| limits.check_sources(tokens(*reading)))
     }
 
     /// Whether a target, as ids with its end symbol, is within them.
     pub(super) fn check_target(&self, target: &[TokenId]) -> Result<(), Fault> {
-        self.0.iter().try_for_each(|OfModel { sides, .. }| sides.check(0, target.len() - 1))
+        self.0.iter().try_for_each(|OfModel { limits, .. }| limits.check_target(target.len() - 1))
     }
 }
 
@@ -167,8 +164,8 @@ impl Incoming {
     }
 
     /// Waits for a line and takes with it those that come at once, `most` in all; without `hurry` it waits for as many.
-    /// Empty at the end of the input.
-    pub(super) fn batch(&mut self, most: usize, hurry: bool) -> io::Result<Vec<Line>> {
+    /// Empty at the end of the input. `rules` are those by which it was opened.
+    pub(super) fn batch(&mut self, rules: &InputRules<'_>, most: usize, hurry: bool) -> io::Result<Vec<Line>> {
         let mut lines = Vec::new();
         while lines.len() < most {
             let next = if hurry && !lines.is_empty() {
@@ -180,7 +177,7 @@ impl Incoming {
                 Ok(line) => {
                     let line = line?;
                     self.header = match (self.header, &line) {
-                        (_, Line { number: 1, text: Ok(text) }) if looks_like_header(text) => Header::Likely,
+                        (_, Line { number: 1, text: Ok(text) }) if rules.seems_header(text) => Header::Likely,
                         (Header::Likely, Line { number: 2, .. }) => Header::Followed,
                         (header, _) => header,
                     };
@@ -221,16 +218,28 @@ fn send(
 
 #[cfg(test)]
 mod tests {
+    use antiphon_data::{CorpusConfig, FurtherColumns};
+
     use super::*;
+
+    fn pairs() -> CorpusConfig {
+        serde_json::from_str(r#"{"kind": "pairs", "train": "a"}"#).unwrap()
+    }
+
+    fn rules(config: &CorpusConfig) -> InputRules<'_> {
+        InputRules::of_sources(config, &FurtherColumns::default(), None).unwrap()
+    }
 
     #[test]
     fn batches_hold_all_lines_in_order() {
+        let pairs = pairs();
+        let rules = rules(&pairs);
         let text: String = (0..1000).map(|i| format!("{i}\n")).collect();
         for hurry in [false, true] {
             let mut incoming = Incoming::new(io::Cursor::new(text.clone().into_bytes()), 100);
             let mut numbers = Vec::new();
             loop {
-                let batch = incoming.batch(64, hurry).unwrap();
+                let batch = incoming.batch(&rules, 64, hurry).unwrap();
                 assert!(batch.len() <= 64);
                 if batch.is_empty() {
                     break;
@@ -243,6 +252,8 @@ mod tests {
 
     #[test]
     fn a_header_is_told_where_lines_follow() {
+        let pairs = pairs();
+        let rules = rules(&pairs);
         for (texts, header) in [
             (&["source\ttarget", "a\tb"][..], true),
             (&["Word\tPhonemes", "a\tb"], true),
@@ -256,7 +267,7 @@ mod tests {
             for most in [1, 9] {
                 let mut incoming = Incoming::new(io::Cursor::new(texts.join("\n").into_bytes()), 100);
                 let mut told = 0;
-                while !incoming.batch(most, false).unwrap().is_empty() {
+                while !incoming.batch(&rules, most, false).unwrap().is_empty() {
                     told += usize::from(incoming.header_warning().is_some());
                 }
                 assert_eq!(told, usize::from(header), "{texts:?}");

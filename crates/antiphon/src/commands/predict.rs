@@ -15,8 +15,8 @@ use super::lines::{Input, Limits, Line};
 use super::models::Models;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Answer, Question, SavedModel, Searcher, unknown};
-use crate::output::{json_line, tell};
+use crate::experiment::{Answer, Question, SavedModel, Searcher, Streams, apart, unknown, unknown_apart};
+use crate::output::{json_line, one_line, tell};
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
 /// its lines well by length.
@@ -25,11 +25,13 @@ const FILE: usize = 16;
 
 /// Answer lines of a file or of the standard input
 ///
-/// One answer a line, in the order of the input; a stream is answered as it comes, and at a terminal a prompt asks for it. Of a
-/// table a line is a row: its columns are found by its header, and that of the targets may be there or not.
+/// One answer a line, in the order of the input; what comes through a pipe is answered as it comes, and at a terminal a prompt asks
+/// for it. For a table, each row is a question; the header names the columns, and the target column is optional. Line ends and tabs in
+/// an answer are written as spaces.
 /// With --n-best each answer is a line, and begins with the number of its source's line and a tab. With --json each source
-/// gives a line {"source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first; `unknown` beside
-/// a source or an answer lists the tokens, counted from 0, that are the unknown symbol.
+/// gives a line {"line": …, "source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first and as it
+/// is; `streams` holds the further sources of a table by their names; `unknown` beside a source or an answer, and `unknown_streams`,
+/// list the tokens, counted from 0, that are the unknown symbol; `skipped` says why a line was passed over.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -68,19 +70,19 @@ pub(super) struct Arguments {
 /// A line of JSON.
 #[derive(Serialize)]
 struct Answered<'a> {
+    /// Counted from 1.
+    line: u64,
     source: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    streams: BTreeMap<&'a str, &'a str>,
+    streams: BTreeMap<String, &'a str>,
     #[serde(skip_serializing_if = "<[usize]>::is_empty")]
     unknown: &'a [usize],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    unknown_streams: BTreeMap<&'a str, &'a [usize]>,
+    unknown_streams: BTreeMap<String, &'a [usize]>,
     answers: &'a [Answer],
-    /// Why there is none, and the number of the line.
+    /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u64>,
 }
 
 impl Arguments {
@@ -110,7 +112,7 @@ impl Arguments {
             searcher: &searcher,
             rules: &rules,
             limits: Limits::of(&models),
-            streams: saved.config.streams.keys().map(String::as_str).collect(),
+            streams: &saved.config.streams,
             form: self.form(),
             talks: self.input.is_terminal(),
             skips: self.skip_bad,
@@ -118,7 +120,8 @@ impl Arguments {
         };
         loop {
             session.prompt();
-            let mut lines = incoming.batch(most, hurry).map_err(|e| Error::io(self.input.name(), "read", &e))?;
+            let mut lines =
+                incoming.batch(&rules, most, hurry).map_err(|e| Error::io(self.input.name(), "read", &e))?;
             if lines.is_empty() {
                 break;
             }
@@ -242,8 +245,7 @@ struct Session<'a> {
     searcher: &'a Searcher<'a>,
     rules: &'a InputRules<'a>,
     limits: Limits,
-    /// The names of further sources.
-    streams: Vec<&'a str>,
+    streams: &'a Streams,
     form: Form,
     /// Whether somebody types the lines, and is answered one by one.
     talks: bool,
@@ -327,19 +329,12 @@ impl Session<'_> {
 
     fn write_line(&self, line: &Prepared, found: &[Answer], out: &mut dyn Write) -> io::Result<()> {
         let Form::Text { numbers, scores, seen, to_person } = self.form else {
-            let (mut texts, mut unknown) =
-                (line.texts.iter().map(String::as_str), line.unknown.iter().map(Vec::as_slice));
+            let (source, streams) = apart(self.streams, line.texts.iter().map(String::as_str));
+            let (unknown, unknown_streams) = unknown_apart(self.streams, line.unknown.iter().map(Vec::as_slice));
             let skipped = line.question.as_ref().err().map(Fault::to_string);
-            let names = || self.streams.iter().copied();
-            let answered = Answered {
-                source: texts.next(),
-                streams: names().zip(texts).collect(),
-                unknown: unknown.next().unwrap_or_default(),
-                unknown_streams: names().zip(unknown).filter(|(_, places)| !places.is_empty()).collect(),
-                answers: found,
-                line: skipped.as_ref().map(|_| line.number),
-                skipped,
-            };
+            let number = line.number;
+            let answered =
+                Answered { line: number, source, streams, unknown, unknown_streams, answers: found, skipped };
             return writeln!(out, "{}", json_line(&answered)?);
         };
         // A line for a line, also where there is no answer; of the n best a line each.
@@ -353,7 +348,7 @@ impl Session<'_> {
                 });
             }
             // Whatever the model says, it stays one line.
-            text += &answer.map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
+            text += &answer.map_or(String::new(), |answer| one_line(&answer.text));
             if let Ok(Question { sources, .. }) = &line.question
                 && seen
                 && line.unknown.iter().any(|places| !places.is_empty())

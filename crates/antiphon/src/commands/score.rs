@@ -11,7 +11,7 @@ use super::lines::{Input, Limits, Line};
 use super::models::Models;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Question, Searcher, unknown};
+use crate::experiment::{Question, Searcher, apart, unknown, unknown_apart};
 use crate::output::{json_line, tell, unwritten};
 
 /// How many batches a thread are scored together.
@@ -21,8 +21,8 @@ const TOGETHER: usize = 16;
 ///
 /// A line of `source<TAB>target`, a row of a table, or a line of text for a language model gives a line: the natural logarithm of the target's
 /// probability, its end included. Each line is scored alone; `evaluate --input` reads running text on. With --json each is {"source": … (of pairs), "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
-/// symbol last; `unknown_source` and `unknown` list the tokens of source and target, counted from 0, that are the unknown
-/// symbol.
+/// symbol last; `streams` holds the further sources by their names; `unknown_source`, `unknown_streams` and `unknown` list the tokens of
+/// source, streams and target, counted from 0, that are the unknown symbol.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -48,11 +48,11 @@ struct Scored<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    streams: BTreeMap<&'a str, &'a str>,
+    streams: BTreeMap<String, &'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_source: Vec<usize>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    unknown_streams: BTreeMap<&'a str, Vec<usize>>,
+    unknown_streams: BTreeMap<String, Vec<usize>>,
     target: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown: Vec<usize>,
@@ -70,14 +70,14 @@ impl Arguments {
         let rows = saved.config.evaluate.rows;
         let search = &saved.config.search;
         let searcher = Searcher::new(&models, &saved.tokenizers, search, saved.config.seed, rows)?;
-        let (name, is_stream) = (self.input.name(), self.input.file().is_none());
+        let (name, is_piped) = (self.input.name(), self.input.file().is_none());
         let mut rules = InputRules::of_pairs(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;
         let limits = Limits::of(&models);
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = io::stdout();
         loop {
-            let lines = incoming.batch(most, is_stream).map_err(|e| Error::io(name, "read", &e))?;
+            let lines = incoming.batch(&rules, most, is_piped).map_err(|e| Error::io(name, "read", &e))?;
             if lines.is_empty() {
                 return Ok(Ending::Done);
             }
@@ -121,15 +121,15 @@ impl Arguments {
                     false => log_prob.to_string(),
                     true => {
                         let tokens = ids.iter().map(token).collect();
-                        let named = saved.config.streams.keys().map(String::as_str);
-                        let further = named.clone().zip(sources.iter().skip(1).map(String::as_str)).collect();
-                        let unknown_of = |ids: &Vec<TokenId>| unknown::positions(ids);
-                        let unknown_streams = named.zip(from.iter().skip(1).map(unknown_of));
+                        let names = &saved.config.streams;
+                        let (source, streams) = apart(names, sources.iter().map(String::as_str));
+                        let (unknown_source, unknown_streams) =
+                            unknown_apart(names, from.iter().map(|ids| unknown::positions(ids)));
                         let scored = Scored {
-                            source: sources.first().map(String::as_str),
-                            streams: further,
-                            unknown_source: from.first().map(unknown_of).unwrap_or_default(),
-                            unknown_streams: unknown_streams.filter(|(_, places)| !places.is_empty()).collect(),
+                            source,
+                            streams,
+                            unknown_source,
+                            unknown_streams,
                             target,
                             unknown: unknown::positions(ids),
                             log_prob,

@@ -16,9 +16,22 @@ use crate::experiment::{ExperimentConfig, Loaded, SavedModel, SavedModels};
 use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
-/// which rules lines are read.
-const CHANGEABLE: [&str; 7] =
-    ["search", "evaluate", "data.max_line", "data.max_source", "data.max_target", "data.on_bad_line", "data.too_long"];
+/// which rules lines are read. `*` stands for any name.
+const CHANGEABLE: [&str; 13] = [
+    "search",
+    "evaluate",
+    "data.columns",
+    "data.format",
+    "data.max_line",
+    "data.max_source",
+    "data.max_target",
+    "data.on_bad_line",
+    "data.source",
+    "data.target",
+    "data.too_long",
+    "streams.*.column",
+    "streams.*.max_length",
+];
 
 /// How many threads are asked for, and what is to be done when the run is known and nothing has been read of its model.
 pub(super) struct Begin<'a> {
@@ -214,7 +227,11 @@ fn makes(words: &[&String], run: &Run, manifest: &Manifest) -> bool {
 
 /// Whether a setting, or an assignment of one, is one that a trained model can be given.
 pub(super) fn is_changeable(set: &str) -> bool {
-    CHANGEABLE.contains(&section(set)) || CHANGEABLE.contains(&key(set).trim())
+    let is_below = |pattern: &str| {
+        let mut keys = key(set).trim().split('.');
+        pattern.split('.').all(|wanted| keys.next().is_some_and(|key| wanted == "*" || wanted == key.trim()))
+    };
+    CHANGEABLE.into_iter().any(is_below)
 }
 
 /// The first part of an assignment's dotted key.
@@ -230,8 +247,8 @@ pub(super) fn key(set: &str) -> &str {
 fn refusal(set: &str) -> String {
     if keys::<ExperimentConfig>().iter().any(|known| known == section(set)) {
         return format!(
-            "`{set}` cannot be changed for a model that is trained; settings of `search` and `evaluate` can, and the rules for lines \
-             in `data`"
+            "`{set}` cannot be changed for a model that is trained; what can is {}",
+            CHANGEABLE.map(|key| format!("`{key}`")).join(", ")
         );
     }
     let mut meant = settings_meant(key(set));

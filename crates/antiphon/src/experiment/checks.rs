@@ -6,7 +6,7 @@ use antiphon_config::{Tree, keys};
 use antiphon_core::Problem;
 use antiphon_data::corpus::{ColumnNames, TableConfig};
 use antiphon_data::plan::Counted;
-use antiphon_data::{BatchConfig, CorpusConfig, Split};
+use antiphon_data::{BatchConfig, CorpusConfig, FurtherColumns, Split};
 use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 use super::evaluation::figures_of_likelihood;
 use super::meaning::figures;
-use super::streams::{Streams, model_problems, model_warnings};
+use super::streams::{Streams, further_columns, model_problems, model_warnings};
 
 /// A learning rate below this is meant for other schedules than `noam`, whose factor it is.
 const LEAST_FACTOR: f64 = 0.05;
@@ -60,6 +60,13 @@ impl Sections {
             sweep: read(tree, "sweep", None),
             expect: read(tree, "expect", None),
         }
+    }
+
+    /// The corpus, and what is read of it beside source and target.
+    pub(super) fn columns(&self) -> Option<(&CorpusConfig, FurtherColumns)> {
+        let by = self.evaluate.as_ref().map_or(&[][..], |evaluate| evaluate.by.as_slice());
+        let none = Streams::default();
+        Some((self.data.as_ref()?, further_columns(self.streams.as_ref().unwrap_or(&none), by)))
     }
 
     /// Everything that cannot work.
@@ -180,12 +187,21 @@ impl Sections {
             if ["source", "target"].contains(&name.as_str()) {
                 found.add(&key, format!("`{name}` is what `data.{name}` is called; give the stream another name"));
             }
+            // A name is a part of places, `--set` among them.
+            if name.is_empty() || name.contains(|c: char| !c.is_alphanumeric() && c != '_' && c != '-') {
+                let message = "a stream's name may hold only letters, digits, `_` and `-`; name the column by `column`";
+                found.add(&key, message);
+            }
             found.below(&format!("{key}.tokenizer"), stream.tokenizer.problems());
             let message = match data.as_table() {
                 None => Some("a further source is a column; set `data.kind = \"table\"`".to_owned()),
-                Some(_) => data.lacks_column(stream.column(name)),
+                Some(_) => {
+                    let column = stream.column(name);
+                    data.reads_target(column).or_else(|| data.lacks_column(column))
+                }
             };
             if let Some(message) = message {
+                let key = if stream.column.is_some() { key + ".column" } else { key };
                 found.add(&key, message);
             }
         }
@@ -310,6 +326,9 @@ impl Sections {
         }
         if let Some(TableConfig { source: ColumnNames::One(_), .. }) = self.data.as_ref().and_then(|d| d.as_table()) {
             found.if_set(&["data.join"], "the source is one column");
+        }
+        if self.data.as_ref().and_then(|data| data.as_table()).is_some_and(TableConfig::is_json_lines) {
+            found.if_set(&["data.columns"], "JSON lines name their columns themselves");
         }
         if self.is_stream() {
             found.if_set(&["batch"], "running text is cut by `data.rows` and `data.length`");

@@ -248,13 +248,15 @@ fn young() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Those of them that are at their defaults.
+/// Those of them that are at their defaults. No run that has streams is older than what is looked at of them.
 pub(super) fn uncounted(settings: &Value) -> Vec<String> {
+    let has_streams = settings["streams"].as_object().is_some_and(|streams| !streams.is_empty());
     let found = |(pattern, default): (&str, Value)| {
         let found = matching(settings, &pattern.split('/').skip(1).collect::<Vec<_>>());
         found.into_iter().filter(move |(_, value)| is_same(value, &default)).map(|(key, _)| key).collect::<Vec<_>>()
     };
-    young().into_iter().flat_map(found).collect()
+    let young = young().into_iter().filter(|(pattern, _)| !(has_streams && *pattern == "/model/memories"));
+    young.flat_map(found).collect()
 }
 
 /// What lies below `settings` where these keys lead, each with its JSON pointer.
@@ -306,6 +308,13 @@ mod tests {
                            "source": {"kind": "embedding", "word_dropout": 0}}"#;
         assert_eq!(plain, of(explicit));
         assert_eq!(uncounted(&json!({ "model": { "decoder": { "weight_drop": 0 } } })), ["/model/decoder/weight_drop"]);
+        let memories = |streams: Value| {
+            uncounted(&json!({ "streams": streams, "model": { "memories": { "kind": "concatenated" } } }))
+        };
+        assert_eq!(
+            (memories(json!({})), memories(json!({ "case": {} }))),
+            (vec![String::from("/model/memories")], Vec::new())
+        );
         let stack = |stage: &str| of(&format!(r#"{{"encoder": {{"kind": "stack", "stages": [{stage}]}}}}"#));
         assert_eq!(stack(r#"{"kind": "gru"}"#), stack(r#"{"kind": "gru", "weight_drop": 0.0}"#));
         assert_ne!(stack(r#"{"kind": "gru"}"#), stack(r#"{"kind": "gru", "weight_drop": 0.1}"#));

@@ -9,8 +9,8 @@ use antiphon_core::{Batch, Error, Result, Special, TokenId};
 use antiphon_data::corpus::{Documents, StreamConfig};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{
-    BatchConfig, Corpus, CorpusConfig, Cut, Dataset, FurtherSource, Prefetch, Skipped, Split, Steps, Stream,
-    StreamTokens, Units, Unknown, plan, plan_in_order,
+    BatchConfig, Corpus, CorpusConfig, Cut, Dataset, FurtherSource, FurtherTokens, Prefetch, Skipped, Split, Steps,
+    Stream, Units, Unknown, plan, plan_in_order,
 };
 use antiphon_train::Batches;
 
@@ -69,7 +69,11 @@ impl Corpora {
     /// What to say of files that seem to begin with a header.
     pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
         let all = [Some(&self.train), self.validation.as_ref(), self.test.as_ref()];
-        all.into_iter().flatten().filter_map(|corpus| corpus.header_warning())
+        let warning = |corpus: &Arc<Corpus>| {
+            let remedy = if corpus.is_table() { ", or leave out data.columns" } else { "" };
+            Some(corpus.header_warning()? + remedy)
+        };
+        all.into_iter().flatten().filter_map(warning)
     }
 
     /// Every file, as the config names it, with its SHA-256.
@@ -121,15 +125,6 @@ pub(crate) fn named(file: &Path, data_dir: &Path) -> String {
     }
 }
 
-/// The further sources of an experiment, with their tokenizers and limits.
-pub(crate) fn further(tokenizers: &Tokenizers, config: &ExperimentConfig) -> impl Iterator<Item = FurtherSource> {
-    tokenizers.streams().zip(config.streams.values()).map(|((name, tokenizer), stream)| FurtherSource {
-        name: name.clone(),
-        tokenizer: Arc::clone(tokenizer),
-        max_length: stream.max_length,
-    })
-}
-
 /// How many tokens of running text are judged together, and of how many documents at most.
 const JUDGED: usize = 4096;
 const DOCUMENTS: usize = 64;
@@ -155,9 +150,10 @@ impl Encoded {
                 Self::Stream(Arc::new(Stream::new(Arc::clone(corpus), target.as_ref(), config.documents)?))
             }
             CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) | CorpusConfig::Text(_) => {
-                let further = further(tokenizers, config).collect();
-                let limits = config.data.limits();
-                Self::Examples(Arc::new(Dataset::new(Arc::clone(corpus), source, further, target, &limits)?))
+                let further = tokenizers.streams();
+                let further = further.map(|(name, of)| FurtherSource { name: name.clone(), tokenizer: Arc::clone(of) });
+                let (corpus, limits) = (Arc::clone(corpus), config.limits());
+                Self::Examples(Arc::new(Dataset::new(corpus, source, further.collect(), target, &limits)?))
             }
         })
     }
@@ -211,9 +207,9 @@ impl Encoded {
     }
 
     /// The tokens of each further source, by the name of its stream.
-    pub(super) fn streams(&self) -> Vec<(&str, StreamTokens)> {
+    pub(super) fn further(&self) -> Vec<(&str, FurtherTokens)> {
         match self {
-            Self::Examples(dataset) => dataset.streams().collect(),
+            Self::Examples(dataset) => dataset.further().collect(),
             Self::Stream(_) => Vec::new(),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Judged, Result, Score, SourceBatch, TokenBatch, Tokenizer};
-use antiphon_data::{Corpus, Example, Prefetch, References, Skipped, StreamTokens, Units};
+use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, References, Skipped, Units};
 use antiphon_decode::rename_sources;
 use antiphon_eval::{Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
@@ -19,6 +19,7 @@ use super::answering::Answering;
 use super::answers::{Answer, Answers, Question, Searcher, encoded};
 use super::data::Encoded;
 use super::losses::Tally;
+use super::streams::{apart, unknown_apart};
 use super::{EvaluateConfig, ExperimentConfig, Temperature, Tokenizers, unknown};
 
 /// A figure of the likelihood.
@@ -116,15 +117,26 @@ impl Answered {
         [&self.source].into_iter().chain(self.streams.values()).map(String::as_str).collect()
     }
 
-    /// The source for people, its streams one behind the other.
+    /// The source for people, its streams one behind the other but for empty ones.
     pub(crate) fn shown(&self) -> String {
-        self.texts().join(" | ")
+        let texts: Vec<&str> = self.texts().into_iter().filter(|text| !text.is_empty()).collect();
+        texts.join(" | ")
+    }
+
+    /// What stands in the columns of `evaluate.by`, for people: `case: acc, number: sg`.
+    pub(crate) fn about(&self) -> String {
+        let columns = self.columns.iter().map(|(column, values)| format!("{column}: {}", values.join(" | ")));
+        columns.collect::<Vec<_>>().join(", ")
     }
 
     /// The best answer as metrics judge it.
     pub fn judged(&self) -> Judged {
-        let columns = self.columns.clone();
-        Judged { hypothesis: self.best().into(), references: self.references.clone(), columns }
+        Judged { columns: self.columns.clone(), ..self.bare() }
+    }
+
+    /// The same without the columns.
+    fn bare(&self) -> Judged {
+        Judged::new(self.best(), &self.references)
     }
 
     /// Whether the best answer matches a reference word for word, as the sequence error rate has it.
@@ -231,15 +243,9 @@ impl<'a> Evaluator<'a> {
 
     /// Whether a source is within the limits, in all of its streams.
     fn fits(&self, example: &Example) -> Result<bool> {
-        let limits = [self.config.data.limits().max_source].into_iter();
-        let limits = limits.chain(self.config.streams.values().map(|stream| stream.max_length));
-        let texts = example.source.iter().chain(&example.streams);
-        for ((text, tokenizer), longest) in texts.zip(self.tokenizers.sources()).zip(limits) {
-            if tokenizer.encode(text)?.len() > longest {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let texts = example.source.iter().chain(&example.further).zip(self.tokenizers.sources());
+        let tokens = texts.map(|(text, tokenizer)| Ok(tokenizer.encode(text)?.len())).collect::<Result<Vec<_>>>()?;
+        Ok(self.config.limits().check_sources(tokens).is_ok())
     }
 
     /// For validations while training: few sources are answered, and running text is read in several parts, as the config says.
@@ -398,7 +404,7 @@ impl<'a> Evaluator<'a> {
         let ExperimentConfig { search, seed, evaluate, .. } = self.config;
         let searcher = Searcher::new(model, self.tokenizers, search, *seed, evaluate.rows)?;
         let question = |example: &Example| {
-            let texts: Vec<&String> = example.source.iter().chain(&example.streams).collect();
+            let texts: Vec<&String> = example.source.iter().chain(&example.further).collect();
             searcher.question(example.line as u64, &texts)
         };
         let sources = self.examples.iter().map(question).collect::<Result<Vec<_>>>()?;
@@ -407,22 +413,23 @@ impl<'a> Evaluator<'a> {
         let answers = answers.map_err(|error| lines(error).in_file(self.encoded.corpus().path()))?;
         let Some(answers) = answers else { return Ok(None) };
         let answered = self.examples.iter().zip(sources.iter().zip(answers));
-        let names = || self.config.streams.keys().cloned();
-        let answered =
-            answered.map(|(example, (question, Answers { answers, outscored })): (&Example, (&Question, Answers))| {
-                let mut unknown = question.sources.iter().map(|ids| unknown::positions(ids));
-                Answered {
-                    line: example.line,
-                    source: example.source.clone().unwrap_or_default(),
-                    streams: names().zip(example.streams.iter().cloned()).collect(),
-                    unknown: unknown.next().unwrap_or_default(),
-                    unknown_streams: names().zip(unknown).filter(|(_, places)| !places.is_empty()).collect(),
-                    columns: self.config.evaluate.by.iter().cloned().zip(example.kept.iter().cloned()).collect(),
-                    references: example.targets.clone(),
-                    answers,
-                    outscored,
-                }
-            });
+        let answered = answered.map(|(example, (question, Answers { answers, outscored })): (_, (&Question, _))| {
+            let texts = example.source.iter().chain(&example.further).cloned();
+            let (source, streams) = apart(&self.config.streams, texts);
+            let strangers = question.sources.iter().map(|ids| unknown::positions(ids));
+            let (unknown, unknown_streams) = unknown_apart(&self.config.streams, strangers);
+            Answered {
+                line: example.line,
+                source: source.unwrap_or_default(),
+                streams,
+                unknown,
+                unknown_streams,
+                columns: self.config.evaluate.by.iter().cloned().zip(example.kept.iter().cloned()).collect(),
+                references: example.targets.clone(),
+                answers,
+                outscored,
+            }
+        });
         Ok(Some(answered.collect()))
     }
 
@@ -442,13 +449,14 @@ impl<'a> Evaluator<'a> {
 
     /// The same for the answers of each value of the columns of `evaluate.by`.
     fn metrics_by(&self, answers: &[Answered]) -> Result<BTreeMap<String, Vec<OfValue>>> {
-        let judged: Vec<Judged> = answers.iter().map(Answered::judged).collect();
-        let of_value = |(value, judged): (String, Vec<Judged>)| {
+        let of_value = |(value, which): (&str, Vec<usize>)| {
+            let judged: Vec<Judged> = which.into_iter().map(|i| answers[i].bare()).collect();
             let scores = self.scores(&judged)?.into_iter().map(|(label, score)| (label, score.value));
-            Ok(OfValue { value, examples: judged.len() as u64, metrics: scores.collect() })
+            Ok(OfValue { value: value.to_owned(), examples: judged.len() as u64, metrics: scores.collect() })
         };
         let of_column = |column: &String| {
-            let values = by_value(&judged, column).into_iter().map(of_value).collect::<Result<_>>()?;
+            let values = answers.iter().map(|answered| answered.columns.get(column).map_or(&[][..], Vec::as_slice));
+            let values = by_value(values).into_iter().map(of_value).collect::<Result<_>>()?;
             Ok((column.clone(), values))
         };
         self.config.evaluate.by.iter().map(of_column).collect()
@@ -496,7 +504,7 @@ impl<'a> Evaluator<'a> {
             },
             source_tokens: has_source.then(|| self.encoded.source_tokens()),
             unknown_source: has_source.then_some(unknown.source),
-            streams: self.encoded.streams().into_iter().map(counted).collect(),
+            streams: self.encoded.further().into_iter().map(counted).collect(),
             unknown_target: Some(unknown.target),
             outscored,
             target_tokens: self.encoded.target_tokens(),
@@ -613,7 +621,7 @@ fn best_temperature(mut losses: impl FnMut(&[f64]) -> Result<Option<Vec<f64>>>) 
     Ok(Some(fitted.exp()))
 }
 
-fn counted((name, StreamTokens { tokens, unknown }): (&str, StreamTokens)) -> (String, CountsOfStream) {
+fn counted((name, FurtherTokens { tokens, unknown }): (&str, FurtherTokens)) -> (String, CountsOfStream) {
     (name.to_owned(), CountsOfStream { tokens, unknown })
 }
 

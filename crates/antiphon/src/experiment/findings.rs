@@ -6,7 +6,7 @@ use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig};
 use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
 use antiphon_eval::{Edit, MetricConfig, Unit, align};
-use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair};
+use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair, SourceTokens};
 
 use super::answers::{Question, Searcher};
 use super::evaluation::{Answered, is_right};
@@ -53,6 +53,7 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
         let tokens = written(tokenizer.as_ref(), ids);
         tokens.chunks(reduction).map(|tokens| tokens.join(" ")).collect::<Vec<_>>()
     };
+    let names = || ["source"].into_iter().chain(config.streams.keys().map(String::as_str));
     let candidate = |mut h: Hypothesis, references: &[String], steps: usize| {
         h.attention.iter_mut().for_each(|row| row.truncate(steps));
         let text = searcher.text(&h.tokens);
@@ -60,13 +61,16 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     };
     let example = |((answered, question), found): ((&&Answered, Question), Finished)| {
         let sources = question.sources.iter().zip(tokenizers.sources()).zip(&reductions);
-        let tokens: Vec<String> = sources.flat_map(written_source).collect();
-        let candidates = found.hypotheses.into_iter().map(|h| candidate(h, &answered.references, tokens.len()));
+        let sources = names().zip(sources.map(written_source));
+        let sources: Vec<_> = sources.map(|(name, tokens)| SourceTokens { name: name.into(), tokens }).collect();
+        let steps = sources.iter().map(|source| source.tokens.len()).sum();
+        let candidates = found.hypotheses.into_iter().map(|h| candidate(h, &answered.references, steps));
         Example {
             source: answered.shown(),
+            about: answered.about(),
             references: answered.references.clone(),
             candidates: candidates.collect(),
-            source_tokens: tokens,
+            sources,
         }
     };
     Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
@@ -130,7 +134,7 @@ fn errors(answered: &[Answered], piece: Piece) -> Result<Option<Errors>> {
     let worst = worst(&verdicts, WORST).into_iter().map(|verdict| {
         let (answered, judged) = (&answered[verdict.answer], &judged[verdict.answer]);
         let pairs = pairs(&judged.hypothesis, &judged.references[verdict.reference], unit);
-        Aligned { line: answered.line, source: answered.shown(), pairs }
+        Aligned { line: answered.line, source: answered.shown(), about: answered.about(), pairs }
     });
     Ok(Some(Errors {
         unit: name.into(),

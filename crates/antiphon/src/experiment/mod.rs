@@ -15,6 +15,7 @@
 mod answering;
 mod answers;
 mod checks;
+mod columns;
 mod config;
 mod data;
 mod evaluation;
@@ -48,10 +49,11 @@ use crate::revision::revision;
 
 pub use answering::Answering;
 pub use answers::{Answer, Answers, Question, Searcher};
+pub(crate) use columns::{lacking_columns, lacking_columns_of};
 use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 pub use data::Corpora;
-pub(crate) use data::{files, further, named, remedy};
+pub(crate) use data::{files, named, remedy};
 pub use evaluation::{Answered, Evaluation, Evaluator, Pace};
 pub(crate) use evaluation::{figures_of_validation, temperature, token_counts};
 pub(crate) use findings::{findings, spread};
@@ -60,6 +62,7 @@ pub use meaning::Interpreter;
 pub(crate) use meaning::figures;
 pub use saved::SavedModel;
 pub use streams::{SourceStreamConfig, Streams};
+pub(crate) use streams::{apart, unknown_apart};
 pub use together::SavedModels;
 pub use tokenizers::Tokenizers;
 pub use training::Trained;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use antiphon_core::random::Key;
 use antiphon_core::{Problem, Result};
 use antiphon_data::FurtherColumns;
+use antiphon_data::corpus::Limits;
 use antiphon_model::{EmbeddingConfig, EncoderConfig, Model, ModelConfig, StreamModelConfig, Vocabularies};
 use antiphon_text::TokenizerConfig;
 use burn::tensor::Device;
@@ -55,8 +56,13 @@ impl SourceStreamConfig {
 impl ExperimentConfig {
     /// What is read of a table beside its source and its target.
     pub(crate) fn further_columns(&self) -> FurtherColumns {
-        let stream = |(name, stream): (&String, &SourceStreamConfig)| (name.clone(), stream.column(name).to_owned());
-        FurtherColumns { streams: self.streams.iter().map(stream).collect(), kept: self.evaluate.by.clone() }
+        further_columns(&self.streams, &self.evaluate.by)
+    }
+
+    /// How long an example may be.
+    pub(crate) fn limits(&self) -> Limits {
+        let longest = |(name, stream): (&String, &SourceStreamConfig)| (name.clone(), stream.max_length);
+        Limits { further: self.streams.iter().map(longest).collect(), ..self.data.limits() }
     }
 
     /// A model with initial parameters.
@@ -81,6 +87,12 @@ impl ExperimentConfig {
     }
 }
 
+/// What is read of a table for these streams, and for figures by the values of columns.
+pub(super) fn further_columns(streams: &Streams, by: &[String]) -> FurtherColumns {
+    let stream = |(name, stream): (&String, &SourceStreamConfig)| (name.clone(), stream.column(name).to_owned());
+    FurtherColumns { sources: streams.iter().map(stream).collect(), kept: by.to_vec() }
+}
+
 /// What of the model cannot work beside these streams, with places below the whole config; `shared`: whether source and target
 /// have one vocabulary.
 pub(super) fn model_problems(model: &ModelConfig, streams: &Streams, shared: bool) -> Vec<Problem> {
@@ -95,8 +107,24 @@ pub(super) fn model_warnings(model: &ModelConfig, streams: &Streams) -> Vec<Prob
 /// What the model is told of the streams.
 fn read(streams: &Streams) -> Vec<(String, StreamModelConfig)> {
     let of = |(name, stream): (&String, &SourceStreamConfig)| {
-        let SourceStreamConfig { input, encoder, .. } = stream.clone();
-        (name.clone(), StreamModelConfig { input, encoder })
+        let SourceStreamConfig { input, encoder, .. } = stream;
+        (name.clone(), StreamModelConfig { input: input.clone(), encoder: encoder.clone() })
     };
     streams.iter().map(of).collect()
+}
+
+/// What belongs to the first source, and what to the further ones, by the names of their streams.
+pub(crate) fn apart<T>(streams: &Streams, all: impl IntoIterator<Item = T>) -> (Option<T>, BTreeMap<String, T>) {
+    let mut all = all.into_iter();
+    (all.next(), streams.keys().cloned().zip(all).collect())
+}
+
+/// The same of which tokens are unknown, without the streams that have none.
+pub(crate) fn unknown_apart<T: AsRef<[usize]> + Default>(
+    streams: &Streams,
+    all: impl IntoIterator<Item = T>,
+) -> (T, BTreeMap<String, T>) {
+    let (first, mut further) = apart(streams, all);
+    further.retain(|_, places| !places.as_ref().is_empty());
+    (first.unwrap_or_default(), further)
 }

@@ -54,17 +54,17 @@ pub(super) struct SavedTokenizers {
 enum Texts {
     Sources,
     /// Those of a further source, by its place among them.
-    Stream(usize),
+    Further(usize),
     Targets,
     Both,
 }
 
 impl Texts {
     fn of(self, example: Example) -> Vec<String> {
-        let Example { source, mut streams, targets, .. } = example;
+        let Example { source, mut further, targets, .. } = example;
         match self {
             Texts::Sources => source.into_iter().collect(),
-            Texts::Stream(k) => vec![streams.swap_remove(k)],
+            Texts::Further(k) => vec![further.swap_remove(k)],
             Texts::Targets => targets,
             Texts::Both => source.into_iter().chain(targets).collect(),
         }
@@ -115,7 +115,7 @@ impl Tokenizers {
         };
         let stream = |(k, (name, stream)): (usize, (&String, &SourceStreamConfig))| {
             let key = format!("streams.{name}.tokenizer");
-            Ok((name.clone(), learn(key, &stream.tokenizer, Texts::Stream(k))?))
+            Ok((name.clone(), learn(key, &stream.tokenizer, Texts::Further(k))?))
         };
         let streams = streams.iter().enumerate().map(stream).collect::<Result<_>>()?;
         Ok(Self { sides, streams })
@@ -242,7 +242,7 @@ mod tests {
 
         let validation = experiment.corpora.validation.as_ref().unwrap();
         let encoded = Encoded::new(validation, tokenizers, &experiment.config).unwrap();
-        let counts: Vec<_> = encoded.streams().into_iter().map(|(name, of)| (name, of.tokens, of.unknown)).collect();
+        let counts: Vec<_> = encoded.further().into_iter().map(|(name, of)| (name, of.tokens, of.unknown)).collect();
         assert_eq!(counts, [("case", 1, 0), ("features", 3, 1)]);
     }
 }

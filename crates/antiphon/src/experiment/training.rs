@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Result};
-use antiphon_data::StreamTokens;
+use antiphon_data::FurtherTokens;
 use antiphon_kernels::Carry;
 use antiphon_lab::{BestValidation, EndReason, MeanOfModels, Run, Stopwatch, TrainingEnd};
 use antiphon_model::{Model, Vocabularies};
@@ -163,8 +163,8 @@ fn described(training: &Encoded, vocabularies: &Vocabularies) -> String {
             format!("{} texts, {tokens} tokens, a vocabulary of {vocabulary}", texts.len())
         }
         (Encoded::Examples(pairs), [source, further @ ..]) => {
-            let further = pairs.streams().zip(further);
-            let further = further.map(|((name, StreamTokens { tokens, .. }), vocabulary)| {
+            let further = pairs.further().zip(further);
+            let further = further.map(|((name, FurtherTokens { tokens, .. }), vocabulary)| {
                 format!("; of `{name}` {tokens} tokens, a vocabulary of {vocabulary}")
             });
             format!(

@@ -31,11 +31,11 @@ fn warning_with(side: &str, unknown: u64, tokens: u64, why: &str) -> Option<Stri
 }
 
 /// What of a text a tokenizer does not know, each once, in the order in which it comes: a word where the whole of it is one
-/// unknown token, else its characters.
+/// unknown token, else its characters. Words stand between white space, or, if there is one, between the tokenizer's `separator`.
 ///
 /// # Errors
 /// If the text cannot be represented.
-pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>> {
+pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str, separator: Option<&str>) -> Result<Vec<String>> {
     let unknown = Special::Unknown.id();
     let (mut seen, mut named, mut found) = (HashSet::new(), HashSet::new(), Vec::new());
     let mut name = |name: &str| -> Result<()> {
@@ -44,20 +44,24 @@ pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>
         }
         Ok(())
     };
-    for piece in text.split_inclusive(char::is_whitespace) {
-        let word = piece.trim_end_matches(char::is_whitespace);
-        for part in [word, &piece[word.len()..]] {
-            if part.is_empty() || !seen.insert(part) {
-                continue;
+    let parts: Vec<&str> = match separator {
+        Some(separator) => text.split(separator).map(str::trim).collect(),
+        None => {
+            let pieces = text.split_inclusive(char::is_whitespace);
+            pieces.flat_map(|piece| <[&str; 2]>::from(piece.split_at(piece.trim_end().len()))).collect()
+        }
+    };
+    for part in parts {
+        if part.is_empty() || !seen.insert(part) {
+            continue;
+        }
+        let ids = tokenizer.encode(part)?;
+        match ids.as_slice() {
+            [id] if *id == unknown => name(part)?,
+            ids if ids.contains(&unknown) => {
+                part.chars().try_for_each(|character| name(character.encode_utf8(&mut [0; 4])))?;
             }
-            let ids = tokenizer.encode(part)?;
-            match ids.as_slice() {
-                [id] if *id == unknown => name(part)?,
-                ids if ids.contains(&unknown) => {
-                    part.chars().try_for_each(|character| name(character.encode_utf8(&mut [0; 4])))?;
-                }
-                _ => {}
-            }
+            _ => {}
         }
     }
     Ok(found)
@@ -68,7 +72,7 @@ pub(crate) fn named(tokenizer: &dyn Tokenizer, text: &str) -> Result<Vec<String>
 pub(super) fn warnings(split: &Encoded, learned: bool) -> Vec<String> {
     let (unknown, ends) = (split.unknown(), split.ends());
     let source = ("source".to_owned(), unknown.source, split.source_tokens().saturating_sub(ends));
-    let streams = split.streams().into_iter().map(|(name, of)| (format!("`{name}`"), of.unknown, of.tokens - ends));
+    let streams = split.further().into_iter().map(|(name, of)| (format!("`{name}`"), of.unknown, of.tokens - ends));
     let target = ("target".to_owned(), unknown.target, split.target_tokens() - ends);
     let warning = |(side, unknown, tokens): (String, u64, u64)| match learned {
         true => warning_with(&side, unknown, tokens, "its settings leave them out (`min_frequency`, a size)"),
@@ -88,13 +92,15 @@ mod tests {
             config.train(&mut [Ok(text.to_owned())].into_iter()).unwrap()
         };
         let characters = learn(r#"{"kind": "character"}"#, "abc d");
-        let of_characters = |text: &str| named(characters.as_ref(), text).unwrap();
+        let of_characters = |text: &str| named(characters.as_ref(), text, None).unwrap();
         assert_eq!(of_characters("ab cd"), [""; 0]);
         assert_eq!(of_characters("xab\tx y xx\n"), ["x", "\t", "y", "\n"]);
         let words = learn(r#"{"kind": "word"}"#, "a bee");
-        assert_eq!(named(words.as_ref(), "bee a\tbees  a bees ab").unwrap(), ["bees", "ab"]);
+        assert_eq!(named(words.as_ref(), "bee a\tbees  a bees ab", None).unwrap(), ["bees", "ab"]);
         let pieces = learn(r#"{"kind": "bpe", "size": 20, "byte_level": false}"#, "abab ab");
-        assert_eq!(named(pieces.as_ref(), "ab abx baz").unwrap(), ["x", "z"]);
+        assert_eq!(named(pieces.as_ref(), "ab abx baz", None).unwrap(), ["x", "z"]);
+        let features = learn(r#"{"kind": "word", "separator": ";"}"#, "N;two words");
+        assert_eq!(named(features.as_ref(), "N; XYZ;two words;of them", Some(";")).unwrap(), ["XYZ", "of them"]);
     }
 
     #[test]

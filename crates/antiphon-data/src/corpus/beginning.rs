@@ -1,0 +1,67 @@
+//! What the first lines of a table's file say of its columns, before it is read.
+
+use std::fs::File;
+use std::path::Path;
+
+use antiphon_core::{Error, Result};
+
+use super::config::{FurtherColumns, Remedy, TableConfig, TableFormat};
+use super::fault_of_header;
+use super::grouped::add_new;
+use super::table::{LackingColumn, Table, names_in};
+use crate::lines::{LineReader, unpacked};
+
+/// In so many rows a column is looked for where rows may lack it.
+const ROWS: usize = 1000;
+
+impl TableConfig {
+    /// The columns of a file: those that the config names, or those of its header; in JSON lines those of its first row or, where
+    /// bad rows are left out, of its first thousand. `None` if nothing tells.
+    ///
+    /// # Errors
+    /// If the file cannot be read, nothing tells how it is written, or its header is no text.
+    pub fn columns_of(&self, file: &Path) -> Result<Option<Vec<String>>> {
+        let format = self.format_of(Some(file))?;
+        if self.names_columns(format) {
+            return Ok(self.columns.clone());
+        }
+        let reading = |e| Error::io(file, "read", &e);
+        let input = unpacked(File::open(file).map_err(|e| Error::io(file, "open", &e))?).map_err(reading)?;
+        let mut lines = match format {
+            TableFormat::Csv => LineReader::of_csv(input, self.max_line),
+            TableFormat::Tsv | TableFormat::JsonLines => LineReader::new(input, self.max_line),
+        };
+        let is_json = format == TableFormat::JsonLines;
+        let rows = if is_json && self.on_bad_line == Remedy::Skip { ROWS } else { 1 };
+        let mut found: Option<Vec<String>> = None;
+        for _ in 0..rows {
+            let Some(line) = lines.next().map_err(reading)? else { break };
+            match line.text.and_then(|text| names_in(format, text)) {
+                Ok(names) => add_new(found.get_or_insert_default(), names),
+                // It is told with the others when all are read.
+                Err(_) if is_json => {}
+                Err(fault) => return Err(fault_of_header(fault).in_file(file)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The columns that are read and that a file lacks, as far as its first lines tell. Where the config names the columns, it is
+    /// the config that lacks some ([`CorpusConfig::problems`](super::CorpusConfig::problems)).
+    ///
+    /// # Errors
+    /// As [`columns_of`](Self::columns_of).
+    pub fn lacking(&self, further: &FurtherColumns, file: &Path) -> Result<Vec<LackingColumn>> {
+        if self.names_columns(self.format_of(Some(file))?) {
+            return Ok(Vec::new());
+        }
+        let table = Table::of_rows(self, further, Some(file))?;
+        let names = self.columns_of(file)?;
+        Ok(names.map_or_else(Vec::new, |names| table.lacking(&names)))
+    }
+
+    /// Whether the config names the columns of a file of this format.
+    fn names_columns(&self, format: TableFormat) -> bool {
+        self.columns.is_some() && format != TableFormat::JsonLines
+    }
+}
