@@ -9,7 +9,7 @@ use antiphon_data::Split;
 use super::finished::next;
 use super::target::Target;
 use super::{Ending, RunsFolder};
-use crate::device::{DeviceConfig, start_threads};
+use crate::device::start_threads;
 use crate::experiment::SavedModel;
 use crate::output::{command, print, shell};
 
@@ -38,11 +38,7 @@ impl Arguments {
             return Err(Error::new("is there already, and nothing is overwritten: name another file").in_file(output));
         }
         let runs = self.runs.runs();
-        let open = |what: &PathBuf| {
-            let target = Target::find(what, &[], &runs, None)?;
-            Ok((target.path.clone(), target.open(DeviceConfig::default())?))
-        };
-        let mean = SavedModel::mean(self.models.iter().map(open))?;
+        let mean = SavedModel::mean(self.models.iter().map(|what| Target::open_alone(what, &runs)))?;
         mean.write(output)?;
         let mut words: Vec<OsString> = vec!["evaluate".into(), output.into()];
         let measured = [Split::Test, Split::Validation].into_iter().find(|&split| mean.config.data.has(split));

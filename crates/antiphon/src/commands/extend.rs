@@ -15,7 +15,7 @@ use super::Ending;
 use super::target::again;
 use super::work::{Task, Work};
 use crate::console::Console;
-use crate::device::{DeviceConfig, device};
+use crate::device::{DeviceConfig, device, start_threads};
 use crate::experiment::{Experiment, ExperimentConfig, Loaded, SavedModel};
 
 /// Train a run further that is trained to its end: in a new folder, which names it
@@ -82,6 +82,7 @@ impl Arguments {
                            restart`";
             return Err(Error::new(message).in_file(parent.path()));
         }
+        start_threads(Some(manifest.threads))?;
         let loaded = self.longer(&parent, &manifest, end)?;
         let (mut experiment, adapter) = self.work.open(loaded, &mut console)?;
         same_data(&experiment, &parent, &manifest)?;

@@ -25,7 +25,7 @@ pub(super) struct Models {
     #[arg(long, value_name = "DIR", conflicts_with = "what")]
     sweep: Option<PathBuf>,
     /// Which cell of the sweep: `best` on the validation split, or its number
-    #[arg(long, value_name = "CELL", requires = "sweep", default_value = "best")]
+    #[arg(long, value_name = "CELL", conflicts_with = "what", default_value = "best")]
     cell: Which,
     /// How several are combined, token by token [default: linear]
     #[arg(long, value_enum, value_name = "HOW")]

@@ -125,6 +125,13 @@ impl Target {
         Ok(Self { path, run: None, unfinished: Some((run, checkpoint)), sets })
     }
 
+    /// Finds and reads a model that stands alone: its file, and itself.
+    pub(super) fn open_alone(what: &Path, runs: &Runs) -> Result<(PathBuf, SavedModel)> {
+        let target = Self::find(what, &[], runs, &[], &Begin { threads: None, begin: &|_| Ok(()) })?;
+        let saved = target.open(DeviceConfig::default())?.into_alone().map_err(|error| error.in_file(&target.path))?;
+        Ok((target.path, saved))
+    }
+
     /// The run of which it is the model, or a checkpoint.
     pub(super) fn any_run(&self) -> Option<&Run> {
         self.run.as_ref().or(self.unfinished.as_ref().map(|(run, _)| run))

@@ -7,7 +7,7 @@ use antiphon_core::disk::write_atomically;
 
 use super::target::Target;
 use super::{Ending, RunsFolder};
-use crate::device::{DeviceConfig, start_threads};
+use crate::device::start_threads;
 use crate::output::{print, tell};
 
 /// Write the vectors of a model's tokens, as a text of word2vec's form
@@ -32,9 +32,8 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         start_threads(None)?;
-        let target = Target::find(&self.what, &[], &self.runs.runs(), None)?;
-        let saved = target.open(DeviceConfig::default())?;
-        let (text, left_out) = saved.vectors(self.table.as_deref()).map_err(|error| error.in_file(&target.path))?;
+        let (path, saved) = Target::open_alone(&self.what, &self.runs.runs())?;
+        let (text, left_out) = saved.vectors(self.table.as_deref()).map_err(|error| error.in_file(&path))?;
         if left_out > 0 {
             let tokens = if left_out == 1 { "token" } else { "tokens" };
             tell(&format!("left out: {left_out} {tokens} with white space, for which this form has no place"));

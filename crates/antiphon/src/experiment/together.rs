@@ -67,6 +67,20 @@ impl SavedModels {
         Ok(Self { members, mixture, readings })
     }
 
+    /// The model, if it is alone.
+    ///
+    /// # Errors
+    /// If there are several.
+    pub(crate) fn into_alone(mut self) -> Result<SavedModel> {
+        match (self.members.pop(), self.members.len()) {
+            (Some((_, saved)), 0) => Ok(saved),
+            (_, others) => Err(Error::new(format!(
+                "holds {} models that answer together, and this is about one: name the file or the run of one of them",
+                others + 1
+            ))),
+        }
+    }
+
     /// The first, whose settings hold for all: how answers are searched and judged, and how lines are read.
     pub fn first(&self) -> &SavedModel {
         &self.members[0].1
