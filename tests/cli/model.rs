@@ -376,7 +376,7 @@ fn other_references_judge_and_nothing_is_written() {
     );
     // A file of pairs is no file of references.
     std::fs::copy(place.path("data/test.tsv"), scratch.path("pairs.tsv")).unwrap();
-    assert!(evaluate(&["pairs.tsv"]).refuses().contains("line 1: a tab, and a target has none"));
+    assert!(evaluate(&["pairs.tsv"]).refuses().contains("lines 1-40: a tab, and a target has none"));
     assert!(evaluate(&["none.txt"]).refuses().contains("none.txt: cannot open: "));
     assert_eq!(place.read(&format!("{run}/results.json")), results);
 }

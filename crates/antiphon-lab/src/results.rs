@@ -384,7 +384,7 @@ pub(crate) fn minutes(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Beside;
+    use super::{Beside, OfValue};
     use crate::testing::results;
 
     #[test]

@@ -251,7 +251,7 @@ fn every_kind_of_bad_row_is_named() {
     check("a.jsonl", &value("\"a\\u0000\""), "`form` holds a zero byte, as no text has it: remove it");
     let lone = refused(&config("a.jsonl", ""), &value("\"\\ud800\""));
     assert!(
-        lone.starts_with("D/a.jsonl: line 1: not a JSON object (") && lone.contains("hex escape, column 2"),
+        lone.starts_with("D/a.jsonl: line 1: not a JSON object (") && lone.contains("hex escape, column 3"),
         "{lone}"
     );
     check("a.jsonl", "{\"lemma\": 1, \"form\": 2, \"lemma\": 3}", "`lemma` is there twice: remove one");

@@ -245,7 +245,7 @@ impl Arguments {
             let mut rules = InputRules::of_sources(&config.data, &config.further_columns(), Some(path))?;
             let mut incoming = input.open(&mut rules)?;
             loop {
-                let lines = incoming.batch(1 << 12, false).map_err(|e| Error::io(path, "read", &e))?;
+                let lines = incoming.batch(&rules, 1 << 12, false).map_err(|e| Error::io(path, "read", &e))?;
                 if lines.is_empty() {
                     break;
                 }
@@ -269,8 +269,8 @@ impl Arguments {
         }
         let corpus = Corpora::open_split(config, split, &data_dir)?;
         for example in corpus.iter() {
-            let Example { source, streams, line, .. } = example?;
-            add(line as u64, source.into_iter().chain(streams).collect());
+            let Example { source, further, line, .. } = example?;
+            add(line as u64, source.into_iter().chain(further).collect());
         }
         let files = corpus.files().map(|(file, sha256)| (named(file, &data_dir), sha256.to_owned())).collect();
         Ok((asked, files))
@@ -378,7 +378,7 @@ struct Columns {
 
 /// As those of the model's own table; of other corpora there are a source and a target.
 fn columns(config: &ExperimentConfig) -> Columns {
-    let streams = config.further_columns().streams.into_iter().map(|(_, column)| column);
+    let streams = config.further_columns().sources.into_iter().map(|(_, column)| column);
     let (source, target) = match &config.data {
         CorpusConfig::Table(table) => {
             let source = if let [one] = table.source.names() { one.as_str() } else { "source" };

@@ -332,9 +332,8 @@ impl Session<'_> {
             let (source, streams) = apart(self.streams, line.texts.iter().map(String::as_str));
             let (unknown, unknown_streams) = unknown_apart(self.streams, line.unknown.iter().map(Vec::as_slice));
             let skipped = line.question.as_ref().err().map(Fault::to_string);
-            let number = line.number;
-            let answered =
-                Answered { line: number, source, streams, unknown, unknown_streams, answers: found, skipped };
+            let (line, answers) = (line.number, found);
+            let answered = Answered { line, source, streams, unknown, unknown_streams, answers, skipped };
             return writeln!(out, "{}", json_line(&answered)?);
         };
         // A line for a line, also where there is no answer; of the n best a line each.

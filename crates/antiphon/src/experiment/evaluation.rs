@@ -366,8 +366,8 @@ impl<'a> Evaluator<'a> {
     fn reread(&self, batch: &Batch, tokenizers: &[Arc<dyn Tokenizer>]) -> Result<Batch> {
         let mut rows = vec![Vec::new(); tokenizers.len()];
         for &place in &batch.examples {
-            let Example { source, streams, .. } = self.encoded.corpus().get(place)?;
-            let texts: Vec<String> = source.into_iter().chain(streams).collect();
+            let Example { source, further, .. } = self.encoded.corpus().get(place)?;
+            let texts: Vec<String> = source.into_iter().chain(further).collect();
             rows.iter_mut().zip(encoded(tokenizers.iter(), &texts)?).for_each(|(rows, row)| rows.push(row));
         }
         let sources = rows.iter().map(|rows| SourceBatch::Tokens(TokenBatch::from_rows(rows))).collect();

@@ -222,7 +222,7 @@ fn columns(config: &ExperimentConfig, are_tables: bool) -> String {
         let names: Vec<String> = table.source.names().iter().map(|name| format!("`{name}`")).collect();
         format!("the source from {}", names.join(&format!(" and `{}` and ", table.join)))
     });
-    let streams = config.further_columns().streams.into_iter();
+    let streams = config.further_columns().sources.into_iter();
     let stream = |(name, column): (String, String)| format!("`{name}` from `{column}`");
     [source].into_iter().chain(streams.map(stream)).collect::<Vec<_>>().join(", ")
 }
