@@ -8,7 +8,7 @@
 //!
 //! A [`Recording`] is a file, or a part of one. [`FeaturesConfig`] says what is made of it, and an [`Extractor`] makes it: the numbers
 //! of Kaldi without dither, in 64 bits up to the last step, since a loud frame has bins 10^11 times weaker than its peak.
-//! [`Statistics`] are means and variances over a corpus.
+//! [`Statistics`] are means and variances over a corpus; [`SpecAugmentConfig`] draws what is hidden while a model learns.
 //!
 //! What is said in a recording, and who reads its features, is not known here.
 
@@ -23,6 +23,7 @@ mod mel;
 mod normalize;
 mod read;
 mod resample;
+mod spec_augment;
 mod spectrum;
 
 pub use config::{FeaturesConfig, GivenConfig, LogMelConfig, MfccConfig, Normalization, WindowShape};
@@ -31,3 +32,4 @@ pub use extract::{Extracted, Extractor};
 pub use normalize::Statistics;
 pub use read::{Recording, Sound, read};
 pub use resample::Resampler;
+pub use spec_augment::{Masks, SpecAugmentConfig};
