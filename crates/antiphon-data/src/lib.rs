@@ -27,7 +27,7 @@ pub mod recipe;
 pub mod stream;
 mod units;
 
-pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split};
+pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split, Spoken};
 pub use dataset::{Dataset, FurtherSource, Lengths, StreamTokens, Unknown};
 pub use lines::{Fault, LineReader, Skipped};
 pub use plan::{BatchConfig, plan, plan_in_order};

@@ -21,6 +21,7 @@ mod config;
 mod corpus;
 mod forced;
 mod greedy;
+mod joint;
 mod length;
 mod sample;
 mod sampler;

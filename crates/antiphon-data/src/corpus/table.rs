@@ -9,13 +9,16 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
-use super::config::{FurtherColumns, TableConfig, TableFormat};
+use super::config::{CorpusConfig, FurtherColumns, ManifestConfig, TableConfig, TableFormat};
 use crate::lines::{Fault, quoted};
 
 /// A row, as text.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Row {
     pub(crate) source: String,
+    /// Where a recording begins and ends in its file, in seconds, if that is said.
+    pub(crate) start: Option<f64>,
+    pub(crate) end: Option<f64>,
     /// The further sources, in their order.
     pub(crate) streams: Vec<String>,
     /// Empty where targets are not read.
@@ -47,6 +50,8 @@ struct Wanted {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Part {
     Source,
+    Start,
+    End,
     Stream,
     Target,
     Kept,
@@ -86,14 +91,55 @@ impl TableFormat {
     }
 }
 
-impl TableConfig {
+/// What the settings of a table, or of a manifest, say of its columns.
+struct Settings<'c> {
+    format: Option<TableFormat>,
+    columns: Option<&'c Vec<String>>,
+    /// The file to learn from.
+    train: &'c Path,
+    join: &'c str,
+    sources: Vec<Wanted>,
+    target: Wanted,
+}
+
+impl<'c> Settings<'c> {
+    /// Those of a corpus, if it has columns.
+    fn of(config: &'c CorpusConfig) -> Option<Self> {
+        let wanted = |key: &str, column: &str, part| Wanted { key: key.into(), column: column.into(), part };
+        Some(match config {
+            CorpusConfig::Table(TableConfig { format, columns, train, join, source, target, .. }) => Self {
+                format: *format,
+                columns: columns.as_ref(),
+                train,
+                join,
+                sources: source.names().iter().map(|name| wanted("data.source", name, Part::Source)).collect(),
+                target: wanted("data.target", target, Part::Target),
+            },
+            CorpusConfig::Manifest(ManifestConfig { format, columns, train, path, text, start, end, .. }) => {
+                let start = start.iter().map(|name| wanted("data.start", name, Part::Start));
+                let end = end.iter().map(|name| wanted("data.end", name, Part::End));
+                Self {
+                    format: *format,
+                    columns: columns.as_ref(),
+                    train,
+                    join: "",
+                    sources: [wanted("data.path", path, Part::Source)].into_iter().chain(start).chain(end).collect(),
+                    target: wanted("data.text", text, Part::Target),
+                }
+            }
+            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) | CorpusConfig::Stream(_) => {
+                return None;
+            }
+        })
+    }
+
     /// How a file is written: as the config says, or else as its name does. What has no name is written as the file to learn
     /// from.
     ///
     /// # Errors
     /// If neither says it.
     fn format_of(&self, file: Option<&Path>) -> Result<TableFormat> {
-        let named = file.map_or_else(|| TableFormat::of_name(&self.train), TableFormat::of_name);
+        let named = file.map_or_else(|| TableFormat::of_name(self.train), TableFormat::of_name);
         self.format.or(named).ok_or_else(|| {
             let message =
                 "the name does not tell how the table is written (`.tsv`, `.csv` or `.jsonl`); set data.format";
@@ -104,44 +150,56 @@ impl TableConfig {
 }
 
 impl Table {
-    /// Whole rows.
+    /// Whole rows, of a corpus that has columns.
     ///
     /// # Errors
     /// If nothing tells how the file is written.
-    pub(crate) fn of_rows(config: &TableConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
-        let target = Wanted { key: "data.target".into(), column: config.target.clone(), part: Part::Target };
+    pub(crate) fn of_rows(
+        config: &CorpusConfig,
+        further: &FurtherColumns,
+        file: Option<&Path>,
+    ) -> Result<Option<Self>> {
+        let Some(settings) = Settings::of(config) else { return Ok(None) };
         let kept = further.kept.iter();
         let kept = kept.map(|column| Wanted { key: "evaluate.by".into(), column: column.clone(), part: Part::Kept });
-        let mut table = Self::of_sources(config, further, file)?;
-        table.wanted.extend([target].into_iter().chain(kept));
-        table.with_columns(config)
+        let mut table = Self::new(&settings, further, file)?;
+        table.wanted.extend([settings.target.clone()].into_iter().chain(kept));
+        table.with_columns(&settings).map(Some)
     }
 
     /// Sources alone: rows may have a target, and need none.
     ///
     /// # Errors
     /// As [`of_rows`](Self::of_rows).
-    pub(crate) fn of_sources(config: &TableConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
-        let format = config.format_of(file)?;
-        let sources = config.source.names().iter();
-        let sources =
-            sources.map(|column| Wanted { key: "data.source".into(), column: column.clone(), part: Part::Source });
+    pub(crate) fn of_sources(
+        config: &CorpusConfig,
+        further: &FurtherColumns,
+        file: Option<&Path>,
+    ) -> Result<Option<Self>> {
+        let Some(settings) = Settings::of(config) else { return Ok(None) };
+        Self::new(&settings, further, file)?.with_columns(&settings).map(Some)
+    }
+
+    /// The columns of the sources.
+    fn new(settings: &Settings<'_>, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
+        let format = settings.format_of(file)?;
         let stream = |(name, column): &(String, String)| Wanted {
             key: format!("streams.{name}.column"),
             column: column.clone(),
             part: Part::Stream,
         };
-        let wanted = sources.chain(further.streams.iter().map(stream)).collect();
+        let wanted = settings.sources.iter().cloned().chain(further.streams.iter().map(stream)).collect();
         let header = if format == TableFormat::JsonLines { Header::InRows } else { Header::Awaited };
-        Self { format, join: config.join.clone(), wanted, header }.with_columns(config)
+        Ok(Self { format, join: settings.join.to_owned(), wanted, header })
     }
 
     /// Takes the columns that the config names, if it does.
-    fn with_columns(mut self, config: &TableConfig) -> Result<Self> {
-        if let (Some(names), TableFormat::Tsv | TableFormat::Csv) = (&config.columns, self.format) {
+    fn with_columns(mut self, settings: &Settings<'_>) -> Result<Self> {
+        if let (Some(names), TableFormat::Tsv | TableFormat::Csv) = (settings.columns, self.format) {
             let reads_target = self.wanted.iter().any(|wanted| wanted.part == Part::Target);
             let mut columns = self.columns(names.clone()).map_err(|problems| Error { file: None, problems })?;
-            columns.may_lack = names.iter().position(|name| *name == config.target).filter(|_| !reads_target);
+            let target = &settings.target.column;
+            columns.may_lack = names.iter().position(|name| name == target).filter(|_| !reads_target);
             self.header = Header::Read(columns);
         }
         Ok(self)
@@ -259,6 +317,8 @@ impl Table {
                     row.source += if row.source.is_empty() { "" } else { &self.join };
                     row.source += &text;
                 }
+                Part::Start => row.start = seconds(&text, column)?,
+                Part::End => row.end = seconds(&text, column)?,
                 Part::Stream => row.streams.push(text.into_owned()),
                 Part::Target if is_empty => return Err(Fault::EmptyCell(column.clone())),
                 Part::Target => row.target = text.into_owned(),
@@ -272,6 +332,14 @@ impl Table {
         }
         Ok(row)
     }
+}
+
+/// A time in seconds; `None` of an empty cell.
+fn seconds(text: &str, column: &str) -> Result<Option<f64>, Fault> {
+    let text = text.trim();
+    let time = || text.parse().ok().filter(|time: &f64| time.is_finite() && *time >= 0.0);
+    let fault = || Fault::NoTime { column: column.into(), text: text.into() };
+    if text.is_empty() { Ok(None) } else { time().map(Some).ok_or_else(fault) }
 }
 
 /// The cells of a line.

@@ -83,6 +83,24 @@ pub enum Fault {
         /// Where, counted from 1.
         column: usize,
     },
+    /// A time that is no number of seconds.
+    NoTime {
+        /// The column.
+        column: String,
+        /// What stands there.
+        text: String,
+    },
+    /// A recording that cannot be used, and why.
+    Recording(String),
+    /// A recording of more or fewer frames than there may be.
+    Frames {
+        /// How many it has.
+        frames: usize,
+        /// `min_frames` or `max_frames`.
+        key: &'static str,
+        /// How many that allows.
+        limit: usize,
+    },
     /// More tokens than the limit of a further source.
     StreamTooLong {
         /// The name of the stream.
@@ -125,6 +143,12 @@ impl Fault {
             Fault::Twice(column) => format!("with `{column}` twice"),
             Fault::NoText { column, .. } => format!("with a `{column}` that is neither text nor number"),
             Fault::Json { .. } => "without an object of JSON".into(),
+            Fault::NoTime { column, .. } => format!("with a `{column}` that is no time"),
+            Fault::Recording(_) => "with a recording that cannot be used".into(),
+            Fault::Frames { key: "min_frames", limit, .. } => {
+                format!("with a recording below data.min_frames = {limit}")
+            }
+            Fault::Frames { key, limit, .. } => format!("with a recording over data.{key} = {limit}"),
             Fault::StreamTooLong { stream, limit, .. } => {
                 format!("with a `{stream}` over streams.{stream}.max_length = {limit}")
             }
@@ -211,6 +235,22 @@ impl fmt::Display for Fault {
             }
             Fault::Json { what, column } => {
                 write!(f, "not an object of JSON ({what}, column {column}): write one a line")
+            }
+            Fault::NoTime { column, text } => {
+                write!(f, "`{column}` is `{text}`: write seconds from the beginning of the recording, as in `2.75`")
+            }
+            Fault::Recording(why) => f.write_str(why),
+            Fault::Frames { frames, key: "min_frames", limit } => {
+                write!(
+                    f,
+                    "the recording has {frames} frames, fewer than data.min_frames = {limit}: remove it or lower data.min_frames"
+                )
+            }
+            Fault::Frames { frames, key, limit } => {
+                write!(
+                    f,
+                    "the recording has {frames} frames, more than data.{key} = {limit}: cut it or raise data.{key}"
+                )
             }
             Fault::StreamTooLong { stream, tokens, limit } => {
                 let key = format!("streams.{stream}.max_length");

@@ -16,7 +16,9 @@ use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Corpora, Evaluator, Pace, SavedModel, Temperature, files, named, temperature, token_counts};
+use crate::experiment::{
+    Corpora, Evaluator, Pace, SavedModel, Temperature, digests_of, files, heard, temperature, token_counts,
+};
 use crate::output::print;
 
 /// Measure a run or a model on a split, or on any file
@@ -87,7 +89,8 @@ impl Arguments {
                 test_on(&mut saved.config.data, input, &mut references)?;
                 // As it is given, not below the data folder.
                 let further = saved.config.further_columns();
-                Arc::new(Corpus::open_with(&saved.config.data, &further, split, Path::new(""))?)
+                let corpus = Corpus::open_with(&saved.config.data, &further, split, Path::new(""))?;
+                Arc::new(heard(corpus, &saved.config, &data_dir)?)
             }
             None if saved.config.data.has(split) => Corpora::open_split(&saved.config, split, &data_dir)?,
             None => {
@@ -198,6 +201,7 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
     match data {
         CorpusConfig::Pairs(pairs) => pairs.test = Some(input.into()),
         CorpusConfig::Table(table) => table.test = Some(input.into()),
+        CorpusConfig::Manifest(manifest) => manifest.test = Some(input.into()),
         CorpusConfig::Text(text) => text.test = Some(input.into()),
         CorpusConfig::Stream(stream) => stream.test = Some(Files::One(input.into())),
         CorpusConfig::Parallel(parallel) => {
@@ -235,9 +239,11 @@ fn is_of_the_run(corpus: &Corpus, data_dir: &Path, run: &Run, console: &mut Cons
     Ok(other.is_none())
 }
 
-/// The first of these files that the run did not read, at least not as it is now.
+/// The first of these files that the run did not read, at least not as it is now, and neither the recordings that it names.
 fn foreign<'c>(corpus: &'c Corpus, data_dir: &Path, run: &Run) -> Result<Option<&'c Path>> {
     let known = run.manifest()?.data;
-    let differs = |(file, sha256): &(&Path, &str)| known.get(&named(file, data_dir)).is_none_or(|k| k != sha256);
-    Ok(corpus.files().find(differs).map(|(file, _)| file))
+    let differs = |(what, sha256): &(String, String)| known.get(what).is_none_or(|k| k != sha256);
+    let other = corpus.files().zip(digests_of(corpus, data_dir)).find(|(_, digest)| differs(digest));
+    let recordings = || digests_of(corpus, data_dir).iter().any(differs).then(|| corpus.path());
+    Ok(other.map(|((file, _), _)| file).or_else(recordings))
 }

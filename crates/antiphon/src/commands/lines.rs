@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use antiphon_core::{Error, Place, Result, TokenId};
+use antiphon_core::{Error, Place, Result, Source, TokenId};
 use antiphon_data::lines::{HEADER, file_fault, looks_like_header, unpacked};
 use antiphon_data::{Fault, FurtherSource, InputRules, LineReader};
 
@@ -82,10 +82,13 @@ impl Limits {
         Self { sides: saved.config.data.limits(), further }
     }
 
-    /// Whether a source, all of its streams as ids with their end symbols, is within them.
-    pub(super) fn check_sources(&self, sources: &[Vec<TokenId>]) -> Result<(), Fault> {
+    /// Whether a source, all of its streams as ids with their end symbols or as frames, is within them.
+    pub(super) fn check_sources(&self, sources: &[Source]) -> Result<(), Fault> {
         let Some((first, others)) = sources.split_first() else { return Ok(()) };
-        self.sides.check_source(first.len() - 1)?;
+        match first {
+            Source::Tokens(ids) => self.sides.check_source(ids.len() - 1)?,
+            Source::Frames { .. } => self.sides.check_frames(first.len())?,
+        }
         self.further.iter().zip(others).try_for_each(|(further, ids)| further.check(ids.len() - 1))
     }
 

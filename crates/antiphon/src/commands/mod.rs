@@ -20,6 +20,7 @@ mod runs;
 mod score;
 mod sweep;
 mod target;
+mod transcribe;
 mod transfer;
 
 use std::ffi::OsString;
@@ -64,6 +65,7 @@ enum Command {
     Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Predict(predict::Arguments),
+    Transcribe(transcribe::Arguments),
     Generate(generate::Arguments),
     Score(score::Arguments),
     Data(data::Arguments),
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => arguments.perform(),
         Command::Evaluate(arguments) => arguments.perform(),
         Command::Predict(arguments) => arguments.perform(),
+        Command::Transcribe(arguments) => arguments.perform(),
         Command::Generate(arguments) => arguments.perform(),
         Command::Score(arguments) => arguments.perform(),
         Command::Data(arguments) => arguments.perform(),

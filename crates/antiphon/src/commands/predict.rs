@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::{Error, Place, Result, TokenId, printable};
+use antiphon_core::{Error, Place, Result, Source, printable};
 use antiphon_data::{Fault, InputRules};
 use antiphon_decode::rename_sources;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::lines::{Input, Limits, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Answer, Question, SavedModel, Searcher, unknown};
+use crate::experiment::{Answer, Listener, Question, SavedModel, Searcher, unknown};
 use crate::output::{json_line, tell};
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
@@ -26,7 +26,8 @@ const FILE: usize = 16;
 /// Answer lines of a file or of the standard input
 ///
 /// One answer a line, in the order of the input; a stream is answered as it comes, and at a terminal a prompt asks for it. Of a
-/// table a line is a row: its columns are found by its header, and that of the targets may be there or not.
+/// table a line is a row: its columns are found by its header, and that of the targets may be there or not. A model of recordings is
+/// given a manifest of them, whose paths are seen from its folder.
 /// With --n-best each answer is a line, and begins with the number of its source's line and a tab. With --json each source
 /// gives a line {"source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first; `unknown` beside
 /// a source or an answer lists the tokens, counted from 0, that are the unknown symbol.
@@ -109,6 +110,7 @@ impl Arguments {
         let mut session = Session {
             searcher: &searcher,
             rules: &rules,
+            listener: Listener::of(&saved.config, self.input.file())?,
             limits: Limits::of(&saved),
             streams: saved.config.streams.keys().map(String::as_str).collect(),
             form: self.form(),
@@ -146,7 +148,7 @@ impl Arguments {
                 Err(Failure::Output(error)) => return Err(Error::io(self.output_name(), "write", &error)),
                 Err(Failure::Model(error)) => return Err(error.in_file(self.input.name())),
             }
-            if let Some(Prepared { number, ids: Err(fault), .. }) = prepared.get(good.len()) {
+            if let Some(Prepared { number, sources: Err(fault), .. }) = prepared.get(good.len()) {
                 let remedy = match fault {
                     Fault::Foreign(_) => "",
                     _ => "; --skip-bad passes over such lines",
@@ -216,7 +218,7 @@ struct Prepared {
     number: u64,
     /// The texts of its source, that of each stream; none if it is no source.
     texts: Vec<String>,
-    ids: Result<Vec<Vec<TokenId>>, Fault>,
+    sources: Result<Vec<Source>, Fault>,
     /// Which tokens of each the model does not know.
     unknown: Vec<Vec<usize>>,
 }
@@ -241,6 +243,8 @@ impl Tally {
 struct Session<'a> {
     searcher: &'a Searcher<'a>,
     rules: &'a InputRules<'a>,
+    /// Of recordings, how they are listened to.
+    listener: Option<Listener>,
     limits: Limits,
     /// The names of further sources.
     streams: Vec<&'a str>,
@@ -269,18 +273,25 @@ impl Session<'_> {
     /// Holds a line against the rules by which the model's own corpus was read.
     fn prepare(&mut self, line: Line) -> Result<Prepared> {
         let Line { number, text } = line;
-        let (texts, ids) = match text.and_then(|text| self.rules.sources(&text)) {
+        let (texts, sources) = match text.and_then(|text| Ok((self.rules.sources(&text)?, text))) {
             Err(fault) => (Vec::new(), Err(fault)),
-            Ok(texts) => {
-                let ids = self.searcher.encode(&texts).map_err(|e| e.at(Place::line(number as usize)))?;
-                (texts, self.limits.check_sources(&ids).map(|()| ids))
+            Ok((texts, text)) => {
+                let sources = match &self.listener {
+                    Some(listener) => {
+                        let heard = self.rules.recording(&text).and_then(|spoken| listener.hear(spoken));
+                        heard.map(|source| vec![source])
+                    }
+                    None => Ok(self.searcher.encode(&texts).map_err(|e| e.at(Place::line(number as usize)))?),
+                };
+                (texts, sources.and_then(|sources| self.limits.check_sources(&sources).map(|()| sources)))
             }
         };
-        let unknown: Vec<Vec<usize>> = ids.iter().flatten().map(|ids| unknown::positions(ids)).collect();
-        match &ids {
-            Ok(ids) => {
-                for ((tally, ids), unknown) in self.tally.tokens.iter_mut().zip(ids).zip(&unknown) {
-                    let (tokens, unknown) = (ids.len() as u64 - 1, unknown.len() as u64);
+        let ids = || sources.iter().flatten().filter(|source| matches!(source, Source::Tokens(_)));
+        let unknown: Vec<Vec<usize>> = ids().map(|source| unknown::positions(source.ids())).collect();
+        match &sources {
+            Ok(_) => {
+                for ((tally, source), unknown) in self.tally.tokens.iter_mut().zip(ids()).zip(&unknown) {
+                    let (tokens, unknown) = (source.len() as u64 - 1, unknown.len() as u64);
                     (tally.1, tally.2) = (tally.1 + tokens, tally.2 + unknown);
                     if self.talks {
                         tell_unknown(&tally.0, unknown, tokens);
@@ -295,14 +306,14 @@ impl Session<'_> {
                 }
             }
         }
-        Ok(Prepared { number, texts, ids, unknown })
+        Ok(Prepared { number, texts, sources, unknown })
     }
 
     /// The first line that ends it all: a bad one, unless such are passed over, and in any case one that shows that the file is no
     /// text.
     fn first_bad(&self, lines: &[Prepared]) -> Option<usize> {
         let passes = self.skips || self.talks;
-        lines.iter().position(|line| match &line.ids {
+        lines.iter().position(|line| match &line.sources {
             Ok(_) => false,
             Err(Fault::Foreign(_)) => true,
             Err(_) => !passes,
@@ -310,8 +321,9 @@ impl Session<'_> {
     }
 
     fn write(&self, lines: &[Prepared], out: &mut dyn Write) -> Result<(), Failure> {
-        let good = || lines.iter().filter_map(|line| Some((line.number, line.ids.as_ref().ok()?)));
-        let sources: Vec<Question> = good().map(|(line, ids)| Question { line, sources: ids.clone() }).collect();
+        let good = || lines.iter().filter_map(|line| Some((line.number, line.sources.as_ref().ok()?)));
+        let sources: Vec<Question> =
+            good().map(|(line, sources)| Question { line, sources: sources.clone() }).collect();
         let line = |i: usize| good().nth(i).map_or_else(String::new, |(number, _)| format!("line {number}"));
         let never = AtomicBool::new(false);
         let answers = self.searcher.answer(&sources, &never, &mut |_| {});
@@ -319,7 +331,7 @@ impl Session<'_> {
         let mut answers = answers.unwrap_or_default().into_iter();
         for line in lines {
             let found =
-                line.ids.as_ref().ok().and_then(|_| answers.next()).map_or_else(Vec::new, |found| found.answers);
+                line.sources.as_ref().ok().and_then(|_| answers.next()).map_or_else(Vec::new, |found| found.answers);
             self.write_line(line, &found, out).map_err(Failure::Output)?;
         }
         out.flush().map_err(Failure::Output)
@@ -329,7 +341,7 @@ impl Session<'_> {
         let Form::Text { numbers, scores, seen, to_person } = self.form else {
             let (mut texts, mut unknown) =
                 (line.texts.iter().map(String::as_str), line.unknown.iter().map(Vec::as_slice));
-            let skipped = line.ids.as_ref().err().map(Fault::to_string);
+            let skipped = line.sources.as_ref().err().map(Fault::to_string);
             let names = || self.streams.iter().copied();
             let answered = Answered {
                 source: texts.next(),
@@ -354,11 +366,11 @@ impl Session<'_> {
             }
             // Whatever the model says, it stays one line.
             text += &answer.map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
-            if let Ok(ids) = &line.ids
+            if let Ok(sources) = &line.sources
                 && seen
                 && line.unknown.iter().any(|places| !places.is_empty())
             {
-                text += &format!("\t{}", self.searcher.seen(ids));
+                text += &format!("\t{}", self.searcher.seen(sources));
             }
             if self.talks && answer.is_none() {
                 continue;

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use antiphon_core::{Error, Place, Result, TokenId};
-use antiphon_data::InputRules;
+use antiphon_core::{Error, Place, Result, Source, TokenId};
+use antiphon_data::{Fault, InputRules};
 use serde::Serialize;
 
 use super::lines::{Input, Limits, Line};
 use super::target::Target;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Searcher, unknown};
+use crate::experiment::{Listener, Searcher, unknown};
 use crate::output::{json_line, tell, unwritten};
 
 /// How many batches a thread are scored together.
@@ -74,7 +74,7 @@ impl Arguments {
         let (name, is_stream) = (self.input.name(), self.input.file().is_none());
         let mut rules = InputRules::of_pairs(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;
-        let limits = Limits::of(&saved);
+        let (limits, listener) = (Limits::of(&saved), Listener::of(&saved.config, self.input.file())?);
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = io::stdout();
         loop {
@@ -88,11 +88,17 @@ impl Arguments {
             let read = |line: Line| {
                 let number = line.number;
                 let read = || {
-                    let texts = line.text.and_then(|text| rules.pair(&text));
-                    let (sources, target) = texts.map_err(|fault| Error::new(fault.to_string()))?;
-                    let ids = (searcher.encode(&sources)?, searcher.encode_target(&target)?);
+                    let wrong = |fault: Fault| Error::new(fault.to_string());
+                    let text = line.text.map_err(wrong)?;
+                    let (sources, target) = rules.pair(&text).map_err(wrong)?;
+                    let heard = |listener: &Listener| rules.recording(&text).and_then(|spoken| listener.hear(spoken));
+                    let from = match &listener {
+                        Some(listener) => vec![heard(listener).map_err(wrong)?],
+                        None => searcher.encode(&sources)?,
+                    };
+                    let ids = (from, searcher.encode_target(&target)?);
                     let within = limits.check_sources(&ids.0).and_then(|()| limits.check_target(&ids.1));
-                    within.map_err(|fault| Error::new(fault.to_string()))?;
+                    within.map_err(wrong)?;
                     Ok(((sources, target), ids))
                 };
                 read().map_err(|e: Error| e.at(Place::line(number as usize)).in_file(name))
@@ -122,7 +128,7 @@ impl Arguments {
                         let tokens = ids.iter().map(token).collect();
                         let named = saved.config.streams.keys().map(String::as_str);
                         let further = named.clone().zip(sources.iter().skip(1).map(String::as_str)).collect();
-                        let unknown_of = |ids: &Vec<TokenId>| unknown::positions(ids);
+                        let unknown_of = |source: &Source| unknown::positions(source.ids());
                         let unknown_streams = named.zip(from.iter().skip(1).map(unknown_of));
                         let scored = Scored {
                             source: sources.first().map(String::as_str),

@@ -17,8 +17,19 @@ use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
 /// which rules lines are read.
-const CHANGEABLE: [&str; 7] =
-    ["search", "evaluate", "data.max_line", "data.max_source", "data.max_target", "data.on_bad_line", "data.too_long"];
+const CHANGEABLE: [&str; 11] = [
+    "search",
+    "evaluate",
+    "data.end",
+    "data.max_frames",
+    "data.max_line",
+    "data.max_source",
+    "data.max_target",
+    "data.min_frames",
+    "data.on_bad_line",
+    "data.start",
+    "data.too_long",
+];
 
 /// How many threads are asked for, and what is to be done when the run is known and nothing has been read of its model.
 pub(super) struct Begin<'a> {

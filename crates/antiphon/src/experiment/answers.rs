@@ -37,8 +37,8 @@ pub struct Answer {
 pub struct Question {
     /// The number of its line in its file: what is drawn for it is drawn under this number.
     pub line: u64,
-    /// The source as [`Searcher::encode`] has it, that of each stream.
-    pub sources: Vec<Vec<TokenId>>,
+    /// The source as [`Searcher::encode`] has it, that of each stream, or the frames of a recording.
+    pub sources: Vec<Source>,
 }
 
 /// What was found for one source.
@@ -85,11 +85,11 @@ impl<'a> Searcher<'a> {
     ///
     /// # Errors
     /// If a text cannot be represented.
-    pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<TokenId>>> {
+    pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Source>> {
         let encode = |(tokenizer, text): (&Arc<dyn Tokenizer>, &S)| {
             let mut ids = tokenizer.encode(text.as_ref())?;
             ids.push(Special::End.id());
-            Ok(ids)
+            Ok(Source::Tokens(ids))
         };
         self.tokenizers.sources().zip(texts).map(encode).collect()
     }
@@ -106,7 +106,7 @@ impl<'a> Searcher<'a> {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answers>>> {
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
-        let length = |source: &Question| source.sources.iter().map(Vec::len).sum();
+        let length = |source: &Question| source.sources.iter().map(Source::len).sum();
         let order = order_by_length(&sources.iter().map(length).collect::<Vec<_>>());
         let progress = Mutex::new((0, progress));
         let answer = |places: &[usize]| {
@@ -148,7 +148,7 @@ impl<'a> Searcher<'a> {
     ///
     /// # Errors
     /// If the model fails.
-    pub fn score(&self, pairs: &[(Vec<Vec<TokenId>>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
+    pub fn score(&self, pairs: &[(Vec<Source>, Vec<TokenId>)]) -> Result<Vec<Vec<f32>>> {
         let order = order_by_length(&pairs.iter().map(|(_, target)| target.len()).collect::<Vec<_>>());
         let batch = |places: &[usize]| {
             let requests: Vec<Request> = places.iter().map(|&i| self.about(&pairs[i].0)).collect();
@@ -165,9 +165,9 @@ impl<'a> Searcher<'a> {
         Request { key: self.key.numbered(source.line), ..self.about(&source.sources) }
     }
 
-    /// A request that nothing is drawn for, about a source as ids.
-    fn about(&self, sources: &[Vec<TokenId>]) -> Request {
-        Request::new(sources.iter().cloned().map(Source::Tokens).collect())
+    /// A request that nothing is drawn for.
+    fn about(&self, sources: &[Source]) -> Request {
+        Request::new(sources.to_vec())
     }
 
     /// What is found for some requests, in their order.
@@ -184,8 +184,8 @@ impl<'a> Searcher<'a> {
     }
 
     /// A source as the model sees it, its streams with tabs between them: what a tokenizer does not know is the unknown symbol.
-    pub fn seen(&self, sources: &[Vec<TokenId>]) -> String {
-        let seen = self.tokenizers.sources().zip(sources).map(|(tokenizer, ids)| tokenizer.decode(ids));
+    pub fn seen(&self, sources: &[Source]) -> String {
+        let seen = self.tokenizers.sources().zip(sources).map(|(tokenizer, source)| tokenizer.decode(source.ids()));
         seen.collect::<Vec<_>>().join("\t")
     }
 

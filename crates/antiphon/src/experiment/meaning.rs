@@ -76,7 +76,9 @@ impl Meaning for Interpreter {
     fn identify(&self, settings: &Value) -> Result<Identity> {
         let config: ExperimentConfig =
             serde_json::from_value(settings.clone()).map_err(|e| Error::new(format!("not a config: {e}")))?;
-        let files = serde_json::json!([config.data, config.tokenizer, config.streams, config.evaluate.by]).to_string();
+        let files =
+            serde_json::json!([config.data, config.features, config.tokenizer, config.streams, config.evaluate.by]);
+        let files = files.to_string();
         let found = self.known.borrow().get(&files).cloned();
         let data = match found {
             Some(data) => data,
