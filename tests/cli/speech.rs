@@ -77,9 +77,15 @@ fn block(page: &str, language: &str) -> String {
     rest.split_once("```").expect("a block ends").0.to_owned()
 }
 
-/// Recordings of both speakers, of whom nothing can be heard, and the guide's config.
+/// A place with recordings and the guide's config.
 fn place() -> Place {
     let place = Place::new();
+    furnish(&place);
+    place
+}
+
+/// Recordings of two speakers who sound alike, their manifests, and the guide's config.
+pub(crate) fn furnish(place: &Place) {
     for (split, numbers) in [("train", 0..240), ("validation", 240..270), ("test", 270..300)] {
         let mut manifest = "path\ttext\tspeaker\n".to_owned();
         for (i, number) in numbers.enumerate() {
@@ -90,7 +96,6 @@ fn place() -> Place {
         place.write(&format!("data/mine/{split}.tsv"), manifest);
     }
     place.write("speech.toml", block(&page(), "toml"));
-    place
 }
 
 fn call(place: &Place, words: &str) -> Called {
