@@ -130,6 +130,12 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
                 "{ kind = 'language_model', tied = 'output', decoder = { layers = 2, widths = [256, 64], projection = 128 } }",
             ),
         ),
+        (
+            "recordings, and a loss of the memory's own",
+            "data = { kind = 'manifest', train = 'a.tsv' }\nfeatures = { kind = 'given', width = 3 }\n\
+             model = { source = { kind = 'frames' }, ctc = {} }"
+                .to_owned(),
+        ),
         ("a language model", text("{ kind = 'language_model', decoder = { kind = 'lstm', layers = 2 } }")),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -141,10 +147,15 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
         std::fs::write(&file, text).unwrap();
         let config =
             Loaded::read(&file, &["train={replace=true,epochs=1}".into()]).unwrap_or_else(|e| panic!("{e}")).config;
-        let sources = if config.data.has_source() { vec![9; 1 + streams.len()] } else { vec![] };
+        let has_text = config.data.has_source() && config.data.as_manifest().is_none();
+        let sources = if has_text { vec![9; 1 + streams.len()] } else { vec![] };
         let vocabularies = antiphon_model::Vocabularies { sources, target: 9, shared: false };
         let key = antiphon_core::random::Key::from_seed(1);
-        let model = config.model.init(Streams(&streams), &vocabularies, key, &burn::tensor::Device::flex()).unwrap();
+        let model = config
+            .model
+            .with_frames(3)
+            .init(Streams(&streams), &vocabularies, key, &burn::tensor::Device::flex())
+            .unwrap();
         now += &format!("# {name}\n");
         now.extend(
             antiphon_train::save_weights(&model).iter().map(|weight| format!("{} {:?}\n", weight.path, weight.dims)),
@@ -161,11 +172,11 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
 #[test]
 fn the_article_is_kerass_model() {
     use antiphon_model::{
-        AttentionConfig, BridgeConfig, DecoderConfig, EmbeddingConfig, EncoderConfig, ModelConfig, Tied,
+        AttentionConfig, BridgeConfig, DecoderConfig, EmbeddingConfig, EncoderConfig, ModelConfig, SourceConfig, Tied,
     };
     let config = Loaded::read(&root().join("configs/translate/article.toml"), &[]).unwrap().config;
     let ModelConfig::EncoderDecoder(model) = &config.model else { panic!("not an encoder-decoder") };
-    assert!(matches!(model.source, EmbeddingConfig::OneHot(_)) && matches!(model.target, EmbeddingConfig::OneHot(_)));
+    assert!(matches!(model.source, SourceConfig::OneHot(_)) && matches!(model.target, EmbeddingConfig::OneHot(_)));
     assert_eq!(model.tied, Tied::None);
     assert!(matches!(&model.encoder, EncoderConfig::Lstm(e) if e.hidden == 256 && e.layers == 1 && !e.bidirectional));
     assert!(matches!(model.bridge, BridgeConfig::Copy(_)));

@@ -30,6 +30,31 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
         "",
         &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}", "model.memories.kind='each'"],
     ),
+    // Recordings, what is made of them, and a model that reads it.
+    ("data(manifest)", "", &["features={kind='given',width=1}", "model.source={replace=true,kind='frames'}"]),
+    ("data(manifest).columns", "", &["data.path='0'", "data.text='1'"]),
+    ("data(manifest).min_frames", "high", &["data.max_frames=9223372036854775807"]),
+    (
+        "features(",
+        "",
+        &["data={replace=true,kind='manifest',train='a.tsv'}", "model.source={replace=true,kind='frames'}"],
+    ),
+    ("features(log_mel)", "", &["features.filters=1"]),
+    ("features(mfcc)", "", &["features.filters=1", "features.coefficients=1"]),
+    ("features(mfcc).coefficients", "meant", &["features.filters=23"]),
+    (
+        "spec_augment",
+        "",
+        &[
+            "data={replace=true,kind='manifest',train='a.tsv'}",
+            "features={kind='given',width=1}",
+            "model.source={replace=true,kind='frames'}",
+        ],
+    ),
+    ("source(frames).", "", &["data={replace=true,kind='manifest',train='a.tsv'}", "features={kind='given',width=1}"]),
+    ("source(frames).width", "high", &["features.width=8192"]),
+    ("search(beam).ctc_weight", "", &["model.ctc={}"]),
+    ("model(encoder_decoder).ctc.weight", "high", &["search.ctc_weight=1.0"]),
     ("evaluate.by", "meant", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
     // Equal states and widths.
     (".bridge(copy)", "meant", &["model.encoder.bidirectional=false"]),
@@ -66,6 +91,13 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
 
 /// The ends of ranges that another setting, itself at its end, keeps from being reached: the nearest that can be.
 const NEAREST: &[(&str, &str, &str)] = &[
+    ("features(log_mel).filters", "high", "80"),
+    ("features(log_mel).low", "high", "7000.0"),
+    ("features(log_mel).high", "high", "8000.0"),
+    ("features(mfcc).filters", "high", "80"),
+    ("features(mfcc).low", "high", "7000.0"),
+    ("features(mfcc).high", "high", "8000.0"),
+    ("features(mfcc).coefficients", "high", "1"),
     ("search(greedy).min_length", "high", "4294967294"),
     ("search(beam).min_length", "high", "4294967294"),
     ("search(sample).min_length", "high", "4294967294"),

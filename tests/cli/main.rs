@@ -26,6 +26,7 @@ mod reproduce;
 mod resume;
 mod runs;
 mod smallest;
+mod speech;
 mod stream;
 #[cfg(unix)]
 mod suggestions;

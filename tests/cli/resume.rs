@@ -140,6 +140,27 @@ by = ["word"]
 validation_examples = 60
 "#;
 
+/// Recordings, of which frames and bands are hidden, two losses, and a search by both.
+const SPEECH: &str = r#"
+extends = "speech.toml"
+threads = 1
+[features]
+filters = 12
+[model.encoder]
+stages = [{ kind = "gru", hidden = 12, dropout = 0.2 }, { kind = "time_reduction" }, { kind = "gru", hidden = 12 }]
+[model.source]
+dropout = 0.1
+[model.decoder]
+hidden = 16
+[batch]
+count = 800
+[train]
+epochs = 8
+schedule = { kind = "cosine", warmup = 10 }
+validate = { every_steps = 20 }
+checkpoint = { every_steps = 7 }
+"#;
+
 /// When a run is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
@@ -214,6 +235,9 @@ impl Contract {
         place.write("data/validation.tsv", pairs(700..1100));
         place.write("text.toml", crate::text::TEXT);
         place.write("stream.toml", crate::stream::STREAM);
+        if text.contains("speech.toml") {
+            crate::speech::furnish(&place);
+        }
         place.write(config, text);
         let began = Instant::now();
         place.call(&format!("run {config} --run whole -q")).succeeds();
@@ -378,6 +402,24 @@ fn a_language_model_killed_at_twenty_moments_ends_the_same() {
 #[ignore = "slow"]
 fn a_model_of_running_text_killed_at_twenty_moments_ends_the_same() {
     twenty_kills("running.toml", STREAM);
+}
+
+#[test]
+#[ignore = "slow"]
+fn a_model_of_recordings_killed_at_twenty_moments_ends_the_same() {
+    twenty_kills("spoken.toml", SPEECH);
+}
+
+/// What is hidden of a recording is drawn anew as it was.
+#[test]
+fn a_model_of_recordings_killed_again_and_again_ends_the_same() {
+    let contract = Contract::of("spoken.toml", SPEECH);
+    for moment in [Moment::Checkpoint(10), Moment::Validation(2, 0.3), Moment::Checkpoint(60), Moment::Time(0.3)] {
+        // If the moment slips, the run is killed elsewhere, or is done.
+        contract.kill("parts", moment);
+    }
+    contract.place.call("run spoken.toml --run parts -q").succeeds();
+    assert!(Left::by(&contract.place, "parts") == contract.whole);
 }
 
 /// The state that is carried, and the place in the epoch, are those of the run that was never stopped.

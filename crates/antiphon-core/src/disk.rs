@@ -2,6 +2,8 @@
 //!
 //! What is written waits under a hidden name of its own, `.NAME.PROCESS-NUMBER.tmp`, until it is whole. A process that is
 //! killed meanwhile leaves that file behind; [`sweep`] removes it.
+//!
+//! What is too large to be made in memory is written through [`Unfinished`], and read through [`Positioned`].
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -34,14 +36,63 @@ pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (neighbour, mut file) = neighbour(path)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&neighbour, path));
-    if written.is_err() {
-        // What is left of it takes space, which may be what was lacking.
-        let _ = fs::remove_file(&neighbour);
+    let mut file = Unfinished::create(path)?;
+    file.write_all(bytes)?;
+    file.finish()
+}
+
+/// A file that is written bit by bit, and replaces another when it is whole: [`write_atomically`] for what is larger than memory.
+///
+/// Dropped before it is [finished](Self::finish), it is gone. A [`sweep`] takes it for what a killed writer has left: who writes
+/// for long holds a lock that sweepers know.
+#[derive(Debug)]
+pub struct Unfinished {
+    path: PathBuf,
+    neighbour: PathBuf,
+    file: File,
+    is_finished: bool,
+}
+
+impl Unfinished {
+    /// Begins what will be the file at `path`.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let (neighbour, file) = neighbour(&path)?;
+        Ok(Self { path, neighbour, file, is_finished: false })
     }
-    written?;
-    sync_folder(folder_of(path))
+
+    /// Flushes the bytes, gives the file its name, and flushes the folder.
+    ///
+    /// # Errors
+    /// If one of that fails; the file at `path` is then as it was, unless it was the last that failed.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.neighbour, &self.path)?;
+        self.is_finished = true;
+        sync_folder(folder_of(&self.path))
+    }
+}
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // What is left of it takes space, which may be what was lacking.
+            let _ = fs::remove_file(&self.neighbour);
+        }
+    }
 }
 
 /// Makes the file in which the bytes of `path` wait until they are whole.
@@ -100,6 +151,50 @@ fn folder_of(path: &Path) -> &Path {
 /// If the folder cannot be opened or flushed.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// A file that is read at positions, from any thread.
+#[cfg(unix)]
+#[derive(Debug)]
+pub struct Positioned(File);
+
+#[cfg(unix)]
+impl Positioned {
+    /// Reads `file`.
+    pub fn new(file: File) -> Self {
+        Self(file)
+    }
+
+    /// Fills `bytes` with what begins at byte `start`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or ends before.
+    pub fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, start)
+    }
+}
+
+/// A file that is read at positions, from any thread: one thread at a time moves the cursor.
+#[cfg(not(unix))]
+#[derive(Debug)]
+pub struct Positioned(std::sync::Mutex<File>);
+
+#[cfg(not(unix))]
+impl Positioned {
+    /// Reads `file`.
+    pub fn new(file: File) -> Self {
+        Self(std::sync::Mutex::new(file))
+    }
+
+    /// Fills `bytes` with what begins at byte `start`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or ends before.
+    pub fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
+        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        io::Seek::seek(&mut *file, io::SeekFrom::Start(start))?;
+        io::Read::read_exact(&mut *file, bytes)
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +300,33 @@ mod tests {
             assert!(writer.join().unwrap());
         });
         assert_eq!(fs::read(&path).unwrap(), [7; 10_000]);
+    }
+
+    #[test]
+    fn a_file_written_bit_by_bit_is_whole_or_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("features");
+        for ends in [false, true] {
+            let mut file = Unfinished::create(&path).unwrap();
+            file.write_all(b"one ").unwrap();
+            file.write_all(b"two").unwrap();
+            assert_eq!(names(folder.path()).len(), 1);
+            assert!(!path.exists());
+            if ends {
+                file.finish().unwrap()
+            } else {
+                drop(file)
+            }
+            assert_eq!(path.exists(), ends);
+            assert_eq!(names(folder.path()).len(), usize::from(ends));
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"one two");
+        let (file, mut bytes) = (Positioned::new(File::open(&path).unwrap()), [0; 3]);
+        for (start, text) in [(4, b"two"), (0, b"one")] {
+            file.read_exact_at(&mut bytes, start).unwrap();
+            assert_eq!(&bytes, text);
+        }
+        assert_eq!(file.read_exact_at(&mut bytes, 5).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
 
     #[test]

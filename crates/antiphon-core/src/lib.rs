@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod disk;
 pub mod error;
+mod frames;
 mod hex;
 pub mod metric;
 mod nearest;
@@ -20,12 +21,13 @@ pub mod token;
 
 pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
 pub use error::{Error, Place, Problem, Result};
+pub use frames::Frames;
 pub use hex::hex;
 pub use metric::{Judged, Metric, Score};
 pub use nearest::nearest;
 pub use printable::printable;
 pub use step::{
-    LengthLimits, Mask, PrefixOutput, Request, Selection, Source, StepModel, StepOutput, StepSession, Want,
+    CtcOutput, LengthLimits, Mask, PrefixOutput, Request, Selection, Source, StepModel, StepOutput, StepSession, Want,
     source_batches,
 };
 pub use token::{Special, TokenId, Tokenizer};

@@ -35,6 +35,9 @@ pub struct Score {
     pub value: f64,
     /// All that is needed to compute the same figure again: settings and version. Empty if the name says it all.
     pub signature: String,
+    /// What the figure is made of, over the corpus, where a metric counts such things: the kinds of errors, say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, u64>,
 }
 
 /// A figure over a corpus of answers.

@@ -83,6 +83,14 @@ impl Source {
         }
     }
 
+    /// Its ids; none of a signal.
+    pub fn ids(&self) -> &[TokenId] {
+        match self {
+            Source::Tokens(ids) => ids,
+            Source::Frames { .. } => &[],
+        }
+    }
+
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -130,6 +138,12 @@ pub trait StepSession: Send {
 
     /// What the prefixes were worth that the session has read, row by row as it began; they are handed over once.
     fn take_prefixes(&mut self) -> Vec<PrefixOutput>;
+
+    /// What each source says by itself, row by row as the session began, where the model was trained to say so; they are handed
+    /// over once. Empty where it was not.
+    fn take_ctc(&mut self) -> Vec<CtcOutput> {
+        Vec::new()
+    }
 
     /// Feeds each row its last token and writes what `want` asks for into `out`.
     ///
@@ -227,6 +241,29 @@ pub struct PrefixOutput {
     pub log_probs: Vec<f32>,
     /// What answers are ranked by; empty where that is the log-probability.
     pub scores: Vec<f32>,
+}
+
+/// What the steps of a source's memory say by themselves (connectionist temporal classification; Graves et al. 2006).
+#[derive(Debug, Clone, PartialEq)]
+pub struct CtcOutput {
+    /// `[S', V]`: natural logarithms of the tokens' probabilities at each step.
+    pub log_probs: Vec<f32>,
+    /// `V`.
+    pub vocabulary: usize,
+    /// The token that says nothing.
+    pub blank: TokenId,
+}
+
+impl CtcOutput {
+    /// `S'`.
+    pub fn steps(&self) -> usize {
+        self.log_probs.len() / self.vocabulary
+    }
+
+    /// The natural logarithm of a token's probability at a step.
+    pub fn log_prob(&self, step: usize, token: TokenId) -> f64 {
+        f64::from(self.log_probs[step * self.vocabulary + token as usize])
+    }
 }
 
 /// What a step returned. The buffers are reused from step to step.

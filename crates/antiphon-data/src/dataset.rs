@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use antiphon_core::{
-    Batch, Error, Place, Problem, Result, SourceBatch, Special, Target, TokenBatch, TokenId, Tokenizer,
+    Batch, Error, FrameBatch, Frames, Place, Problem, Result, SourceBatch, Special, Target, TokenBatch, TokenId,
+    Tokenizer,
 };
 use rayon::prelude::*;
 
@@ -15,7 +16,7 @@ use crate::lines::{LISTED, Skipped, listed};
 /// How many ids an example has, each side with its end symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lengths {
-    /// 0 if there is no source; further sources are not counted.
+    /// 0 if there is no source; further sources are not counted. Of a recording the number of its frames.
     pub source: u32,
     /// Those of the target; of several, the first.
     pub target: u32,
@@ -89,12 +90,18 @@ impl Dataset {
         limits: &Limits,
     ) -> Result<Dataset> {
         let mismatch = |message: &str| Err(Error::new(message).in_file(corpus.path()));
-        match (corpus.has_source(), source.is_some()) {
+        match (corpus.has_source() && !corpus.is_spoken(), source.is_some()) {
             (true, false) => {
                 return mismatch("the corpus has sources: give it a source tokenizer, or use `kind = \"text\"`");
             }
+            (false, true) if corpus.is_spoken() => {
+                return mismatch("recordings have no text: give no source tokenizer");
+            }
             (false, true) => return mismatch("a text corpus has no sources: use `kind = \"pairs\"` or `\"parallel\"`"),
             _ => {}
+        }
+        if corpus.is_spoken() && corpus.frames().is_none() {
+            return mismatch("nobody has listened to the recordings: give their frames");
         }
         let mut dataset = Dataset {
             corpus,
@@ -115,10 +122,14 @@ impl Dataset {
                 (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
             for (i, measured) in (start..).zip(block) {
                 let Measured { lengths, unknown, further, units, line } = measured?;
-                // Without its end symbol; where there is no source, there is none.
-                let first = u64::from(lengths.source).saturating_sub(1);
-                let tokens = [first].into_iter().chain(further.iter().map(|one| one.tokens - 1));
-                let within = limits.check_sources(tokens.map(|tokens| tokens as usize));
+                let source = lengths.source as usize;
+                let within = match dataset.corpus.is_spoken() {
+                    true => limits.check_frames(source),
+                    // Without its end symbol; where there is no source, there is none.
+                    false => limits.check_sources([source.saturating_sub(1)]),
+                };
+                let within =
+                    within.and_then(|()| limits.check_further(further.iter().map(|one| one.tokens as usize - 1)));
                 let within = within.and_then(|()| limits.check_target(lengths.target as usize - 1));
                 let Err(excess) = within else {
                     dataset.lengths.push(lengths);
@@ -168,7 +179,7 @@ impl Dataset {
         &self.lengths
     }
 
-    /// Source tokens of all examples, end symbols included.
+    /// Source tokens of all examples, end symbols included; of recordings, frames.
     pub fn source_tokens(&self) -> u64 {
         self.lengths.iter().map(|l| u64::from(l.source)).sum()
     }
@@ -210,16 +221,23 @@ impl Dataset {
     /// If the corpus cannot be read or a text cannot be encoded.
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
         let examples: Vec<usize> = indices.iter().map(|&i| self.gaps.position(i as usize)).collect();
+        let (frames, mut recordings) = (self.corpus.frames(), Vec::new());
         let mut sources = vec![Vec::new(); usize::from(self.source.is_some()) + self.further.len()];
         let mut targets = Vec::new();
         for &i in &examples {
             let example = self.corpus.get(i)?;
             let rows = self.encode_source(&example)?.into_iter().chain(self.encode_further(&example)?);
             sources.iter_mut().zip(rows).for_each(|(source, row)| source.push(row));
+            if let Some((frames, recording)) = frames.zip(example.recording) {
+                recordings.push(frames.read(recording)?);
+            }
             targets.push(self.encode_target(&example)?);
         }
         let batch = |rows: Vec<Vec<TokenId>>| SourceBatch::Tokens(TokenBatch::from_rows(&rows));
-        let (sources, target) = (sources.into_iter().map(batch).collect(), Target::whole(&targets));
+        let recorded = |frames: &Arc<dyn Frames>| FrameBatch::from_rows(&recordings, frames.width());
+        let recorded = frames.map(recorded).map(SourceBatch::Frames);
+        let sources = recorded.into_iter().chain(sources.into_iter().map(batch)).collect();
+        let target = Target::whole(&targets);
         // Each example is a text of its own: no row goes on.
         Ok(Batch { sources, target, continues: Vec::new(), examples })
     }
@@ -230,6 +248,22 @@ impl Dataset {
     /// As [`batch`](Self::batch).
     pub fn target(&self, example: usize) -> Result<Vec<TokenId>> {
         self.encode_target(&self.corpus.get(example)?)
+    }
+
+    /// How many examples no path of connectionist temporal classification says, where `reduction` frames become one step: one that
+    /// does needs a step for each label, and one for a blank between two that are equal.
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    pub fn without_path(&self, reduction: usize) -> Result<usize> {
+        let lacks = |i: usize| -> Result<usize> {
+            let mut labels = self.target(self.gaps.position(i))?;
+            labels.pop();
+            let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
+            let steps = (self.lengths[i].source as usize).div_ceil(reduction);
+            Ok(usize::from(steps < (labels.len() + repeated).max(1)))
+        };
+        (0..self.len()).into_par_iter().map(lacks).sum()
     }
 
     /// How often each id below `vocabulary` occurs in the targets.
@@ -257,7 +291,10 @@ impl Dataset {
         let further =
             further.iter().map(|row| FurtherTokens { tokens: row.len() as u64, unknown: strangers(row) }).collect();
         let unknown = Unknown { source: strangers(&source), target: strangers(&target) };
-        let lengths = Lengths { source: count(&source), target: count(&target) };
+        let frames = self.corpus.frames().zip(example.recording);
+        let frames = frames.map(|(frames, recording)| frames.frames(recording));
+        let heard = frames.map(|frames| u32::try_from(frames).unwrap_or(u32::MAX));
+        let lengths = Lengths { source: heard.unwrap_or_else(|| count(&source)), target: count(&target) };
         Ok(Measured { lengths, unknown, further, units: Units::of(&example.targets[0], true), line: example.line })
     }
 

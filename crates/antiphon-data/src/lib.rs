@@ -28,7 +28,7 @@ pub mod stream;
 mod units;
 pub mod vectors;
 
-pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split};
+pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split, Spoken};
 pub use dataset::{Dataset, FurtherSource, FurtherTokens, Lengths, Unknown};
 pub use lines::{Fault, LineReader, Skipped};
 pub use plan::{BatchConfig, plan, plan_in_order};

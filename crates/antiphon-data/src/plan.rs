@@ -71,7 +71,7 @@ impl Default for TokensConfig {
 pub enum Counted {
     /// Those of the targets.
     Target,
-    /// Those of the sources; further ones are not counted.
+    /// Those of the sources, of recordings their frames; further ones are not counted.
     Source,
     /// Those of sources and targets together; further sources are not counted.
     Both,

@@ -31,6 +31,7 @@ use antiphon_core::{Request, Result, Selection, Special, StepModel, TokenId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::joint::Joint;
 use crate::length::{LengthPenalty, MaxLength};
 use crate::search::{Finished, Hypothesis, Search, Strategy};
 use crate::stepper::{Beginning, Rules, Stepper};
@@ -61,6 +62,9 @@ pub struct BeamConfig {
     pub forbid_unknown: bool,
     /// Whether answers carry their attention weights.
     pub return_attention: bool,
+    /// The share of `model.ctc` in the score of an answer; the decoder has the rest (Watanabe et al. 2017). 0: it has no say.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub ctc_weight: f64,
 }
 
 impl Default for BeamConfig {
@@ -74,6 +78,7 @@ impl Default for BeamConfig {
             min_length: 0,
             forbid_unknown: false,
             return_attention: false,
+            ctc_weight: 0.0,
         }
     }
 }
@@ -83,6 +88,7 @@ pub(crate) struct Beam {
     settings: Settings,
     max_length: MaxLength,
     rules: Rules,
+    ctc_weight: f64,
 }
 
 #[derive(Clone)]
@@ -101,6 +107,7 @@ impl Beam {
         Self {
             settings: Settings { width, n_best, enough, penalty: config.length_penalty },
             max_length: config.max_length,
+            ctc_weight: config.ctc_weight,
             rules: Rules {
                 min_length: config.min_length as usize,
                 forbid_unknown: config.forbid_unknown,
@@ -113,6 +120,10 @@ impl Beam {
 impl Strategy for Beam {
     fn begin(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Box<dyn Search>> {
         let selection = Selection::Top(self.settings.width.saturating_add(1));
+        let model: Arc<dyn StepModel> = match self.ctc_weight {
+            0.0 => model,
+            weight => Arc::new(Joint::new(model, weight)),
+        };
         let mut stepper = Stepper::begin(model, requests, selection, Some(&self.rules))?;
         let (mut sentences, mut early) = (Vec::new(), Vec::new());
         for row in 0..requests.len() {

@@ -126,6 +126,8 @@ impl SearchConfig {
                 demand(*width >= 1, "width", format!("must be at least 1, got {width}"));
                 demand(*n_best >= 1, "n_best", format!("must be at least 1, got {n_best}"));
                 demand(*patience > 0.0, "patience", format!("must be above 0, got {patience}"));
+                let weight = config.ctc_weight;
+                demand((0.0..=1.0).contains(&weight), "ctc_weight", format!("must be from 0 to 1, got {weight}"));
                 Some(&config.length_penalty)
             }
             Self::Sample(config) => {
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn every_key_is_read_and_written_again() {
-        let beam = r#"{"kind":"beam","width":7,"n_best":3,"length_penalty":{"kind":"gnmt","alpha":0.8},"patience":2.0,"max_length":{"ratio":2.0,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true}"#;
+        let beam = r#"{"kind":"beam","width":7,"n_best":3,"length_penalty":{"kind":"gnmt","alpha":0.8},"patience":2.0,"max_length":{"ratio":2.0,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true,"ctc_weight":0.3}"#;
         assert_eq!(serde_json::to_string(&read(beam).unwrap()).unwrap(), beam);
         let greedy = r#"{"kind":"greedy","max_length":{"ratio":0.5,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true}"#;
         assert_eq!(serde_json::to_string(&read(greedy).unwrap()).unwrap(), greedy);

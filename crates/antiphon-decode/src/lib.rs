@@ -22,6 +22,7 @@ mod corpus;
 mod ensemble;
 mod forced;
 mod greedy;
+mod joint;
 mod length;
 mod sample;
 mod sampler;

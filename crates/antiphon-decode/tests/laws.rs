@@ -1,6 +1,7 @@
 //! The laws of search, on models that can be enumerated.
 
 mod ensembles;
+mod joint;
 mod sampling;
 mod toy;
 
@@ -46,6 +47,7 @@ fn beam(width: u32, n_best: u32, patience: f64, penalty: &LengthPenalty, limits:
         min_length: limits.min_length as u32,
         forbid_unknown: limits.forbid_unknown,
         return_attention: false,
+        ctc_weight: 0.0,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Metrics whose figure is a function of sums over the answers.
 
+use std::collections::BTreeMap;
+
 use antiphon_core::{Error, Judged, Metric, Place, Result, Score};
 
 /// A metric that counts each answer by itself and turns the corpus's sums into its figure.
@@ -21,6 +23,12 @@ pub(crate) trait AdditiveMetric: Send + Sync {
 
     /// The signature of a figure over `answers`.
     fn signature(&self, answers: &[Judged]) -> String;
+
+    /// What a figure over `answers` is made of, as far as that is told.
+    fn parts(&self, answers: &[Judged]) -> BTreeMap<String, u64> {
+        let _ = answers;
+        BTreeMap::new()
+    }
 }
 
 /// The counts of all answers: `[answers, width]`, row after row.
@@ -94,6 +102,7 @@ impl Metric for OverCorpus {
             metric: self.0.name().to_string(),
             value: self.0.figure(&sums),
             signature: self.0.signature(answers),
+            parts: self.0.parts(answers),
         })
     }
 }

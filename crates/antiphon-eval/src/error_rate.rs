@@ -1,11 +1,13 @@
 //! Error rates: how many answers are wrong, and by how many edits.
 
+use std::collections::BTreeMap;
+
 use antiphon_core::Judged;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::additive::AdditiveMetric;
-use crate::{Unit, distance};
+use crate::{Edit, Unit, align, distance};
 
 /// Percent of answers that match no reference.
 ///
@@ -120,6 +122,31 @@ impl AdditiveMetric for EditRate {
     fn signature(&self, _: &[Judged]) -> String {
         String::new()
     }
+
+    /// The edits by kind, as [`align`] finds them, and the length of the references.
+    fn parts(&self, answers: &[Judged]) -> BTreeMap<String, u64> {
+        let [mut substitutions, mut deletions, mut insertions, mut length] = [0; 4];
+        for answer in answers {
+            let closest = Closest::of(answer, self.unit);
+            let reference = self.unit.split(&answer.references[closest.reference]);
+            length += closest.length as u64;
+            for edit in align(&self.unit.split(&answer.hypothesis), &reference) {
+                match edit {
+                    Edit::Match { .. } => {}
+                    Edit::Substitute { .. } => substitutions += 1,
+                    Edit::Delete { .. } => deletions += 1,
+                    Edit::Insert { .. } => insertions += 1,
+                }
+            }
+        }
+        let all = [
+            ("substitutions", substitutions),
+            ("deletions", deletions),
+            ("insertions", insertions),
+            ("reference_length", length),
+        ];
+        all.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+    }
 }
 
 /// Where all references are empty there is nothing to divide by: each edit then counts as 100 percent.
@@ -160,6 +187,16 @@ mod tests {
     }
 
     #[test]
+    fn errors_are_told_by_kind() {
+        // One word is another, one is lacking, one is too much; the second answer is right.
+        let answers = [answer("a cat on the mat now", &["the cat sat on the mat"]), answer("it is", &["it is"])];
+        let score = MetricConfig::WordErrorRate(Default::default()).build().score(&answers).unwrap();
+        let parts = ["deletions", "insertions", "reference_length", "substitutions"].map(str::to_owned);
+        assert_eq!(score.parts, parts.into_iter().zip([1, 1, 8, 1]).collect());
+        assert!(MetricConfig::SequenceErrorRate(Default::default()).build().score(&answers).unwrap().parts.is_empty());
+    }
+
+    #[test]
     fn the_closest_reference_counts() {
         // One edit to either of the first two; the first of them is taken, so its 4 words are divided by.
         assert_eq!(rates(&[answer("a b c", &["a b c d", "a b", "x y z"])])[1], 25.0);
@@ -176,6 +213,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn errors_by_kind_are_all_errors(h in "[ab ]{0,7}", r in "[ab ]{0,7}", s in "[ab ]{0,5}") {
+            let score = MetricConfig::WordErrorRate(Default::default()).build().score(&[answer(&h, &[&r, &s])]).unwrap();
+            let of = |name: &str| score.parts[name];
+            let edits = of("substitutions") + of("deletions") + of("insertions");
+            prop_assert_eq!(score.value, percent(&[edits, of("reference_length")]));
+        }
+
         #[test]
         fn an_answer_matches_if_it_has_no_word_errors(h in "[ab ]{0,5}", r in "[ab ]{0,5}", s in "[ab ]{0,5}") {
             let [sequence, word, character, phone] = rates(&[answer(&h, &[&r, &s])]);

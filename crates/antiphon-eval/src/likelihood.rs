@@ -18,6 +18,8 @@ pub struct Likelihood {
     pub words: u64,
     /// Tokens that the model held most probable, given the right tokens before them.
     pub correct_tokens: u64,
+    /// What connectionist temporal classification lost of the same targets, in nats, where a model has it.
+    pub ctc_nats: Option<f64>,
 }
 
 impl Likelihood {
@@ -28,6 +30,9 @@ impl Likelihood {
         self.characters += other.characters;
         self.words += other.words;
         self.correct_tokens += other.correct_tokens;
+        if let Some(nats) = other.ctc_nats {
+            self.ctc_nats = Some(self.ctc_nats.unwrap_or_default() + nats);
+        }
     }
 
     /// Loss in nats per token.
@@ -48,6 +53,11 @@ impl Likelihood {
     /// Loss in nats per word of the target text, an end counting as one; with a token for each word it is the loss per token.
     pub fn per_word(&self) -> f64 {
         self.nats / self.words as f64
+    }
+
+    /// Loss of connectionist temporal classification in nats per token, the end symbol counted though it has none to say.
+    pub fn ctc_per_token(&self) -> Option<f64> {
+        self.ctc_nats.map(|nats| nats / self.tokens as f64)
     }
 
     /// `exp(per_token)`, and so as little comparable between tokenizers.
@@ -76,7 +86,14 @@ mod tests {
         assert!(all.per_token().is_nan() && all.token_accuracy().is_nan());
         for tokens in [3, 5] {
             let nats = tokens as f64 * 8.0_f64.ln();
-            all.merge(&Likelihood { nats, tokens, characters: 2 * tokens, words: tokens, correct_tokens: 1 });
+            all.merge(&Likelihood {
+                nats,
+                tokens,
+                characters: 2 * tokens,
+                words: tokens,
+                correct_tokens: 1,
+                ctc_nats: None,
+            });
         }
         assert!((all.perplexity() - 8.0).abs() < 1e-12);
         assert!((all.bits_per_character() - 1.5).abs() < 1e-12);

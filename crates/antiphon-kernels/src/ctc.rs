@@ -84,8 +84,10 @@ fn composed(logits: Tensor<3>, transcripts: &Transcripts) -> Tensor<1> {
     let begins = constant(table(&|_, s| s < 2));
     let skips = constant(table(&|row, s| s < row.count() && row.skips(s)));
     let ends = constant(table(&|row, s| s < row.count() && s + 2 >= row.count()));
-    let said: Vec<i32> =
-        rows.iter().flat_map(|row| (0..n).map(|s| if s < row.count() { row.token(s) } else { *blank } as i32)).collect();
+    let said: Vec<i32> = rows
+        .iter()
+        .flat_map(|row| (0..n).map(|s| if s < row.count() { row.token(s) } else { *blank } as i32))
+        .collect();
     let said = Tensor::<2, Int>::from_data(TensorData::new(said, [b, n]), &inner);
     let said = said.unsqueeze_dim::<3>(1).expand([b, t, n]);
     let log_probs = log_softmax(logits.clone(), 2).gather(2, said);

@@ -89,6 +89,9 @@ pub struct Losses {
     pub perplexity: f64,
     /// Percentage of target tokens that were the most probable.
     pub token_accuracy: f64,
+    /// Of a model with connectionist temporal classification, what that lost, per target token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctc: Option<f64>,
     /// Of a language model, the losses of the same tokens judged in other ways.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<Beside>,
@@ -143,6 +146,9 @@ pub struct Counts {
     /// Source tokens, end symbols included, where they were counted.
     #[serde(default)]
     pub source_tokens: Option<u64>,
+    /// Frames of the recordings, where sources are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_frames: Option<u64>,
     /// Source tokens that the tokenizer does not know, where they were counted.
     #[serde(default)]
     pub unknown_source: Option<u64>,
@@ -264,7 +270,7 @@ impl Results {
 impl SplitResults {
     /// Losses: label, value, decimals worth printing.
     fn losses(&self) -> Vec<(String, f64, usize)> {
-        let Some(Losses { per_token, per_character, per_word, perplexity, token_accuracy, beside }) = &self.losses
+        let Some(Losses { per_token, per_character, per_word, perplexity, token_accuracy, ctc, beside }) = &self.losses
         else {
             return Vec::new();
         };
@@ -277,6 +283,7 @@ impl SplitResults {
             losses.extend(per_character.map(|loss| ("bits_per_character", bits(loss), 4)));
             losses.push(("bits_per_word", bits(per_word), 4));
         }
+        losses.extend(ctc.map(|loss| ("ctc_loss", loss, 4)));
         losses.push(("perplexity", *perplexity, 3));
         losses.extend(per_word.map(|loss| ("perplexity_per_word", loss.exp(), 3)));
         losses.push(("token_accuracy", *token_accuracy, 2));
@@ -305,9 +312,10 @@ impl SplitResults {
 
     fn counts(&self) -> Vec<(String, u64)> {
         let Counts { examples, target_tokens, target_characters, skipped, .. } = self.counts;
-        let Counts { source_tokens, unknown_source, unknown_target, .. } = self.counts;
+        let Counts { source_tokens, source_frames, unknown_source, unknown_target, .. } = self.counts;
         let mut counts = vec![("examples", examples)];
         counts.extend(source_tokens.map(|n| ("source_tokens", n)));
+        counts.extend(source_frames.map(|n| ("source_frames", n)));
         counts.extend(unknown_source.map(|n| ("unknown_source_tokens", n)));
         let mut counts: Vec<(String, u64)> = counts.into_iter().map(|(label, n)| (label.to_owned(), n)).collect();
         for (name, CountsOfStream { tokens, unknown }) in &self.counts.streams {

@@ -42,7 +42,10 @@ pub(crate) fn identity(name: &str) -> Identity {
 pub(crate) fn results(wrong: f64) -> Results {
     let split = |wrong: f64| {
         let score = |metric: &str, value, signature: &str| {
-            (metric.to_string(), Score { metric: metric.into(), value, signature: signature.into() })
+            (
+                metric.to_string(),
+                Score { metric: metric.into(), value, signature: signature.into(), parts: BTreeMap::new() },
+            )
         };
         SplitResults {
             metrics: BTreeMap::from([
@@ -56,11 +59,13 @@ pub(crate) fn results(wrong: f64) -> Results {
                 per_word: None,
                 perplexity: 0.25_f64.exp(),
                 token_accuracy: 93.5,
+                ctc: None,
                 beside: Vec::new(),
             }),
             counts: Counts {
                 examples: 1000,
                 source_tokens: Some(9000),
+                source_frames: None,
                 streams: BTreeMap::new(),
                 unknown_source: Some(12),
                 target_tokens: 8000,

@@ -2,7 +2,7 @@
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Problem, Result, SourceBatch};
-use antiphon_kernels::Carry;
+use antiphon_kernels::{Carry, Term};
 use burn::module::Module;
 use burn::tensor::Device;
 use schemars::JsonSchema;
@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::{MemoriesConfig, MemoryShape, Prepared};
 use crate::bridge::{Bridge, BridgeConfig};
+use crate::ctc::{Ctc, CtcConfig};
 use crate::decoder::{Decoder, DecoderConfig, DecoderState};
 use crate::embedding::{Embedding, EmbeddingConfig};
 use crate::encoder::{Encoded, Encoder, EncoderConfig, EncoderShape};
 use crate::head::{Head, HeadConfig};
 use crate::model::{Vocabularies, below};
-use crate::stream::{Reader, Stream, Streams};
+use crate::source::{FrameEntry, SourceConfig};
+use crate::stream::{Entry, Reader, Stream, Streams};
 use crate::target::{TargetSide, Taught, Tied};
 
 /// A recurrent encoder–decoder. Streams, if there are any, are further sources with encoders of their own.
@@ -24,8 +26,8 @@ use crate::target::{TargetSide, Taught, Tied};
 pub struct EncoderDecoderConfig {
     /// Which tables are one and the same.
     pub tied: Tied,
-    /// How source tokens enter.
-    pub source: EmbeddingConfig,
+    /// How the source enters.
+    pub source: SourceConfig,
     /// How target tokens enter.
     pub target: EmbeddingConfig,
     /// What reads the source.
@@ -38,6 +40,9 @@ pub struct EncoderDecoderConfig {
     pub decoder: DecoderConfig,
     /// How its outputs become probabilities.
     pub head: HeadConfig,
+    /// Whether the memory of the source says the target too; if unset, it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ctc: Option<CtcConfig>,
 }
 
 /// What is said of outputs that are not as wide as the target embedding, of width `size`, that they are tied to.
@@ -57,9 +62,9 @@ fn untied(decoder: &DecoderConfig, size: usize) -> String {
 impl EncoderDecoderConfig {
     /// What the decoder will meet, of the source and each stream.
     fn encoders(&self, streams: Streams<'_>) -> Vec<EncoderShape> {
-        let further = streams.0.iter().map(|(_, stream)| (&stream.encoder, &stream.input));
-        let all = std::iter::once((&self.encoder, &self.source)).chain(further);
-        all.map(|(encoder, input)| encoder.shape(input.size())).collect()
+        let further = streams.0.iter().map(|(_, stream)| (&stream.encoder, stream.input.size()));
+        let all = std::iter::once((&self.encoder, self.source.size())).chain(further);
+        all.map(|(encoder, input)| encoder.shape(input)).collect()
     }
 
     /// How many tokens of each source a step of its memory stands for.
@@ -83,6 +88,10 @@ impl EncoderDecoderConfig {
 
     /// What cannot work, with places from the root of the settings; `shared`: whether both sides have one vocabulary.
     pub(crate) fn problems(&self, streams: Streams<'_>, shared: bool) -> Vec<Problem> {
+        if self.source.frames().is_some_and(|frames| frames.width.is_none()) {
+            let message = "not set: say how many numbers a frame has";
+            return vec![Problem { place: "model.source.width".into(), message: message.into() }];
+        }
         let of_source = below("model.encoder", self.encoder.problems(self.source.size()));
         let unreadable: Vec<Problem> = of_source.chain(below("streams", streams.problems())).collect();
         if !unreadable.is_empty() {
@@ -99,6 +108,7 @@ impl EncoderDecoderConfig {
             below("bridge", self.bridge.problems(&self.encoders(streams), &self.decoder.shape()))
                 .chain(below("memories", unlike))
                 .chain(below("decoder", self.decoder.problems(&memories)))
+                .chain(below("ctc", self.ctc.as_ref().map_or(Vec::new(), CtcConfig::problems)))
                 .collect();
         if !self.bridge.carries() && !self.decoder.attends() {
             let message = "`zero` without attention leaves the decoder without its source; choose another bridge, or an \
@@ -112,7 +122,7 @@ impl EncoderDecoderConfig {
                 tied("needs a target embedding; set `model.target.kind = \"embedding\"`, or tie nothing".into())
             }
             (_, Some(size)) if self.decoder.output(Some(size)) != size => tied(untied(&self.decoder, size)),
-            (Tied::All, _) if self.source != self.target => {
+            (Tied::All, _) if self.source.tokens().as_ref() != Some(&self.target) => {
                 tied("`all` is one table for both sides: `model.source` and `model.target` must be equal".into());
             }
             _ => {}
@@ -146,13 +156,16 @@ impl EncoderDecoderConfig {
         key: Key,
         device: &Device,
     ) -> Result<EncoderDecoder> {
-        let (reads, sources) = (1 + streams.0.len(), &vocabularies.sources);
-        let (&source_vocabulary, further) = match sources.split_first() {
-            Some(split) if sources.len() == reads => split,
-            _ => {
-                let message = format!("this model reads {}, and the corpus has {}", counted(reads), sources.len());
-                return Err(Error::new(message));
-            }
+        let frames = self.source.frames();
+        // Recordings have no vocabulary.
+        let (reads, sources) = (usize::from(frames.is_none()) + streams.0.len(), &vocabularies.sources);
+        if sources.len() != reads {
+            let message = format!("this model reads {}, and the corpus has {}", counted(reads), sources.len());
+            return Err(Error::new(message));
+        }
+        let (source_vocabulary, further) = match frames.and(self.source.size()) {
+            Some(width) => (width, sources.as_slice()),
+            None => (sources[0], &sources[1..]),
         };
         let source = match self.tied {
             Tied::All => None,
@@ -162,22 +175,26 @@ impl EncoderDecoderConfig {
         let tied = if self.tied == Tied::None { None } else { self.target.size() };
         let memories: Vec<usize> = self.memories(streams).iter().map(|memory| memory.width).collect();
         let output = self.decoder.output(tied);
-        let input = |config: &EmbeddingConfig, vocabulary: usize| config.size().unwrap_or(vocabulary);
+        let input = |size: Option<usize>, vocabulary: usize| size.unwrap_or(vocabulary);
+        let memory = self.encoders(streams)[0].memory;
+        let ctc = |config: &CtcConfig| config.init(memory, vocabularies.target, key.named("ctc"), device);
         Ok(EncoderDecoder {
             source,
             target,
-            encoder: self.encoder.init(input(&self.source, source_vocabulary), key.named("encoder"), device),
+            encoder: self.encoder.init(input(self.source.size(), source_vocabulary), key.named("encoder"), device),
             streams: streams.init(further, key.named("stream"), device),
             bridge: self.bridge.init(&self.encoders(streams), &self.decoder.shape(), key.named("bridge"), device),
             decoder: self.decoder.init(
-                input(&self.target, vocabularies.target),
+                input(self.target.size(), vocabularies.target),
                 &memories,
                 output,
                 key.named("decoder"),
                 device,
             ),
             output: self.head.init(vocabularies.target, output, tied.is_some(), key.named("output"), device),
+            ctc: self.ctc.as_ref().map(ctc),
             shares_source: self.tied == Tied::All,
+            frames: frames.map(|frames| frames.entry(source_vocabulary)),
             source_vocabulary,
         })
     }
@@ -186,7 +203,7 @@ impl EncoderDecoderConfig {
 /// A recurrent encoder–decoder.
 #[derive(Module, Debug)]
 pub struct EncoderDecoder {
-    /// Absent for one-hot, and where the target's table is shared.
+    /// Absent for one-hot, for frames, and where the target's table is shared.
     source: Option<Embedding>,
     target: Option<Embedding>,
     encoder: Encoder,
@@ -194,8 +211,12 @@ pub struct EncoderDecoder {
     bridge: Bridge,
     decoder: Decoder,
     output: Head,
+    ctc: Option<Ctc>,
     #[module(skip)]
     shares_source: bool,
+    /// How frames enter, where the source is a recording.
+    #[module(skip)]
+    frames: Option<FrameEntry>,
     #[module(skip)]
     source_vocabulary: usize,
 }
@@ -206,18 +227,48 @@ impl EncoderDecoder {
         TargetSide { embedding: self.target.as_ref(), decoder: &self.decoder, head: &self.output }
     }
 
-    /// Teacher forcing: what the losses need for every real target token, row after row.
+    /// Teacher forcing: what the losses need for every real target token, row after row, and what was read.
     ///
     /// `dropout`: the key of this step's masks; `None` for none.
     ///
     /// # Errors
-    /// If there are not as many sources of text as the model reads, a row for each target, an id lies outside the vocabulary, or a row goes on and nothing was
-    /// carried.
-    pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
+    /// If there are not as many sources as the model reads, of the kinds that it reads, a row for each target, an id lies outside the
+    /// vocabulary, or a row goes on and nothing was carried.
+    pub(crate) fn teach(
+        &self,
+        batch: &Batch,
+        carry: &mut Carry,
+        dropout: Option<Key>,
+    ) -> Result<(Taught, Vec<Encoded>)> {
         let encoded = self.encode(&batch.sources, dropout)?;
         let memories = self.decoder.prepare(&encoded);
         let state = self.start(&encoded, &memories);
-        self.target_side().teach(batch, state, &memories, carry, dropout)
+        Ok((self.target_side().teach(batch, state, &memories, carry, dropout)?, encoded))
+    }
+
+    /// The losses of a batch.
+    ///
+    /// # Errors
+    /// As [`teach`](Self::teach).
+    pub(crate) fn terms(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Vec<Term>> {
+        let (taught, encoded) = self.teach(batch, carry, dropout)?;
+        let terms = self.target_side().terms(taught);
+        Ok(match &self.ctc {
+            Some(ctc) => ctc.beside(terms, &encoded[0], &batch.target),
+            None => terms,
+        })
+    }
+
+    /// What the memory of the source says by itself.
+    pub(crate) fn ctc(&self) -> Option<&Ctc> {
+        self.ctc.as_ref()
+    }
+
+    /// What the memory's own saying of the target loses, in nats; `None` where it says nothing.
+    pub(crate) fn ctc_loss(&self, encoded: &[Encoded], batch: &Batch) -> Option<f64> {
+        let loss = self.ctc.as_ref()?.loss(&encoded[0], &batch.target).inner();
+        let loss = loss.try_into_vec_as::<f32>().expect("a loss can be read back");
+        Some(f64::from(loss[0]))
     }
 
     /// The state before the first step.
@@ -228,8 +279,11 @@ impl EncoderDecoder {
     /// What reads each source, in their order.
     fn readers(&self) -> Vec<Reader<'_>> {
         let embedding = if self.shares_source { self.target.as_ref() } else { self.source.as_ref() };
-        let (vocabulary, encoder) = (self.source_vocabulary, &self.encoder);
-        let source = Reader { name: "source", vocabulary, embedding, encoder };
+        let entry = match self.frames {
+            Some(frames) => Entry::Frames(frames, self.output.device()),
+            None => Entry::Tokens { vocabulary: self.source_vocabulary, embedding },
+        };
+        let source = Reader { name: "source", entry, encoder: &self.encoder };
         std::iter::once(source).chain(self.streams.iter().map(Stream::reader)).collect()
     }
 

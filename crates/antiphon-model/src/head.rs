@@ -75,6 +75,13 @@ impl Head {
         }
     }
 
+    /// Where its parameters are.
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Head::Softmax(head) => head.bias.val().device(),
+        }
+    }
+
     /// Whether its parameters can be trained where they are.
     pub(crate) fn is_on_graph(&self) -> bool {
         match self {

@@ -16,6 +16,7 @@
 
 pub mod attention;
 pub mod bridge;
+pub mod ctc;
 pub mod decoder;
 mod dropout;
 pub mod embedding;
@@ -30,18 +31,21 @@ mod penalty;
 mod prefix;
 pub mod recurrent;
 mod session;
+pub mod source;
 pub mod stream;
 mod target;
 
 pub use attention::{AttentionConfig, MemoriesConfig};
 pub use bridge::BridgeConfig;
+pub use ctc::CtcConfig;
 pub use decoder::DecoderConfig;
 pub use embedding::EmbeddingConfig;
 pub use encoder::EncoderConfig;
 pub use encoder_decoder::EncoderDecoderConfig;
 pub use head::HeadConfig;
 pub use language_model::LanguageModelConfig;
-pub use model::{Model, ModelConfig, Vocabularies};
+pub use model::{Judgement, Model, ModelConfig, Vocabularies};
 pub use session::SearchModel;
+pub use source::{FramesConfig, SourceConfig};
 pub use stream::{StreamModelConfig, Streams};
 pub use target::{Distributions, Tied};

@@ -15,8 +15,9 @@ use crate::encoder_decoder::{EncoderDecoder, EncoderDecoderConfig};
 use crate::initial::draw;
 use crate::language_model::{LanguageModel, LanguageModelConfig};
 use crate::session::SearchModel;
+use crate::source::{FramesConfig, SourceConfig};
 use crate::stream::Streams;
-use crate::target::{Distributions, TargetSide, Taught};
+use crate::target::{Distributions, TargetSide};
 
 /// `[model]`: what is learned, chosen by `kind`.
 // Derived as functions of its own, around which the traits are written below.
@@ -53,7 +54,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
 /// How many ids there are on each side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vocabularies {
-    /// Ids of each source: of `source`, then of the streams in their order; none where there is no source.
+    /// Ids of each source of text: of `source`, then of the streams in their order; none where there is no such source.
     pub sources: Vec<usize>,
     /// Ids of the target.
     pub target: usize,
@@ -96,6 +97,38 @@ impl ModelConfig {
             ModelConfig::EncoderDecoder(_) => true,
             ModelConfig::LanguageModel(_) => false,
         }
+    }
+
+    /// How the frames of recordings enter; `None` where it reads none.
+    pub fn frames(&self) -> Option<&FramesConfig> {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.source.frames(),
+            ModelConfig::LanguageModel(_) => None,
+        }
+    }
+
+    /// The same, reading frames of so many numbers where it reads frames and does not say of how many.
+    #[must_use]
+    pub fn with_frames(mut self, numbers: usize) -> Self {
+        if let ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: SourceConfig::Frames(frames), .. }) =
+            &mut self
+        {
+            frames.width.get_or_insert(numbers);
+        }
+        self
+    }
+
+    /// What share of the loss is that of the memory of its source, which says the target by itself; `None` where it does not.
+    pub fn ctc_weight(&self) -> Option<f64> {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.ctc.as_ref().map(|ctc| ctc.weight),
+            ModelConfig::LanguageModel(_) => None,
+        }
+    }
+
+    /// Whether the memory of its source says the target by itself.
+    pub fn has_ctc(&self) -> bool {
+        self.ctc_weight().is_some()
     }
 
     /// Whether its decoder looks at a memory.
@@ -174,19 +207,21 @@ pub enum Model {
     LanguageModel(LanguageModel),
 }
 
+/// What a model holds of the targets of a batch.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// How probable each token is, at each temperature.
+    pub scores: Vec<TokenScores>,
+    /// The loss of `[model.ctc]`, in nats, summed over the rows; `None` where there is none.
+    pub ctc: Option<f64>,
+}
+
 impl Model {
     /// What says the target.
     pub(crate) fn target_side(&self) -> TargetSide<'_> {
         match self {
             Model::EncoderDecoder(model) => model.target_side(),
             Model::LanguageModel(model) => model.target_side(),
-        }
-    }
-
-    fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
-        match self {
-            Model::EncoderDecoder(model) => model.teach(batch, carry, dropout),
-            Model::LanguageModel(model) => model.teach(batch, carry, dropout),
         }
     }
 
@@ -197,8 +232,10 @@ impl Model {
     /// # Errors
     /// If the model cannot read this kind of batch, an id lies outside the vocabulary, or a row goes on and nothing was carried.
     pub fn terms(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Vec<Term>> {
-        let taught = self.teach(batch, carry, dropout)?;
-        Ok(self.target_side().terms(taught))
+        match self {
+            Model::EncoderDecoder(model) => model.terms(batch, carry, dropout),
+            Model::LanguageModel(model) => Ok(model.target_side().terms(model.teach(batch, carry, dropout)?)),
+        }
     }
 
     /// How probable each real target token of a batch is, row after row, under teacher forcing.
@@ -206,17 +243,23 @@ impl Model {
     /// # Errors
     /// As [`terms`](Self::terms).
     pub fn scores(&self, batch: &Batch, carry: &mut Carry) -> Result<TokenScores> {
-        let mut scores = self.scores_at(batch, carry, &[1.0])?;
-        Ok(scores.swap_remove(0))
+        Ok(self.judge(batch, carry, &[1.0])?.scores.swap_remove(0))
     }
 
-    /// The same with the logits divided by each of some temperatures, for which all but the last layer is computed once.
+    /// The same with the logits divided by each of some temperatures, for which all but the last layer is computed once; and what
+    /// else is lost.
     ///
     /// # Errors
     /// As [`terms`](Self::terms).
-    pub fn scores_at(&self, batch: &Batch, carry: &mut Carry, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
-        let taught = self.teach(batch, carry, None)?;
-        Ok(self.target_side().scores(&taught, temperatures))
+    pub fn judge(&self, batch: &Batch, carry: &mut Carry, temperatures: &[f64]) -> Result<Judgement> {
+        let (taught, ctc) = match self {
+            Model::EncoderDecoder(model) => {
+                let (taught, encoded) = model.teach(batch, carry, None)?;
+                (taught, model.ctc_loss(&encoded, batch))
+            }
+            Model::LanguageModel(model) => (model.teach(batch, carry, None)?, None),
+        };
+        Ok(Judgement { scores: self.target_side().scores(&taught, temperatures), ctc })
     }
 
     /// How probable every token is in the place of each real target token of a batch, under teacher forcing: for whoever has more
@@ -225,7 +268,10 @@ impl Model {
     /// # Errors
     /// As [`terms`](Self::terms).
     pub fn distributions(&self, batch: &Batch, carry: &mut Carry) -> Result<Distributions> {
-        let taught = self.teach(batch, carry, None)?;
+        let taught = match self {
+            Model::EncoderDecoder(model) => model.teach(batch, carry, None)?.0,
+            Model::LanguageModel(model) => model.teach(batch, carry, None)?,
+        };
         Ok(self.target_side().distributions(taught))
     }
 

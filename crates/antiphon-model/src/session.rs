@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{Mask, PrefixOutput, source_batches};
+use antiphon_core::{CtcOutput, Mask, PrefixOutput, source_batches};
 use antiphon_core::{Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
 use antiphon_kernels::select_rows;
 use burn::module::Module;
@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 
 use crate::attention::Prepared;
 use crate::decoder::{DecoderWeights, SearchState};
+use crate::encoder::Encoded;
 use crate::head::SearchHead;
 use crate::lookup::check_ids;
 use crate::model::Model;
@@ -38,9 +39,11 @@ impl StepModel for SearchModel {
         let sources = source_batches(requests)?;
         let prefixes: Vec<&[TokenId]> = requests.iter().map(|request| request.prefix.as_slice()).collect();
         let side = self.model.target_side();
+        let mut source = None;
         let (memories, state, prefixes) = match &self.model {
             Model::EncoderDecoder(model) => {
                 let encoded = model.encode(&sources, None)?;
+                source = model.ctc().and(encoded.first().cloned());
                 let memories = side.decoder.prepare_steps(&encoded);
                 let start = model.start(&encoded, &memories);
                 let Read { state, worth } = side.read_together(start, &encoded, &prefixes)?;
@@ -53,7 +56,7 @@ impl StepModel for SearchModel {
             }
         };
         let owners = (0..requests.len() as u32).collect();
-        Ok(Box::new(Session { state, memories, owners, prefixes, said: None, model: self }))
+        Ok(Box::new(Session { state, memories, owners, prefixes, source, said: None, model: self }))
     }
 
     fn vocabulary(&self) -> usize {
@@ -71,6 +74,8 @@ struct Session {
     owners: Vec<u32>,
     /// What the prefixes were worth, until somebody has asked.
     prefixes: Vec<PrefixOutput>,
+    /// What was read of the source, of a model that says it by itself, until somebody has asked.
+    source: Option<Encoded>,
     /// The step just taken.
     said: Option<Said>,
 }
@@ -145,6 +150,11 @@ impl StepSession for Session {
 
     fn take_prefixes(&mut self) -> Vec<PrefixOutput> {
         std::mem::take(&mut self.prefixes)
+    }
+
+    fn take_ctc(&mut self) -> Vec<CtcOutput> {
+        let Model::EncoderDecoder(model) = &self.model.model else { return Vec::new() };
+        model.ctc().zip(self.source.take()).map_or_else(Vec::new, |(ctc, source)| ctc.outputs(&source))
     }
 
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {

@@ -13,6 +13,7 @@ use crate::embedding::{Embedding, EmbeddingConfig, embed};
 use crate::encoder::{Encoded, Encoder, EncoderConfig};
 use crate::lookup::check_ids;
 use crate::model::below;
+use crate::source::FrameEntry;
 
 /// What reads a further source.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -77,7 +78,8 @@ pub(crate) struct Stream {
 impl Stream {
     /// What reads it.
     pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { name: &self.name, vocabulary: self.vocabulary, embedding: self.input.as_ref(), encoder: &self.encoder }
+        let entry = Entry::Tokens { vocabulary: self.vocabulary, embedding: self.input.as_ref() };
+        Reader { name: &self.name, entry, encoder: &self.encoder }
     }
 }
 
@@ -85,29 +87,41 @@ impl Stream {
 pub(crate) struct Reader<'m> {
     /// As messages call it.
     pub(crate) name: &'m str,
-    /// Its ids lie below.
-    pub(crate) vocabulary: usize,
-    /// Absent for one-hot.
-    pub(crate) embedding: Option<&'m Embedding>,
+    pub(crate) entry: Entry<'m>,
     pub(crate) encoder: &'m Encoder,
+}
+
+/// How a source enters.
+pub(crate) enum Entry<'m> {
+    /// Ids below `vocabulary`; one-hot without an embedding.
+    Tokens { vocabulary: usize, embedding: Option<&'m Embedding> },
+    /// Frames, on this device.
+    Frames(FrameEntry, Device),
 }
 
 impl Reader<'_> {
     /// Reads a source; `dropout`: the keys of the input's masks and of the encoder's.
     ///
     /// # Errors
-    /// If it is no text, or an id lies outside the vocabulary.
+    /// If it is of another kind, an id lies outside the vocabulary, or frames have another width.
     pub(crate) fn read(&self, source: &SourceBatch, dropout: Option<[Key; 2]>) -> Result<Encoded> {
-        let tokens = match source {
-            SourceBatch::Tokens(tokens) => tokens,
-            SourceBatch::Frames(_) => {
+        let keys = dropout.map_or([None; 2], |keys| keys.map(Some));
+        let input = match (&self.entry, source) {
+            (Entry::Tokens { vocabulary, embedding }, SourceBatch::Tokens(tokens)) => {
+                check_ids(&tokens.ids, *vocabulary, self.name)?;
+                embed(*embedding, &tokens.ids, [tokens.rows(), tokens.width], keys[0])
+            }
+            (Entry::Frames(entry, device), SourceBatch::Frames(frames)) => {
+                entry.enter(frames.clone(), device, keys[0])?
+            }
+            (Entry::Tokens { .. }, SourceBatch::Frames(_)) => {
                 return Err(Error::new("this model reads tokens, but was given another kind of source"));
             }
+            (Entry::Frames(..), SourceBatch::Tokens(_)) => {
+                return Err(Error::new("this model reads frames of recordings, but was given another kind of source"));
+            }
         };
-        check_ids(&tokens.ids, self.vocabulary, self.name)?;
-        let keys = dropout.map_or([None; 2], |keys| keys.map(Some));
-        let input = embed(self.embedding, &tokens.ids, [tokens.rows(), tokens.width], keys[0]);
-        let lengths: Arc<[u32]> = tokens.lengths.as_slice().into();
+        let lengths: Arc<[u32]> = source.lengths().into();
         Ok(self.encoder.encode(input, lengths, keys[1]))
     }
 }

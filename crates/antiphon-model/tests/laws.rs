@@ -8,6 +8,8 @@ use antiphon_model::{EncoderDecoderConfig, Model, ModelConfig, StreamModelConfig
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
+mod frames;
+
 const SOURCE: usize = 11;
 const TARGET: usize = 9;
 /// Of the streams beside the source.
@@ -328,10 +330,8 @@ fn scores(model: &Model, batch: &Batch) -> Vec<f32> {
 /// The summed loss of a batch, penalties included, on the graph of its model.
 fn loss(model: &Model, batch: &Batch, carry: &mut Carry, dropout: Option<Key>, smoothing: f32) -> Tensor<1> {
     let mut terms = model.terms(batch, carry, dropout).unwrap().into_iter();
-    let Some(Term::CrossEntropy { projection, weight: 1.0 }) = terms.next() else {
-        panic!("the head's term comes first")
-    };
-    terms.fold(cross_entropy(projection, smoothing), |sum, term| match term {
+    let Some(Term::CrossEntropy { projection, weight }) = terms.next() else { panic!("the head's term comes first") };
+    terms.fold(cross_entropy(projection, smoothing) * weight, |sum, term| match term {
         Term::Sum { loss, weight, .. } => sum + loss * weight,
         other => panic!("a penalty: {other:?}"),
     })
@@ -484,7 +484,7 @@ fn a_temperature_divides_the_logits() {
         let every: Vec<[TokenId; 1]> = (0..TARGET as TokenId).map(|id| [id]).collect();
         let target = Target::whole(&every);
         let batch = Batch { sources: vec![], target, continues: vec![], examples: (0..TARGET).collect() };
-        let scores = model.scores_at(&batch, &mut Carry::default(), &[1.0, 2.5, 0.4]).unwrap();
+        let scores = model.judge(&batch, &mut Carry::default(), &[1.0, 2.5, 0.4]).unwrap().scores;
         let plain = model.scores(&batch, &mut Carry::default()).unwrap();
         assert_eq!(scores[0], plain);
         for (scores, temperature) in scores[1..].iter().zip([2.5, 0.4]) {
@@ -891,7 +891,7 @@ fn what_cannot_work_is_told_at_its_key() {
     let reduced = EncoderDecoderConfig { encoder, ..of(none, "") };
     assert_eq!(places(reduced.clone()), ["model.encoder.stages.3.factor"]);
     assert_eq!(places(EncoderDecoderConfig { source: one_hot, ..reduced }), ["model.encoder.stages.0.kind"]);
-    let apart = ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: all.target.clone(), ..all });
+    let apart = ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: all.target.clone().into(), ..all });
     let vocabularies = Vocabularies { sources: vec![SOURCE], target: TARGET, shared: false };
     let error = apart.init(Streams::default(), &vocabularies, Key::from_seed(1), &Device::flex());
     assert!(error.unwrap_err().to_string().contains("model.tied: `all` needs one vocabulary"));

@@ -55,7 +55,7 @@ impl TableConfig {
         if self.names_columns(self.format_of(Some(file))?) {
             return Ok(Vec::new());
         }
-        let table = Table::of_rows(self, further, Some(file))?;
+        let table = Table::of_table(self, further, file)?;
         let names = self.columns_of(file)?;
         Ok(names.map_or_else(Vec::new, |names| table.lacking(&names)))
     }

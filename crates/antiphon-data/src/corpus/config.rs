@@ -7,6 +7,7 @@ use antiphon_core::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::table::format_of;
 use crate::lines::{Fault, quoted};
 
 /// A part of a corpus.
@@ -53,6 +54,8 @@ pub enum Remedy {
 // `CorpusConfig::limits` and `line_rules` are where they come together.
 const MAX_TOKENS: usize = 1024;
 const MAX_LINE: usize = 1_000_000;
+/// Half a minute at 100 frames a second.
+const MAX_FRAMES: usize = 3000;
 
 /// `[data]`: a corpus, chosen by `kind`. All paths lie below the data folder, unless they are absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +69,9 @@ pub enum CorpusConfig {
     Parallel(ParallelConfig),
     /// Rows of cells with named columns: tab-separated, CSV or JSON lines. A search answers each source once, as of `pairs`.
     Table(TableConfig),
+    /// Recordings and what is said in them: rows of cells with named columns, as of `table`. `features` says what a model is shown
+    /// of a recording. A search answers each row.
+    Manifest(ManifestConfig),
     /// One text a line, for language models.
     Text(TextConfig),
     /// Running text, for language models: files are read on as they are, and the end symbol stands for each line end.
@@ -226,6 +232,72 @@ pub struct TableConfig {
     #[schemars(range(min = 1))]
     pub max_line: usize,
     /// What to do with a row that is too long, not UTF-8, without source or target, or not written as it should be.
+    #[serde(default = "error")]
+    pub on_bad_line: Remedy,
+}
+
+/// A table of recordings and what is said in them, plain or gzip: each row names a file, or a part of one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestConfig {
+    /// The file to learn from.
+    #[schemars(example = &"mine/train.tsv")]
+    pub train: PathBuf,
+    /// The file to choose on.
+    #[serde(default)]
+    pub validation: Option<PathBuf>,
+    /// The file to report on.
+    #[serde(default)]
+    pub test: Option<PathBuf>,
+    /// The recipe that prepares these files: `cargo xtask data <recipe>`.
+    #[serde(default)]
+    pub recipe: Option<String>,
+    /// How all of these files are written; if unset, as the end of each one's name says: `.tsv` or `.tab`, `.csv`, `.jsonl` or
+    /// `.ndjson`, with `.gz` behind it or not.
+    #[serde(default)]
+    pub format: Option<TableFormat>,
+    /// What the columns are called, in their order, where files have no header. If unset, the first line names them; in JSON
+    /// lines each row does.
+    #[serde(default)]
+    #[schemars(length(min = 2), extend("uniqueItems" = true, "examples" = [["path", "text"]]))]
+    pub columns: Option<Vec<String>>,
+    /// The column of the recordings' files, whose paths are seen from the folder of the table.
+    #[serde(default = "path")]
+    pub path: String,
+    /// The column of what is said.
+    #[serde(default = "text")]
+    pub text: String,
+    /// The column that says where a recording begins in its file, in seconds; if unset, each begins with its file, and so does one
+    /// whose cell is empty.
+    #[serde(default)]
+    #[schemars(example = &"from")]
+    pub start: Option<String>,
+    /// The column that says where a recording ends in its file, in seconds; if unset, each ends with its file, and so does one
+    /// whose cell is empty.
+    #[serde(default)]
+    #[schemars(example = &"to")]
+    pub end: Option<String>,
+    /// The shortest recording, in frames.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub min_frames: usize,
+    /// The longest recording, in frames.
+    #[serde(default = "max_frames")]
+    #[schemars(range(min = 1))]
+    pub max_frames: usize,
+    /// The longest target, in tokens without the end symbol.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    pub max_target: usize,
+    /// What to do with an example beyond these limits.
+    #[serde(default = "error")]
+    pub too_long: Remedy,
+    /// The longest row, in bytes.
+    #[serde(default = "max_line")]
+    #[schemars(range(min = 1))]
+    pub max_line: usize,
+    /// What to do with a row that is too long, not UTF-8, without path or text, or not written as it should be, and with one whose
+    /// recording is missing, damaged, silent or too short for a frame.
     #[serde(default = "error")]
     pub on_bad_line: Remedy,
 }
@@ -399,6 +471,22 @@ pub enum Documents {
     BlankLines,
 }
 
+fn path() -> String {
+    "path".into()
+}
+
+fn text() -> String {
+    "text".into()
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn max_frames() -> usize {
+    MAX_FRAMES
+}
+
 const fn rows() -> usize {
     32
 }
@@ -426,10 +514,12 @@ const fn error() -> Remedy {
 /// How long an example may be, in tokens without end symbols.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest source.
+    /// The longest source; where that is a recording, in frames.
     pub max_source: usize,
     /// The longest text of each further source, by the name of its stream.
     pub further: Vec<(String, usize)>,
+    /// The shortest recording, in frames.
+    pub min_frames: usize,
     /// The longest target.
     pub max_target: usize,
     /// What to do with an example beyond.
@@ -442,11 +532,34 @@ impl Limits {
     /// # Errors
     /// If one is not.
     pub fn check_sources(&self, tokens: impl IntoIterator<Item = usize>) -> Result<(), Fault> {
-        let first = ("source".to_owned(), "data.max_source".to_owned(), self.max_source);
-        let further = self.further.iter();
-        let further = further.map(|(name, limit)| (format!("`{name}`"), format!("streams.{name}.max_length"), *limit));
-        let limits = [first].into_iter().chain(further);
-        limits.zip(tokens).try_for_each(|((what, key, limit), tokens)| check_tokens(what, key, tokens, limit))
+        let mut tokens = tokens.into_iter();
+        if let Some(first) = tokens.next() {
+            check_tokens("source".into(), "data.max_source".into(), first, self.max_source)?;
+        }
+        self.check_further(tokens)
+    }
+
+    /// Whether further sources of so many tokens are within the limits.
+    ///
+    /// # Errors
+    /// If one is not.
+    pub fn check_further(&self, tokens: impl IntoIterator<Item = usize>) -> Result<(), Fault> {
+        self.further.iter().zip(tokens).try_for_each(|((name, limit), tokens)| {
+            check_tokens(format!("`{name}`"), format!("streams.{name}.max_length"), tokens, *limit)
+        })
+    }
+
+    /// Whether a recording of so many frames is within the limits.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_frames(&self, frames: usize) -> Result<(), Fault> {
+        let fault = |key, limit| Err(Fault::Frames { frames, key, limit });
+        match frames {
+            few if few < self.min_frames => fault("min_frames", self.min_frames),
+            many if many > self.max_source => fault("max_frames", self.max_source),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a target of so many tokens is within the limit.
@@ -476,11 +589,13 @@ impl CorpusConfig {
             (_, Split::Train) => true,
             (Self::Pairs(PairsConfig { validation, .. }), Split::Validation)
             | (Self::Table(TableConfig { validation, .. }), Split::Validation)
+            | (Self::Manifest(ManifestConfig { validation, .. }), Split::Validation)
             | (Self::Text(TextConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Parallel(ParallelConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Stream(StreamConfig { validation, .. }), Split::Validation) => validation.is_some(),
             (Self::Pairs(PairsConfig { test, .. }), Split::Test)
             | (Self::Table(TableConfig { test, .. }), Split::Test)
+            | (Self::Manifest(ManifestConfig { test, .. }), Split::Test)
             | (Self::Text(TextConfig { test, .. }), Split::Test) => test.is_some(),
             (Self::Parallel(ParallelConfig { test, .. }), Split::Test) => test.is_some(),
             (Self::Stream(StreamConfig { test, .. }), Split::Test) => test.is_some(),
@@ -490,7 +605,7 @@ impl CorpusConfig {
     /// Whether examples have a source.
     pub fn has_source(&self) -> bool {
         match self {
-            Self::Pairs(_) | Self::Parallel(_) | Self::Table(_) => true,
+            Self::Pairs(_) | Self::Parallel(_) | Self::Table(_) | Self::Manifest(_) => true,
             Self::Text(_) | Self::Stream(_) => false,
         }
     }
@@ -501,6 +616,7 @@ impl CorpusConfig {
             Self::Pairs(PairsConfig { recipe, .. })
             | Self::Parallel(ParallelConfig { recipe, .. })
             | Self::Table(TableConfig { recipe, .. })
+            | Self::Manifest(ManifestConfig { recipe, .. })
             | Self::Text(TextConfig { recipe, .. })
             | Self::Stream(StreamConfig { recipe, .. }) => recipe.as_deref(),
         }
@@ -513,10 +629,14 @@ impl CorpusConfig {
             Self::Pairs(PairsConfig { max_source, max_target, too_long, .. })
             | Self::Parallel(ParallelConfig { max_source, max_target, too_long, .. })
             | Self::Table(TableConfig { max_source, max_target, too_long, .. }) => (max_source, max_target, too_long),
+            Self::Manifest(ManifestConfig { max_frames, max_target, too_long, .. }) => {
+                (max_frames, max_target, too_long)
+            }
             Self::Text(TextConfig { max_target, too_long, .. }) => (0, max_target, too_long),
             Self::Stream(_) => (0, usize::MAX, Remedy::Error),
         };
-        Limits { max_source, further: Vec::new(), max_target, too_long }
+        let min_frames = self.as_manifest().map_or(0, |manifest| manifest.min_frames);
+        Limits { max_source, further: Vec::new(), min_frames, max_target, too_long }
     }
 
     /// Its settings, if it is a table.
@@ -524,23 +644,72 @@ impl CorpusConfig {
         if let Self::Table(table) = self { Some(table) } else { None }
     }
 
+    /// Its settings, if it is a manifest of recordings.
+    pub fn as_manifest(&self) -> Option<&ManifestConfig> {
+        if let Self::Manifest(manifest) = self { Some(manifest) } else { None }
+    }
+
+    /// Whether its lines are rows of named columns: of a table, or of a manifest.
+    pub fn has_columns(&self) -> bool {
+        matches!(self, Self::Table(_) | Self::Manifest(_))
+    }
+
     /// What of the settings contradicts each other.
     pub fn problems(&self) -> Vec<Problem> {
-        let Some(table) = self.as_table() else { return Vec::new() };
-        let TableConfig { format, columns, source, target, .. } = table;
         let mut problems = Vec::new();
         let mut add = |key: &str, message: String| problems.push(Problem { place: key.into(), message });
-        for (split, _) in table.files().filter(|(_, file)| !table.knows_format(file)) {
-            add(split.name(), UNKNOWN_FORMAT.into());
-        }
+        let (format, columns, named) = match self {
+            Self::Table(table) => {
+                let TableConfig { format, columns, source, target, .. } = table;
+                for (split, _) in table.files().filter(|(_, file)| !table.knows_format(file)) {
+                    add(split.name(), UNKNOWN_FORMAT.into());
+                }
+                if source.names().contains(target) {
+                    add("source", self.reads_target(target).expect("it is that of the target"));
+                }
+                let named = source.names().iter().map(|name| ("source", name)).chain([("target", target)]);
+                (format, columns, named.collect::<Vec<_>>())
+            }
+            Self::Manifest(ManifestConfig {
+                train,
+                validation,
+                test,
+                format,
+                columns,
+                path,
+                text,
+                start,
+                end,
+                min_frames,
+                max_frames,
+                ..
+            }) => {
+                let others = [(Split::Validation, validation), (Split::Test, test)].into_iter();
+                let others = others.filter_map(|(split, file)| Some((split, file.as_ref()?)));
+                let files = [(Split::Train, train)].into_iter().chain(others);
+                for (split, _) in files.filter(|(_, file)| format_of(*format, train, Some(file)).is_err()) {
+                    add(split.name(), UNKNOWN_FORMAT.into());
+                }
+                if min_frames > max_frames {
+                    add("min_frames", format!("must be at most `max_frames` ({max_frames}), got {min_frames}"));
+                }
+                let spans = [("start", start), ("end", end)].into_iter();
+                let spans = spans.filter_map(|(key, name)| Some((key, name.as_ref()?)));
+                let named: Vec<_> = [("path", path), ("text", text)].into_iter().chain(spans).collect();
+                for (i, (key, name)) in named.iter().enumerate() {
+                    if let Some((other, _)) = named[..i].iter().find(|(_, other)| other == name) {
+                        add(key, format!("`{name}` is the column of `{other}` too; name another column"));
+                    }
+                }
+                (format, columns, named)
+            }
+            Self::Pairs(_) | Self::Parallel(_) | Self::Text(_) | Self::Stream(_) => return problems,
+        };
         if columns.is_some() && *format == Some(TableFormat::JsonLines) {
             add("columns", "JSON lines name their columns themselves; leave it out".into());
         }
-        if source.names().contains(target) {
-            add("source", self.reads_target(target).expect("it is that of the target"));
-        }
-        for (key, names) in [("source", source.names()), ("target", std::slice::from_ref(target))] {
-            names.iter().filter_map(|name| self.lacks_column(name)).for_each(|message| add(key, message));
+        for (key, name) in named {
+            self.lacks_column(name).into_iter().for_each(|message| add(key, message));
         }
         problems
     }
@@ -555,7 +724,12 @@ impl CorpusConfig {
 
     /// What to say of a column that is not among those that the config names, if it names them.
     pub fn lacks_column(&self, name: &str) -> Option<String> {
-        let columns = self.as_table()?.columns.as_ref()?;
+        let columns = match self {
+            Self::Table(TableConfig { columns, .. }) | Self::Manifest(ManifestConfig { columns, .. }) => {
+                columns.as_ref()?
+            }
+            Self::Pairs(_) | Self::Parallel(_) | Self::Text(_) | Self::Stream(_) => return None,
+        };
         let lacks = !columns.iter().any(|column| column == name);
         lacks.then(|| format!("no column `{name}`; `data.columns` has {}", quoted(columns)))
     }
@@ -570,6 +744,7 @@ impl CorpusConfig {
             Self::Pairs(PairsConfig { max_line, on_bad_line, .. })
             | Self::Parallel(ParallelConfig { max_line, on_bad_line, .. })
             | Self::Table(TableConfig { max_line, on_bad_line, .. })
+            | Self::Manifest(ManifestConfig { max_line, on_bad_line, .. })
             | Self::Text(TextConfig { max_line, on_bad_line, .. })
             | Self::Stream(StreamConfig { max_line, on_bad_line, .. }) => LineRules { max_line, on_bad_line },
         }

@@ -18,6 +18,11 @@ impl Gaps {
         kept + self.kept_before.partition_point(|&before| before <= kept as u64)
     }
 
+    /// Those left out, in ascending order.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = u64> + '_ {
+        self.kept_before.iter().enumerate().map(|(k, before)| before + k as u64)
+    }
+
     /// How many are left out.
     pub(crate) fn len(&self) -> usize {
         self.kept_before.len()
@@ -33,7 +38,7 @@ mod tests {
         for mask in 0_u32..1 << 10 {
             let (out, kept): (Vec<u64>, Vec<u64>) = (0..10).partition(|i| mask >> i & 1 == 1);
             let gaps = Gaps::new(out.iter().copied());
-            assert_eq!(gaps.len(), out.len());
+            assert_eq!((gaps.len(), gaps.left_out().collect::<Vec<_>>()), (out.len(), out.clone()));
             assert!((0..kept.len()).all(|k| gaps.position(k) as u64 == kept[k]), "{out:?}");
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use antiphon_core::Result;
 
 use super::table::{Row, Table};
-use super::{CorpusConfig, FurtherColumns, fault_of_header, split_pair};
+use super::{CorpusConfig, FurtherColumns, Spoken, fault_of_header, split_pair};
 use crate::lines::{Fault, LineReader, looks_like_header};
 
 /// How the lines of an input become texts.
@@ -24,8 +24,7 @@ impl<'a> InputRules<'a> {
     /// # Errors
     /// If nothing tells how a table is written.
     pub fn of_sources(config: &'a CorpusConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
-        let table = config.as_table().map(|table| Table::of_sources(table, further, file)).transpose()?;
-        Ok(Self { config, table })
+        Ok(Self { config, table: Table::of_sources(config, further, file)? })
     }
 
     /// Sources with their targets; of a corpus without sources, texts. Columns that are kept are not read.
@@ -34,8 +33,7 @@ impl<'a> InputRules<'a> {
     /// As [`of_sources`](Self::of_sources).
     pub fn of_pairs(config: &'a CorpusConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
         let further = FurtherColumns { sources: further.sources.clone(), kept: Vec::new() };
-        let table = config.as_table().map(|table| Table::of_rows(table, &further, file)).transpose()?;
-        Ok(Self { config, table })
+        Ok(Self { config, table: Table::of_rows(config, &further, file)? })
     }
 
     /// What makes lines of a reader.
@@ -91,6 +89,18 @@ impl<'a> InputRules<'a> {
         }
     }
 
+    /// The recording of a row of a manifest.
+    ///
+    /// # Errors
+    /// If the line is no row.
+    ///
+    /// # Panics
+    /// If the corpus is no manifest, or a header is still to be read.
+    pub fn recording(&self, line: &str) -> Result<Spoken, Fault> {
+        let table = self.table.as_ref().expect("a manifest has columns");
+        table.row(line).map(|row| Spoken::of(&row))
+    }
+
     /// The texts of a source, of the first and of the further ones, and its target; where there are no sources, the line is all
     /// target. Running text has blank lines.
     ///
@@ -107,7 +117,8 @@ impl<'a> InputRules<'a> {
         match self.config {
             CorpusConfig::Text(_) if line.trim().is_empty() => Err(Fault::EmptyLine),
             CorpusConfig::Text(_) | CorpusConfig::Stream(_) => Ok((Vec::new(), line.to_owned())),
-            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) => {
+            CorpusConfig::Table(_) | CorpusConfig::Manifest(_) => unreachable!("a table has rows"),
+            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) => {
                 let (source, target) = split_pair(line)?;
                 Ok((vec![source.into()], target.into()))
             }

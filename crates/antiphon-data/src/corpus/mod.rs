@@ -6,11 +6,14 @@ mod gaps;
 mod grouped;
 mod input;
 mod json;
+mod manifest;
 mod record;
 mod references;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_manifests;
 #[cfg(test)]
 mod tests_of_tables;
 
@@ -19,23 +22,25 @@ use std::path::{Path, PathBuf};
 use antiphon_core::{Error, Place, Result};
 
 pub use config::{
-    ColumnNames, CorpusConfig, Documents, Files, FurtherColumns, Limits, PairsConfig, ParallelConfig, ParallelFiles,
-    Remedy, Split, StreamConfig, TableConfig, TableFormat, Targets, TextConfig,
+    ColumnNames, CorpusConfig, Documents, Files, FurtherColumns, Limits, ManifestConfig, PairsConfig, ParallelConfig,
+    ParallelFiles, Remedy, Split, StreamConfig, TableConfig, TableFormat, Targets, TextConfig,
 };
 pub use grouped::Grouped;
 pub use input::InputRules;
+pub use manifest::Spoken;
 pub use references::References;
 pub use table::LackingColumn;
 
 pub(crate) use gaps::Gaps;
 
 use crate::lines::{Fault, Faults, HEADER, LineFile, Skipped, file_fault, looks_like_header};
+use manifest::Recorded;
 use table::{Row, Table};
 
 /// One example, as text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Example {
-    /// What is asked; `None` where there is text alone.
+    /// What is asked, of a manifest the path of the recording; `None` where there is text alone.
     pub source: Option<String>,
     /// What is asked beside it: further sources, in the order of their streams.
     pub further: Vec<String>,
@@ -43,6 +48,8 @@ pub struct Example {
     pub targets: Vec<String>,
     /// What stands in the columns that are kept: for each, one text; of a source in several rows, all that they have.
     pub kept: Vec<Vec<String>>,
+    /// The number of its recording among the [frames](Corpus::frames) of the corpus.
+    pub recording: Option<usize>,
     /// Where it stands in its file, counted from 1.
     pub line: usize,
 }
@@ -64,6 +71,8 @@ pub struct Corpus {
     table: Option<Table>,
     /// How many lines before the first row name its columns.
     headers: usize,
+    /// Of a manifest, the frames of its recordings, once they are known.
+    recorded: Option<Recorded>,
 }
 
 /// What the lines of the files mean.
@@ -72,6 +81,7 @@ enum Layout {
     Pairs,
     Parallel,
     Table,
+    Manifest,
     Text,
     /// Files that follow upon each other, and blank lines count.
     Stream,
@@ -100,15 +110,13 @@ impl Corpus {
         let (mut bad, mut header) = (std::collections::BTreeMap::new(), None);
         let (mut opened, mut before) = (Vec::<LineFile>::with_capacity(files.len()), Vec::new());
         let mut lines = 0;
-        let (mut table, mut headers) = (None, 0);
+        let (mut table, mut headers): (Option<Table>, usize) = (None, 0);
         for (k, (key, file)) in files.iter().enumerate() {
             let path = data_dir.join(file);
             if let Some(fault) = file_fault(&path) {
                 return Err(Error::new(format!("{fault}: {key} names it")).in_file(path));
             }
-            if let CorpusConfig::Table(config) = config {
-                table = Some(Table::of_rows(config, further, Some(&path))?);
-            }
+            table = Table::of_rows(config, further, Some(&path))?;
             // Where a fault is an error, only those that are listed are kept.
             let skips = rules.on_bad_line == Remedy::Skip;
             let mut faults = if skips { Faults::all() } else { Faults::listed() };
@@ -176,7 +184,8 @@ impl Corpus {
             return Err(Error::new(message).in_file(first.path()));
         }
         let (gaps, skipped) = (Gaps::default(), Skipped::default());
-        let mut corpus = Corpus { layout, files: opened, before, gaps, skipped, header, table, headers };
+        let mut corpus =
+            Corpus { layout, files: opened, before, gaps, skipped, header, table, headers, recorded: None };
         if lines == headers {
             return Err(Error::new("only a header, no rows: add some").in_file(corpus.path()));
         }
@@ -263,9 +272,16 @@ impl Corpus {
     /// If the file cannot be read or has changed since it was opened.
     pub fn get(&self, i: usize) -> Result<Example> {
         let (own, line) = self.located(self.gaps.position(i));
+        let number = own.number(line);
+        if self.table.is_some() {
+            let Row { source, further, target, kept, .. } = self.row(i)?;
+            let kept = kept.into_iter().map(|text| vec![text]).collect();
+            let recording = self.recorded.as_ref().map(|recorded| recorded.number(i));
+            let (source, targets) = (Some(source), vec![target]);
+            return Ok(Example { source, further, targets, kept, recording, line: number });
+        }
         let first = own.read(line)?;
         let texts = self.files.iter().skip(1).map(|file| file.read(line));
-        let number = own.number(line);
         let (source, targets) = match self.layout {
             Layout::Text | Layout::Stream => (None, vec![first]),
             Layout::Parallel => (Some(first), texts.collect::<Result<_>>()?),
@@ -274,15 +290,16 @@ impl Corpus {
                 let (source, target) = split_pair(&first).map_err(changed)?;
                 (Some(source.to_string()), vec![target.to_string()])
             }
-            Layout::Table => {
-                let table = self.table.as_ref().expect("a table has columns");
-                let Row { source, further, target, kept } =
-                    table.row(&first).map_err(|fault| own.changed(line, fault))?;
-                let kept = kept.into_iter().map(|text| vec![text]).collect();
-                return Ok(Example { source: Some(source), further, targets: vec![target], kept, line: number });
-            }
+            Layout::Table | Layout::Manifest => unreachable!("a table has rows"),
         };
         Ok(Example { source, targets, line: number, ..Example::default() })
+    }
+
+    /// The row of an example of a table.
+    fn row(&self, i: usize) -> Result<Row> {
+        let (own, line) = self.located(self.gaps.position(i));
+        let table = self.table.as_ref().expect("a table has columns");
+        table.row(&own.read(line)?).map_err(|fault| own.changed(line, fault))
     }
 
     /// All examples in the order of the file.
@@ -302,7 +319,7 @@ impl Corpus {
     /// Whether examples have a source.
     pub fn has_source(&self) -> bool {
         match self.layout {
-            Layout::Pairs | Layout::Parallel | Layout::Table => true,
+            Layout::Pairs | Layout::Parallel | Layout::Table | Layout::Manifest => true,
             Layout::Text | Layout::Stream => false,
         }
     }
@@ -354,7 +371,7 @@ impl Layout {
     fn check(self, k: usize, text: &str) -> Result<(), Fault> {
         match self {
             Layout::Pairs => split_pair(text).map(drop),
-            Layout::Table => unreachable!("a table checks its rows"),
+            Layout::Table | Layout::Manifest => unreachable!("a table checks its rows"),
             Layout::Stream => Ok(()),
             Layout::Text | Layout::Parallel if !text.trim().is_empty() => Ok(()),
             Layout::Text => Err(Fault::EmptyLine),
@@ -409,6 +426,7 @@ impl CorpusConfig {
             }
             Self::Pairs(c) => (Layout::Pairs, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Table(c) => (Layout::Table, one_of(split, &c.train, &c.validation, &c.test)),
+            Self::Manifest(c) => (Layout::Manifest, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Text(c) => (Layout::Text, one_of(split, &c.train, &c.validation, &c.test)),
             Self::Parallel(c) => {
                 let files = one_of(split, &c.train, &c.validation, &c.test).ok_or_else(none)?;

@@ -35,7 +35,7 @@ impl References {
             faults.refuse(&file, "")?;
             if file.len() != corpus.rows() {
                 let (found, wanted, of) = (file.len(), corpus.rows(), corpus.path().display());
-                let (rows, one) = if config.as_table().is_some() { (" rows", "row") } else { ("", "line") };
+                let (rows, one) = if config.has_columns() { (" rows", "row") } else { ("", "line") };
                 let message = format!(
                     "{found} lines, but `{of}` has {wanted}{rows}: give a reference for every {one}, in its order"
                 );

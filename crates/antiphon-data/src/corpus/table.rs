@@ -5,16 +5,19 @@ use std::path::Path;
 
 use antiphon_core::{Error, Place, Problem, Result, nearest};
 
-use super::config::{FurtherColumns, TableConfig, TableFormat, UNKNOWN_FORMAT};
+use super::config::{CorpusConfig, FurtherColumns, ManifestConfig, TableConfig, TableFormat, UNKNOWN_FORMAT};
 use super::fault_of_header;
 use super::json::object;
 use super::record::cells_of_csv;
 use crate::lines::{Fault, quoted};
 
 /// A row, as text.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Row {
     pub(crate) source: String,
+    /// Where a recording begins and ends in its file, in seconds, if that is said.
+    pub(crate) start: Option<f64>,
+    pub(crate) end: Option<f64>,
     /// The further sources, in their order.
     pub(crate) further: Vec<String>,
     /// Empty where targets are not read.
@@ -57,6 +60,8 @@ pub struct LackingColumn {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Part {
     Source,
+    Start,
+    End,
     Further,
     Target,
     Kept,
@@ -115,18 +120,80 @@ impl TableFormat {
     }
 }
 
+/// What the settings of a table, or of a manifest, say of its columns.
+struct Settings<'c> {
+    format: Option<TableFormat>,
+    columns: Option<&'c Vec<String>>,
+    /// The file to learn from.
+    train: &'c Path,
+    join: &'c str,
+    sources: Vec<Wanted>,
+    target: Wanted,
+}
+
+impl<'c> Settings<'c> {
+    fn of_table(table: &'c TableConfig) -> Self {
+        let TableConfig { format, columns, train, join, source, target, .. } = table;
+        Self {
+            format: *format,
+            columns: columns.as_ref(),
+            train,
+            join,
+            sources: source.names().iter().map(|name| Wanted::new("data.source", name, Part::Source)).collect(),
+            target: Wanted::new("data.target", target, Part::Target),
+        }
+    }
+
+    /// Those of a corpus, if it has columns.
+    fn of(config: &'c CorpusConfig) -> Option<Self> {
+        Some(match config {
+            CorpusConfig::Table(table) => Self::of_table(table),
+            CorpusConfig::Manifest(ManifestConfig { format, columns, train, path, text, start, end, .. }) => {
+                let start = start.iter().map(|name| Wanted::new("data.start", name, Part::Start));
+                let end = end.iter().map(|name| Wanted::new("data.end", name, Part::End));
+                Self {
+                    format: *format,
+                    columns: columns.as_ref(),
+                    train,
+                    join: "",
+                    sources: [Wanted::new("data.path", path, Part::Source)]
+                        .into_iter()
+                        .chain(start)
+                        .chain(end)
+                        .collect(),
+                    target: Wanted::new("data.text", text, Part::Target),
+                }
+            }
+            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) | CorpusConfig::Stream(_) => {
+                return None;
+            }
+        })
+    }
+
+    fn format_of(&self, file: Option<&Path>) -> Result<TableFormat> {
+        format_of(self.format, self.train, file)
+    }
+}
+
+/// How a file is written: as the config says, or else as its name does. What has no name is written as the file to learn from.
+///
+/// # Errors
+/// If neither says it.
+pub(super) fn format_of(format: Option<TableFormat>, train: &Path, file: Option<&Path>) -> Result<TableFormat> {
+    let named = TableFormat::of_name(file.unwrap_or(train));
+    format.or(named).ok_or_else(|| {
+        let error = Error::new(UNKNOWN_FORMAT);
+        file.map_or_else(|| error.clone(), |file| error.clone().in_file(file))
+    })
+}
+
 impl TableConfig {
-    /// How a file is written: as the config says, or else as its name does. What has no name is written as the file to learn
-    /// from.
+    /// How a file is written.
     ///
     /// # Errors
-    /// If neither says it.
+    /// If neither the config nor its name says it.
     pub(super) fn format_of(&self, file: Option<&Path>) -> Result<TableFormat> {
-        let named = file.map_or_else(|| TableFormat::of_name(&self.train), TableFormat::of_name);
-        self.format.or(named).ok_or_else(|| {
-            let error = Error::new(UNKNOWN_FORMAT);
-            file.map_or_else(|| error.clone(), |file| error.clone().in_file(file))
-        })
+        format_of(self.format, &self.train, file)
     }
 
     /// Whether it is known how a file is written.
@@ -141,42 +208,64 @@ impl TableConfig {
 }
 
 impl Table {
-    /// Whole rows.
+    /// Whole rows, of a corpus that has columns.
     ///
     /// # Errors
     /// If nothing tells how the file is written.
-    pub(crate) fn of_rows(config: &TableConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
-        let target = Wanted { key: "data.target".into(), column: config.target.clone(), part: Part::Target };
+    pub(crate) fn of_rows(
+        config: &CorpusConfig,
+        further: &FurtherColumns,
+        file: Option<&Path>,
+    ) -> Result<Option<Self>> {
+        Settings::of(config).map(|settings| Self::of_whole_rows(&settings, further, file)).transpose()
+    }
+
+    /// Whole rows of a table.
+    ///
+    /// # Errors
+    /// As [`of_rows`](Self::of_rows).
+    pub(super) fn of_table(config: &TableConfig, further: &FurtherColumns, file: &Path) -> Result<Self> {
+        Self::of_whole_rows(&Settings::of_table(config), further, Some(file))
+    }
+
+    fn of_whole_rows(settings: &Settings<'_>, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
         let kept = further.kept.iter();
         let kept = kept.map(|column| Wanted { key: "evaluate.by".into(), column: column.clone(), part: Part::Kept });
-        let mut table = Self::of_sources(config, further, file)?;
-        table.wanted.extend([target].into_iter().chain(kept));
-        table.with_columns(config)
+        let mut table = Self::new(settings, further, file)?;
+        table.wanted.extend([settings.target.clone()].into_iter().chain(kept));
+        table.with_columns(settings)
     }
 
     /// Sources alone: rows may have a target, and need none.
     ///
     /// # Errors
     /// As [`of_rows`](Self::of_rows).
-    pub(crate) fn of_sources(config: &TableConfig, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
-        let format = config.format_of(file)?;
-        let sources = config.source.names().iter();
-        let sources =
-            sources.map(|column| Wanted { key: "data.source".into(), column: column.clone(), part: Part::Source });
+    pub(crate) fn of_sources(
+        config: &CorpusConfig,
+        further: &FurtherColumns,
+        file: Option<&Path>,
+    ) -> Result<Option<Self>> {
+        let Some(settings) = Settings::of(config) else { return Ok(None) };
+        Self::new(&settings, further, file)?.with_columns(&settings).map(Some)
+    }
+
+    /// The columns of the sources.
+    fn new(settings: &Settings<'_>, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
+        let format = settings.format_of(file)?;
         let one = |(name, column): &(String, String)| Wanted {
             // Where no key names the column, the stream does.
             key: format!("streams.{name}{}", if name == column { "" } else { ".column" }),
             column: column.clone(),
             part: Part::Further,
         };
-        let wanted = sources.chain(further.sources.iter().map(one)).collect();
+        let wanted = settings.sources.iter().cloned().chain(further.sources.iter().map(one)).collect();
         let header = if format == TableFormat::JsonLines { Header::InRows } else { Header::Awaited };
-        Self { format, join: config.join.clone(), wanted, header }.with_columns(config)
+        Ok(Self { format, join: settings.join.to_owned(), wanted, header })
     }
 
     /// Takes the columns that the config names, if it does.
-    fn with_columns(mut self, config: &TableConfig) -> Result<Self> {
-        if let (Some(names), TableFormat::Tsv | TableFormat::Csv) = (&config.columns, self.format) {
+    fn with_columns(mut self, settings: &Settings<'_>) -> Result<Self> {
+        if let (Some(names), TableFormat::Tsv | TableFormat::Csv) = (settings.columns, self.format) {
             let reads_target = self.wanted.iter().any(|wanted| wanted.part == Part::Target);
             let mut columns = self.columns(names.clone()).map_err(|problems| Error { file: None, problems })?;
             columns.alone = (!reads_target).then(|| columns.alone());
@@ -340,6 +429,8 @@ impl Table {
                     row.source += if row.source.is_empty() { "" } else { &self.join };
                     row.source += &text;
                 }
+                Part::Start => row.start = seconds(&text, column)?,
+                Part::End => row.end = seconds(&text, column)?,
                 Part::Further => row.further.push(text.into_owned()),
                 Part::Target if is_empty => return Err(Fault::EmptyCell(column.clone())),
                 Part::Target => row.target = text.into_owned(),
@@ -356,6 +447,10 @@ impl Table {
 }
 
 impl Wanted {
+    fn new(key: &str, column: &str, part: Part) -> Self {
+        Self { key: key.into(), column: column.into(), part }
+    }
+
     /// What helps where these columns are there and this one is not.
     pub(super) fn remedy(&self, there: &[String]) -> String {
         let near = nearest(&self.column, there.iter().map(String::as_str));
@@ -374,6 +469,14 @@ impl Columns {
         let names = order.iter().map(|&place| self.names[place].clone()).collect();
         Alone { names, places: self.places.iter().map(place).collect() }
     }
+}
+
+/// A time in seconds; `None` of an empty cell.
+fn seconds(text: &str, column: &str) -> Result<Option<f64>, Fault> {
+    let text = text.trim();
+    let time = || text.parse().ok().filter(|time: &f64| time.is_finite() && *time >= 0.0);
+    let fault = || Fault::NoTime { column: column.into(), text: text.into() };
+    if text.is_empty() { Ok(None) } else { time().map(Some).ok_or_else(fault) }
 }
 
 /// The names of columns in a line: in a header, or in a row of JSON, which names them itself.

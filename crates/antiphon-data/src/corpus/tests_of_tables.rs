@@ -50,6 +50,7 @@ fn example(cells: &[&str], line: usize) -> Example {
         further: vec![features.into()],
         targets: vec![form.into()],
         kept: vec![vec![features.into()]],
+        recording: None,
         line,
     }
 }

@@ -93,6 +93,24 @@ pub enum Fault {
         /// Where, counted from 1.
         column: usize,
     },
+    /// A time that is no number of seconds.
+    NoTime {
+        /// The column.
+        column: String,
+        /// What stands there.
+        text: String,
+    },
+    /// A recording that cannot be used, and why.
+    Recording(String),
+    /// A recording of more or fewer frames than there may be.
+    Frames {
+        /// How many it has.
+        frames: usize,
+        /// `min_frames` or `max_frames`.
+        key: &'static str,
+        /// How many that allows.
+        limit: usize,
+    },
     /// A source or target of more tokens than a setting allows.
     TooManyTokens {
         /// What it is called: source, target, or the name of a stream in quotes.
@@ -130,6 +148,12 @@ impl Fault {
             Fault::NoText { column, .. } => format!("whose `{column}` is neither text nor number"),
             Fault::Json { .. } => "not a JSON object".into(),
             Fault::TooManyTokens { what, key, limit, .. } => format!("with a {what} over {key} = {limit}"),
+            Fault::NoTime { column, .. } => format!("whose `{column}` is no time"),
+            Fault::Recording(_) => "with a recording that cannot be used".into(),
+            Fault::Frames { key: "min_frames", limit, .. } => {
+                format!("with a recording below data.min_frames = {limit}")
+            }
+            Fault::Frames { key, limit, .. } => format!("with a recording over data.{key} = {limit}"),
         }
     }
 
@@ -214,6 +238,22 @@ impl fmt::Display for Fault {
             }
             Fault::Json { what, column } => {
                 write!(f, "not a JSON object ({what}, column {column}): write one object per line")
+            }
+            Fault::NoTime { column, text } => {
+                write!(f, "`{column}` is `{text}`: write seconds from the beginning of the recording, as in `2.75`")
+            }
+            Fault::Recording(why) => f.write_str(why),
+            Fault::Frames { frames, key: "min_frames", limit } => {
+                write!(
+                    f,
+                    "the recording has {frames} frames, fewer than data.min_frames = {limit}: remove it or lower data.min_frames"
+                )
+            }
+            Fault::Frames { frames, key, limit } => {
+                write!(
+                    f,
+                    "the recording has {frames} frames, more than data.{key} = {limit}: cut it or raise data.{key}"
+                )
             }
             Fault::TooManyTokens { what, key, tokens, limit } => {
                 let the = if what.starts_with('`') { "" } else { "the " };

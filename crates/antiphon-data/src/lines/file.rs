@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use antiphon_core::disk::Positioned;
 use antiphon_core::{Error, Place, Result};
 
 use super::{BLOCK, Fault, GZIP, Gunzip, LineReader};
@@ -168,38 +169,4 @@ fn unpack(path: &Path, packed: File) -> Result<(File, String)> {
 /// The error of a temporary file.
 pub(crate) fn lacks_room(doing: &str, folder: &Path, error: &io::Error) -> Error {
     Error::new(format!("cannot {doing} into `{}`: {error}; set TMPDIR to a folder with room", folder.display()))
-}
-
-/// A file that is read at positions, from any thread.
-#[cfg(unix)]
-#[derive(Debug)]
-pub(crate) struct Positioned(File);
-
-#[cfg(unix)]
-impl Positioned {
-    pub(crate) fn new(file: File) -> Self {
-        Self(file)
-    }
-
-    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, start)
-    }
-}
-
-/// A file that is read at positions, from any thread: one thread at a time moves the cursor.
-#[cfg(not(unix))]
-#[derive(Debug)]
-pub(crate) struct Positioned(std::sync::Mutex<File>);
-
-#[cfg(not(unix))]
-impl Positioned {
-    pub(crate) fn new(file: File) -> Self {
-        Self(std::sync::Mutex::new(file))
-    }
-
-    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
-        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        file.seek(io::SeekFrom::Start(start))?;
-        file.read_exact(bytes)
-    }
 }

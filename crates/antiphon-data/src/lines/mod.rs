@@ -16,7 +16,7 @@ use flate2::bufread::MultiGzDecoder;
 
 pub use fault::{Fault, HEADER, Skipped, SkippedFor, looks_like_header};
 pub(crate) use fault::{Faults, LISTED, listed, quoted};
-pub(crate) use file::{LineFile, Positioned, lacks_room};
+pub(crate) use file::{LineFile, lacks_room};
 use quotes::Quotes;
 
 /// What files are read by.

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 
+use antiphon_core::disk::Positioned;
 use antiphon_core::{Error, Result, TokenId};
 
-use crate::lines::{Positioned, lacks_room};
+use crate::lines::lacks_room;
 
 /// Ids that are written.
 pub(super) struct Writer {

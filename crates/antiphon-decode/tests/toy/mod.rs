@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use antiphon_core::random::Key;
 use antiphon_core::{
-    Mask, PrefixOutput, Request, Result, Selection, Source, Special, StepModel, StepOutput, StepSession, TokenId, Want,
+    CtcOutput, Mask, PrefixOutput, Request, Result, Selection, Source, Special, StepModel, StepOutput, StepSession,
+    TokenId, Want,
 };
 use antiphon_decode::{Hypothesis, LengthPenalty};
 
@@ -22,6 +23,8 @@ pub(crate) struct Toy {
     pub(crate) next: Next,
     /// What its tokens are ranked by, if that is not their log-probability.
     pub(crate) scores: Option<Next>,
+    /// The seed of what its sources say by themselves, if they do.
+    pub(crate) ctc: Option<u64>,
     /// What was asked of it, step after step: rows and selection.
     pub(crate) asked: Mutex<Vec<(usize, Selection)>>,
     /// How often rows were selected.
@@ -34,7 +37,7 @@ impl Toy {
         next: impl Fn(&[TokenId], &[TokenId]) -> Vec<f32> + Send + Sync + 'static,
     ) -> Arc<Self> {
         let (asked, selects) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { vocabulary, next: Box::new(next), scores: None, asked, selects })
+        Arc::new(Self { vocabulary, next: Box::new(next), scores: None, ctc: None, asked, selects })
     }
 
     /// A toy whose tokens are ranked by the log-probabilities of another.
@@ -104,6 +107,17 @@ impl Toy {
     }
 }
 
+/// What a source says by itself: probabilities drawn for each of its tokens.
+pub(crate) fn ctc(seed: u64, source: &[TokenId], vocabulary: usize) -> CtcOutput {
+    let key = source.iter().fold(Key::from_seed(seed).named("ctc"), |key, &id| key.numbered(u64::from(id)));
+    let step = |t: usize| {
+        let logits: Vec<f64> = (0..vocabulary).map(|v| key.numbered(t as u64).normal(v as u64)).collect();
+        let total = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        logits.into_iter().map(move |logit| (logit - total) as f32)
+    };
+    CtcOutput { log_probs: (0..source.len()).flat_map(step).collect(), vocabulary, blank: PAD }
+}
+
 struct ToySession {
     toy: Arc<Toy>,
     width: usize,
@@ -151,6 +165,11 @@ impl StepSession for ToySession {
 
     fn take_prefixes(&mut self) -> Vec<PrefixOutput> {
         std::mem::take(&mut self.prefixes)
+    }
+
+    fn take_ctc(&mut self) -> Vec<CtcOutput> {
+        let of = |seed| self.rows.iter().map(|(source, _)| ctc(seed, source, self.toy.vocabulary)).collect();
+        self.toy.ctc.map_or_else(Vec::new, of)
     }
 
     fn step(&mut self, last: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {

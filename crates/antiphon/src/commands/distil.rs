@@ -154,6 +154,11 @@ impl Arguments {
             let message = "is a language model, which answers no sources; `generate` lets it write";
             return Err(Error::new(message).in_file(self.models.name()));
         }
+        if config.data.as_manifest().is_some() {
+            let message = "answers recordings, and a table of texts could not hold them; `predict` and `transcribe` write down what is \
+                           said";
+            return Err(Error::new(message).in_file(self.models.name()));
+        }
         self.check_filters(models.members().len())?;
         let columns = columns(config);
         if form == Form::Pairs && columns.sources.len() > 1 {
@@ -384,9 +389,11 @@ fn columns(config: &ExperimentConfig) -> Columns {
             let source = if let [one] = table.source.names() { one.as_str() } else { "source" };
             (source, table.target.as_str())
         }
-        CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) | CorpusConfig::Stream(_) => {
-            ("source", "target")
-        }
+        CorpusConfig::Pairs(_)
+        | CorpusConfig::Parallel(_)
+        | CorpusConfig::Manifest(_)
+        | CorpusConfig::Text(_)
+        | CorpusConfig::Stream(_) => ("source", "target"),
     };
     Columns { sources: [source.to_owned()].into_iter().chain(streams).collect(), target: target.to_owned() }
 }

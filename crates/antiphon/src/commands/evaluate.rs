@@ -18,7 +18,8 @@ use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
 use crate::experiment::{
-    Corpora, Evaluator, ExperimentConfig, Pace, SavedModels, Temperature, files, named, temperature, token_counts,
+    Corpora, Evaluator, ExperimentConfig, Pace, SavedModels, Temperature, digests_of, files, heard, temperature,
+    token_counts,
 };
 use crate::output::print;
 
@@ -92,7 +93,8 @@ impl Arguments {
                 test_on(&mut config.data, input, &mut references)?;
                 leave_out_lacking(config, input, &mut console)?;
                 // As it is given, not below the data folder.
-                Arc::new(Corpus::open_with(&config.data, &config.further_columns(), split, Path::new(""))?)
+                let corpus = Corpus::open_with(&config.data, &config.further_columns(), split, Path::new(""))?;
+                Arc::new(heard(corpus, config, &data_dir)?)
             }
             None if models.first().config.data.has(split) => {
                 Corpora::open_split(&models.first().config, split, &data_dir)?
@@ -220,6 +222,7 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
     match data {
         CorpusConfig::Pairs(pairs) => pairs.test = Some(input.into()),
         CorpusConfig::Table(table) => table.test = Some(input.into()),
+        CorpusConfig::Manifest(manifest) => manifest.test = Some(input.into()),
         CorpusConfig::Text(text) => text.test = Some(input.into()),
         CorpusConfig::Stream(stream) => stream.test = Some(Files::One(input.into())),
         CorpusConfig::Parallel(parallel) => {
@@ -277,9 +280,11 @@ fn is_of_the_run(corpus: &Corpus, data_dir: &Path, run: &Run, console: &mut Cons
     Ok(other.is_none())
 }
 
-/// The first of these files that the run did not read, at least not as it is now.
+/// The first of these files that the run did not read, at least not as it is now, and neither the recordings that it names.
 fn foreign<'c>(corpus: &'c Corpus, data_dir: &Path, run: &Run) -> Result<Option<&'c Path>> {
     let known = run.manifest()?.data;
-    let differs = |(file, sha256): &(&Path, &str)| known.get(&named(file, data_dir)).is_none_or(|k| k != sha256);
-    Ok(corpus.files().find(differs).map(|(file, _)| file))
+    let differs = |(what, sha256): &(String, String)| known.get(what).is_none_or(|k| k != sha256);
+    let other = corpus.files().zip(digests_of(corpus, data_dir)).find(|(_, digest)| differs(digest));
+    let recordings = || digests_of(corpus, data_dir).iter().any(differs).then(|| corpus.path());
+    Ok(other.map(|((file, _), _)| file).or_else(recordings))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use antiphon_core::{Error, Place, Result, TokenId};
+use antiphon_core::{Error, Place, Result, Source, TokenId};
 use antiphon_data::lines::{HEADER, file_fault, unpacked};
 use antiphon_data::{Fault, InputRules, LineReader};
 
@@ -98,8 +98,13 @@ impl Limits {
     /// Whether a source, all of its streams, is within them.
     pub(super) fn check_sources(&self, question: &Question) -> Result<(), Fault> {
         // Without end symbols.
-        let tokens = |reading: usize| question.reading(reading).iter().map(|ids| ids.len() - 1);
-        self.0.iter().try_for_each(|OfModel { reading, limits }| limits.check_sources(tokens(*reading)))
+        let tokens = |sources: &[Source]| sources.iter().map(|source| source.len() - 1).collect::<Vec<_>>();
+        self.0.iter().try_for_each(|OfModel { reading, limits }| match question.reading(*reading) {
+            [recording @ Source::Frames { .. }, further @ ..] => {
+                limits.check_frames(recording.len()).and_then(|()| limits.check_further(tokens(further)))
+            }
+            sources => limits.check_sources(tokens(sources)),
+        })
     }
 
     /// Whether a target, as ids with its end symbol, is within them.

@@ -24,6 +24,7 @@ mod runs;
 mod score;
 mod sweep;
 mod target;
+mod transcribe;
 mod transfer;
 mod vectors;
 mod work;
@@ -72,6 +73,7 @@ enum Command {
     Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Predict(predict::Arguments),
+    Transcribe(transcribe::Arguments),
     Generate(generate::Arguments),
     Score(score::Arguments),
     Distil(distil::Arguments),
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => arguments.perform(),
         Command::Evaluate(arguments) => arguments.perform(),
         Command::Predict(arguments) => arguments.perform(),
+        Command::Transcribe(arguments) => arguments.perform(),
         Command::Generate(arguments) => arguments.perform(),
         Command::Score(arguments) => arguments.perform(),
         Command::Distil(arguments) => arguments.perform(),

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::{Error, Place, Result, printable};
+use antiphon_core::{Error, Place, Result, Source, printable};
 use antiphon_data::{Fault, InputRules};
 use antiphon_decode::rename_sources;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::lines::{Input, Limits, Line};
 use super::models::Models;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Answer, Question, SavedModel, Searcher, Streams, apart, unknown, unknown_apart};
+use crate::experiment::{Answer, Listener, Question, SavedModel, Searcher, Streams, apart, unknown, unknown_apart};
 use crate::output::{json_line, one_line, tell};
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
@@ -26,8 +26,9 @@ const FILE: usize = 16;
 /// Answer lines of a file or of the standard input
 ///
 /// One answer a line, in the order of the input; what comes through a pipe is answered as it comes, and at a terminal a prompt asks
-/// for it. For a table, each row is a question; the header names the columns, and the target column is optional. Line ends and tabs in
-/// an answer are written as spaces.
+/// for it. For a table, each row is a question; the header names the columns, and the target column is optional. A model of
+/// recordings is given a manifest of them, whose paths are seen from its folder. Line ends and tabs in an answer are written as
+/// spaces.
 /// With --n-best each answer is a line, and begins with the number of its source's line and a tab. With --json each source
 /// gives a line {"line": …, "source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first and as it
 /// is; `streams` holds the further sources of a table by their names; `unknown` beside a source or an answer, and `unknown_streams`,
@@ -111,6 +112,7 @@ impl Arguments {
         let mut session = Session {
             searcher: &searcher,
             rules: &rules,
+            listener: Listener::of(&saved.config, self.input.file())?,
             limits: Limits::of(&models),
             streams: &saved.config.streams,
             form: self.form(),
@@ -244,6 +246,8 @@ impl Tally {
 struct Session<'a> {
     searcher: &'a Searcher<'a>,
     rules: &'a InputRules<'a>,
+    /// Of recordings, how they are listened to.
+    listener: Option<Listener>,
     limits: Limits,
     streams: &'a Streams,
     form: Form,
@@ -271,19 +275,28 @@ impl Session<'_> {
     /// Holds a line against the rules by which the model's own corpus was read.
     fn prepare(&mut self, line: Line) -> Result<Prepared> {
         let Line { number, text } = line;
-        let (texts, question) = match text.and_then(|text| self.rules.sources(&text)) {
+        let (texts, question) = match text.and_then(|text| Ok((self.rules.sources(&text)?, text))) {
             Err(fault) => (Vec::new(), Err(fault)),
-            Ok(texts) => {
-                let asked = self.searcher.question(number, &texts).map_err(|e| e.at(Place::line(number as usize)))?;
-                (texts, self.limits.check_sources(&asked).map(|()| asked))
+            Ok((texts, text)) => {
+                let asked = match &self.listener {
+                    Some(listener) => {
+                        let heard = self.rules.recording(&text).and_then(|spoken| listener.hear(spoken));
+                        heard.map(|recording| Question::of_recording(number, recording))
+                    }
+                    None => {
+                        Ok(self.searcher.question(number, &texts).map_err(|e| e.at(Place::line(number as usize)))?)
+                    }
+                };
+                (texts, asked.and_then(|asked| self.limits.check_sources(&asked).map(|()| asked)))
             }
         };
         let sources = question.as_ref().map_or(&[][..], |question| &question.sources);
-        let unknown: Vec<Vec<usize>> = sources.iter().map(|ids| unknown::positions(ids)).collect();
+        let ids = || sources.iter().filter(|source| matches!(source, Source::Tokens(_)));
+        let unknown: Vec<Vec<usize>> = ids().map(|source| unknown::positions(source.ids())).collect();
         match &question {
-            Ok(Question { sources, .. }) => {
-                for ((tally, ids), unknown) in self.tally.tokens.iter_mut().zip(sources).zip(&unknown) {
-                    let (tokens, unknown) = (ids.len() as u64 - 1, unknown.len() as u64);
+            Ok(_) => {
+                for ((tally, source), unknown) in self.tally.tokens.iter_mut().zip(ids()).zip(&unknown) {
+                    let (tokens, unknown) = (source.len() as u64 - 1, unknown.len() as u64);
                     (tally.1, tally.2) = (tally.1 + tokens, tally.2 + unknown);
                     if self.talks {
                         tell_unknown(&tally.0, unknown, tokens);

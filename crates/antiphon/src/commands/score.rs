@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use antiphon_core::{Error, Place, Result, TokenId};
-use antiphon_data::InputRules;
+use antiphon_data::{Fault, InputRules};
 use serde::Serialize;
 
 use super::lines::{Input, Limits, Line};
 use super::models::Models;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Question, Searcher, apart, unknown, unknown_apart};
+use crate::experiment::{Listener, Question, Searcher, apart, unknown, unknown_apart};
 use crate::output::{json_line, tell, unwritten};
 
 /// How many batches a thread are scored together.
@@ -73,7 +73,7 @@ impl Arguments {
         let (name, is_piped) = (self.input.name(), self.input.file().is_none());
         let mut rules = InputRules::of_pairs(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;
-        let limits = Limits::of(&models);
+        let (limits, listener) = (Limits::of(&models), Listener::of(&saved.config, self.input.file())?);
         let most = rows * TOGETHER * rayon::current_num_threads();
         let mut out = io::stdout();
         loop {
@@ -87,11 +87,17 @@ impl Arguments {
             let read = |line: Line| {
                 let number = line.number;
                 let read = || {
-                    let texts = line.text.and_then(|text| rules.pair(&text));
-                    let (sources, target) = texts.map_err(|fault| Error::new(fault.to_string()))?;
-                    let pair = (searcher.question(number, &sources)?, searcher.encode_target(&target)?);
+                    let wrong = |fault: Fault| Error::new(fault.to_string());
+                    let text = line.text.map_err(wrong)?;
+                    let (sources, target) = rules.pair(&text).map_err(wrong)?;
+                    let heard = |listener: &Listener| rules.recording(&text).and_then(|spoken| listener.hear(spoken));
+                    let question = match &listener {
+                        Some(listener) => Question::of_recording(number, heard(listener).map_err(wrong)?),
+                        None => searcher.question(number, &sources)?,
+                    };
+                    let pair = (question, searcher.encode_target(&target)?);
                     let within = limits.check_sources(&pair.0).and_then(|()| limits.check_target(&pair.1));
-                    within.map_err(|fault| Error::new(fault.to_string()))?;
+                    within.map_err(wrong)?;
                     Ok(((sources, target), pair))
                 };
                 read().map_err(|e: Error| e.at(Place::line(number as usize)).in_file(name))
@@ -124,7 +130,7 @@ impl Arguments {
                         let names = &saved.config.streams;
                         let (source, streams) = apart(names, sources.iter().map(String::as_str));
                         let (unknown_source, unknown_streams) =
-                            unknown_apart(names, from.iter().map(|ids| unknown::positions(ids)));
+                            unknown_apart(names, from.iter().map(|source| unknown::positions(source.ids())));
                         let scored = Scored {
                             source,
                             streams,

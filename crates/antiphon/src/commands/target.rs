@@ -17,16 +17,20 @@ use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
 /// which rules lines are read. `*` stands for any name.
-const CHANGEABLE: [&str; 13] = [
+const CHANGEABLE: [&str; 17] = [
     "search",
     "evaluate",
     "data.columns",
+    "data.end",
     "data.format",
+    "data.max_frames",
     "data.max_line",
     "data.max_source",
     "data.max_target",
+    "data.min_frames",
     "data.on_bad_line",
     "data.source",
+    "data.start",
     "data.target",
     "data.too_long",
     "streams.*.column",

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use antiphon_core::{Batch, Result, StepModel, Tokenizer};
-use antiphon_kernels::{Carry, TokenScores};
-use antiphon_model::Model;
+use antiphon_kernels::Carry;
+use antiphon_model::{Judgement, Model};
 
 /// Who answers sources, and says how probable given answers are.
 pub trait Answering: Sync {
@@ -14,14 +14,15 @@ pub trait Answering: Sync {
     /// The tokenizers of the sources, a list for each way beside the first in which somebody reads them; none of a single model.
     fn readings(&self) -> Vec<Vec<Arc<dyn Tokenizer>>>;
 
-    /// How probable each real target token of a batch is, row after row, with the logits divided by each of some temperatures.
+    /// How probable each real target token of a batch is, row after row, with the logits divided by each of some temperatures, and
+    /// what else is lost, of a single model that says it.
     ///
     /// `batches`: the batch, and the same as each of the other [`readings`](Self::readings) has it. `carries`: what the batch
     /// before has left; none before the first.
     ///
     /// # Errors
     /// If the batch cannot be read, or a row goes on and nothing was carried.
-    fn scores_at(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Vec<TokenScores>>;
+    fn judge(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Judgement>;
 }
 
 impl Answering for Model {
@@ -33,8 +34,8 @@ impl Answering for Model {
         Vec::new()
     }
 
-    fn scores_at(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
+    fn judge(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Judgement> {
         carries.resize_with(1, Carry::default);
-        self.scores_at(&batches[0], &mut carries[0], temperatures)
+        self.judge(&batches[0], &mut carries[0], temperatures)
     }
 }

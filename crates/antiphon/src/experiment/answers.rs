@@ -38,15 +38,21 @@ pub struct Answer {
 pub struct Question {
     /// The number of its line in its file: what is drawn for it is drawn under this number.
     pub line: u64,
-    /// The source as ids, their end symbols included, that of each stream; none where there are no sources.
-    pub sources: Vec<Vec<TokenId>>,
+    /// The source as ids, their end symbols included, that of each stream, or the frames of a recording; none where there are no
+    /// sources.
+    pub sources: Vec<Source>,
     /// The same in each other way in which models of an ensemble read it.
-    pub readings: Vec<Vec<Vec<TokenId>>>,
+    pub readings: Vec<Vec<Source>>,
 }
 
 impl Question {
+    /// About a recording, which all models of an ensemble hear alike.
+    pub fn of_recording(line: u64, recording: Source) -> Self {
+        Self { line, sources: vec![recording], readings: Vec::new() }
+    }
+
     /// In the `n`th of all ways in which it is read, counted from 0.
-    pub fn reading(&self, n: usize) -> &[Vec<TokenId>] {
+    pub fn reading(&self, n: usize) -> &[Source] {
         if n == 0 { &self.sources } else { &self.readings[n - 1] }
     }
 }
@@ -99,9 +105,10 @@ impl<'a> Searcher<'a> {
     /// # Errors
     /// If a text cannot be represented.
     pub fn question<S: AsRef<str>>(&self, line: u64, texts: &[S]) -> Result<Question> {
-        let readings =
-            self.readings.iter().map(|tokenizers| encoded(tokenizers.iter(), texts)).collect::<Result<_>>()?;
-        Ok(Question { line, sources: encoded(self.tokenizers.sources(), texts)?, readings })
+        let sources = |rows: Vec<Vec<TokenId>>| rows.into_iter().map(Source::Tokens).collect();
+        let readings = self.readings.iter().map(|tokenizers| Ok(sources(encoded(tokenizers.iter(), texts)?)));
+        let readings = readings.collect::<Result<_>>()?;
+        Ok(Question { line, sources: sources(encoded(self.tokenizers.sources(), texts)?), readings })
     }
 
     /// The answers to each source, best first; `None` if `stop` was raised before the end. `progress` hears how many
@@ -116,7 +123,7 @@ impl<'a> Searcher<'a> {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answers>>> {
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
-        let length = |source: &Question| source.sources.iter().map(Vec::len).sum();
+        let length = |source: &Question| source.sources.iter().map(Source::len).sum();
         let order = order_by_length(&sources.iter().map(length).collect::<Vec<_>>());
         let progress = Mutex::new((0, progress));
         let answer = |places: &[usize]| {
@@ -175,8 +182,7 @@ impl<'a> Searcher<'a> {
 
     /// A request that nothing is drawn for.
     fn about(&self, source: &Question) -> Request {
-        let list = |sources: &Vec<Vec<TokenId>>| sources.iter().cloned().map(Source::Tokens).collect::<Vec<_>>();
-        Request { readings: source.readings.iter().map(list).collect(), ..Request::new(list(&source.sources)) }
+        Request { readings: source.readings.clone(), ..Request::new(source.sources.clone()) }
     }
 
     /// What is found for some requests, in their order.
@@ -193,8 +199,8 @@ impl<'a> Searcher<'a> {
     }
 
     /// A source as the model sees it, its streams with tabs between them: what a tokenizer does not know is the unknown symbol.
-    pub fn seen(&self, sources: &[Vec<TokenId>]) -> String {
-        let seen = self.tokenizers.sources().zip(sources).map(|(tokenizer, ids)| tokenizer.decode(ids));
+    pub fn seen(&self, sources: &[Source]) -> String {
+        let seen = self.tokenizers.sources().zip(sources).map(|(tokenizer, source)| tokenizer.decode(source.ids()));
         seen.collect::<Vec<_>>().join("\t")
     }
 

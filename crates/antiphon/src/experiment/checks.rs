@@ -10,14 +10,15 @@ use antiphon_data::{BatchConfig, CorpusConfig, FurtherColumns, Split};
 use antiphon_decode::SearchConfig;
 use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
-use antiphon_model::ModelConfig;
+use antiphon_model::{FramesConfig, ModelConfig};
+use antiphon_sound::{FeaturesConfig, SpecAugmentConfig};
 use antiphon_text::normalize;
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
-use super::evaluation::figures_of_likelihood;
+use super::evaluation::{CTC_LOSS, figures_of_likelihood};
 use super::meaning::figures;
 use super::streams::{Streams, further_columns, model_problems, model_warnings};
 
@@ -27,6 +28,8 @@ const LEAST_FACTOR: f64 = 0.05;
 /// The sections that could be read.
 pub(super) struct Sections {
     data: Option<CorpusConfig>,
+    features: Option<FeaturesConfig>,
+    spec_augment: Option<SpecAugmentConfig>,
     tokenizer: Option<TokenizersConfig>,
     streams: Option<Streams>,
     model: Option<ModelConfig>,
@@ -50,6 +53,8 @@ impl Sections {
         }
         Self {
             data: read(tree, "data", None),
+            features: read(tree, "features", None),
+            spec_augment: read(tree, "spec_augment", None),
             tokenizer: read(tree, "tokenizer", Some(TokenizersConfig::default())),
             streams: read(tree, "streams", Some(Streams::default())),
             model: read(tree, "model", Some(ModelConfig::default())),
@@ -90,6 +95,7 @@ impl Sections {
         if let Some(data) = &self.data {
             found.below("data", data.problems());
             self.column_problems(data, &mut found);
+            self.recording_problems(data, &mut found);
         }
         if let (true, Some(BatchConfig::Tokens(tokens))) = (self.lacks_sources(), &self.batch)
             && tokens.counted == Counted::Source
@@ -102,7 +108,8 @@ impl Sections {
         if let Some(model) = &self.model {
             let shared = self.tokenizer.as_ref().is_none_or(|tokenizer| tokenizer.shared.is_some());
             let none = Streams::default();
-            found.extend(model_problems(model, self.streams.as_ref().unwrap_or(&none), shared));
+            let model = model.clone().with_frames(self.frame_width().unwrap_or(1));
+            found.extend(model_problems(&model, self.streams.as_ref().unwrap_or(&none), shared));
         }
         if let Some(train) = &self.train {
             found.below("train", train.problems());
@@ -110,6 +117,18 @@ impl Sections {
         }
         if let Some(search) = &self.search {
             found.below("search", search.problems());
+            let of_ctc = if let SearchConfig::Beam(beam) = search { beam.ctc_weight } else { 0.0 };
+            match self.model.as_ref().map(ModelConfig::ctc_weight) {
+                Some(None) if of_ctc > 0.0 => {
+                    found.add("search.ctc_weight", "the model has no CTC to search with; set `[model.ctc]`");
+                }
+                Some(Some(1.0)) if of_ctc < 1.0 => {
+                    let message = "the decoder learns nothing where CTC has all of the loss; search with `kind = \"beam\"` and \
+                                   `ctc_weight = 1.0`, or lower `model.ctc.weight`";
+                    found.add("search", message);
+                }
+                _ => {}
+            }
         }
         if let Some(evaluate) = &self.evaluate {
             if evaluate.temperature == Temperature::Fit && self.lacks_sources() && self.lacks_validation() {
@@ -163,9 +182,10 @@ impl Sections {
                 found.add(&format!("tokenizer.{name}"), message);
             }
         } else {
-            let needed = if self.lacks_sources() { &sides[1..2] } else { &sides[..2] };
+            let one = self.lacks_sources() || self.is_spoken();
+            let needed = if one { &sides[1..2] } else { &sides[..2] };
             for (name, _) in needed.iter().filter(|(_, tokenizer)| tokenizer.is_none()) {
-                let shared = if self.lacks_sources() { "" } else { ", or `[tokenizer.shared]` for both sides" };
+                let shared = if one { "" } else { ", or `[tokenizer.shared]` for both sides" };
                 found.add("tokenizer", format!("set `[tokenizer.{name}]`{shared}"));
             }
         }
@@ -177,6 +197,57 @@ impl Sections {
         if learn_from.contains(&LearnFrom::Validation) && self.lacks_validation() {
             found.add("tokenizer.learn_from", "there is no validation split; set `data.validation`");
         }
+    }
+
+    /// What does not fit between recordings, their features and the model.
+    fn recording_problems(&self, data: &CorpusConfig, found: &mut Found<'_>) {
+        if let Some(features) = &self.features {
+            found.below("features", features.problems());
+        }
+        if let Some(augment) = &self.spec_augment {
+            found.below("spec_augment", augment.problems());
+        }
+        let frames = self.model.as_ref().map(ModelConfig::frames);
+        if data.as_manifest().is_none() {
+            for key in ["features", "spec_augment"].into_iter().filter(|key| found.tree.value().get(key).is_some()) {
+                found.add(key, "only a manifest has recordings; set `data.kind = \"manifest\"`, or remove it");
+            }
+            if let Some(Some(_)) = frames {
+                let message = "reads frames, and this corpus has no recordings; set `data.kind = \"manifest\"`, or \
+                               `model.source.kind = \"embedding\"`";
+                found.add("model", message);
+            }
+            return;
+        }
+        match (&self.features, frames) {
+            (None, _) if found.tree.value().get("features").is_none() => {
+                found.add(
+                    "features",
+                    "not set: say what is made of the recordings, as in `features.kind = \"log_mel\"`",
+                );
+            }
+            (_, Some(Some(FramesConfig { width: Some(width), .. }))) => {
+                if let Some(made) = self.frame_width().filter(|made| made != width) {
+                    let message =
+                        format!("the frames of `features` have {made} numbers, not {width}; leave `width` out");
+                    found.add("model.source", message);
+                }
+            }
+            (_, Some(None)) if self.model.as_ref().is_some_and(ModelConfig::has_source) => {
+                found.add("model.source.kind", "recordings have no tokens; set `model.source.kind = \"frames\"`");
+            }
+            _ => {}
+        }
+    }
+
+    /// How many numbers a frame has, if that is known.
+    fn frame_width(&self) -> Option<usize> {
+        self.features.as_ref().filter(|features| features.problems().is_empty()).map(FeaturesConfig::width)
+    }
+
+    /// Whether it is known that sources are recordings.
+    fn is_spoken(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| data.as_manifest().is_some())
     }
 
     /// What is wrong with the columns that stand outside of the corpus.
@@ -206,9 +277,9 @@ impl Sections {
             }
         }
         for (i, name) in self.evaluate.iter().flat_map(|evaluate| &evaluate.by).enumerate() {
-            let message = match data.as_table() {
-                None => Some("only a table has columns; set `data.kind = \"table\"`".to_owned()),
-                Some(_) => data.lacks_column(name),
+            let message = match data.has_columns() {
+                false => Some("only a table has columns; set `data.kind = \"table\"`".to_owned()),
+                true => data.lacks_column(name),
             };
             if let Some(message) = message {
                 found.add(&format!("evaluate.by.{i}"), message);
@@ -243,7 +314,9 @@ impl Sections {
             let kind = train.average.kind();
             found.add("train.average.kind", format!("`{kind}` needs a validation split; set `data.validation`"));
         }
-        let of_likelihood: Vec<&str> = figures_of_likelihood().map(|(name, _)| name).collect();
+        let has_ctc = self.model.as_ref().is_none_or(ModelConfig::has_ctc);
+        let of_likelihood = figures_of_likelihood().map(|(name, _)| name);
+        let of_likelihood: Vec<&str> = of_likelihood.filter(|name| has_ctc || *name != CTC_LOSS).collect();
         if of_likelihood.contains(&metric) {
             return;
         }
@@ -323,6 +396,9 @@ impl Sections {
         } else {
             found.if_set(&["evaluate.temperature"], "only a language model is judged at one");
             found.if_set(&["evaluate.samples"], "only a language model writes without a source");
+        }
+        if self.is_spoken() {
+            found.if_set(&["tokenizer.source"], "recordings have no text");
         }
         if let Some(TableConfig { source: ColumnNames::One(_), .. }) = self.data.as_ref().and_then(|d| d.as_table()) {
             found.if_set(&["data.join"], "the source is one column");

@@ -7,6 +7,7 @@ use antiphon_eval::error_rate::SequenceErrorRateConfig;
 use antiphon_lab::sweep::SweepConfig;
 use antiphon_lab::{ExpectConfig, leave_out};
 use antiphon_model::ModelConfig;
+use antiphon_sound::{FeaturesConfig, SpecAugmentConfig};
 use antiphon_text::TokenizerConfig;
 use antiphon_train::TrainConfig;
 use schemars::JsonSchema;
@@ -36,6 +37,13 @@ pub struct ExperimentConfig {
     pub threads: Option<usize>,
     /// The corpus.
     pub data: CorpusConfig,
+    /// What the model is shown of recordings, of a corpus that is a `manifest`. They are kept in the folder `.features` below the
+    /// data folder, and made once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeaturesConfig>,
+    /// What of them is hidden while the model learns; if unset, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_augment: Option<SpecAugmentConfig>,
     /// How text becomes tokens; if unset, `character` by character on both sides.
     #[serde(default)]
     #[schemars(extend("examples" = [{"shared": {"kind": "character"}}]))]
@@ -234,6 +242,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/decoder/attention/coverage_penalty", 0.0.into()),
         ("/model/memories", json!({ "kind": "concatenated" })),
         ("/tokenizer/*/separator", Value::Null),
+        ("/search/ctc_weight", 0.0.into()),
         ("/evaluate/by", json!([])),
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
@@ -328,7 +337,10 @@ mod tests {
             let model: ModelConfig = serde_json::from_str(text).unwrap();
             let word = TokenizerConfig::Word(antiphon_text::WordConfig::default());
             let tokenizer = TokenizersConfig { target: Some(word), ..TokenizersConfig::default() };
-            json!({ "tokenizer": tokenizer, "data": data, "model": model, "train": TrainConfig::default(), "evaluate": EvaluateConfig::default() })
+            json!({
+                "tokenizer": tokenizer, "data": data, "model": model, "train": TrainConfig::default(),
+                "search": SearchConfig::default(), "evaluate": EvaluateConfig::default(),
+            })
         };
         let whole = [
             of("{}"),

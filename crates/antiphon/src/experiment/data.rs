@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Result, Special, TokenId};
+use antiphon_core::{Batch, Error, Frames, Result, Special, TokenId};
 use antiphon_data::corpus::{Documents, StreamConfig};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{
@@ -14,7 +14,7 @@ use antiphon_data::{
 };
 use antiphon_train::Batches;
 
-use super::{ExperimentConfig, Tokenizers};
+use super::{ExperimentConfig, Tokenizers, heard};
 use crate::output::{DATA, command, option};
 
 /// How many batches are prepared ahead of the model.
@@ -39,7 +39,8 @@ impl Corpora {
     pub fn open(config: &ExperimentConfig, data_dir: &Path) -> Result<Self> {
         files_are_there(&config.data, None, data_dir)?;
         let further = config.further_columns();
-        let open = |split| Corpus::open_with(&config.data, &further, split, data_dir).map(Arc::new);
+        let read = |split| Corpus::open_with(&config.data, &further, split, data_dir);
+        let open = |split| read(split).and_then(|corpus| heard(corpus, config, data_dir)).map(Arc::new);
         let open_if_named = |split| config.data.has(split).then(|| open(split)).transpose();
         Ok(Self {
             train: open(Split::Train)?,
@@ -54,7 +55,8 @@ impl Corpora {
     /// As [`open`](Self::open), and if the config does not name the split.
     pub(crate) fn open_split(config: &ExperimentConfig, split: Split, data_dir: &Path) -> Result<Arc<Corpus>> {
         files_are_there(&config.data, Some(split), data_dir)?;
-        Corpus::open_with(&config.data, &config.further_columns(), split, data_dir).map(Arc::new)
+        let corpus = Corpus::open_with(&config.data, &config.further_columns(), split, data_dir)?;
+        heard(corpus, config, data_dir).map(Arc::new)
     }
 
     /// A split, if the config names one.
@@ -66,21 +68,36 @@ impl Corpora {
         }
     }
 
-    /// What to say of files that seem to begin with a header.
+    /// What to say of files that seem to begin with a header, and of recordings that are not whole.
     pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
         let all = [Some(&self.train), self.validation.as_ref(), self.test.as_ref()];
         let warning = |corpus: &Arc<Corpus>| {
             let remedy = if corpus.is_table() { ", or leave out data.columns" } else { "" };
             Some(corpus.header_warning()? + remedy)
         };
-        all.into_iter().flatten().filter_map(warning)
+        all.into_iter().flatten().flat_map(move |corpus| warning(corpus).into_iter().chain(damage(corpus)))
     }
 
-    /// Every file, as the config names it, with its SHA-256.
+    /// Every file, as the config names it, with its SHA-256; of a manifest also what it names, together.
     pub(super) fn digests(&self, data_dir: &Path) -> BTreeMap<String, String> {
         let splits = [Split::Train, Split::Validation, Split::Test].into_iter().filter_map(|split| self.get(split));
-        splits.flat_map(|corpus| corpus.files()).map(|(file, sha256)| (named(file, data_dir), sha256.into())).collect()
+        splits.flat_map(|corpus| digests(corpus, data_dir)).collect()
     }
+}
+
+/// What to say of recordings that are not whole.
+fn damage(corpus: &Corpus) -> Option<String> {
+    let warning = corpus.frames()?.warning()?;
+    Some(format!("{}: {warning}", corpus.path().display()))
+}
+
+/// The files of a corpus, as its config names them, each with its SHA-256; of a manifest also what it names, together.
+pub(crate) fn digests(corpus: &Corpus, data_dir: &Path) -> Vec<(String, String)> {
+    let files = corpus.files().map(|(file, sha256)| (named(file, data_dir), sha256.to_owned()));
+    let recordings = |frames: &Arc<dyn Frames>| {
+        (format!("the recordings of {}", named(corpus.path(), data_dir)), frames.digest().to_owned())
+    };
+    files.chain(corpus.frames().map(recordings)).collect()
 }
 
 /// The files of a corpus, or of one split: the setting that names each, and where it lies. What is wrong with the settings is
@@ -149,7 +166,11 @@ impl Encoded {
             CorpusConfig::Stream(config) => {
                 Self::Stream(Arc::new(Stream::new(Arc::clone(corpus), target.as_ref(), config.documents)?))
             }
-            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) | CorpusConfig::Text(_) => {
+            CorpusConfig::Pairs(_)
+            | CorpusConfig::Parallel(_)
+            | CorpusConfig::Table(_)
+            | CorpusConfig::Manifest(_)
+            | CorpusConfig::Text(_) => {
                 let further = tokenizers.streams();
                 let further = further.map(|(name, of)| FurtherSource { name: name.clone(), tokenizer: Arc::clone(of) });
                 let (corpus, limits) = (Arc::clone(corpus), config.limits());
@@ -174,7 +195,7 @@ impl Encoded {
         }
     }
 
-    /// Source tokens, end symbols included.
+    /// Source tokens, end symbols included; of recordings, frames.
     pub(super) fn source_tokens(&self) -> u64 {
         match self {
             Self::Examples(dataset) => dataset.source_tokens(),
@@ -196,6 +217,22 @@ impl Encoded {
             Self::Examples(dataset) => dataset.len() as u64,
             Self::Stream(stream) => stream.counts()[Special::End.id() as usize],
         }
+    }
+
+    /// What to say of examples that `[model.ctc]` cannot learn from, if the model has it and there are such.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read.
+    pub(super) fn without_path(&self, config: &ExperimentConfig) -> Result<Option<String>> {
+        let (Self::Examples(dataset), true) = (self, config.model.has_ctc()) else { return Ok(None) };
+        let reduction = config.reductions()[0];
+        let (lost, all) = (dataset.without_path(reduction)?, dataset.len());
+        Ok((lost > 0).then(|| {
+            format!(
+                "{lost} of {all} sources have fewer steps of memory than `model.ctc` needs to say their targets, and teach it \
+                 nothing; reduce time by less than {reduction}"
+            )
+        }))
     }
 
     /// What the tokenizers do not know.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Judged, Result, Score, SourceBatch, TokenBatch, Tokenizer};
+use antiphon_core::{Batch, Error, Judged, Result, Score, Source, SourceBatch, TokenBatch, Tokenizer};
 use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, References, Skipped, Units};
 use antiphon_decode::rename_sources;
 use antiphon_eval::{Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
 use antiphon_lab::{Beside, Counts, CountsOfStream, Losses, OfValue, SplitResults, TokenLosses};
+use antiphon_model::Judgement;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
 
@@ -22,18 +23,22 @@ use super::losses::Tally;
 use super::streams::{apart, unknown_apart};
 use super::{EvaluateConfig, ExperimentConfig, Temperature, Tokenizers, unknown};
 
-/// A figure of the likelihood.
-type Figure = fn(&Likelihood) -> f64;
+/// A figure of the likelihood, if it has that.
+type Figure = fn(&Likelihood) -> Option<f64>;
 
 /// The name of the loss in nats per real target token.
 pub(super) const LOSS: &str = "loss";
 
+/// The name of the loss of `[model.ctc]`, in nats per real target token, of models that have it.
+pub(super) const CTC_LOSS: &str = "ctc_loss";
+
 /// What is known about a model without any search: name, figure, and whether smaller is better.
-const FIGURES: [(&str, Figure, bool); 4] = [
-    (LOSS, Likelihood::per_token, true),
-    ("loss_per_character", Likelihood::per_character, true),
-    ("perplexity", Likelihood::perplexity, true),
-    ("token_accuracy", Likelihood::token_accuracy, false),
+const FIGURES: [(&str, Figure, bool); 5] = [
+    (LOSS, |of| Some(of.per_token()), true),
+    ("loss_per_character", |of| Some(of.per_character()), true),
+    (CTC_LOSS, Likelihood::ctc_per_token, true),
+    ("perplexity", |of| Some(of.perplexity()), true),
+    ("token_accuracy", |of| Some(of.token_accuracy()), false),
 ];
 
 /// The names of the figures that need no search, and whether smaller is better.
@@ -44,13 +49,18 @@ pub(super) fn figures_of_likelihood() -> impl Iterator<Item = (&'static str, boo
 /// The labels of all figures that a validation may have, and whether smaller is better.
 pub(crate) fn figures_of_validation(config: &ExperimentConfig) -> Vec<(String, bool)> {
     let of_search = config.searched().map(|(label, metric)| (label, metric.lower_is_better()));
-    figures_of_likelihood().map(|(name, lower)| (name.to_owned(), lower)).chain(of_search).collect()
+    let has = |name: &str| config.model.has_ctc() || name != CTC_LOSS;
+    let of_likelihood = figures_of_likelihood().filter(|(name, _)| has(name));
+    of_likelihood.map(|(name, lower)| (name.to_owned(), lower)).chain(of_search).collect()
 }
 
 /// Those figures of a likelihood.
 pub(super) fn values(likelihood: &Likelihood) -> BTreeMap<String, f64> {
-    FIGURES.into_iter().map(|(name, figure, _)| (name.into(), figure(likelihood))).collect()
+    FIGURES.into_iter().filter_map(|(name, figure, _)| Some((name.into(), figure(likelihood)?))).collect()
 }
+
+/// How many batches of recordings a thread are searched together.
+const RECORDINGS: usize = 16;
 
 /// One split, ready to judge models on.
 pub struct Evaluator<'a> {
@@ -243,6 +253,9 @@ impl<'a> Evaluator<'a> {
 
     /// Whether a source is within the limits, in all of its streams.
     fn fits(&self, example: &Example) -> Result<bool> {
+        if let Some((frames, recording)) = self.encoded.corpus().frames().zip(example.recording) {
+            return Ok(self.config.limits().check_frames(frames.frames(recording)).is_ok());
+        }
         let texts = example.source.iter().chain(&example.further).zip(self.tokenizers.sources());
         let tokens = texts.map(|(text, tokenizer)| Ok(tokenizer.encode(text)?.len())).collect::<Result<Vec<_>>>()?;
         Ok(self.config.limits().check_sources(tokens).is_ok())
@@ -346,7 +359,7 @@ impl<'a> Evaluator<'a> {
             for reading in &readings {
                 batches.push(self.reread(&batches[0], reading)?);
             }
-            let scores = model.scores_at(&batches, &mut carries, temperatures)?;
+            let Judgement { scores, ctc } = model.judge(&batches, &mut carries, temperatures)?;
             each(&batches[0], &scores[0]);
             done += batches[0].target.tokens() as u64;
             progress(Pace { of: "tokens judged", done, all });
@@ -355,6 +368,7 @@ impl<'a> Evaluator<'a> {
                     nats: scores.log_probs.iter().map(|&log_prob| -f64::from(log_prob)).sum(),
                     tokens: scores.log_probs.len() as u64,
                     correct_tokens: scores.correct.iter().filter(|&&correct| correct).count() as u64,
+                    ctc_nats: ctc,
                     ..Likelihood::default()
                 });
             }
@@ -403,20 +417,49 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Option<Vec<Answered>>> {
         let ExperimentConfig { search, seed, evaluate, .. } = self.config;
         let searcher = Searcher::new(model, self.tokenizers, search, *seed, evaluate.rows)?;
+        // Texts are searched by their lengths; of recordings not more are in memory than keep all threads busy.
+        let most = match self.encoded.corpus().is_spoken() {
+            true => evaluate.rows * RECORDINGS * rayon::current_num_threads(),
+            false => self.examples.len().max(1),
+        };
+        let mut all = Vec::with_capacity(self.examples.len());
+        for some in self.examples.chunks(most) {
+            let before = all.len();
+            let Some(found) = self.answers_to(some, &searcher, stop, &mut |done| progress(before + done))? else {
+                return Ok(None);
+            };
+            all.extend(found);
+        }
+        Ok(Some(all))
+    }
+
+    /// The same for some of the sources.
+    fn answers_to(
+        &self,
+        examples: &[Example],
+        searcher: &Searcher<'_>,
+        stop: &AtomicBool,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Option<Vec<Answered>>> {
+        let frames = self.encoded.corpus().frames();
         let question = |example: &Example| {
+            if let Some((frames, recording)) = frames.zip(example.recording) {
+                let recording = Source::Frames { values: frames.read(recording)?, features: frames.width() };
+                return Ok(Question::of_recording(example.line as u64, recording));
+            }
             let texts: Vec<&String> = example.source.iter().chain(&example.further).collect();
             searcher.question(example.line as u64, &texts)
         };
-        let sources = self.examples.iter().map(question).collect::<Result<Vec<_>>>()?;
-        let lines = |error| rename_sources(error, |i| format!("line {}", self.examples[i].line));
+        let sources = examples.iter().map(question).collect::<Result<Vec<_>>>()?;
+        let lines = |error| rename_sources(error, |i| format!("line {}", examples[i].line));
         let answers = searcher.answer(&sources, stop, progress);
         let answers = answers.map_err(|error| lines(error).in_file(self.encoded.corpus().path()))?;
         let Some(answers) = answers else { return Ok(None) };
-        let answered = self.examples.iter().zip(sources.iter().zip(answers));
+        let answered = examples.iter().zip(sources.iter().zip(answers));
         let answered = answered.map(|(example, (question, Answers { answers, outscored })): (_, (&Question, _))| {
             let texts = example.source.iter().chain(&example.further).cloned();
             let (source, streams) = apart(&self.config.streams, texts);
-            let strangers = question.sources.iter().map(|ids| unknown::positions(ids));
+            let strangers = question.sources.iter().map(|source| unknown::positions(source.ids()));
             let (unknown, unknown_streams) = unknown_apart(&self.config.streams, strangers);
             Answered {
                 line: example.line,
@@ -472,7 +515,8 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(Pace) + Send),
     ) -> Result<Option<Evaluation>> {
-        let has_source = self.tokenizers.source().is_some();
+        let has_source = self.config.data.has_source();
+        let is_spoken = self.encoded.corpus().is_spoken();
         let (mut losses, mut token_losses) = (None, None);
         if has_source {
             let found = self.likelihood_at(&[1.0], model, stop, progress)?;
@@ -502,8 +546,9 @@ impl<'a> Evaluator<'a> {
                 Encoded::Examples(_) => self.examples.len() as u64,
                 Encoded::Stream(stream) => stream.corpus().len() as u64,
             },
-            source_tokens: has_source.then(|| self.encoded.source_tokens()),
-            unknown_source: has_source.then_some(unknown.source),
+            source_tokens: (has_source && !is_spoken).then(|| self.encoded.source_tokens()),
+            source_frames: is_spoken.then(|| self.encoded.source_tokens()),
+            unknown_source: (has_source && !is_spoken).then_some(unknown.source),
             streams: self.encoded.further().into_iter().map(counted).collect(),
             unknown_target: Some(unknown.target),
             outscored,
@@ -632,6 +677,7 @@ fn losses_of(likelihood: &Likelihood, per_word: Option<f64>) -> Losses {
         per_word,
         perplexity: likelihood.perplexity(),
         token_accuracy: likelihood.token_accuracy(),
+        ctc: likelihood.ctc_per_token(),
         beside: Vec::new(),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{Judged, Result, Special, TokenId, Tokenizer};
+use antiphon_core::{Judged, Result, Source, Special, TokenId, Tokenizer};
 use antiphon_decode::{Finished, Hypothesis, SearchConfig};
 use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
 use antiphon_eval::{Edit, MetricConfig, Unit, align};
 use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair, SourceTokens};
 
-use super::answers::{Question, Searcher};
+use super::answers::{Answer, Question, Searcher};
 use super::evaluation::{Answered, is_right};
 use super::{ExperimentConfig, SavedModel};
 
@@ -41,6 +41,10 @@ pub(crate) fn spread(answered: &[Answered], count: usize) -> impl Iterator<Item 
 
 fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
+    if config.data.as_manifest().is_some() {
+        // Nobody listens to a recording for a page once more.
+        return Ok(chosen.iter().map(|answered| as_answered(answered)).collect());
+    }
     let search = telling(&config.search)?;
     let searcher = Searcher::new(model, tokenizers, &search, config.seed, config.evaluate.rows)?;
     let question = |answered: &&Answered| searcher.question(answered.line as u64, &answered.texts());
@@ -49,8 +53,8 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let target = tokenizers.target().as_ref();
     // What one step of each memory stands for.
     let reductions = config.reductions();
-    let written_source = |((ids, tokenizer), &reduction): ((&Vec<TokenId>, &Arc<dyn Tokenizer>), &usize)| {
-        let tokens = written(tokenizer.as_ref(), ids);
+    let written_source = |((source, tokenizer), &reduction): ((&Source, &Arc<dyn Tokenizer>), &usize)| {
+        let tokens = written(tokenizer.as_ref(), source.ids());
         tokens.chunks(reduction).map(|tokens| tokens.join(" ")).collect::<Vec<_>>()
     };
     let names = || ["source"].into_iter().chain(config.streams.keys().map(String::as_str));
@@ -74,6 +78,26 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
         }
     };
     Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
+}
+
+/// An example as it was answered, without what only a search tells.
+fn as_answered(answered: &Answered) -> Example {
+    let candidate = |answer: &Answer| Candidate {
+        text: answer.text.clone(),
+        correct: is_right(&answer.text, &answered.references),
+        score: answer.score,
+        log_prob: answer.log_prob,
+        finished: answer.finished,
+        tokens: Vec::new(),
+        attention: Vec::new(),
+    };
+    Example {
+        source: answered.shown(),
+        about: answered.about(),
+        references: answered.references.clone(),
+        candidates: answered.answers.iter().map(candidate).collect(),
+        sources: Vec::new(),
+    }
 }
 
 /// The same search, telling where it looked and which answers came close.

@@ -205,7 +205,11 @@ struct Told {
 /// Whether a model of such a corpus takes the end symbol for the end of a line, behind which a text goes on.
 fn is_endless(data: &CorpusConfig) -> bool {
     match data {
-        CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) | CorpusConfig::Text(_) => false,
+        CorpusConfig::Pairs(_)
+        | CorpusConfig::Parallel(_)
+        | CorpusConfig::Table(_)
+        | CorpusConfig::Manifest(_)
+        | CorpusConfig::Text(_) => false,
         CorpusConfig::Stream(_) => true,
     }
 }

@@ -78,7 +78,14 @@ impl Meaning for Interpreter {
         let config: ExperimentConfig =
             serde_json::from_value(settings.clone()).map_err(|e| Error::new(format!("not a config: {e}")))?;
         let start = &config.train.start_from;
-        let files = serde_json::json!([config.data, config.tokenizer, config.streams, config.evaluate.by, start]);
+        let files = serde_json::json!([
+            config.data,
+            config.features,
+            config.tokenizer,
+            config.streams,
+            config.evaluate.by,
+            start
+        ]);
         let files = files.to_string();
         let found = self.known.borrow().get(&files).cloned();
         let data = match found {

@@ -24,6 +24,7 @@ pub(crate) mod generation;
 mod loaded;
 mod losses;
 mod meaning;
+mod recordings;
 mod samples;
 mod saved;
 mod speech;
@@ -53,13 +54,14 @@ pub(crate) use columns::{lacking_columns, lacking_columns_of};
 use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 pub use data::Corpora;
-pub(crate) use data::{files, named, remedy};
+pub(crate) use data::{digests as digests_of, files, named, remedy};
 pub use evaluation::{Answered, Evaluation, Evaluator, Pace};
 pub(crate) use evaluation::{figures_of_validation, temperature, token_counts};
 pub(crate) use findings::{findings, spread};
 pub use loaded::Loaded;
 pub use meaning::Interpreter;
 pub(crate) use meaning::figures;
+pub(crate) use recordings::{Listener, heard};
 pub use saved::SavedModel;
 pub use streams::{SourceStreamConfig, Streams};
 pub(crate) use streams::{apart, unknown_apart};
@@ -128,11 +130,11 @@ impl Experiment {
         Ok(first.unwrap_or_default())
     }
 
-    /// Of a table, the file of the last split that is named, as it lies on disk.
+    /// Of a table or a manifest, the file of the last split that is named, as it lies on disk.
     pub(crate) fn a_table(&self) -> Option<PathBuf> {
-        let table = self.config.data.as_table()?;
-        let last = table.test.as_ref().or(table.validation.as_ref()).unwrap_or(&table.train);
-        Some(self.data_dir.join(last))
+        let data = Some(&self.config.data).filter(|data| data.has_columns())?;
+        let last = [Split::Test, Split::Validation, Split::Train].into_iter().find(|&split| data.has(split))?;
+        files(data, Some(last), &self.data_dir).pop().map(|(_, file)| file)
     }
 
     /// The tokenizers, learned once.

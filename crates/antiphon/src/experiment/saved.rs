@@ -9,7 +9,9 @@ use antiphon_core::{Error, Result};
 use antiphon_decode::Combination;
 use antiphon_lab::{ModelSize, Run};
 use antiphon_model::Model;
-use antiphon_train::{Checkpoint, Mean, ModelFile, checkpoint_path, load_weights, save_weights, write_ensemble, write_model};
+use antiphon_train::{
+    Checkpoint, Mean, ModelFile, checkpoint_path, load_weights, save_weights, write_ensemble, write_model,
+};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};

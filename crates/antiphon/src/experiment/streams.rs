@@ -7,6 +7,7 @@ use antiphon_core::{Problem, Result};
 use antiphon_data::FurtherColumns;
 use antiphon_data::corpus::Limits;
 use antiphon_model::{EmbeddingConfig, EncoderConfig, Model, ModelConfig, StreamModelConfig, Vocabularies};
+use antiphon_sound::FeaturesConfig;
 use antiphon_text::TokenizerConfig;
 use burn::tensor::Device;
 use schemars::JsonSchema;
@@ -70,7 +71,7 @@ impl ExperimentConfig {
     /// # Errors
     /// If it cannot be built of these settings.
     pub(super) fn init_model(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
-        self.model.init(antiphon_model::Streams(&read(&self.streams)), vocabularies, key, device)
+        self.whole_model().init(antiphon_model::Streams(&read(&self.streams)), vocabularies, key, device)
     }
 
     /// A model whose parameters are to be loaded.
@@ -78,12 +79,18 @@ impl ExperimentConfig {
     /// # Errors
     /// As [`init_model`](Self::init_model).
     pub(super) fn outline_model(&self, vocabularies: &Vocabularies, key: Key, device: &Device) -> Result<Model> {
-        self.model.outline(antiphon_model::Streams(&read(&self.streams)), vocabularies, key, device)
+        self.whole_model().outline(antiphon_model::Streams(&read(&self.streams)), vocabularies, key, device)
     }
 
     /// How many steps of each source become one of its memory.
     pub(crate) fn reductions(&self) -> Vec<usize> {
-        self.model.reductions(antiphon_model::Streams(&read(&self.streams)))
+        self.whole_model().reductions(antiphon_model::Streams(&read(&self.streams)))
+    }
+
+    /// The model's settings, with what those of the recordings say of it.
+    fn whole_model(&self) -> ModelConfig {
+        let numbers = self.features.as_ref().map_or(1, FeaturesConfig::width);
+        self.model.clone().with_frames(numbers)
     }
 }
 

@@ -7,7 +7,7 @@ use antiphon_data::CorpusConfig;
 use antiphon_decode::{Combination, Ensemble, Member, Mixture};
 use antiphon_kernels::{Carry, TokenScores};
 use antiphon_lab::ModelSize;
-use antiphon_model::{Distributions, Model};
+use antiphon_model::{Distributions, Judgement, Model};
 use rayon::prelude::*;
 
 use super::answering::Answering;
@@ -138,9 +138,9 @@ impl Answering for SavedModels {
         (1..count).map(tokenizers).collect()
     }
 
-    fn scores_at(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
+    fn judge(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Judgement> {
         if let [(_, saved)] = self.members.as_slice() {
-            return Answering::scores_at(&saved.model, batches, carries, temperatures);
+            return Answering::judge(&saved.model, batches, carries, temperatures);
         }
         carries.resize_with(self.members.len(), Carry::default);
         let all = self.members.iter().zip(&self.readings).zip(carries);
@@ -163,7 +163,8 @@ impl Answering for SavedModels {
                 scores.correct.extend(judged.iter().map(|(_, correct)| correct));
             }
         }
-        Ok(scores)
+        // Each has a CTC of its own, and together they have none.
+        Ok(Judgement { scores, ctc: None })
     }
 }
 
@@ -185,12 +186,19 @@ fn agree((first, one): &(String, SavedModel), (name, other): &(String, SavedMode
     let error = |message: String| Err(Error::new(message).in_file(name));
     let answers = |config: &ExperimentConfig| match &config.data {
         CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) => "answers sources",
+        CorpusConfig::Manifest(_) => "transcribes recordings",
         CorpusConfig::Text(_) => "is a model of single texts",
         CorpusConfig::Stream(_) => "is a model of running text",
     };
     let (a, b) = (answers(&one.config), answers(&other.config));
     if a != b {
         return error(format!("{b}, and `{first}` {a}: models answer together that are asked the same"));
+    }
+    if one.config.features != other.config.features {
+        let message = format!(
+            "its `features` are not those of `{first}`: models answer together that hear the same of a recording"
+        );
+        return error(message);
     }
     // Of what is no table there is only the source.
     let are_tables = one.config.data.as_table().is_some() && other.config.data.as_table().is_some();

@@ -31,7 +31,7 @@ enum Sides {
         source: Arc<dyn Tokenizer>,
         target: Arc<dyn Tokenizer>,
     },
-    /// Of texts without sources.
+    /// Of texts without sources, or with recordings as such.
     Target(Arc<dyn Tokenizer>),
 }
 
@@ -98,7 +98,7 @@ impl Tokenizers {
         let learn_side = |side: &str, tokenizer, texts| learn(format!("tokenizer.{side}"), tokenizer, texts);
         let sides = match (&config.shared, &config.source, &config.target) {
             // A tokenizer for both sides serves the one that there is.
-            (shared, _, target) if !corpora.train.has_source() => {
+            (shared, _, target) if !corpora.train.has_source() || corpora.train.is_spoken() => {
                 let (side, tokenizer) = match (shared, target) {
                     (Some(shared), _) => ("shared", shared),
                     (None, Some(target)) => ("target", target),
@@ -155,7 +155,7 @@ impl Tokenizers {
         self.streams.iter()
     }
 
-    /// The tokenizer of the sources; `None` where there are none.
+    /// The tokenizer of the sources; `None` where there are none, or none of text.
     pub fn source(&self) -> Option<&Arc<dyn Tokenizer>> {
         match &self.sides {
             Sides::Shared(shared) => Some(shared),

@@ -12,6 +12,7 @@ use antiphon_train::{Averaged, Ended, Outcome, Pause, Progress, Training, Valida
 
 use super::data::{Encoded, TrainingBatches};
 use super::evaluation::{Evaluator, figures_of_validation, values};
+use super::recordings::augmented;
 use super::samples::samples;
 use super::saved::{SavedModel, TokenizersFile};
 use super::{Experiment, ExperimentConfig, Tokenizers, unknown};
@@ -55,8 +56,9 @@ impl Experiment {
         }
         let vocabularies = tokenizers.vocabularies();
         console.note(&format!("train    {}", described(&training, &vocabularies)));
-        for warning in unknown::warnings(&training, true) {
-            console.warn(&format!("train: {warning}"));
+        let lost = training.without_path(config)?.map(|lost| format!("train: {lost}"));
+        for warning in unknown::warnings(&training, true).into_iter().map(|w| format!("train: {w}")).chain(lost) {
+            console.warn(&warning);
         }
         let batches = TrainingBatches::new(training, config)?;
         let validation = self.corpora.validation.as_ref().map(|corpus| Evaluator::new(config, &tokenizers, corpus));
@@ -81,8 +83,11 @@ impl Experiment {
             None => self.begin(run, &mut observer, &tokenizers, &device)?,
         };
 
-        let objective =
-            |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| model.terms(batch, carry, Some(key));
+        let augment = config.spec_augment.as_ref().zip(config.features.as_ref());
+        let objective = |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| match augment {
+            Some((how, features)) => model.terms(&augmented(batch, how, features, key), carry, Some(key)),
+            None => model.terms(batch, carry, Some(key)),
+        };
         let mut validate = |model: &Model, progress: &Progress| -> Result<Option<Validation>> {
             let Some(validation) = &validation else { return Ok(None) };
             let Some(found) = validate(validation, config, model, stop)? else { return Ok(None) };
@@ -158,6 +163,11 @@ fn described(training: &Encoded, vocabularies: &Vocabularies) -> String {
     match (training, vocabularies.sources.as_slice()) {
         (Encoded::Stream(stream), _) => {
             format!("{} lines of running text, {tokens} tokens, a vocabulary of {vocabulary}", stream.corpus().len())
+        }
+        (Encoded::Examples(recordings), []) if recordings.corpus().is_spoken() => {
+            let frames = recordings.source_tokens();
+            let count = recordings.len();
+            format!("{count} recordings, {frames} frames, {tokens} target tokens, a vocabulary of {vocabulary}")
         }
         (Encoded::Examples(texts), []) => {
             format!("{} texts, {tokens} tokens, a vocabulary of {vocabulary}", texts.len())

@@ -1,6 +1,6 @@
-//! Recordings: copied as they are, with a list `recording<TAB>what is said` for each split.
+//! Recordings: copied as they are, with a manifest for each split: a table of `path`, `text` and `speaker`.
 //!
-//! A path in a list is seen from the list's own folder. Nothing reads the recordings' content here.
+//! A path in a manifest is seen from its folder. Nothing reads the recordings' content here.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::preparation::{Preparation, at_least_1};
-use super::splits::Pairs;
 use crate::recipe::files::Output;
 use crate::recipe::inputs::Inputs;
 
@@ -34,7 +33,7 @@ pub struct NumberedRecordings {
 
 /// Recordings with lists of what is said in them.
 ///
-/// Every one in a list is copied to `recordings/`, in its folder. The training list is split by folder, which is a
+/// Every one in a list is copied to `recordings/`, in its folder. The training list is split by folder, whose name is that of a
 /// speaker: its last folders, as many as it takes, are for validation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -65,6 +64,32 @@ pub struct SpeechList {
 /// The folder of the copies.
 const RECORDINGS: &str = "recordings";
 
+/// A manifest that is being written.
+struct Manifest {
+    /// The name of its split.
+    name: &'static str,
+    text: String,
+    recordings: usize,
+    speakers: BTreeSet<String>,
+}
+
+impl Manifest {
+    fn new(name: &'static str) -> Self {
+        Self { name, text: "path\ttext\tspeaker\n".into(), recordings: 0, speakers: BTreeSet::new() }
+    }
+
+    fn push(&mut self, path: &str, said: &str, speaker: &str) {
+        self.text += &format!("{path}\t{said}\t{speaker}\n");
+        self.recordings += 1;
+        self.speakers.insert(speaker.into());
+    }
+
+    fn finish(self, log: &mut dyn FnMut(&str)) -> Output {
+        log(&format!("{}: {} recordings of {} speakers", self.name, self.recordings, self.speakers.len()));
+        Output { name: format!("{}.tsv", self.name), bytes: self.text.into_bytes() }
+    }
+}
+
 impl Preparation for NumberedRecordings {
     fn inputs(&self) -> Vec<(String, &str)> {
         Vec::new()
@@ -79,11 +104,11 @@ impl Preparation for NumberedRecordings {
     }
 
     fn run(&self, inputs: &Inputs<'_>, log: &mut dyn FnMut(&str)) -> Result<Vec<Output>> {
-        let [mut train, mut validation, mut test] = Pairs::three("");
+        let [mut train, mut validation, mut test] = ["train", "validation", "test"].map(Manifest::new);
         let mut outputs = Vec::new();
         for (name, path) in inputs.below(&self.folder) {
-            let (label, index) =
-                numbers(name).ok_or_else(|| inputs.error(path, "not named LABEL_SPEAKER_INDEX".into()))?;
+            let (label, speaker, index) =
+                parts(name).ok_or_else(|| inputs.error(path, "not named LABEL_SPEAKER_INDEX".into()))?;
             let said = self.labels.get(label).ok_or_else(|| {
                 inputs.error(path, format!("label {label}, but the recipe has {} labels", self.labels.len()))
             })?;
@@ -93,7 +118,7 @@ impl Preparation for NumberedRecordings {
                 _ => &mut train,
             };
             let name = format!("{RECORDINGS}/{name}");
-            split.push(&name, said);
+            split.push(&name, said, speaker);
             outputs.push(Output { name, bytes: inputs.bytes(path).to_vec() });
         }
         outputs.extend([train, validation, test].map(|split| split.finish(log)));
@@ -101,12 +126,12 @@ impl Preparation for NumberedRecordings {
     }
 }
 
-/// Label and index of `7_jackson_32.wav`.
-fn numbers(name: &str) -> Option<(usize, usize)> {
+/// Label, speaker and index of `7_jackson_32.wav`.
+fn parts(name: &str) -> Option<(usize, &str, usize)> {
     let (stem, _) = name.rsplit_once('.')?;
     let (label, rest) = stem.split_once('_')?;
-    let (_, index) = rest.rsplit_once('_')?;
-    Some((label.parse().ok()?, index.parse().ok()?))
+    let (speaker, index) = rest.rsplit_once('_')?;
+    Some((label.parse().ok()?, speaker, index.parse().ok()?))
 }
 
 impl Preparation for ListedRecordings {
@@ -128,20 +153,20 @@ impl Preparation for ListedRecordings {
     }
 
     fn run(&self, inputs: &Inputs<'_>, log: &mut dyn FnMut(&str)) -> Result<Vec<Output>> {
-        let [mut train, mut validation, mut test] = Pairs::three("");
+        let [mut train, mut validation, mut test] = ["train", "validation", "test"].map(Manifest::new);
         let mut outputs = Vec::new();
         let learnt = self.read(inputs, &self.train, &mut outputs)?;
         let held_out = last_folders(&learnt, self.validation);
         for (name, said) in &learnt {
             let split = if held_out.contains(folder_of(name)) { &mut validation } else { &mut train };
-            split.push(name, said);
+            split.push(name, said, speaker_of(name));
         }
-        if train.is_empty() {
+        if train.recordings == 0 {
             let message = format!("too few speakers to hold out {} recordings", self.validation);
             return Err(inputs.error(&self.train.recordings, message));
         }
         for (name, said) in self.read(inputs, &self.test, &mut outputs)? {
-            test.push(&name, said);
+            test.push(&name, said, speaker_of(&name));
         }
         outputs.extend([train, validation, test].map(|split| split.finish(log)));
         Ok(outputs)
@@ -190,6 +215,12 @@ fn last_folders<'a>(list: &'a [(String, &str)], count: usize) -> BTreeSet<&'a st
         folders.insert(folder_of(name));
     }
     folders
+}
+
+/// The last folder of a recording's name.
+fn speaker_of(name: &str) -> &str {
+    let folder = folder_of(name);
+    folder.rsplit_once('/').map_or(folder, |(_, speaker)| speaker)
 }
 
 fn folder_of(name: &str) -> &str {

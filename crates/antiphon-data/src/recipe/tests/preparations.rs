@@ -119,15 +119,20 @@ fn the_source_of_an_answer_is_the_dialog_before_it() {
     }
 }
 
+/// A manifest of these rows.
+fn manifest(rows: &str) -> String {
+    format!("path\ttext\tspeaker\n{rows}")
+}
+
 #[test]
 fn numbered_recordings_are_split_by_their_index() {
     let files = [("f/r/1_ann_0.wav", "A"), ("f/r/0_bob_1.wav", "B"), ("f/r/1_bob_12.wav", "C")];
     let rest = "[[preparation]]\nkind = 'numbered_recordings'\nfolder = 'f/r'\nlabels = ['zero', 'one']\ntest = 1\nvalidation = 1";
     let kitchen = Kitchen::new("tiny", LOCAL, &files, rest);
     kitchen.local().unwrap();
-    assert_eq!(kitchen.read("test.tsv"), "recordings/1_ann_0.wav\tone\n");
-    assert_eq!(kitchen.read("validation.tsv"), "recordings/0_bob_1.wav\tzero\n");
-    assert_eq!(kitchen.read("train.tsv"), "recordings/1_bob_12.wav\tone\n");
+    assert_eq!(kitchen.read("test.tsv"), manifest("recordings/1_ann_0.wav\tone\tann\n"));
+    assert_eq!(kitchen.read("validation.tsv"), manifest("recordings/0_bob_1.wav\tzero\tbob\n"));
+    assert_eq!(kitchen.read("train.tsv"), manifest("recordings/1_bob_12.wav\tone\tbob\n"));
     assert_eq!(kitchen.read("recordings/1_bob_12.wav"), "C");
     for (name, fault) in
         [("2_ann_0.wav", "label 2, but the recipe has 2 labels"), ("ann.wav", "not named LABEL_SPEAKER_INDEX")]
@@ -149,9 +154,15 @@ fn listed_recordings_are_split_by_speaker() {
         train = { recordings = 'ids', transcripts = 'said' }\ntest = { recordings = 'more', transcripts = 'said more' }";
     let kitchen = Kitchen::new("tiny", LOCAL, &files, rest);
     kitchen.local().unwrap();
-    assert_eq!(kitchen.read("train.tsv"), "recordings/a/ann/x1.mfc\tONE TWO\nrecordings/a/ann/x2.mfc\tTWO\n");
-    assert_eq!(kitchen.read("validation.tsv"), "recordings/a/bob/x1.mfc\tTHREE\nrecordings/a/cat/x1.mfc\tFOUR\n");
-    assert_eq!(kitchen.read("test.tsv"), "recordings/b/dan/y1.mfc\tSIX\n");
+    assert_eq!(
+        kitchen.read("train.tsv"),
+        manifest("recordings/a/ann/x1.mfc\tONE TWO\tann\nrecordings/a/ann/x2.mfc\tTWO\tann\n")
+    );
+    assert_eq!(
+        kitchen.read("validation.tsv"),
+        manifest("recordings/a/bob/x1.mfc\tTHREE\tbob\nrecordings/a/cat/x1.mfc\tFOUR\tcat\n")
+    );
+    assert_eq!(kitchen.read("test.tsv"), manifest("recordings/b/dan/y1.mfc\tSIX\tdan\n"));
     assert_eq!(kitchen.read("recordings/a/cat/x1.mfc"), "a/cat/x1");
 
     let refused = |place: usize, text: &str, rest: &str| {

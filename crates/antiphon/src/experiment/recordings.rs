@@ -1,0 +1,154 @@
+//! Recordings: how they become frames, those of a corpus and single ones.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use antiphon_core::random::Key;
+use antiphon_core::{Batch, Error, Frames, Place, Result, Source, SourceBatch};
+use antiphon_data::corpus::Remedy;
+use antiphon_data::{Corpus, Fault, Spoken};
+use antiphon_sound::{Extractor, FeatureCache, FeaturesConfig, Recording, SpecAugmentConfig};
+
+use super::ExperimentConfig;
+
+/// The folder of features below the data folder.
+const FEATURES: &str = ".features";
+
+/// Features on disk as the frames of a corpus.
+#[derive(Debug)]
+struct Kept(FeatureCache);
+
+impl Frames for Kept {
+    fn width(&self) -> usize {
+        self.0.width()
+    }
+
+    fn frames(&self, recording: usize) -> usize {
+        self.0.frames(recording)
+    }
+
+    fn read(&self, recording: usize) -> Result<Vec<f32>> {
+        self.0.read(recording)
+    }
+
+    fn warning(&self) -> Option<String> {
+        let damaged = (0..self.0.len()).filter(|&i| self.0.damaged(i) > 0).count();
+        let all = self.0.len();
+        (damaged > 0).then(|| {
+            format!("{damaged} of {all} recordings have stretches that cannot be decoded, and are silent there")
+        })
+    }
+
+    fn digest(&self) -> &str {
+        self.0.digest()
+    }
+}
+
+fn recording(Spoken { path, start, end }: Spoken) -> Recording {
+    Recording { path, start, end }
+}
+
+/// A corpus with the frames of its recordings, which are made below the data folder if they are not there; one of text as it is.
+///
+/// # Errors
+/// If a recording cannot be used (unless `on_bad_line = "skip"`), or none can.
+pub(crate) fn heard(corpus: Corpus, config: &ExperimentConfig, data_dir: &Path) -> Result<Corpus> {
+    let (Some(manifest), Some(features)) = (config.data.as_manifest(), &config.features) else { return Ok(corpus) };
+    let recordings: Vec<Recording> = corpus.recordings()?.into_iter().map(recording).collect();
+    let mut unusable = Vec::new();
+    let mut fault = |number: usize, error: Error| {
+        if manifest.on_bad_line == Remedy::Skip {
+            unusable.push(number);
+            return Ok(());
+        }
+        let (file, line) = corpus.place(number);
+        let message = format!("{error}; or set data.on_bad_line = \"skip\"");
+        Err(Error::new(message).at(Place::line(line)).in_file(file))
+    };
+    let kept = FeatureCache::open(data_dir.join(FEATURES), &recordings, features, &mut fault)?;
+    corpus.with_frames(Arc::new(Kept(kept)), &unusable)
+}
+
+/// Listens to single recordings as to those that a model has learned from.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    extractor: Extractor,
+    width: usize,
+    /// From where their paths are seen.
+    folder: PathBuf,
+}
+
+impl Listener {
+    /// One for the recordings that a file names, or that are named where the process runs; `None` for a model of text.
+    ///
+    /// # Errors
+    /// If its settings have problems.
+    pub(crate) fn of(config: &ExperimentConfig, file: Option<&Path>) -> Result<Option<Self>> {
+        let Some(features) = config.features.as_ref().filter(|_| config.data.as_manifest().is_some()) else {
+            return Ok(None);
+        };
+        let folder = file.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
+        Ok(Some(Self { extractor: Extractor::new(features)?, width: features.width(), folder }))
+    }
+
+    /// What a model is shown of a recording.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub(crate) fn hear(&self, spoken: Spoken) -> Result<Source, Fault> {
+        let heard = self.extractor.extract(&recording(spoken.below(&self.folder)));
+        let heard = heard.map_err(|error| Fault::Recording(error.to_string()))?;
+        Ok(Source::Frames { values: heard.values, features: self.width })
+    }
+}
+
+/// A batch as training sees it: some of each recording is hidden, drawn under the step's key.
+pub(super) fn augmented(batch: &Batch, how: &SpecAugmentConfig, features: &FeaturesConfig, key: Key) -> Batch {
+    let mut batch = batch.clone();
+    if let Some(SourceBatch::Frames(frames)) = batch.sources.first_mut() {
+        let (key, blocks) = (key.named("spec_augment"), features.blocks());
+        let (row, columns) = (frames.width * frames.features, frames.features / blocks);
+        for (b, (values, &length)) in frames.values.chunks_exact_mut(row).zip(&frames.lengths).enumerate() {
+            let values = &mut values[..length as usize * frames.features];
+            let masks = how.masks(key.numbered(b as u64), length as usize, columns);
+            masks.apply(values, frames.features, blocks);
+        }
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::{FrameBatch, Target};
+
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_is_drawn_for_each_row_under_the_steps_key() {
+        let features: FeaturesConfig =
+            serde_json::from_str(r#"{"kind": "given", "width": 4, "deltas": 1}"#).expect("features");
+        let rows = [vec![1.0; 50 * 8], vec![1.0; 30 * 8], vec![1.0; 50 * 8]];
+        let batch = Batch {
+            sources: vec![SourceBatch::Frames(FrameBatch::from_rows(&rows, 8))],
+            target: Target::whole(&[[3], [3], [3]]),
+            continues: Vec::new(),
+            examples: vec![0, 1, 2],
+        };
+        let of = |seed: u64| {
+            let hidden = augmented(&batch, &SpecAugmentConfig::default(), &features, Key::from_seed(seed));
+            let [SourceBatch::Frames(frames)] = &hidden.sources[..] else { panic!("frames") };
+            frames.values.clone()
+        };
+        assert_eq!(of(1), of(1));
+        let different = (0..20).filter(|&seed| of(seed) != of(seed + 1)).count();
+        assert_eq!(different, 20);
+        let unlike = (0..20).filter(|&seed| of(seed)[..400] != of(seed)[800..]).count();
+        assert_eq!(unlike, 20, "rows are hidden alike");
+        // Padding stays what it is, and a column is hidden with its delta.
+        for values in (0..20).map(of) {
+            assert!(values[400 + 30 * 8..800].iter().all(|&value| value == 0.0));
+            let is_alike = |frame: &[f32]| frame[..4] == frame[4..];
+            assert!(values.chunks_exact(8).all(is_alike));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Follows `docs/speech.md` with tones for letters: what is trained, asked, measured and transcribed are recordings.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::place::{Called, Place};
+
+const RATE: usize = 8000;
+
+/// What makes the guide's model small.
+const SMALL: &[(&str, &str)] = &[
+    ("ANTIPHON__THREADS", "1"),
+    ("ANTIPHON__FEATURES__FILTERS", "12"),
+    ("ANTIPHON__MODEL__DECODER__HIDDEN", "24"),
+    ("ANTIPHON__MODEL__TARGET__SIZE", "8"),
+    (
+        "ANTIPHON__MODEL__ENCODER__STAGES",
+        "[{ kind = 'gru', hidden = 16 }, { kind = 'time_reduction' }, { kind = 'gru', hidden = 16 }]",
+    ),
+    ("ANTIPHON__TRAIN__EPOCHS", "16"),
+    ("ANTIPHON__TRAIN__OPTIMIZER__LEARNING_RATE", "1e-2"),
+    ("ANTIPHON__BATCH__COUNT", "400"),
+];
+
+/// A word over three letters: two to four of them.
+fn word(number: usize) -> String {
+    let mut rest = (number as u32).wrapping_mul(2_654_435_761) >> 12;
+    let letters = 2 + rest as usize % 3;
+    let letter = |_| {
+        rest = rest.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        char::from(b'a' + (rest >> 16) as u8 % 3)
+    };
+    (0..letters).map(letter).collect()
+}
+
+/// A tone of 80 ms for each letter, with 40 ms of faint noise before, between and behind them.
+fn sound(word: &str) -> Vec<i16> {
+    let mut noise = word.bytes().fold(1_u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let mut samples = Vec::new();
+    let mut add = |tone: Option<f64>, milliseconds: usize| {
+        for t in 0..RATE * milliseconds / 1000 {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let hiss = f64::from(noise >> 16) / 65536.0 - 0.5;
+            let wave = tone.map_or(0.0, |hertz| (std::f64::consts::TAU * hertz * t as f64 / RATE as f64).sin());
+            samples.push((8000.0 * wave + 100.0 * hiss) as i16);
+        }
+    };
+    add(None, 40);
+    for letter in word.bytes() {
+        add(Some([450.0, 950.0, 2100.0][usize::from(letter - b'a')]), 80);
+        add(None, 40);
+    }
+    samples
+}
+
+fn wav(samples: &[i16]) -> Vec<u8> {
+    let (rate, bytes) = (RATE as u32, 2 * samples.len() as u32);
+    let mut file = b"RIFF".to_vec();
+    file.extend((36 + bytes).to_le_bytes());
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    file.extend(rate.to_le_bytes());
+    file.extend((2 * rate).to_le_bytes());
+    file.extend(b"\x02\0\x10\0data");
+    file.extend(bytes.to_le_bytes());
+    file.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+    file
+}
+
+fn page() -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/speech.md");
+    std::fs::read_to_string(page).expect("the guide is there")
+}
+
+fn block(page: &str, language: &str) -> String {
+    let (_, rest) = page.split_once(&format!("```{language}\n")).expect("a block");
+    rest.split_once("```").expect("a block ends").0.to_owned()
+}
+
+/// A place with recordings and the guide's config.
+fn place() -> Place {
+    let place = Place::new();
+    furnish(&place);
+    place
+}
+
+/// Recordings of two speakers who sound alike, their manifests, and the guide's config.
+pub(crate) fn furnish(place: &Place) {
+    for (split, numbers) in [("train", 0..240), ("validation", 240..270), ("test", 270..300)] {
+        let mut manifest = "path\ttext\tspeaker\n".to_owned();
+        for (i, number) in numbers.enumerate() {
+            let word = word(number);
+            place.write(&format!("data/mine/sound/{split}-{i}.wav"), wav(&sound(&word)));
+            manifest += &format!("sound/{split}-{i}.wav\t{word}\t{}\n", ["ann", "bob"][i % 2]);
+        }
+        place.write(&format!("data/mine/{split}.tsv"), manifest);
+    }
+    place.write("speech.toml", block(&page(), "toml"));
+}
+
+fn call(place: &Place, words: &str) -> Called {
+    Called(place.command(words).envs(SMALL.iter().copied()).output().expect("the program starts"))
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("JSON")
+}
+
+#[test]
+fn the_guide_can_be_followed_as_it_stands() {
+    let place = place();
+    let page = page();
+    let commands: Vec<String> = block(&page, "sh")
+        .lines()
+        .map(|line| line.strip_prefix("cargo xtask ").expect("a command").to_owned())
+        .collect();
+    let mut said = Vec::new();
+    for command in &commands {
+        let called = call(&place, command);
+        assert!(!called.err().contains("warning: "), "{command}\n{}", called.err());
+        said.push(called.succeeds());
+    }
+    let results = json(&place.read("runs/mine/results.json"));
+    let test = &results["test"];
+    let score = &test["metrics"]["word_error_rate"];
+    assert!(score["value"].as_f64().is_some_and(|wrong| wrong <= 20.0), "{results}");
+    let parts = &score["parts"];
+    let edits: u64 =
+        ["substitutions", "deletions", "insertions"].iter().map(|kind| parts[kind].as_u64().unwrap()).sum();
+    assert_eq!(parts["reference_length"], 30);
+    let rate = 100.0 * edits as f64 / 30.0;
+    assert!((score["value"].as_f64().unwrap() - rate).abs() < 1e-9, "{score}");
+    let speakers = test["by"]["speaker"].as_array().expect("speakers");
+    assert_eq!(speakers.iter().map(|of| of["examples"].as_u64().unwrap()).collect::<Vec<_>>(), [15, 15]);
+    assert!(test["losses"]["ctc"].is_number() && test["counts"]["source_frames"].is_number(), "{test}");
+    // Who is asked by row, or by file, says what was measured.
+    let answered = place.read("runs/mine/predictions-test.jsonl");
+    let answered: Vec<Value> = answered.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(json).collect();
+    let best: Vec<&str> = answered.iter().map(|answer| answer["answers"][0]["text"].as_str().unwrap()).collect();
+    assert_eq!(said[3].lines().collect::<Vec<_>>(), best);
+    let transcribed: Vec<_> = said[4].lines().map(|line| line.split_once('\t').expect("a file's name").1).collect();
+    assert_eq!(transcribed, best[..2]);
+    assert_eq!(said[5].lines().count(), 30);
+    // Features were made once for each split.
+    let kept = std::fs::read_dir(place.path("data/.features")).expect("a folder").filter(|entry| {
+        entry.as_ref().is_ok_and(|entry| Path::new(&entry.file_name()).extension().is_some_and(|e| e == "features"))
+    });
+    assert_eq!(kept.count(), 3);
+    parts_and_faults(&place, &best);
+    several_together(&place);
+}
+
+/// Several models hear the same recording, and their CTC has no say; what one says twice over, it says alone.
+fn several_together(place: &Place) {
+    let asked = "--input data/mine/test.tsv --set search.ctc_weight=0.0";
+    let alone = call(place, &format!("predict runs/mine {asked}")).succeeds();
+    assert_eq!(call(place, &format!("predict runs/mine runs/mine {asked}")).succeeds(), alone);
+    let table = call(place, "evaluate runs/mine runs/mine --set search.ctc_weight=0.0").succeeds();
+    assert!(table.contains("word_error_rate") && !table.contains("ctc_loss"), "{table}");
+    let refused = call(place, "predict runs/mine runs/mine --input data/mine/test.tsv").refuses();
+    assert!(refused.contains("search.ctc_weight"), "{refused}");
+}
+
+/// Parts of a file are answered as files of their own; a file that cannot be used is told.
+fn parts_and_faults(place: &Place, best: &[&str]) {
+    let (first, second) = (sound(&word(270)), sound(&word(271)));
+    place.write("both.wav", wav(&[first.clone(), second.clone()].concat()));
+    let seconds = |samples: usize| samples as f64 / RATE as f64;
+    let (middle, end) = (seconds(first.len()), seconds(first.len() + second.len()));
+    place.write("parts.tsv", format!("path\tfrom\tto\nboth.wav\t\t{middle}\nboth.wav\t{middle}\t{end}\n"));
+    let parts = "predict runs/mine --input parts.tsv --set data.start=from --set data.end=to";
+    assert_eq!(call(place, parts).succeeds().lines().collect::<Vec<_>>(), best[..2]);
+
+    place.write("page.wav", "%PDF-1.7 no sound at all");
+    let refused = call(place, "transcribe runs/mine data/mine/sound/test-0.wav page.wav").refuses();
+    assert!(refused.contains("page.wav") && refused.contains("--skip-bad"), "{refused}");
+    let skipped = call(place, "transcribe runs/mine page.wav data/mine/sound/test-0.wav --skip-bad");
+    assert!(skipped.err().contains("warning: ") && skipped.err().contains("page.wav"), "{}", skipped.err());
+    assert_eq!(skipped.succeeds(), format!("page.wav\t\ndata/mine/sound/test-0.wav\t{}\n", best[0]));
+    let refused = call(place, "transcribe runs/mine nowhere.wav").refuses();
+    assert!(refused.contains("nowhere.wav"), "{refused}");
+
+    // In a corpus its line is named, or it is left out and counted.
+    let manifest = String::from_utf8(place.read("data/mine/test.tsv")).unwrap();
+    place.write("data/mine/bad.tsv", manifest.replace("sound/test-1.wav", "../../page.wav"));
+    let bad = "run speech.toml --run runs/bad --set data.test=mine/bad.tsv";
+    let refused = call(place, bad).refuses();
+    assert!(refused.contains("bad.tsv: line 3: ") && refused.contains("page.wav"), "{refused}");
+    assert!(refused.contains("data.on_bad_line = \"skip\""), "{refused}");
+    let skips = "evaluate runs/mine --input data/mine/bad.tsv --set data.on_bad_line=skip";
+    let table = call(place, skips).succeeds();
+    let skipped = table.lines().find(|line| line.starts_with("skipped")).expect("a count");
+    assert!(skipped.trim_end().ends_with(" 1"), "{table}");
+}
+
+#[test]
+fn a_training_that_is_paused_goes_on_as_if_it_had_not_been() {
+    let place = place();
+    let run = "run speech.toml --quiet --set train.epochs=2 --set train.checkpoint.every_steps=5 --run";
+    call(&place, &format!("{run} runs/whole")).succeeds();
+    call(&place, &format!("{run} runs/parts --pause-after-steps 7"));
+    assert!(!place.path("runs/parts/model.safetensors").exists());
+    call(&place, &format!("{run} runs/parts")).succeeds();
+    assert!(place.read("runs/whole/model.safetensors") == place.read("runs/parts/model.safetensors"));
+    // The encoder may learn by its own loss alone.
+    let lone = "--set model.ctc.weight=1.0 --set search.ctc_weight=1.0 --set train.validate.metric=ctc_loss";
+    call(&place, &format!("{run} runs/lone {lone}")).succeeds();
+    // What is hidden of the frames is a part of it.
+    call(&place, &format!("{run} runs/plain --set spec_augment.time_masks=0")).succeeds();
+    assert!(place.read("runs/whole/model.safetensors") != place.read("runs/plain/model.safetensors"));
+}
+
+#[test]
+fn every_setting_that_the_guide_names_is_one() {
+    let page = page();
+    let keys = antiphon_config::keys::<antiphon::ExperimentConfig>();
+    let sections = ["data.", "features.", "model.", "batch.", "search.", "evaluate."];
+    let named = page.split('`').skip(1).step_by(2).filter(|text| sections.iter().any(|s| text.starts_with(s)));
+    let named: Vec<&str> = named.filter_map(|text| text.split([' ', '=']).next()).collect();
+    assert!(named.len() > 12, "{named:?}");
+    let unknown: Vec<_> = named.iter().filter(|key| !keys.contains(&(**key).to_owned())).collect();
+    assert!(unknown.is_empty(), "no such setting: {unknown:?}");
+}
+
+#[test]
+fn contradictions_between_recordings_and_a_model_are_told() {
+    let place = place();
+    let refused = |sets: &str| call(&place, &format!("check speech.toml {sets}")).refuses();
+    let tokens = refused("--set model.source={replace=true,kind='embedding'}");
+    assert!(tokens.contains("recordings have no tokens; set `model.source.kind = \"frames\"`"), "{tokens}");
+    let width = refused("--set model.source.width=13");
+    assert!(width.contains("the frames of `features` have 12 numbers, not 13; leave `width` out"), "{width}");
+    let silent = refused("--set model={replace=true,source={kind='frames'}}");
+    assert!(silent.contains("the model has no CTC to search with; set `[model.ctc]`"), "{silent}");
+    let text = refused("--set data={replace=true,kind='pairs',train='a.tsv'}");
+    assert!(text.contains("only a manifest has recordings"), "{text}");
+}
