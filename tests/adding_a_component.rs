@@ -106,6 +106,26 @@ fn every_path_that_the_documents_name_is_there() {
     assert!(named > 40, "only {named} paths were found");
 }
 
+#[test]
+fn every_command_that_the_documents_name_is_there() {
+    let source = read(&root().join("xtask/src/main.rs"));
+    let own = ["test", "bench", "ci", "results"];
+    let folder = fs::read_dir(root().join("docs")).expect("a folder of documents");
+    let pages =
+        folder.map(|entry| entry.expect("an entry").path()).filter(|page| page.extension().is_some_and(|e| e == "md"));
+    let mut named = 0;
+    for page in pages.chain([root().join("README.md")]) {
+        for rest in read(&page).split("cargo xtask ").skip(1) {
+            let command: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
+            let known =
+                command.is_empty() || own.contains(&command.as_str()) || source.contains(&format!("(\"{command}\","));
+            assert!(known, "{} names `cargo xtask {command}`, which is not there", page.display());
+            named += usize::from(!command.is_empty());
+        }
+    }
+    assert!(named > 40, "only {named} commands were found");
+}
+
 /// In a copy of the sources, so that the workspace stays as it is; with its target folder, so that Burn is not built again.
 #[test]
 fn the_edits_compile_and_the_laws_hold() {

@@ -37,11 +37,14 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 16] = [
+const PASSED_ON: [(&str, &str); 19] = [
     ("run", "Run an experiment: prepare its data, train, search, evaluate: run CONFIG [--set KEY=VALUE] [--again]"),
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
     ("train", "Train, without search and evaluation"),
+    ("extend", "Train a run that is trained for longer: extend RUN --epochs N"),
+    ("average", "Average models: the mean of their parameters as one model file"),
+    ("vectors", "Write the embeddings of a model as word vectors"),
     ("sweep", "Run all cells of a config's [sweep]: sweep FILE [--dry-run] [--jobs N]"),
     ("reproduce", "Run configs and hold the results against their [expect]"),
     ("evaluate", "Measure a run or a model, or several models together"),
