@@ -148,6 +148,23 @@ fn the_guide_can_be_followed_as_it_stands() {
     assert_eq!(kept.count(), 3);
     parts_and_faults(&place, &best);
     several_together(&place);
+    draws_do_not_depend_on_batches(&place);
+}
+
+/// What is drawn for a file is drawn under its number, however many are answered together.
+fn draws_do_not_depend_on_batches(place: &Place) {
+    let same = ["data/mine/sound/test-0.wav"; 9].join(" ");
+    let drawn = |rows: usize| {
+        let sample = "--set search={replace=true,kind='sample',temperature=9.0}";
+        call(place, &format!("transcribe runs/mine {same} {sample} --threads 1 --set evaluate.rows={rows}")).succeeds()
+    };
+    let few = drawn(1);
+    assert_eq!(few, drawn(8));
+    let (first, behind): (Vec<_>, Vec<_>) = few.lines().enumerate().partition(|(i, _)| *i < 4);
+    assert!(
+        first.iter().zip(&behind).any(|((_, a), (_, b))| a != b),
+        "the fifth file is not drawn as the first: {few}"
+    );
 }
 
 /// Several models hear the same recording, and their CTC has no say; what one says twice over, it says alone.

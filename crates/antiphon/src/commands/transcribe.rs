@@ -75,18 +75,21 @@ impl Arguments {
         let (rows, limits) = (saved.config.evaluate.rows, Limits::of(&models));
         let search = &saved.config.search;
         let searcher = Searcher::new(&models, &saved.tokenizers, search, saved.config.seed, rows)?;
-        let hear = |(i, path): (usize, &PathBuf)| {
+        let hear = |number: usize, path: &PathBuf| {
             let heard = listener.hear(Spoken { path: path.clone(), start: None, end: None });
             let within = |source: Source| {
-                let question = Question::of_recording(i as u64 + 1, source);
+                let question = Question::of_recording(number as u64, source);
                 let fits = limits.check_sources(&question).map_err(|fault| format!("{}: {fault}", path.display()));
                 fits.map(|()| question)
             };
             heard.map_err(|fault| fault.to_string()).and_then(within)
         };
         let mut out = io::stdout();
-        for files in self.files.chunks(rows * TOGETHER * rayon::current_num_threads()) {
-            let mut heard: Vec<Result<Question, String>> = files.par_iter().enumerate().map(hear).collect();
+        let most = rows * TOGETHER * rayon::current_num_threads();
+        // What is drawn for a file is drawn under its number, whichever files are answered with it.
+        for (first, files) in (1..).step_by(most).zip(self.files.chunks(most)) {
+            let numbered = files.par_iter().enumerate();
+            let mut heard: Vec<Result<Question, String>> = numbered.map(|(i, path)| hear(first + i, path)).collect();
             let bad = heard.iter().position(Result::is_err).filter(|_| !self.skip_bad);
             // What comes before is written.
             let rest = bad.map(|bad| heard.split_off(bad));
