@@ -122,6 +122,11 @@ fn a_check_names_the_files_that_are_missing() {
     let expected: Vec<String> = expected.iter().map(|line| format!("warning: tiny.toml: {line}")).collect();
     assert_eq!(err.lines().collect::<Vec<_>>(), expected);
     place.call(words).succeeds();
+    let err = place.call("check tiny.toml --set data.validation=data/none.tsv").err();
+    assert!(
+        err.contains("no such file `data/data/none.tsv`; it is named from that folder on: write `none.tsv`"),
+        "{err}"
+    );
     // Whoever names the folder means these files.
     let answer = place.call(&format!("{words} --data-dir data")).refuses();
     assert!(answer.starts_with("error: tiny.toml: 3 problems\n  data.validation (--set): no such file"), "{answer}");

@@ -132,7 +132,7 @@ fn every_reader_refuses_the_same_lines_in_the_same_words() {
         let mut cases = vec![
             (
                 second(b"a\xFFb"),
-                "line 2: byte 2 is not UTF-8: convert the file, for example with `iconv -t UTF-8`".into(),
+                "line 2: byte 2 is not UTF-8: convert the file, as `iconv -f WINDOWS-1252 -t UTF-8` does from that encoding".into(),
             ),
             (
                 second(fields(&long, &long).as_bytes()),

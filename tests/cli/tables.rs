@@ -225,7 +225,7 @@ fn what_helps_against_other_columns_and_formats_can_be_set_for_a_trained_model()
         (
             "headless.csv",
             "abc,A B C\nda,D A\n",
-            "set data.columns if line 1 is not a header",
+            "if line 1 is not a header, write `word` above it",
             "data.columns=['word','said']",
         ),
     ] {
@@ -255,12 +255,11 @@ fn a_check_sees_the_columns_of_files_that_are_there() {
         let answer = place.call(&format!("check table.toml {sets} {each} --set train.epoch=3")).refuses();
         // What is misspelt is told with it.
         assert!(answer.contains("train.epoch"), "{answer}");
-        for name in ["train", "validation", "test"] {
-            let file = Path::new("data").join(format!("{name}.{end}")).display().to_string();
-            let lacks = |column: &str| format!("no column `{column}` in `{file}`; there are `length`, `");
-            assert!(answer.contains(&format!("data.source (--set): {}", lacks("wrod"))), "{answer}");
-            assert!(answer.contains(&lacks("manner")) && answer.contains(&lacks("tense")), "{answer}");
-        }
+        let file = |name| format!("`{}`", Path::new("data").join(format!("{name}.{end}")).display());
+        let files = ["train", "validation", "test"].map(file).join(", ");
+        let lacks = |column: &str| format!("no column `{column}` in {files}; there are `length`, `");
+        assert!(answer.contains(&format!("data.source (--set): {}", lacks("wrod"))), "{answer}");
+        assert!(answer.contains(&lacks("manner")) && answer.contains(&lacks("tense")), "{answer}");
         assert!(answer.contains("(did you mean `word`?)") && !answer.contains("`note` in"), "{answer}");
         // Files that are not there are warnings, as ever; how they are written must be known all the same.
         let called = place.call("check table.toml --set data.test=none.csv");
@@ -272,6 +271,21 @@ fn a_check_sees_the_columns_of_files_that_are_there() {
         let answer = place.call("check table.toml --set sweep.over={'evaluate.by'=[['note'],['mood']]}").refuses();
         assert!(answer.contains("no column `mood` in"), "{answer}");
     }
+    // Their first rows are read as they will be.
+    let csv = place("csv", "");
+    for (text, fault) in [
+        ("", "the file is empty"),
+        ("word,said\n", "there is no row"),
+        ("word,said,word\na,b,c\n", "two columns are called `word`"),
+        ("word,said\na,b\n\n", "line 3: blank line"),
+        ("{\"word\": 1, \"said\": 2}\n", "line 1: an object of JSON, where cells are read"),
+    ] {
+        csv.write("data/other.csv", text);
+        let answer = csv.call("check table.toml --set data.train=other.csv").refuses();
+        assert!(answer.contains("data.train (--set)") && answer.contains(fault), "{answer}");
+    }
+    csv.write("data/other.csv", "word,said\na,b\n\n");
+    csv.call("check table.toml --set data.train=other.csv --set data.on_bad_line=skip").succeeds();
     let place = place("jsonl", "columns = ['word', 'said']\n");
     let err = place.call("check table.toml").err();
     assert!(err.contains("data.columns") && err.contains("has no effect: JSON lines name their columns"), "{err}");
@@ -292,7 +306,7 @@ fn what_is_wrong_with_a_table_is_said_with_line_and_column() {
     let answer = bad("--set evaluate.by=['tense']");
     assert!(answer.contains("no column `tense`, which evaluate.by names"), "{answer}");
     let answer = bad("--set streams.tense.max_length=3 --set model.memories.kind=each");
-    assert!(answer.contains("no column `tense`, which streams.tense names"), "{answer}");
+    assert!(answer.contains("no column `tense`, which streams.tense.column names"), "{answer}");
     // No source reads its answer.
     let answer = bad("--set data.source=said");
     assert!(answer.contains("data.source (--set): `said` is the column of the targets"), "{answer}");
@@ -392,7 +406,10 @@ fn further_sources_are_streams_that_the_model_reads() {
     // What is suggested against other columns and lengths can be set for the model alone.
     let other = "word,manner,why\nabcd,up;loud,\n";
     let answer = place.call_with("predict model.safetensors --scores", other).refuses();
-    assert!(answer.contains("no column `how`, which streams.how names; there are `word`, `manner`, `why`"), "{answer}");
+    assert!(
+        answer.contains("no column `how`, which streams.how.column names; there are `word`, `manner`, `why`"),
+        "{answer}"
+    );
     let set = "--set streams.how.column=manner";
     assert_eq!(place.call_with(&format!("predict model.safetensors --scores {set}"), other).succeeds(), up);
     let set = "--set streams.how.max_length=1";

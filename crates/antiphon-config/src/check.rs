@@ -230,9 +230,18 @@ impl<'s, 't> Check<'s, 't> {
             return Some("remove the quotes".to_owned());
         }
         // Of texts alone; where anything may stand in it, a list is not all that is missing.
-        let list = Json::from(vec![text]);
-        if !text.is_empty() && right(&list) && !right(&Json::from(vec![0])) {
-            return Some(format!("write {list}"));
+        // A shell has taken the quotes of a list.
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let list = match bare {
+            Some(items) => items.split(',').map(str::trim).filter(|item| !item.is_empty()).collect(),
+            None => vec![text],
+        };
+        let is_empty = list.iter().all(|item| item.is_empty());
+        let list = Json::from(list);
+        if !is_empty && right(&list) && !right(&Json::from(vec![0])) {
+            let quoted =
+                bare.map(|_| format!("; in a shell, with quotes around it all: '{}={list}'", self.keys.join(".")));
+            return Some(format!("write {list}{}", quoted.unwrap_or_default()));
         }
         let float = || text.parse::<f64>().ok().filter(|number| number.is_finite());
         let integer = text.parse::<i64>().ok().map(Json::from).and_then(write);

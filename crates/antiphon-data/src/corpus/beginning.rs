@@ -1,17 +1,18 @@
 //! What the first lines of a table's file say of its columns, before it is read.
 
 use std::fs::File;
+use std::io::BufRead;
 use std::path::Path;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 
 use super::config::{FurtherColumns, Remedy, TableConfig, TableFormat};
 use super::fault_of_header;
 use super::grouped::add_new;
 use super::table::{LackingColumn, Table, names_in};
-use crate::lines::{LineReader, unpacked};
+use crate::lines::{Fault, LineReader, unpacked};
 
-/// In so many rows a column is looked for where rows may lack it.
+/// In so many rows a column is looked for where rows may lack it, and so many are held against the columns.
 const ROWS: usize = 1000;
 
 impl TableConfig {
@@ -26,11 +27,7 @@ impl TableConfig {
             return Ok(self.columns.clone());
         }
         let reading = |e| Error::io(file, "read", &e);
-        let input = unpacked(File::open(file).map_err(|e| Error::io(file, "open", &e))?).map_err(reading)?;
-        let mut lines = match format {
-            TableFormat::Csv => LineReader::of_csv(input, self.max_line),
-            TableFormat::Tsv | TableFormat::JsonLines => LineReader::new(input, self.max_line),
-        };
+        let mut lines = self.lines_of(file, format)?;
         let is_json = format == TableFormat::JsonLines;
         let rows = if is_json && self.on_bad_line == Remedy::Skip { ROWS } else { 1 };
         let mut found: Option<Vec<String>> = None;
@@ -58,6 +55,46 @@ impl TableConfig {
         let table = Table::of_table(self, further, file)?;
         let names = self.columns_of(file)?;
         Ok(names.map_or_else(Vec::new, |names| table.lacking(&names)))
+    }
+
+    /// The first of a file's first thousand rows that is none, where that is an error, or that there is no row.
+    ///
+    /// # Errors
+    /// If that is so, or the file cannot be read.
+    pub fn check_rows(&self, further: &FurtherColumns, file: &Path) -> Result<()> {
+        let mut lines = self.lines_of(file, self.format_of(Some(file))?)?;
+        let mut table = Table::of_table(self, further, file)?;
+        let mut rows = 0;
+        while let Some(line) = lines.next().map_err(|e| Error::io(file, "read", &e))?.filter(|_| rows < ROWS) {
+            let fault =
+                |fault: Fault| Error::new(fault.to_string()).in_file(file).at(Place::line(line.number as usize));
+            if table.awaits_header() {
+                let read =
+                    line.text.map_err(fault).and_then(|text| table.read_header(text).map_err(|e| e.in_file(file)));
+                read?;
+                continue;
+            }
+            rows += 1;
+            match line.text.and_then(|text| table.row(text)) {
+                Err(found) if self.on_bad_line == Remedy::Error => return Err(fault(found)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let message = if table.awaits_header() { "the file is empty" } else { "there is no row" };
+        if rows > 0 {
+            Ok(())
+        } else {
+            Err(Error::new(format!("{message}: give one with at least one row")).in_file(file))
+        }
+    }
+
+    fn lines_of(&self, file: &Path, format: TableFormat) -> Result<LineReader<impl BufRead>> {
+        let input = unpacked(File::open(file).map_err(|e| Error::io(file, "open", &e))?);
+        let input = input.map_err(|e| Error::io(file, "read", &e))?;
+        Ok(match format {
+            TableFormat::Csv => LineReader::of_csv(input, self.max_line),
+            TableFormat::Tsv | TableFormat::JsonLines => LineReader::new(input, self.max_line),
+        })
     }
 
     /// Whether the config names the columns of a file of this format.

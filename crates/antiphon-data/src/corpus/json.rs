@@ -79,7 +79,7 @@ impl Object<'_> {
         if found.next().is_some() {
             return Err(Fault::Twice(column.clone()));
         }
-        let refuse = |what| Err(Fault::NoText { column: column.clone(), what });
+        let refuse = |what| Err(Fault::NoText { column: column.clone(), what, remedy: wanted.of_list(what) });
         match value.as_bytes()[0] {
             b'"' => {
                 let text: String = serde_json::from_str(value).map_err(|error| fault(&error, *before))?;

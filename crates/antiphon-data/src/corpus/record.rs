@@ -8,12 +8,12 @@ use crate::lines::Fault;
 pub(super) fn cells_of_csv(record: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
     let (mut cells, mut rest) = (Vec::new(), record);
     loop {
-        let stray = || Fault::StrayQuote(cells.len() + 1);
+        let number = cells.len() + 1;
         let cell = if let Some(quoted) = rest.strip_prefix('"') {
             let mut end = 0;
             // The first quote that is not doubled closes.
             loop {
-                end += quoted[end..].find('"').ok_or_else(stray)?;
+                end += quoted[end..].find('"').ok_or(Fault::StrayQuote(number))?;
                 if !quoted[end + 1..].starts_with('"') {
                     break;
                 }
@@ -21,7 +21,7 @@ pub(super) fn cells_of_csv(record: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
             }
             rest = &quoted[end + 1..];
             if !rest.is_empty() && !rest.starts_with(',') {
-                return Err(stray());
+                return Err(Fault::BehindQuote(number));
             }
             let text = &quoted[..end];
             match text.contains(['"', '\r']) {
@@ -31,7 +31,8 @@ pub(super) fn cells_of_csv(record: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
         } else {
             let (text, behind) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
             if text.contains('"') {
-                return Err(stray());
+                let is_spaced = text.trim_start().starts_with('"');
+                return Err(if is_spaced { Fault::SpacedQuote(number) } else { Fault::StrayQuote(number) });
             }
             rest = behind;
             Cow::Borrowed(text)

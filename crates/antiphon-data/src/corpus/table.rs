@@ -253,8 +253,7 @@ impl Table {
     fn new(settings: &Settings<'_>, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
         let format = settings.format_of(file)?;
         let one = |(name, column): &(String, String)| Wanted {
-            // Where no key names the column, the stream does.
-            key: format!("streams.{name}{}", if name == column { "" } else { ".column" }),
+            key: format!("streams.{name}.column"),
             column: column.clone(),
             part: Part::Further,
         };
@@ -266,12 +265,15 @@ impl Table {
     /// Takes the columns that the config names, if it does.
     fn with_columns(mut self, settings: &Settings<'_>) -> Result<Self> {
         if let (Some(names), TableFormat::Tsv | TableFormat::Csv) = (settings.columns, self.format) {
-            let reads_target = self.wanted.iter().any(|wanted| wanted.part == Part::Target);
             let mut columns = self.columns(names.clone()).map_err(|problems| Error { file: None, problems })?;
-            columns.alone = (!reads_target).then(|| columns.alone());
+            columns.alone = (!self.reads_target()).then(|| columns.alone());
             self.header = Header::Read(columns);
         }
         Ok(self)
+    }
+
+    fn reads_target(&self) -> bool {
+        self.wanted.iter().any(|wanted| wanted.part == Part::Target)
     }
 
     /// Whether cells stand between tabs.
@@ -332,11 +334,14 @@ impl Table {
         names
     }
 
-    /// Whether a line says what the columns are called that the config names, or those of them that are read, and no more.
+    /// Whether a line says what columns are called that the config names, in any order and case, and no more.
     pub(crate) fn is_header(&self, line: &str) -> bool {
-        let Header::Read(Columns { names, alone, .. }) = &self.header else { return false };
-        let mut headers = [names].into_iter().chain(alone.as_ref().map(|alone| &alone.names));
-        cells(self.format, line).is_ok_and(|cells| headers.any(|names| cells.iter().eq(names)))
+        let Header::Read(Columns { names, .. }) = &self.header else { return false };
+        let names: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
+        let mut left = names.clone();
+        // Each is named once.
+        let mut take = |cell: &str| left.iter().position(|name| *name == cell).map(|i| left.swap_remove(i)).is_some();
+        cells(self.format, line).is_ok_and(|cells| cells.iter().all(|cell| take(&cell.trim().to_lowercase())))
     }
 
     /// The columns that are read and are not among these.
@@ -347,8 +352,15 @@ impl Table {
             let other = if let [line] = names { self.format.other(line) } else { None };
             let remedy = match (other, self.format) {
                 (Some(other), _) => other.to_owned(),
+                _ if names.iter().all(String::is_empty) => "line 1 is blank: remove it".to_owned(),
                 (None, TableFormat::JsonLines) => wanted.remedy(names),
-                (None, _) => wanted.remedy(names) + ", or set data.columns if line 1 is not a header",
+                (None, _) if self.reads_target() => {
+                    wanted.remedy(names) + ", or set data.columns if line 1 is not a header"
+                }
+                (None, _) => {
+                    let header = self.wanted_names().join(if self.is_csv() { "," } else { "<TAB>" });
+                    format!("{}; if line 1 is not a header, write `{header}` above it", wanted.remedy(names))
+                }
             };
             let instead = format!("there are {}: {remedy}", quoted(names));
             let lacking = LackingColumn { key: key.clone(), column: column.clone(), instead };
@@ -408,7 +420,8 @@ impl Table {
                     alone => {
                         let alone = alone.as_ref().map(|alone| alone.names.clone());
                         let (columns, is_csv) = (columns.names.clone(), self.is_csv());
-                        return Err(Fault::Cells { found: cells.len(), columns, alone, is_csv });
+                        let other = if cells.len() == 1 { self.format.other(line) } else { None };
+                        return Err(Fault::Cells { found: cells.len(), columns, alone, is_csv, other });
                     }
                 };
                 self.row_of(|i| Ok(cells[places[i]].clone()))
@@ -457,6 +470,17 @@ impl Wanted {
         let near = near.map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
         format!("add it, or name another in {}{near}", self.key)
     }
+
+    /// What helps, beside a text, where a value is a list.
+    pub(super) fn of_list(&self, what: &str) -> String {
+        match self.part {
+            Part::Target if what == "a list" => {
+                " (several references are rows of their own, with the same source)".into()
+            }
+            Part::Kept => format!(", or take it out of {}", self.key),
+            _ => String::new(),
+        }
+    }
 }
 
 impl Columns {
@@ -492,6 +516,9 @@ pub(super) fn names_in(format: TableFormat, line: &str) -> Result<Vec<String>, F
 
 /// The cells of a line.
 fn cells(format: TableFormat, line: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
+    if line.starts_with('{') && object(line).is_ok() {
+        return Err(Fault::IsJson);
+    }
     match format {
         TableFormat::Tsv => Ok(line.split('\t').map(Cow::Borrowed).collect()),
         TableFormat::Csv => cells_of_csv(line),

@@ -107,7 +107,10 @@ fn every_kind_of_bad_line_is_named() {
     check(b"a\tb\tc\td", "3 tabs, where one parts source from target: remove the others");
     check(b" \tb", "the source is empty: fill it in or remove the line");
     check(b"a\t\r", "the target is empty: fill it in or remove the line");
-    check(b"a\tb\xFFc", "byte 4 is not UTF-8: convert the file, for example with `iconv -t UTF-8`");
+    check(
+        b"a\tb\xFFc",
+        "byte 4 is not UTF-8: convert the file, as `iconv -f WINDOWS-1252 -t UTF-8` does from that encoding",
+    );
     check(b"a\t3456789012345678901", "21 bytes, more than data.max_line = 20: split it or raise data.max_line");
     let text = config("kind = 'text'\ntrain = 'a.tsv'");
     assert_eq!(

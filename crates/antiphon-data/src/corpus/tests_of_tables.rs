@@ -202,7 +202,7 @@ fn what_is_wrong_with_a_header_is_said_at_once() {
     let further = FurtherColumns { sources: vec![("tags".into(), "tags".into())], kept: Vec::new() };
     let folder = folder(&[("a.tsv", b"lemma\tform\tx\na\tb\tc\n")]);
     let error = open_in(&folder, &tsv, &further).unwrap_err().to_string();
-    assert!(error.contains("no column `tags`, which streams.tags names"), "{error}");
+    assert!(error.contains("no column `tags`, which streams.tags.column names"), "{error}");
     assert!(refused(&config("a.csv", ""), "lemma,\"form\nx").starts_with("D/a.csv: line 1: a quote opens a cell"));
     // Numbers of rows have no name.
     let (_folder, corpus) = opened(&tsv, b"\t\tlemma\tform\tfeatures\n1\t1\ta\tb\tc\n");
@@ -231,13 +231,19 @@ fn every_kind_of_bad_row_is_named() {
     check("a.csv", "a", &format!("1 cell, but there are 3 columns {columns}: add the missing cells"));
     let commas = "remove the extra cells, or put a cell that holds a comma in quotes";
     check("a.csv", "a,b,c,N", &format!("4 cells, but there are 3 columns {columns}: {commas}"));
+    let csv = "the line has commas: set data.format = \"csv\"";
+    check("a.tsv", "a,b,N", &format!("1 cell, but there are 3 columns {columns}: {csv}"));
+    let json = "an object of JSON, where cells are read: set data.format = \"json_lines\"";
+    check("a.csv", "{\"lemma\": \"a\", \"form\": \"b\"}", json);
     check("a.tsv", "", "blank line: remove it");
     check("a.tsv", " \tb\tN", "`lemma` is empty: fill it in or remove the row");
     check("a.csv", "a,\"\",N", "`form` is empty: fill it in or remove the row");
     let stray =
         "a quote inside a cell that is not in quotes as a whole: put it in quotes, and write each quote in it twice";
     check("a.csv", "a,5\" disk,N", &format!("cell 2: {stray}"));
-    check("a.csv", "\"a\"b,c,N", &format!("cell 1: {stray}"));
+    let behind = "cell 1: text behind the quote that closes it: write a comma between them, or a quote that is part of the text twice";
+    check("a.csv", "\"a\"b,c,N", behind);
+    check("a.csv", "a, \"b\",N", "cell 2: a space before the quote that opens it: remove the space");
     check(
         "a.jsonl",
         "{\"lemma\": \"a\", \"features\": 1}",
@@ -246,7 +252,9 @@ fn every_kind_of_bad_row_is_named() {
     check("a.jsonl", "{}", "no `lemma`: the object is empty; fill it in or remove the line");
     let value = |value: &str| format!("{{\"lemma\": \"a\", \"form\": {value}, \"features\": 1}}");
     for (json, what) in [("[\"b\"]", "a list"), ("{}", "an object")] {
-        check("a.jsonl", &value(json), &format!("`form` is {what}: write a text in quotes, or a number"));
+        let references = " (several references are rows of their own, with the same source)";
+        let references = if what == "a list" { references } else { "" };
+        check("a.jsonl", &value(json), &format!("`form` is {what}: write a text in quotes, or a number{references}"));
     }
     check("a.jsonl", &value("null"), "`form` is empty: fill it in or remove the row");
     check("a.jsonl", &value("\"a\\u0000\""), "`form` holds a zero byte, as no text has it: remove it");
@@ -256,7 +264,9 @@ fn every_kind_of_bad_row_is_named() {
         "{lone}"
     );
     check("a.jsonl", "{\"lemma\": 1, \"form\": 2, \"lemma\": 3}", "`lemma` is there twice: remove one");
-    let json = |what: &str| format!("not a JSON object ({what}): write one object per line");
+    let json = |what: &str| {
+        format!("not a JSON object ({what}): write one object per line, or set data.format if these are not JSON lines")
+    };
     check("a.jsonl", "[1]", &json("it does not begin with `{`, column 1"));
     check("a.jsonl", "{\"lemma\": 1", &json("EOF while parsing an object, column 11"));
     check("a.jsonl", "{\"lemma\": 1} x", &json("trailing characters, column 14"));
@@ -344,7 +354,7 @@ fn sources_are_asked_about_without_their_targets() {
     let headless = config("a.tsv", named);
     let rules = InputRules::of_sources(&headless, &further(), None).unwrap();
     let headers = ["lemma\tfeatures", "lemma\tform\tfeatures\tid", "features\tlemma", "lemma\tN"];
-    assert_eq!(headers.map(|line| rules.seems_header(line)), [true, true, false, false]);
+    assert_eq!(headers.map(|line| rules.seems_header(line)), [true, true, true, false]);
 
     // What somebody is to type.
     for (file, extra, form, row) in [

@@ -49,8 +49,17 @@ pub enum Fault {
         /// How many a record may have.
         limit: usize,
     },
+    /// A quote of CSV behind which the next one is within a text, in a later line.
+    UnclosedQuote {
+        /// The number of that line.
+        next: u64,
+    },
     /// A quote in the cell of that number, counted from 1, that neither opens nor closes it.
     StrayQuote(usize),
+    /// A quote that would open the cell of that number, if no space came before it.
+    SpacedQuote(usize),
+    /// Text in the cell of that number behind the quote that closes it.
+    BehindQuote(usize),
     /// A row of so many cells.
     Cells {
         /// How many it has.
@@ -61,6 +70,8 @@ pub enum Fault {
         alone: Option<Vec<String>>,
         /// Whether commas part them.
         is_csv: bool,
+        /// What to set, if the line is written in another format.
+        other: Option<&'static str>,
     },
     /// An empty cell of a column that must be filled in.
     EmptyCell(String),
@@ -85,7 +96,11 @@ pub enum Fault {
         column: String,
         /// What it is instead.
         what: &'static str,
+        /// What helps.
+        remedy: String,
     },
+    /// A row of cells that is an object of JSON instead.
+    IsJson,
     /// A line that is no object of JSON.
     Json {
         /// Why not.
@@ -138,14 +153,15 @@ impl Fault {
             Fault::EmptyLine => "empty".into(),
             Fault::NotUtf8(_) | Fault::Zero(_) | Fault::Foreign(_) => "not UTF-8".into(),
             Fault::TooLong { .. } => "longer than data.max_line".into(),
-            Fault::OpenQuote { .. } => "with a quote that nothing closes".into(),
-            Fault::StrayQuote(_) => "with a quote inside a cell".into(),
+            Fault::OpenQuote { .. } | Fault::UnclosedQuote { .. } => "with a quote that nothing closes".into(),
+            Fault::StrayQuote(_) | Fault::SpacedQuote(_) | Fault::BehindQuote(_) => "with a quote inside a cell".into(),
             Fault::Cells { .. } => "with another number of cells than there are columns".into(),
             Fault::EmptyCell(column) => format!("with an empty `{column}`"),
             Fault::NoColumn { column, .. } => format!("without `{column}`"),
             Fault::Twice(column) => format!("with `{column}` twice"),
             Fault::ZeroIn(column) => format!("with a zero byte in `{column}`"),
             Fault::NoText { column, .. } => format!("whose `{column}` is neither text nor number"),
+            Fault::IsJson => "of JSON".into(),
             Fault::Json { .. } => "not a JSON object".into(),
             Fault::TooManyTokens { what, key, limit, .. } => format!("with a {what} over {key} = {limit}"),
             Fault::NoTime { column, .. } => format!("whose `{column}` is no time"),
@@ -189,10 +205,16 @@ impl fmt::Display for Fault {
             }
             Fault::EmptyLine => f.write_str("blank line: remove it"),
             Fault::NotUtf8(byte) => {
-                write!(f, "byte {byte} is not UTF-8: convert the file, for example with `iconv -t UTF-8`")
+                write!(
+                    f,
+                    "byte {byte} is not UTF-8: convert the file, as `iconv -f WINDOWS-1252 -t UTF-8` does from that encoding"
+                )
             }
             Fault::Zero(byte) => {
-                write!(f, "byte {byte} is 0, as in UTF-16 and in no text: convert the file with `iconv -t UTF-8`")
+                write!(
+                    f,
+                    "byte {byte} is 0, as in UTF-16 and in no text: convert the file with `iconv -f UTF-16 -t UTF-8`"
+                )
             }
             Fault::Foreign(coding) if coding.starts_with("UTF") => {
                 write!(f, "{coding}, not UTF-8: convert the file with `iconv -f {coding} -t UTF-8`")
@@ -206,15 +228,30 @@ impl fmt::Display for Fault {
                 "a quote opens a cell, and nothing within data.max_line = {limit} bytes closes it: close it, or write a quote that is \
                  part of the text twice, in a quoted cell"
             ),
+            Fault::UnclosedQuote { next } => write!(
+                f,
+                "a quote opens a cell, and nothing closes it before the next quote, which stands within a text in line {next}: close it, or \
+                 write a quote that is part of the text twice, in a quoted cell"
+            ),
             Fault::StrayQuote(cell) => write!(
                 f,
                 "cell {cell}: a quote inside a cell that is not in quotes as a whole: put it in quotes, and write each quote in it \
                  twice"
             ),
-            Fault::Cells { found, columns, alone, is_csv } => {
+            Fault::SpacedQuote(cell) => {
+                write!(f, "cell {cell}: a space before the quote that opens it: remove the space")
+            }
+            Fault::BehindQuote(cell) => write!(
+                f,
+                "cell {cell}: text behind the quote that closes it: write a comma between them, or a quote that is part of the text twice"
+            ),
+            Fault::Cells { found, columns, alone, is_csv, other } => {
                 let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
                 let (cells, are) = (many(*found, "cell"), if columns.len() == 1 { "is" } else { "are" });
                 write!(f, "{cells}, but there {are} {} ({}): ", many(columns.len(), "column"), quoted(columns))?;
+                if let Some(other) = other {
+                    return f.write_str(other);
+                }
                 match (*found < columns.len(), alone) {
                     (true, None) => f.write_str("add the missing cells"),
                     (true, Some(alone)) => write!(f, "add the missing cells, or give {} alone", quoted(alone)),
@@ -233,11 +270,15 @@ impl fmt::Display for Fault {
             }
             Fault::Twice(column) => write!(f, "`{column}` is there twice: remove one"),
             Fault::ZeroIn(column) => write!(f, "`{column}` holds a zero byte, as no text has it: remove it"),
-            Fault::NoText { column, what } => {
-                write!(f, "`{column}` is {what}: write a text in quotes, or a number")
+            Fault::NoText { column, what, remedy } => {
+                write!(f, "`{column}` is {what}: write a text in quotes, or a number{remedy}")
             }
+            Fault::IsJson => f.write_str("an object of JSON, where cells are read: set data.format = \"json_lines\""),
             Fault::Json { what, column } => {
-                write!(f, "not a JSON object ({what}, column {column}): write one object per line")
+                write!(
+                    f,
+                    "not a JSON object ({what}, column {column}): write one object per line, or set data.format if these are not JSON lines"
+                )
             }
             Fault::NoTime { column, text } => {
                 write!(f, "`{column}` is `{text}`: write seconds from the beginning of the recording, as in `2.75`")

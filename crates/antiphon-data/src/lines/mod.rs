@@ -17,7 +17,7 @@ use flate2::bufread::MultiGzDecoder;
 pub use fault::{Fault, HEADER, Skipped, SkippedFor, looks_like_header};
 pub(crate) use fault::{Faults, LISTED, listed, quoted};
 pub(crate) use file::{LineFile, lacks_room};
-use quotes::Quotes;
+use quotes::{End, Quotes};
 
 /// What files are read by.
 const BLOCK: usize = 1 << 18;
@@ -69,7 +69,8 @@ impl<R: BufRead> LineReader<R> {
     }
 
     /// Reads the records of CSV (RFC 4180), of at most `longest` bytes: a line end between quotes is part of its record. Where
-    /// a quote opens and nothing within that many bytes closes it, its line is a fault, and the next one begins a record.
+    /// a quote opens and nothing within that many bytes closes it, its line is a fault, and the next one begins a record. Neither does
+    /// a quote in a later line close it that stands before other text.
     pub fn of_csv(reader: R, longest: usize) -> Self {
         Self { quotes: Some(Quotes::default()), ..Self::new(reader, longest) }
     }
@@ -81,12 +82,13 @@ impl<R: BufRead> LineReader<R> {
     #[expect(clippy::should_implement_trait, reason = "a line borrows from its reader")]
     pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         self.line.clear();
-        let (start, mut is_open) = (self.position, false);
+        let (start, mut open) = (self.position, None);
         loop {
             let is_again = !self.again.fill_buf()?.is_empty();
             let mut block = if is_again { self.again.fill_buf()? } else { self.reader.fill_buf()? };
             if block.is_empty() {
-                is_open |= self.quotes.as_ref().is_some_and(Quotes::is_open);
+                let is_open = self.quotes.as_ref().is_some_and(Quotes::is_open);
+                open = open.or(is_open.then_some(Fault::OpenQuote { limit: self.longest }));
                 break;
             }
             let longest = self.longest as u64;
@@ -97,22 +99,34 @@ impl<R: BufRead> LineReader<R> {
                     block = &block[..block.len().min(room)];
                     quotes.end_in(block)
                 }
-                _ => block.iter().position(|&b| b == b'\n'),
+                _ => block.iter().position(|&b| b == b'\n').map(End::Line),
             };
-            self.line.extend(&block[..end.unwrap_or(block.len())], self.longest);
-            let taken = end.map_or(block.len(), |end| end + 1);
+            let (held, taken) = match end {
+                Some(End::Line(at)) => (at, at + 1),
+                Some(End::Text(at)) => (at, at),
+                None => (block.len(), block.len()),
+            };
+            self.line.extend(&block[..held], self.longest);
             self.position += taken as u64;
             if is_again {
                 self.again.consume(taken)
             } else {
                 self.reader.consume(taken)
             }
-            if end.is_some() {
-                self.line.ended = true;
-                break;
+            match end {
+                Some(End::Line(_)) => {
+                    self.line.ended = true;
+                    break;
+                }
+                Some(End::Text(_)) => {
+                    let further = self.quotes.as_ref().map_or(0, Quotes::lines);
+                    open = Some(Fault::UnclosedQuote { next: self.count + 1 + further });
+                    break;
+                }
+                None => {}
             }
             if self.line.seen > longest && self.quotes.as_ref().is_some_and(Quotes::is_open) {
-                is_open = true;
+                open = Some(Fault::OpenQuote { limit: self.longest });
                 if self.line.bytes.contains(&b'\n') {
                     break;
                 }
@@ -127,9 +141,9 @@ impl<R: BufRead> LineReader<R> {
         let number = self.count + 1;
         let further = self.quotes.as_mut().map_or(0, Quotes::finish);
         self.count = number;
-        let text = if is_open {
+        let text = if let Some(fault) = open {
             self.read_again();
-            Err(Fault::OpenQuote { limit: self.longest })
+            Err(fault)
         } else {
             self.count += further;
             self.line.text(mark, self.longest, number == 1)
@@ -317,6 +331,7 @@ mod tests {
             found
         };
         let open = || Err(Fault::OpenQuote { limit: 12 });
+        let before = |next| Err(Fault::UnclosedQuote { next });
         let check = |text: &str, expected: &[(u64, Result<&str, Fault>)]| {
             let expected: Vec<_> = expected.iter().map(|(n, line)| (*n, line.clone().map(str::to_owned))).collect();
             for block in [1, 2, 3, 5, 64] {
@@ -337,7 +352,10 @@ mod tests {
         let others = [(2, Ok("bbbb")), (3, Ok("ccccccc")), (4, Ok("d,e")), (5, Ok("f"))];
         check("\"a\nbbbb\nccccccc\nd,e\nf\n", &[&[(1, open())], &others[..]].concat());
         check("\"a\nbbbb\nc", &[(1, open()), (2, Ok("bbbb")), (3, Ok("c"))]);
-        check("x\n\"a\n\"b\nc\nd,\"\ne", &[(1, Ok("x")), (2, Ok("\"a\n\"b")), (4, Ok("c")), (5, open()), (6, Ok("e"))]);
+        let rest = [(3, Ok("\"b\nc\nd,\"")), (6, Ok("e"))];
+        check("x\n\"a\n\"b\nc\nd,\"\ne", &[&[(1, Ok("x")), (2, before(3))], &rest[..]].concat());
+        check("\"a\nb\n\"c\",d\n", &[(1, before(3)), (2, Ok("b")), (3, Ok("\"c\",d"))]);
+        check("x\ny,\"a\r\nb,\"c\"\nd\n", &[(1, Ok("x")), (2, before(3)), (3, Ok("b,\"c\"")), (4, Ok("d"))]);
         check("\"2345678901234567\nb\n", &[(1, open()), (2, Ok("b"))]);
         let long = Err(Fault::TooLong { bytes: 13, limit: 12 });
         check("1234567890,12\nx\n", &[(1, long), (2, Ok("x"))]);

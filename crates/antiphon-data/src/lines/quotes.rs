@@ -23,15 +23,27 @@ enum At {
     Closing,
 }
 
+/// What ends the bytes that belong to a record, and its place among them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum End {
+    /// Its line end.
+    Line(usize),
+    /// Text behind a quote that would close a cell begun in an earlier line. So it does not close it: nothing does.
+    Text(usize),
+}
+
 impl Quotes {
-    /// The place of the line end in `block` that ends the record, if it is there.
-    pub(super) fn end_in(&mut self, block: &[u8]) -> Option<usize> {
+    /// What ends the record, if `block` has it.
+    pub(super) fn end_in(&mut self, block: &[u8]) -> Option<End> {
         for (i, &byte) in block.iter().enumerate() {
             if byte == b'\n' {
                 if self.at != At::Quoted {
-                    return Some(i);
+                    return Some(End::Line(i));
                 }
                 self.lines += 1;
+            }
+            if self.at == At::Closing && self.lines > 0 && !matches!(byte, b'"' | b',' | b'\r') {
+                return Some(End::Text(i));
             }
             self.at = match (self.at, byte) {
                 (At::Quoted, b'"') => At::Closing,
@@ -49,6 +61,11 @@ impl Quotes {
     /// Whether a quote is open.
     pub(super) fn is_open(&self) -> bool {
         self.at == At::Quoted
+    }
+
+    /// How many line ends were passed over.
+    pub(super) fn lines(&self) -> u64 {
+        self.lines
     }
 
     /// How many lines of the record are not its last; the next record begins.

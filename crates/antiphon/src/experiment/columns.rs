@@ -12,22 +12,33 @@ use super::ExperimentConfig;
 use super::checks::Sections;
 use super::data::files;
 
-/// The columns that the files of a corpus lack, as far as their first lines tell, and what else is wrong with these lines: for each
+/// The columns that the files of a corpus lack, as far as their first lines tell, and what else is wrong with their first rows: for each
 /// the setting, and what to say. Files that are not there are left aside.
 pub(crate) fn lacking_columns(data: &CorpusConfig, further: &FurtherColumns, data_dir: &Path) -> Vec<(String, String)> {
     let Some(table) = data.as_table() else { return Vec::new() };
     let there = |path: &Path| file_fault(path).is_none() && table.knows_format(path);
+    let mut lacks: Vec<(LackingColumn, Vec<String>)> = Vec::new();
     let mut found = Vec::new();
     for (key, path) in files(data, None, data_dir).into_iter().filter(|(_, path)| there(path)) {
-        let said = |LackingColumn { key, column, instead }| {
-            (key, format!("no column `{column}` in `{}`; {instead}", path.display()))
-        };
+        let file = format!("`{}`", path.display());
         match table.lacking(further, &path) {
-            Ok(lacking) => found.extend(lacking.into_iter().map(said)),
+            Ok(lacking) if lacking.is_empty() => {
+                found.extend(table.check_rows(further, &path).err().map(|error| (key, error.to_string())));
+            }
+            // What several files lack alike is said once.
+            Ok(lacking) => {
+                lacking.into_iter().for_each(|one| match lacks.iter_mut().find(|(other, _)| *other == one) {
+                    Some((_, files)) => files.push(file.clone()),
+                    None => lacks.push((one, vec![file.clone()])),
+                })
+            }
             Err(error) => found.push((key, error.to_string())),
         }
     }
-    found
+    let said = |(LackingColumn { key, column, instead }, files): (LackingColumn, Vec<String>)| {
+        (key, format!("no column `{column}` in {}; {instead}", files.join(", ")))
+    };
+    lacks.into_iter().map(said).chain(found).collect()
 }
 
 /// The same of a config that has other mistakes, as far as its sections can be read.

@@ -111,6 +111,11 @@ pub(crate) fn files(config: &CorpusConfig, split: Option<Split>, data_dir: &Path
 
 /// What helps where a file of a corpus is missing. Those that its recipe prepares lie in a folder of its name.
 pub(crate) fn remedy(config: &CorpusConfig, missing: &Path, data_dir: &Path) -> String {
+    let below = missing.strip_prefix(data_dir).ok();
+    let twice = below.zip(data_dir.file_name()).and_then(|(below, folder)| below.strip_prefix(folder).ok());
+    if let Some(meant) = twice {
+        return format!("it is named from that folder on: write `{}`", meant.display());
+    }
     let mut remedy = "set --data-dir or ANTIPHON_DATA_DIR".to_owned();
     if let Some(recipe) = config.recipe().filter(|recipe| missing.starts_with(data_dir.join(recipe))) {
         let words = ["data".into(), recipe.into()].into_iter().chain(option("--data-dir", data_dir, DATA));
