@@ -16,6 +16,9 @@ use crate::recipe::inputs::Inputs;
 ///
 /// Every one is copied to `recordings/`. An index below `test` is for the test, one below `test + validation` for
 /// validation, the others for training.
+///
+/// If there are three speakers or more, `without/SPEAKER/` has manifests that leave one out: the test is that speaker, validation the
+/// next one by name, the first behind the last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NumberedRecordings {
@@ -66,16 +69,16 @@ const RECORDINGS: &str = "recordings";
 
 /// A manifest that is being written.
 struct Manifest {
-    /// The name of its split.
-    name: &'static str,
+    /// Its name, without the ending.
+    name: String,
     text: String,
     recordings: usize,
     speakers: BTreeSet<String>,
 }
 
 impl Manifest {
-    fn new(name: &'static str) -> Self {
-        Self { name, text: "path\ttext\tspeaker\n".into(), recordings: 0, speakers: BTreeSet::new() }
+    fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), text: "path\ttext\tspeaker\n".into(), recordings: 0, speakers: BTreeSet::new() }
     }
 
     fn push(&mut self, path: &str, said: &str, speaker: &str) {
@@ -85,7 +88,8 @@ impl Manifest {
     }
 
     fn finish(self, log: &mut dyn FnMut(&str)) -> Output {
-        log(&format!("{}: {} recordings of {} speakers", self.name, self.recordings, self.speakers.len()));
+        let speakers = if self.speakers.len() == 1 { "speaker" } else { "speakers" };
+        log(&format!("{}: {} recordings of {} {speakers}", self.name, self.recordings, self.speakers.len()));
         Output { name: format!("{}.tsv", self.name), bytes: self.text.into_bytes() }
     }
 }
@@ -105,7 +109,7 @@ impl Preparation for NumberedRecordings {
 
     fn run(&self, inputs: &Inputs<'_>, log: &mut dyn FnMut(&str)) -> Result<Vec<Output>> {
         let [mut train, mut validation, mut test] = ["train", "validation", "test"].map(Manifest::new);
-        let mut outputs = Vec::new();
+        let (mut outputs, mut all) = (Vec::new(), Vec::new());
         for (name, path) in inputs.below(&self.folder) {
             let (label, speaker, index) =
                 parts(name).ok_or_else(|| inputs.error(path, "not named LABEL_SPEAKER_INDEX".into()))?;
@@ -119,11 +123,37 @@ impl Preparation for NumberedRecordings {
             };
             let name = format!("{RECORDINGS}/{name}");
             split.push(&name, said, speaker);
+            all.push((name.clone(), said.as_str(), speaker));
             outputs.push(Output { name, bytes: inputs.bytes(path).to_vec() });
         }
-        outputs.extend([train, validation, test].map(|split| split.finish(log)));
+        let split_by_speaker = without_each(&all).into_iter().flatten();
+        outputs.extend([train, validation, test].into_iter().chain(split_by_speaker).map(|split| split.finish(log)));
         Ok(outputs)
     }
+}
+
+/// For each speaker, if there are three or more, the manifests that leave this one out of training.
+fn without_each(recordings: &[(String, &str, &str)]) -> Vec<[Manifest; 3]> {
+    let speakers: Vec<&str> =
+        recordings.iter().map(|&(_, _, speaker)| speaker).collect::<BTreeSet<_>>().into_iter().collect();
+    if speakers.len() < 3 {
+        return Vec::new();
+    }
+    let chosen_on = speakers.iter().cycle().skip(1);
+    let split = |(&left_out, &chosen_on): (&&str, &&str)| {
+        let manifest = |name| Manifest::new(format!("without/{left_out}/{name}"));
+        let [mut train, mut validation, mut test] = ["train", "validation", "test"].map(manifest);
+        for (name, said, speaker) in recordings {
+            let split = match *speaker {
+                speaker if speaker == left_out => &mut test,
+                speaker if speaker == chosen_on => &mut validation,
+                _ => &mut train,
+            };
+            split.push(&format!("../../{name}"), said, speaker);
+        }
+        [train, validation, test]
+    };
+    speakers.iter().zip(chosen_on).map(split).collect()
 }
 
 /// Label, speaker and index of `7_jackson_32.wav`.

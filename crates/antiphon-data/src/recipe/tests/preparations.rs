@@ -144,6 +144,28 @@ fn numbered_recordings_are_split_by_their_index() {
 }
 
 #[test]
+fn each_speaker_is_left_out_once_and_chosen_on_once() {
+    let names = ["0_ann_0.wav", "1_bob_7.wav", "0_cid_3.wav", "1_ann_9.wav"];
+    let files = names.map(|name| (format!("r/{name}"), name));
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, content)| (path.as_str(), *content)).collect();
+    let rest = "[[preparation]]\nkind = 'numbered_recordings'\nfolder = 'r'\nlabels = ['zero', 'one']\ntest = 1\nvalidation = 1";
+    let kitchen = Kitchen::new("tiny", LOCAL, &files, rest);
+    kitchen.local().unwrap();
+    let [ann, bob, cid] = [
+        "../../recordings/0_ann_0.wav\tzero\tann\n../../recordings/1_ann_9.wav\tone\tann\n",
+        "../../recordings/1_bob_7.wav\tone\tbob\n",
+        "../../recordings/0_cid_3.wav\tzero\tcid\n",
+    ];
+    for (left_out, [train, validation, test]) in
+        [("ann", [cid, bob, ann]), ("bob", [ann, cid, bob]), ("cid", [bob, ann, cid])]
+    {
+        for (split, rows) in [("train", train), ("validation", validation), ("test", test)] {
+            assert_eq!(kitchen.read(&format!("without/{left_out}/{split}.tsv")), manifest(rows), "{left_out} {split}");
+        }
+    }
+}
+
+#[test]
 fn listed_recordings_are_split_by_speaker() {
     let ids = "a/ann/x1\na/ann/x2\na/bob/x1\na/cat/x1\n";
     let said = "ONE TWO (x1)\nTWO (x2)\nTHREE (x1)\nFOUR (x1)\n";
