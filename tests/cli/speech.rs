@@ -110,8 +110,9 @@ fn json(bytes: &[u8]) -> Value {
 fn the_guide_can_be_followed_as_it_stands() {
     let place = place();
     let page = page();
-    let commands: Vec<String> = block(&page, "sh")
-        .lines()
+    let commands = page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").expect("a block ends").0);
+    let commands: Vec<String> = commands
+        .flat_map(str::lines)
         .map(|line| line.strip_prefix("cargo xtask ").expect("a command").to_owned())
         .collect();
     let mut said = Vec::new();
@@ -147,6 +148,7 @@ fn the_guide_can_be_followed_as_it_stands() {
     });
     assert_eq!(kept.count(), 3);
     parts_and_faults(&place, &best);
+    words_have_times(&place);
     several_together(&place);
     draws_do_not_depend_on_batches(&place);
 }
@@ -165,6 +167,44 @@ fn draws_do_not_depend_on_batches(place: &Place) {
         first.iter().zip(&behind).any(|((_, a), (_, b))| a != b),
         "the fifth file is not drawn as the first: {few}"
     );
+}
+
+/// Words lie where their tones do, those of a part in its file; subtitles show them there.
+fn words_have_times(place: &Place) {
+    let words = [270, 271].map(word);
+    let seconds = |word: &str| sound(word).len() as f64 / RATE as f64;
+    let middle = seconds(&words[0]);
+    let parts = "predict runs/mine --input parts.tsv --json --set data.start=from --set data.end=to";
+    let answered = call(place, parts).succeeds();
+    let answered: Vec<Value> = answered.lines().map(|line| json(line.as_bytes())).collect();
+    let mut right = 0;
+    for ((answered, word), begins) in answered.iter().zip(&words).zip([0.0, middle]) {
+        let answer = &answered["answers"][0];
+        let [told] = answer["words"].as_array().expect("words").as_slice() else { panic!("one word: {answer}") };
+        assert_eq!(told["word"], answer["text"]);
+        let number = |key: &str| told[key].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&number("confidence")) && number("start") < number("end"), "{told}");
+        let end = begins + seconds(word);
+        assert!(number("start") >= begins && number("end") <= end, "{told}");
+        if answer["text"] == word.as_str() {
+            // It begins with its first tone, and ends with its last.
+            assert!((begins..begins + 0.16).contains(&number("start")), "{told} {begins}");
+            assert!((end - 0.16..=end).contains(&number("end")), "{told} {end}");
+            right += 1;
+        }
+    }
+    assert!(right > 0, "{answered:?}");
+    let alone = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --json").succeeds();
+    assert_eq!(json(alone.as_bytes())["answers"][0]["words"], answered[0]["answers"][0]["words"]);
+    let srt = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --srt").succeeds();
+    let shown: Vec<&str> = srt.lines().collect();
+    assert_eq!((shown[0], shown[2]), ("1", answered[0]["answers"][0]["text"].as_str().expect("a text")), "{srt}");
+    assert!(shown[1].starts_with("00:00:00,") && shown[1].contains(" --> 00:00:01,"), "{srt}");
+    let refused = call(place, "transcribe runs/mine both.wav both.wav --vtt").refuses();
+    assert!(refused.contains("--vtt") && refused.contains("one recording"), "{refused}");
+    // Who asks for no words is told none.
+    let plain = call(place, "predict runs/mine --input data/mine/test.tsv").succeeds();
+    assert!(!plain.contains("words"), "{plain}");
 }
 
 /// Several models hear the same recording, and their CTC has no say; what one says twice over, it says alone.

@@ -22,6 +22,7 @@ mod reproduce;
 mod run;
 mod runs;
 mod score;
+mod subtitles;
 mod sweep;
 mod target;
 mod transcribe;
@@ -247,6 +248,9 @@ mod tests {
             "antiphon predict m --sweep s",
             "antiphon predict m --cell best",
             "antiphon predict m --weights a",
+            "antiphon transcribe m",
+            "antiphon transcribe m f --srt --vtt",
+            "antiphon transcribe m f --srt --json",
             "antiphon distil m",
             "antiphon distil m --output o --input i --split test",
             "antiphon generate",

@@ -11,11 +11,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::lines::Limits;
+use super::subtitles::{Form, subtitles};
 use super::target::{Begin, Target};
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Answer, Listener, Question, Searcher};
-use crate::output::{json_line, tell, unwritten};
+use crate::experiment::{Answer, Clock, Listener, Question, SavedModels, Searcher};
+use crate::output::{json_line, one_line, tell, unwritten};
 
 /// How many batches a thread are answered together.
 const TOGETHER: usize = 4;
@@ -23,8 +24,9 @@ const TOGETHER: usize = 4;
 /// Write down what is said in recordings
 ///
 /// A line for each file, in the order given; of several files each line begins with the file's name and a tab. With --json each
-/// file gives a line {"path": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first. Recordings that a
-/// table names are transcribed by `predict --input TABLE`.
+/// file gives a line {"path": …, "answers": [{"text", "score", "log_prob", "finished", "words"}, …]}, best answer first; `words`,
+/// [{"word", "start", "end", "confidence"}, …] in seconds, is told by a model with CTC, which subtitles need too. Recordings that
+/// a table names are transcribed by `predict --input TABLE`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// A run's folder, a model file, or a config that has been run
@@ -36,6 +38,12 @@ pub(super) struct Arguments {
     /// Write JSON lines
     #[arg(long)]
     json: bool,
+    /// Write subtitles of one recording in the form of SubRip
+    #[arg(long, conflicts_with_all = ["json", "vtt"])]
+    srt: bool,
+    /// Write subtitles of one recording in the form of WebVTT
+    #[arg(long, conflicts_with = "json")]
+    vtt: bool,
     /// Leave the line of a file empty that cannot be used, and say why, instead of stopping there
     #[arg(long)]
     skip_bad: bool,
@@ -72,9 +80,10 @@ impl Arguments {
                            `data.kind = \"manifest\"`";
             Error::new(message).in_file(&self.what)
         })?;
+        let clock = self.clock(&models)?;
         let (rows, limits) = (saved.config.evaluate.rows, Limits::of(&models));
         let search = &saved.config.search;
-        let searcher = Searcher::new(&models, &saved.tokenizers, search, saved.config.seed, rows)?;
+        let searcher = Searcher::new(&models, &saved.tokenizers, search, saved.config.seed, rows)?.with_words(clock);
         let hear = |number: usize, path: &PathBuf| {
             let heard = listener.hear(Spoken { path: path.clone(), start: None, end: None });
             let within = |source: Source| {
@@ -106,7 +115,7 @@ impl Arguments {
                 if let Err(fault) = heard {
                     tell(&format!("warning: {fault}"));
                 }
-                text += &(self.line(path, &found, heard.as_ref().err())? + "\n");
+                text += &self.written(path, &found, heard.as_ref().err())?;
             }
             if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
                 return unwritten(error).map(|()| Ending::Done);
@@ -118,14 +127,41 @@ impl Arguments {
         Ok(Ending::Done)
     }
 
-    fn line(&self, path: &Path, found: &[Answer], fault: Option<&String>) -> Result<String> {
+    /// By which words get their times, where that is asked.
+    fn clock(&self, models: &SavedModels) -> Result<Option<Clock>> {
+        let clock = Clock::of(&models.first().config).filter(|_| models.members().len() == 1);
+        let Some((_, option)) = self.subtitles() else { return Ok(clock.filter(|_| self.json)) };
+        let refused = |message: &str| Err(Error::new(message).at(Place::text(option)));
+        if self.files.len() > 1 {
+            return refused("subtitles are those of one recording: give one file");
+        }
+        if clock.is_none() {
+            return refused("only a single model with CTC (`[model.ctc]`) tells when its words are said");
+        }
+        Ok(clock)
+    }
+
+    /// In which form subtitles are to be written, and the option that says so.
+    fn subtitles(&self) -> Option<(Form, &'static str)> {
+        let all = [(self.srt, (Form::Srt, "--srt")), (self.vtt, (Form::Vtt, "--vtt"))];
+        all.into_iter().find_map(|(is_asked, form)| is_asked.then_some(form))
+    }
+
+    /// What is written of a file: a line, or its subtitles.
+    fn written(&self, path: &Path, found: &[Answer], fault: Option<&String>) -> Result<String> {
         if self.json {
             let line = Transcribed { path, answers: found, skipped: fault.cloned() };
-            return json_line(&line).map_err(|e| Error::new(e.to_string()));
+            return json_line(&line).map(|line| line + "\n").map_err(|e| Error::new(e.to_string()));
         }
-        // Whatever the model says, it stays one line.
-        let text = found.first().map_or(String::new(), |answer| answer.text.replace(['\n', '\r'], " "));
-        let text = if self.files.len() > 1 { format!("{}\t{text}", path.display()) } else { text };
+        let best = found.first();
+        let text = match self.subtitles() {
+            Some((form, _)) => subtitles(best.map_or(&[], |answer| answer.words.as_slice()), form),
+            None => {
+                // Whatever the model says, it stays one line.
+                let text = best.map_or(String::new(), |answer| one_line(&answer.text));
+                (if self.files.len() > 1 { format!("{}\t{text}", path.display()) } else { text }) + "\n"
+            }
+        };
         Ok(if io::stdout().is_terminal() { printable(&text).into_owned() } else { text })
     }
 }

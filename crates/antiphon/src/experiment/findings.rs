@@ -315,6 +315,7 @@ mod tests {
                 finished: true,
                 unknown: Vec::new(),
                 attention: Vec::new(),
+                words: Vec::new(),
             }],
         };
         let answered = [answer(1, "a b", &["a b"]), answer(4, "a c d", &["x y z", "a b"]), answer(9, "b", &["a b"])];

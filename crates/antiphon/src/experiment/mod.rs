@@ -35,6 +35,7 @@ mod tokenizers;
 mod training;
 pub(crate) mod unknown;
 mod vectors;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,8 @@ pub(crate) use streams::{apart, unknown_apart};
 pub use together::SavedModels;
 pub use tokenizers::Tokenizers;
 pub use training::Trained;
+pub(crate) use words::Clock;
+pub use words::Word;
 
 /// An experiment whose files are there and readable.
 #[derive(Debug)]
