@@ -149,6 +149,7 @@ fn the_guide_can_be_followed_as_it_stands() {
     assert_eq!(kept.count(), 3);
     parts_and_faults(&place, &best);
     words_have_times(&place);
+    long_recordings_are_cut(&place);
     several_together(&place);
     draws_do_not_depend_on_batches(&place);
 }
@@ -205,6 +206,48 @@ fn words_have_times(place: &Place) {
     // Who asks for no words is told none.
     let plain = call(place, "predict runs/mine --input data/mine/test.tsv").succeeds();
     assert!(!plain.contains("words"), "{plain}");
+}
+
+/// A long recording is answered piece by piece, with the times of the whole; a short one as ever.
+fn long_recordings_are_cut(place: &Place) {
+    let pause = |number: usize| (0..RATE * 3 / 10).map(move |t| ((t * 7919 + number * 31) % 200) as i16 - 100);
+    let samples: Vec<i16> =
+        (270..290).flat_map(|number| sound(&word(number)).into_iter().chain(pause(number))).collect();
+    place.write("long.wav", wav(&samples));
+    let seconds = samples.len() as f64 / RATE as f64;
+    let transcribed = call(place, "transcribe runs/mine long.wav data/mine/sound/test-0.wav --json --max-seconds 1.5");
+    assert!(!transcribed.err().contains("warning: "), "{}", transcribed.err());
+    let transcribed = transcribed.succeeds();
+    let lines: Vec<Value> = transcribed.lines().map(|line| json(line.as_bytes())).collect();
+    let pieces = lines[0]["pieces"].as_array().expect("pieces");
+    let mut reached = 0.0;
+    for piece in pieces {
+        let [start, end] = ["start", "end"].map(|key| piece[key].as_f64().expect("seconds"));
+        assert!(start == reached && end > start && end - start <= 1.501, "{piece} behind {reached}");
+        reached = end;
+    }
+    assert!(pieces.len() >= 7 && (reached - seconds).abs() < 0.001, "{pieces:?}");
+    let answer = &lines[0]["answers"][0];
+    let texts: Vec<&str> =
+        pieces.iter().filter_map(|piece| piece["text"].as_str()).filter(|text| !text.is_empty()).collect();
+    assert_eq!(answer["text"], texts.join(" "));
+    let words = answer["words"].as_array().expect("words");
+    assert!(words.iter().map(|word| word["word"].as_str().unwrap()).eq(texts.iter().flat_map(|text| text.split(' '))));
+    let starts: Vec<f64> = words.iter().map(|word| word["start"].as_f64().unwrap()).collect();
+    assert!(starts.is_sorted() && starts.iter().any(|&start| start > seconds - 3.0), "{starts:?}");
+    // The short one beside it is answered as a whole.
+    let alone = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --json").succeeds();
+    assert!(lines[1].get("pieces").is_none() && lines[1] == json(alone.as_bytes()), "{alone}");
+
+    place.write("silence.wav", wav(&vec![7; RATE * 50]));
+    let refused = call(place, "transcribe runs/mine silence.wav").refuses();
+    assert!(refused.contains("silence.wav: it is silent from beginning to end"), "{refused}");
+    let half: Vec<i16> = (0..RATE * 25).map(|t| if t < RATE * 22 { 7 } else { samples[t % samples.len()] }).collect();
+    place.write("half.wav", wav(&half));
+    let text = call(place, "transcribe runs/mine half.wav silence.wav --skip-bad").succeeds();
+    assert!(text.lines().count() == 2 && text.ends_with("silence.wav\t\n"), "{text}");
+    let refused = call(place, "transcribe runs/mine half.wav --max-seconds 0.5").refuses();
+    assert!(refused.contains("1 at least"), "{refused}");
 }
 
 /// Several models hear the same recording, and their CTC has no say; what one says twice over, it says alone.

@@ -87,14 +87,23 @@ impl Extractor {
                 let values = self.finish(frames, config.width).map_err(named)?;
                 Ok(Extracted { values, damaged: 0 })
             }
-            (_, Some(analysis)) => {
-                let Sound { samples, rate, damaged } = read(recording, self.config.max_seconds())?;
-                let samples = analysis.at_rate(samples, rate).map_err(named)?;
-                let values = self.extract_samples(&samples).map_err(named)?;
-                Ok(Extracted { values, damaged })
-            }
+            (_, Some(_)) => self.extract_sound(read(recording, self.config.max_seconds())?).map_err(named),
             (_, None) => unreachable!("what is not given is made of sound"),
         }
+    }
+
+    /// Makes the features of sound that was read.
+    ///
+    /// # Errors
+    /// As [`extract_samples`](Self::extract_samples), or if the sound has another rate than the config says and is not to be
+    /// resampled.
+    pub fn extract_sound(&self, sound: Sound) -> Result<Extracted> {
+        let Sound { samples, rate, damaged } = sound;
+        let samples = match &self.analysis {
+            Some(analysis) => analysis.at_rate(samples, rate)?,
+            None => samples,
+        };
+        Ok(Extracted { values: self.extract_samples(&samples)?, damaged })
     }
 
     /// The features of samples at the config's rate and at full scale 1: `[frames, width]`, row after row.

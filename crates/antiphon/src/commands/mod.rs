@@ -22,7 +22,6 @@ mod reproduce;
 mod run;
 mod runs;
 mod score;
-mod subtitles;
 mod sweep;
 mod target;
 mod transcribe;

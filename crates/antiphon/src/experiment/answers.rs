@@ -136,6 +136,21 @@ impl<'a> Searcher<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answers>>> {
+        self.answer_in(self.rows, sources, stop, progress)
+    }
+
+    /// The same with no more than so many sources in a batch.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub(crate) fn answer_in(
+        &self,
+        rows: usize,
+        sources: &[Question],
+        stop: &AtomicBool,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Option<Vec<Answers>>> {
+        let rows = rows.min(self.rows);
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
         let length = |source: &Question| source.sources.iter().map(Source::len).sum();
         let order = order_by_length(&sources.iter().map(length).collect::<Vec<_>>());
@@ -152,10 +167,10 @@ impl<'a> Searcher<'a> {
             (progress.1)(done);
             Ok(Some(found))
         };
-        let found: Vec<Result<Option<_>>> = match order.len() <= self.rows {
+        let found: Vec<Result<Option<_>>> = match order.len() <= rows {
             // All threads take part in each step of a lone batch.
             true => vec![attentively(|| answer(&order))],
-            false => order.par_chunks(self.rows).map(answer).collect(),
+            false => order.par_chunks(rows).map(answer).collect(),
         };
         let mut answers = Vec::with_capacity(sources.len());
         for batch in found {

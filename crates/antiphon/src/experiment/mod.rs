@@ -69,8 +69,8 @@ pub(crate) use streams::{apart, unknown_apart};
 pub use together::SavedModels;
 pub use tokenizers::Tokenizers;
 pub use training::Trained;
-pub(crate) use words::Clock;
 pub use words::Word;
+pub(crate) use words::{Clock, to_millisecond};
 
 /// An experiment whose files are there and readable.
 #[derive(Debug)]

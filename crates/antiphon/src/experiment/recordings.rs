@@ -7,7 +7,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Frames, Place, Result, Source, SourceBatch};
 use antiphon_data::corpus::Remedy;
 use antiphon_data::{Corpus, Fault, Spoken};
-use antiphon_sound::{Extractor, FeatureCache, FeaturesConfig, Recording, SpecAugmentConfig};
+use antiphon_sound::{Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, Sound, SpecAugmentConfig};
 
 use super::ExperimentConfig;
 
@@ -96,9 +96,33 @@ impl Listener {
     /// # Errors
     /// If it cannot be used.
     pub(crate) fn hear(&self, spoken: Spoken) -> Result<Source, Fault> {
-        let heard = self.extractor.extract(&recording(spoken.below(&self.folder)));
+        self.source(self.extractor.extract(&recording(spoken.below(&self.folder))))
+    }
+
+    /// What a model is shown of sound.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub(crate) fn hear_sound(&self, sound: Sound) -> Result<Source, Fault> {
+        self.source(self.extractor.extract_sound(sound))
+    }
+
+    fn source(&self, heard: Result<Extracted>) -> Result<Source, Fault> {
         let heard = heard.map_err(|error| Fault::Recording(error.to_string()))?;
         Ok(Source::Frames { values: heard.values, features: self.width })
+    }
+
+    /// How long a recording may be, in seconds, of which a model hears so many frames at most.
+    pub(crate) fn max_seconds(&self, max_frames: usize) -> f64 {
+        let config = self.extractor.config();
+        config.max_seconds().min(max_frames as f64 * config.hop_seconds())
+    }
+
+    /// Whether a file has more seconds of sound, and can be cut. Nobody knows where the features of another program are quiet; what
+    /// is no sound is told when it is heard.
+    pub(crate) fn is_longer(&self, path: &Path, seconds: f64) -> bool {
+        let is_sound = !matches!(self.extractor.config(), FeaturesConfig::Given(_));
+        is_sound && Pieces::open(path, seconds).and_then(|mut pieces| pieces.is_one()).is_ok_and(|is_one| !is_one)
     }
 }
 

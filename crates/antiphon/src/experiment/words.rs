@@ -26,8 +26,8 @@ pub struct Word {
 impl Word {
     /// The same in a recording that begins so many seconds earlier.
     pub(crate) fn later(&mut self, seconds: f64) {
-        self.start = rounded(self.start + seconds, 1e3);
-        self.end = rounded(self.end + seconds, 1e3);
+        self.start = to_millisecond(self.start + seconds);
+        self.end = to_millisecond(self.end + seconds);
     }
 }
 
@@ -70,7 +70,7 @@ impl Timeline {
                 word: word.to_owned(),
                 start: self.seconds(first.steps.start),
                 end: self.seconds(last.steps.end),
-                confidence: rounded((nats / said.len() as f64).exp(), 1e4),
+                confidence: ((nats / said.len() as f64).exp() * 1e4).round() / 1e4,
             })
         };
         spoken(tokenizer, tokens, text).into_iter().filter_map(word).collect()
@@ -79,13 +79,13 @@ impl Timeline {
     /// Where a step begins, in seconds.
     fn seconds(&self, step: usize) -> f64 {
         let Clock { reduction, hop } = self.clock;
-        rounded((step * reduction).min(self.frames) as f64 * hop, 1e3)
+        to_millisecond((step * reduction).min(self.frames) as f64 * hop)
     }
 }
 
-/// To a whole number of parts.
-fn rounded(value: f64, parts: f64) -> f64 {
-    (value * parts).round() / parts
+/// Seconds as they are told.
+pub(crate) fn to_millisecond(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 /// The words of a text, which some tokens say, each with those that say it.
