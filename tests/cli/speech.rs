@@ -150,6 +150,7 @@ fn the_guide_can_be_followed_as_it_stands() {
     parts_and_faults(&place, &best);
     words_have_times(&place);
     long_recordings_are_cut(&place);
+    the_page_shows_what_is_heard(&place);
     several_together(&place);
     draws_do_not_depend_on_batches(&place);
 }
@@ -248,6 +249,19 @@ fn long_recordings_are_cut(place: &Place) {
     assert!(text.lines().count() == 2 && text.ends_with("silence.wav\t\n"), "{text}");
     let refused = call(place, "transcribe runs/mine half.wav --max-seconds 0.5").refuses();
     assert!(refused.contains("1 at least"), "{refused}");
+}
+
+/// The page of the run has some recordings with what is heard in them; without the recordings it says why it has none.
+fn the_page_shows_what_is_heard(place: &Place) {
+    let page = String::from_utf8(place.read("runs/mine/report.html")).unwrap();
+    // Features and attention of each.
+    assert_eq!(page.matches("class=\"raster\"").count(), 12, "{}", page.len());
+    assert!(page.len() < 1_000_000, "{}", page.len());
+    call(place, "report runs/mine --output again.html").succeeds();
+    assert!(place.read("again.html") == page.as_bytes());
+    call(place, "report runs/mine --output elsewhere.html --data-dir nowhere").succeeds();
+    let page = String::from_utf8(place.read("elsewhere.html")).unwrap();
+    assert!(!page.contains("class=\"raster\"") && page.contains("What the model hears is not shown: "));
 }
 
 /// Several models hear the same recording, and their CTC has no say; what one says twice over, it says alone.

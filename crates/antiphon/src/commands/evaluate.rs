@@ -197,7 +197,7 @@ impl Arguments {
             finished::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
             finished::write_losses(&run.losses_path(split.name()), evaluation.token_losses.as_ref())?;
             run.write_results(&results)?;
-            write_page(run)?;
+            write_page(run, &data_dir)?;
         }
         let shown = match split {
             Split::Validation => Results { test: None, ..results },

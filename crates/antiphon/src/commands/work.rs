@@ -177,7 +177,7 @@ impl Work {
             manifest.end(status);
         });
         // The figures are safe already: a page that cannot be written is no reason to fail.
-        if let Err(error) = write_page(&run) {
+        if let Err(error) = write_page(&run, &self.data.path()) {
             tell(&format!("warning: the page was not written: {error}"));
         }
         // An error that ended the work is the one to tell; a full disk may well refuse the manifest too.

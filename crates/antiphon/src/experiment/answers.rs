@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Error, Place, Request, Result, Source, Special, StepModel, TokenId, Tokenizer};
+use antiphon_core::{CtcOutput, Error, Place, Request, Result, Source, Special, StepModel, TokenId, Tokenizer};
 use antiphon_decode::{
     Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all, search_overheard,
 };
@@ -233,6 +233,16 @@ impl<'a> Searcher<'a> {
             self.texts(found, line.as_ref())
         });
         Ok(answers.collect())
+    }
+
+    /// What is found for one request, and what its source says by itself, if that says something.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub(super) fn search_heard(&self, request: &Request) -> Result<(Finished, Option<CtcOutput>)> {
+        let request = std::slice::from_ref(request);
+        let mut found = search_overheard(self.strategy.as_ref(), Arc::clone(&self.model), request)?;
+        Ok(found.swap_remove(0))
     }
 
     /// What an answer says.

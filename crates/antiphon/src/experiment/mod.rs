@@ -21,6 +21,7 @@ mod data;
 mod evaluation;
 mod findings;
 pub(crate) mod generation;
+mod listening;
 mod loaded;
 mod losses;
 mod meaning;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use antiphon_core::{CtcOutput, TokenId, Tokenizer};
 use antiphon_decode::{Aligned, align};
+use antiphon_lab::Said;
 use serde::{Deserialize, Serialize};
 
 use super::ExperimentConfig;
@@ -28,6 +29,12 @@ impl Word {
     pub(crate) fn later(&mut self, seconds: f64) {
         self.start = to_millisecond(self.start + seconds);
         self.end = to_millisecond(self.end + seconds);
+    }
+}
+
+impl From<Word> for Said {
+    fn from(Word { word: text, start, end, confidence: probability }: Word) -> Self {
+        Self { text, start, end, probability }
     }
 }
 
@@ -74,6 +81,17 @@ impl Timeline {
             })
         };
         spoken(tokenizer, tokens, text).into_iter().filter_map(word).collect()
+    }
+
+    /// The tokens of an answer; none if they cannot be aligned.
+    pub(super) fn tokens(&self, tokenizer: &dyn Tokenizer, tokens: &[TokenId]) -> Vec<Said> {
+        let said = |(Aligned { steps, probability }, &token): (Aligned, &TokenId)| Said {
+            text: tokenizer.token(token).unwrap_or_default(),
+            start: self.seconds(steps.start),
+            end: self.seconds(steps.end),
+            probability,
+        };
+        align(&self.said, tokens).unwrap_or_default().into_iter().zip(tokens).map(said).collect()
     }
 
     /// Where a step begins, in seconds.
