@@ -337,6 +337,25 @@ fn every_setting_that_the_guide_names_is_one() {
 }
 
 #[test]
+fn a_check_looks_at_the_first_recordings() {
+    let place = place();
+    let manifest = String::from_utf8(place.read("data/mine/validation.tsv")).unwrap();
+    place.write("data/mine/validation.tsv", manifest.replace("sound/validation-1.wav", "sound/none.wav"));
+    let said =
+        |answer: &str| answer.contains("validation.tsv: line 3: ") && answer.contains("none.wav: there is no such");
+    // Data may be elsewhere, unless their folder is named.
+    let warned = call(&place, "check speech.toml");
+    assert!(said(&warned.err()) && warned.err().contains("data.validation"), "{}", warned.err());
+    warned.succeeds();
+    let refused = call(&place, "check speech.toml --data-dir data").refuses();
+    assert!(said(&refused), "{refused}");
+    let skips = call(&place, "check speech.toml --data-dir data --set data.on_bad_line=skip");
+    assert!(!skips.err().contains("none.wav"), "{}", skips.err());
+    let other = call(&place, "check speech.toml --data-dir data --set features.rate=16000").refuses();
+    assert!(other.contains("train.tsv: line 2: ") && other.contains("it has 8000 samples a second"), "{other}");
+}
+
+#[test]
 fn contradictions_between_recordings_and_a_model_are_told() {
     let place = place();
     let refused = |sets: &str| call(&place, &format!("check speech.toml {sets}")).refuses();

@@ -119,18 +119,8 @@ pub fn read(recording: &Recording, max_seconds: f64) -> Result<Sound> {
 
 fn read_part(recording: &Recording, max_seconds: f64) -> Result<Sound> {
     let mut flow = Flow::open(&recording.path)?;
+    let (start, end) = place(recording, &flow, max_seconds)?;
     let (rate, total) = (flow.rate(), flow.total());
-    let per_second = f64::from(rate);
-    let span = recording.span(per_second, max_seconds)?;
-    if total == Some(0) {
-        return Err(no_sound());
-    }
-    let limit = (max_seconds * per_second).floor() as u64;
-    let (start, end) = match total {
-        Some(total) => span.within(total, per_second, max_seconds)?,
-        // One more than may be, so that it is seen.
-        None => (span.start, span.end.unwrap_or(span.start.saturating_add(limit).saturating_add(1))),
-    };
     if start > 0 {
         flow.seek(start)?;
     }
@@ -139,8 +129,8 @@ fn read_part(recording: &Recording, max_seconds: f64) -> Result<Sound> {
     flow.fill(&mut samples, (end - start) as usize)?;
     let there = samples.len() as u64;
     if total.is_none() && recording.end.is_none() {
-        if there > limit {
-            return Err(too_long(there as f64 / per_second, max_seconds));
+        if there == end - start {
+            return Err(too_long(there as f64 / f64::from(rate), max_seconds));
         }
     } else if there < end - start {
         return Err(flow.truncated(end));
@@ -149,4 +139,22 @@ fn read_part(recording: &Recording, max_seconds: f64) -> Result<Sound> {
         return Err(no_sound());
     }
     Ok(Sound { samples, rate, damaged: flow.take_damaged() })
+}
+
+/// Where a recording begins and ends in its file, in samples, as far as the header tells; where that does not tell the end, it is
+/// one sample behind the limit, so that it is seen.
+///
+/// # Errors
+/// If the part does not lie in the file, or is longer than `max_seconds`.
+pub(crate) fn place(recording: &Recording, flow: &Flow, max_seconds: f64) -> Result<(u64, u64)> {
+    let rate = f64::from(flow.rate());
+    let span = recording.span(rate, max_seconds)?;
+    match flow.total() {
+        Some(0) => Err(no_sound()),
+        Some(total) => span.within(total, rate, max_seconds),
+        None => {
+            let limit = (max_seconds * rate).floor() as u64;
+            Ok((span.start, span.end.unwrap_or(span.start.saturating_add(limit).saturating_add(1))))
+        }
+    }
 }

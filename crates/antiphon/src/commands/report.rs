@@ -12,6 +12,7 @@ use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page};
 use super::finished::{read_answers, read_losses};
 use super::target::Stand;
 use super::{DataFolder, Ending, RunsFolder};
+use crate::console::Console;
 use crate::device::{DeviceConfig, device, start_threads};
 use crate::experiment::{Corpora, Evaluator, Loaded, SavedModel, figures_of_validation, findings};
 use crate::output::{print, shell, tell};
@@ -121,7 +122,7 @@ fn found_so_far(run: &Run, data_dir: &Path) -> Result<Findings> {
     if !saved.config.data.has(Split::Validation) || !saved.config.searches() {
         return Ok(Findings::default());
     }
-    let corpus = Corpora::open_split(&saved.config, Split::Validation, data_dir)?;
+    let corpus = Corpora::open_split(&saved.config, Split::Validation, data_dir, &mut Console::new(false))?;
     let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?.with_examples(SO_FAR);
     let answers = evaluator.answers(&saved.model, &AtomicBool::new(false), &mut |_| {})?.unwrap_or_default();
     let note = format!("The run is not trained to its end: these are {} answers by {what}.", answers.len());

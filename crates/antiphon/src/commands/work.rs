@@ -108,7 +108,7 @@ impl Work {
         }
         start_threads(loaded.config.threads)?;
         let adapter = start_device(loaded.config.device)?;
-        let experiment = Experiment::open(loaded, &self.data.path())?;
+        let experiment = Experiment::open_telling(loaded, &self.data.path(), console)?;
         experiment.corpora.warnings().for_each(|warning| console.warn(&warning));
         Ok((experiment, adapter))
     }

@@ -108,7 +108,7 @@ impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
-        let begin = Begin { threads, begin: &|_| Ok(()) };
+        let begin = Begin::quietly(threads);
         let target = Target::find(&self.what, &self.sets.set, &self.runs.runs(), &[], &begin)?;
         let models = target.open(self.device.device)?;
         let saved = models.first();
