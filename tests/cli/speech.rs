@@ -110,8 +110,9 @@ fn json(bytes: &[u8]) -> Value {
 fn the_guide_can_be_followed_as_it_stands() {
     let place = place();
     let page = page();
-    let commands: Vec<String> = block(&page, "sh")
-        .lines()
+    let commands = page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").expect("a block ends").0);
+    let commands: Vec<String> = commands
+        .flat_map(str::lines)
         .map(|line| line.strip_prefix("cargo xtask ").expect("a command").to_owned())
         .collect();
     let mut said = Vec::new();
@@ -147,6 +148,9 @@ fn the_guide_can_be_followed_as_it_stands() {
     });
     assert_eq!(kept.count(), 3);
     parts_and_faults(&place, &best);
+    words_have_times(&place);
+    long_recordings_are_cut(&place);
+    the_page_shows_what_is_heard(&place);
     several_together(&place);
     draws_do_not_depend_on_batches(&place);
 }
@@ -165,6 +169,99 @@ fn draws_do_not_depend_on_batches(place: &Place) {
         first.iter().zip(&behind).any(|((_, a), (_, b))| a != b),
         "the fifth file is not drawn as the first: {few}"
     );
+}
+
+/// Words lie where their tones do, those of a part in its file; subtitles show them there.
+fn words_have_times(place: &Place) {
+    let words = [270, 271].map(word);
+    let seconds = |word: &str| sound(word).len() as f64 / RATE as f64;
+    let middle = seconds(&words[0]);
+    let parts = "predict runs/mine --input parts.tsv --json --set data.start=from --set data.end=to";
+    let answered = call(place, parts).succeeds();
+    let answered: Vec<Value> = answered.lines().map(|line| json(line.as_bytes())).collect();
+    let mut right = 0;
+    for ((answered, word), begins) in answered.iter().zip(&words).zip([0.0, middle]) {
+        let answer = &answered["answers"][0];
+        let [told] = answer["words"].as_array().expect("words").as_slice() else { panic!("one word: {answer}") };
+        assert_eq!(told["word"], answer["text"]);
+        let number = |key: &str| told[key].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&number("confidence")) && number("start") < number("end"), "{told}");
+        let end = begins + seconds(word);
+        assert!(number("start") >= begins && number("end") <= end, "{told}");
+        if answer["text"] == word.as_str() {
+            // It begins with its first tone, and ends with its last.
+            assert!((begins..begins + 0.16).contains(&number("start")), "{told} {begins}");
+            assert!((end - 0.16..=end).contains(&number("end")), "{told} {end}");
+            right += 1;
+        }
+    }
+    assert!(right > 0, "{answered:?}");
+    let alone = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --json").succeeds();
+    assert_eq!(json(alone.as_bytes())["answers"][0]["words"], answered[0]["answers"][0]["words"]);
+    let srt = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --srt").succeeds();
+    let shown: Vec<&str> = srt.lines().collect();
+    assert_eq!((shown[0], shown[2]), ("1", answered[0]["answers"][0]["text"].as_str().expect("a text")), "{srt}");
+    assert!(shown[1].starts_with("00:00:00,") && shown[1].contains(" --> 00:00:01,"), "{srt}");
+    let refused = call(place, "transcribe runs/mine both.wav both.wav --vtt").refuses();
+    assert!(refused.contains("--vtt") && refused.contains("one recording"), "{refused}");
+    // Who asks for no words is told none.
+    let plain = call(place, "predict runs/mine --input data/mine/test.tsv").succeeds();
+    assert!(!plain.contains("words"), "{plain}");
+}
+
+/// A long recording is answered piece by piece, with the times of the whole; a short one as ever.
+fn long_recordings_are_cut(place: &Place) {
+    let pause = |number: usize| (0..RATE * 3 / 10).map(move |t| ((t * 7919 + number * 31) % 200) as i16 - 100);
+    let samples: Vec<i16> =
+        (270..290).flat_map(|number| sound(&word(number)).into_iter().chain(pause(number))).collect();
+    place.write("long.wav", wav(&samples));
+    let seconds = samples.len() as f64 / RATE as f64;
+    let transcribed = call(place, "transcribe runs/mine long.wav data/mine/sound/test-0.wav --json --max-seconds 1.5");
+    assert!(!transcribed.err().contains("warning: "), "{}", transcribed.err());
+    let transcribed = transcribed.succeeds();
+    let lines: Vec<Value> = transcribed.lines().map(|line| json(line.as_bytes())).collect();
+    let pieces = lines[0]["pieces"].as_array().expect("pieces");
+    let mut reached = 0.0;
+    for piece in pieces {
+        let [start, end] = ["start", "end"].map(|key| piece[key].as_f64().expect("seconds"));
+        assert!(start == reached && end > start && end - start <= 1.501, "{piece} behind {reached}");
+        reached = end;
+    }
+    assert!(pieces.len() >= 7 && (reached - seconds).abs() < 0.001, "{pieces:?}");
+    let answer = &lines[0]["answers"][0];
+    let texts: Vec<&str> =
+        pieces.iter().filter_map(|piece| piece["text"].as_str()).filter(|text| !text.is_empty()).collect();
+    assert_eq!(answer["text"], texts.join(" "));
+    let words = answer["words"].as_array().expect("words");
+    assert!(words.iter().map(|word| word["word"].as_str().unwrap()).eq(texts.iter().flat_map(|text| text.split(' '))));
+    let starts: Vec<f64> = words.iter().map(|word| word["start"].as_f64().unwrap()).collect();
+    assert!(starts.is_sorted() && starts.iter().any(|&start| start > seconds - 3.0), "{starts:?}");
+    // The short one beside it is answered as a whole.
+    let alone = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --json").succeeds();
+    assert!(lines[1].get("pieces").is_none() && lines[1] == json(alone.as_bytes()), "{alone}");
+
+    place.write("silence.wav", wav(&vec![7; RATE * 50]));
+    let refused = call(place, "transcribe runs/mine silence.wav").refuses();
+    assert!(refused.contains("silence.wav: it is silent from beginning to end"), "{refused}");
+    let half: Vec<i16> = (0..RATE * 25).map(|t| if t < RATE * 22 { 7 } else { samples[t % samples.len()] }).collect();
+    place.write("half.wav", wav(&half));
+    let text = call(place, "transcribe runs/mine half.wav silence.wav --skip-bad").succeeds();
+    assert!(text.lines().count() == 2 && text.ends_with("silence.wav\t\n"), "{text}");
+    let refused = call(place, "transcribe runs/mine half.wav --max-seconds 0.5").refuses();
+    assert!(refused.contains("1 at least"), "{refused}");
+}
+
+/// The page of the run has some recordings with what is heard in them; without the recordings it says why it has none.
+fn the_page_shows_what_is_heard(place: &Place) {
+    let page = String::from_utf8(place.read("runs/mine/report.html")).unwrap();
+    // Features and attention of each.
+    assert_eq!(page.matches("class=\"raster\"").count(), 12, "{}", page.len());
+    assert!(page.len() < 1_000_000, "{}", page.len());
+    call(place, "report runs/mine --output again.html").succeeds();
+    assert!(place.read("again.html") == page.as_bytes());
+    call(place, "report runs/mine --output elsewhere.html --data-dir nowhere").succeeds();
+    let page = String::from_utf8(place.read("elsewhere.html")).unwrap();
+    assert!(!page.contains("class=\"raster\"") && page.contains("What the model hears is not shown: "));
 }
 
 /// Several models hear the same recording, and their CTC has no say; what one says twice over, it says alone.
@@ -237,6 +334,25 @@ fn every_setting_that_the_guide_names_is_one() {
     assert!(named.len() > 12, "{named:?}");
     let unknown: Vec<_> = named.iter().filter(|key| !keys.contains(&(**key).to_owned())).collect();
     assert!(unknown.is_empty(), "no such setting: {unknown:?}");
+}
+
+#[test]
+fn a_check_looks_at_the_first_recordings() {
+    let place = place();
+    let manifest = String::from_utf8(place.read("data/mine/validation.tsv")).unwrap();
+    place.write("data/mine/validation.tsv", manifest.replace("sound/validation-1.wav", "sound/none.wav"));
+    let said =
+        |answer: &str| answer.contains("validation.tsv: line 3: ") && answer.contains("none.wav: there is no such");
+    // Data may be elsewhere, unless their folder is named.
+    let warned = call(&place, "check speech.toml");
+    assert!(said(&warned.err()) && warned.err().contains("data.validation"), "{}", warned.err());
+    warned.succeeds();
+    let refused = call(&place, "check speech.toml --data-dir data").refuses();
+    assert!(said(&refused), "{refused}");
+    let skips = call(&place, "check speech.toml --data-dir data --set data.on_bad_line=skip");
+    assert!(!skips.err().contains("none.wav"), "{}", skips.err());
+    let other = call(&place, "check speech.toml --data-dir data --set features.rate=16000").refuses();
+    assert!(other.contains("train.tsv: line 2: ") && other.contains("it has 8000 samples a second"), "{other}");
 }
 
 #[test]

@@ -8,10 +8,11 @@ use antiphon_core::{Error, Result};
 use crate::cepstrum::Cepstrum;
 use crate::config::{Bands, FeaturesConfig};
 use crate::deltas::with_deltas;
+use crate::flow::{Flow, open};
 use crate::given;
 use crate::mel::Filterbank;
 use crate::normalize::normalize;
-use crate::read::{Recording, Sound, read};
+use crate::read::{Recording, Sound, place, read};
 use crate::resample::Resampler;
 use crate::spectrum::{Framing, Spectrum};
 
@@ -87,14 +88,40 @@ impl Extractor {
                 let values = self.finish(frames, config.width).map_err(named)?;
                 Ok(Extracted { values, damaged: 0 })
             }
-            (_, Some(analysis)) => {
-                let Sound { samples, rate, damaged } = read(recording, self.config.max_seconds())?;
-                let samples = analysis.at_rate(samples, rate).map_err(named)?;
-                let values = self.extract_samples(&samples).map_err(named)?;
-                Ok(Extracted { values, damaged })
-            }
+            (_, Some(_)) => self.extract_sound(read(recording, self.config.max_seconds())?).map_err(named),
             (_, None) => unreachable!("what is not given is made of sound"),
         }
+    }
+
+    /// Holds a recording against the config as far as the head of its file tells; of features that are given, whether there is a
+    /// file.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be used. The error names the file.
+    pub fn look(&self, recording: &Recording) -> Result<()> {
+        let look = || match &self.analysis {
+            None => open(&recording.path).map(drop),
+            Some(analysis) => {
+                let flow = Flow::open(&recording.path)?;
+                place(recording, &flow, self.config.max_seconds())?;
+                analysis.check_rate(flow.rate())
+            }
+        };
+        look().map_err(|error| error.in_file(&recording.path))
+    }
+
+    /// Makes the features of sound that was read.
+    ///
+    /// # Errors
+    /// As [`extract_samples`](Self::extract_samples), or if the sound has another rate than the config says and is not to be
+    /// resampled.
+    pub fn extract_sound(&self, sound: Sound) -> Result<Extracted> {
+        let Sound { samples, rate, damaged } = sound;
+        let samples = match &self.analysis {
+            Some(analysis) => analysis.at_rate(samples, rate)?,
+            None => samples,
+        };
+        Ok(Extracted { values: self.extract_samples(&samples)?, damaged })
     }
 
     /// The features of samples at the config's rate and at full scale 1: `[frames, width]`, row after row.
@@ -137,17 +164,24 @@ impl Extractor {
 }
 
 impl Analysis {
+    /// Whether sound of this rate can be used.
+    fn check_rate(&self, from: u32) -> Result<()> {
+        let to = self.bands.framing.rate;
+        if from == to || self.bands.resample {
+            return Ok(());
+        }
+        let message = format!(
+            "it has {from} samples a second, not {to}; set `resample` to true, or `rate` to {from} if all recordings have that"
+        );
+        Err(Error::new(message))
+    }
+
     /// The samples at the config's rate.
     fn at_rate(&self, samples: Vec<f64>, from: u32) -> Result<Vec<f64>> {
+        self.check_rate(from)?;
         let to = self.bands.framing.rate;
         if from == to {
             return Ok(samples);
-        }
-        if !self.bands.resample {
-            let message = format!(
-                "it has {from} samples a second, not {to}; set `resample` to true, or `rate` to {from} if all recordings have that"
-            );
-            return Err(Error::new(message));
         }
         let resampler = {
             let mut kept = self.resamplers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -96,7 +96,7 @@ struct Alone {
 
 impl TableFormat {
     /// What a file's name ends with, gzip or not.
-    fn of_name(file: &Path) -> Option<Self> {
+    pub fn of_name(file: &Path) -> Option<Self> {
         let is_gzip = file.extension().is_some_and(|end| end.eq_ignore_ascii_case("gz"));
         let plain = if is_gzip { file.file_stem().map(Path::new)? } else { file };
         match plain.extension()?.to_str()?.to_ascii_lowercase().as_str() {

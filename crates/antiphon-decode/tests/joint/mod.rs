@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::{Request, TokenId};
-use antiphon_decode::{BeamConfig, LengthPenalty, NoPenalty, SearchConfig};
+use antiphon_decode::{BeamConfig, LengthPenalty, NoPenalty, SearchConfig, search_all, search_overheard};
 
 use crate::toy::{END, PAD, Toy, ctc};
 
@@ -89,4 +89,21 @@ fn a_model_without_ctc_is_refused() {
     let toy = Toy::random(1, 6, false, false);
     let error = beam.build().unwrap().run(toy, &crate::batch(&[vec![4]])).unwrap_err().to_string();
     assert!(error.contains("has no CTC to search with"), "{error}");
+}
+
+#[test]
+fn who_listens_to_the_sources_changes_no_answer() {
+    let sources: Vec<Vec<TokenId>> = vec![vec![4], vec![5, 4, 4], vec![5, 4], vec![5, 5, 4, 5, 4]];
+    for (seed, weight) in (0..9).map(|seed| (seed, [0.0, 0.4, 1.0][seed as usize % 3])) {
+        let toy = Arc::into_inner(Toy::random(seed, 6, false, false)).unwrap();
+        let toy = Arc::new(Toy { ctc: (seed != 3).then_some(seed), ..toy });
+        let beam = SearchConfig::Beam(BeamConfig { ctc_weight: weight, n_best: 2, ..BeamConfig::default() });
+        let (strategy, requests) = (beam.build().unwrap(), crate::batch(&sources));
+        let expected = search_all(strategy.as_ref(), toy.clone(), &requests, 9, &mut |_| {}).unwrap();
+        let found = search_overheard(strategy.as_ref(), toy, &requests).unwrap();
+        for (((found, said), expected), source) in found.into_iter().zip(expected).zip(&sources) {
+            assert_eq!(found, expected, "{seed}");
+            assert_eq!(said, (seed != 3).then(|| ctc(seed, source, 6)), "{seed}");
+        }
+    }
 }

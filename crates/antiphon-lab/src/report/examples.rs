@@ -1,6 +1,7 @@
 //! Examples: what was answered, with which scores, looking where.
 
 use super::findings::{Candidate, Example};
+use super::hearing::hearing;
 use super::heatmap::heatmap;
 use super::html::{Html, escape, foreign, html, table};
 
@@ -11,7 +12,7 @@ pub(super) fn examples(examples: &[Example]) -> Html {
     }
     // A map and its sentence need room.
     let tokens = |example: &Example| example.sources.iter().map(|source| source.tokens.len()).sum::<usize>();
-    let long = examples.iter().any(|example| tokens(example) > 14);
+    let long = examples.iter().any(|example| tokens(example) > 14 || example.hearing.is_some());
     let class = if long { "cards broad" } else { "cards" };
     html!("<div class=\"{}\">\n{}</div>\n", escape(class), examples.iter().map(card).collect::<Html>())
 }
@@ -28,7 +29,10 @@ fn card(example: &Example) -> Html {
         let right: Html = example.references.iter().enumerate().map(|(i, text)| or(i) + foreign(text)).collect();
         html += html!("<p class=\"soft\">right: {}</p>\n", right);
     }
-    let map = best.map(|best| heatmap(&example.sources, &best.tokens, &best.attention)).unwrap_or_default();
+    let map = match &example.hearing {
+        Some(heard) => hearing(heard, best),
+        None => best.map(|best| heatmap(&example.sources, &best.tokens, &best.attention)).unwrap_or_default(),
+    };
     html + map + n_best(&example.candidates) + html!("</article>\n")
 }
 

@@ -81,6 +81,36 @@ pub struct Example {
     pub references: Vec<String>,
     /// What the search found, best first.
     pub candidates: Vec<Candidate>,
+    /// Of a recording what the model hears of it, where that was looked at.
+    pub hearing: Option<Hearing>,
+}
+
+/// A recording as a model hears it, and when it hears the best answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hearing {
+    /// The features, `[frames, bands]`.
+    pub frames: Vec<Vec<f32>>,
+    /// How many seconds a frame begins behind the one before.
+    pub hop: f64,
+    /// How many seconds a step begins behind the one before, over which attention is spread.
+    pub step: f64,
+    /// The words of the best answer; none where nobody knows when they are said.
+    pub words: Vec<Said>,
+    /// Its tokens, likewise.
+    pub tokens: Vec<Said>,
+}
+
+/// When something is said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// What.
+    pub text: String,
+    /// Where it begins, in seconds.
+    pub start: f64,
+    /// Where it ends.
+    pub end: f64,
+    /// How probable that is, from 0 to 1.
+    pub probability: f64,
 }
 
 /// A text that was read.

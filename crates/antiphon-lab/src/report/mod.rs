@@ -11,10 +11,12 @@ mod curves;
 mod errors;
 mod examples;
 mod findings;
+mod hearing;
 mod heatmap;
 mod html;
 mod losses;
 mod parallel;
+mod raster;
 mod run_page;
 mod samples;
 mod scale;
@@ -23,6 +25,7 @@ mod tests;
 
 pub use comparison::{Chosen, comparison_page};
 pub use findings::{
-    Aligned, Candidate, Confusion, Errors, Example, Findings, LossBin, Pair, SourceTokens, TokenLosses, WorstToken,
+    Aligned, Candidate, Confusion, Errors, Example, Findings, Hearing, LossBin, Pair, Said, SourceTokens, TokenLosses,
+    WorstToken,
 };
 pub use run_page::report_page;

@@ -120,7 +120,8 @@ fn shown_examples(findings: &Findings) -> Html {
     if cards.is_empty() {
         return cards;
     }
-    let attends = findings.examples.iter().any(|e| e.candidates.iter().any(|c| !c.attention.is_empty()));
+    let (heard, read): (Vec<_>, Vec<_>) = findings.examples.iter().partition(|example| example.hearing.is_some());
+    let attends = read.iter().any(|e| e.candidates.iter().any(|c| !c.attention.is_empty()));
     let further = findings.examples.iter().any(|example| example.sources.len() > 1);
     let of = if further { "the source and of each stream behind it" } else { "the source" };
     let map = match attends {
@@ -130,9 +131,17 @@ fn shown_examples(findings: &Findings) -> Html {
         ),
         false => String::new(),
     };
+    let recordings = match heard.is_empty() {
+        true => "",
+        false => {
+            " Of some recordings it is shown what the model hears, with time across: the features, the lowest band at the bottom; \
+             below them the words and the tokens of the best answer when they are said by the encoder's CTC, if the model has it, \
+             the fainter the less probable; and where the decoder looked, a row for each token."
+        }
+    };
     let intro = format!(
         "From all over the {} split, with the answers that the search ranks best (score: log p under the length \
-         penalty).{map}",
+         penalty).{map}{recordings}",
         findings.split
     );
     note + paragraph(&intro) + cards

@@ -90,15 +90,25 @@ fn hostile_findings() -> Findings {
         about: text(),
         sources: vec![of(), of()],
         references: vec![text(), text()],
-        candidates,
+        candidates: candidates.clone(),
+        hearing: None,
     };
+    let said = |start| Said { text: text(), start, end: start + 0.1, probability: f64::NAN };
+    let hearing = Hearing {
+        frames: vec![vec![0.5, f32::NAN], vec![f32::INFINITY, -2.0]],
+        hop: 0.01,
+        step: 0.02,
+        words: vec![said(0.0)],
+        tokens: vec![said(0.0), said(0.1)],
+    };
+    let spoken = Example { sources: Vec::new(), hearing: Some(hearing), ..example.clone() };
     let pairs = vec![(Some(text()), None), (None, Some(text()))];
     let aligned = Aligned { line: 3, source: text(), about: text(), pairs };
     let confusion = |reference, hypothesis| Confusion { reference, hypothesis, count: 2 };
     Findings {
         note: Some(HOSTILE.into()),
         split: HOSTILE.into(),
-        examples: vec![example],
+        examples: vec![example, spoken],
         errors: Some(Errors {
             unit: HOSTILE.into(),
             answers: 2,

@@ -9,7 +9,8 @@ use antiphon_core::disk::Positioned;
 use antiphon_core::{Error, Result};
 
 use crate::config::GivenConfig;
-use crate::read::{Recording, open};
+use crate::flow::open;
+use crate::read::Recording;
 
 /// Frames of a file: `[frames, width]`, row after row.
 ///

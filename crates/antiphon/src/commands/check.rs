@@ -10,16 +10,17 @@ use antiphon_lab::sweep::{Plan, PlannedRun, SweepConfig};
 use serde::Deserialize;
 
 use super::{DataFolder, Ending, Sets};
+use crate::console::Console;
 use crate::experiment::{
     Experiment, ExperimentConfig, Interpreter, Loaded, files, lacking_columns, lacking_columns_of, length_matters,
-    remedy,
+    remedy, unheard,
 };
 use crate::output::{print, tell};
 
 /// Check configs: print every setting with its origin, and say everything that is wrong
 ///
 /// Files of data that are missing are warnings, since they may be elsewhere; with --data-dir they are mistakes. Of tables that are
-/// there the first line is read, for the columns.
+/// there the first line is read, for the columns; of manifests the rows, and the heads of the first 100 recordings.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The configs
@@ -90,7 +91,7 @@ impl Arguments {
         let name = loaded.name.clone();
         let asks_the_data = length_matters(&loaded.config.train) || loaded.config.train.start_from.is_used();
         if asks_the_data && all_there {
-            let experiment = Experiment::open(loaded, &self.data.path())?;
+            let experiment = Experiment::open_telling(loaded, &self.data.path(), &mut Console::new(false))?;
             experiment.check_length().and_then(|()| experiment.check_start()).map_err(|error| place(error, tree))?;
         } else if length_matters(&loaded.config.train) {
             warn("whether the run is longer than its warm-up is not known without its data");
@@ -147,6 +148,7 @@ impl Arguments {
                 doubts.push(problem(key, message));
             }
         }
+        missing.extend(unheard(config, &data_dir).into_iter().map(|(key, message)| problem(&key, message)));
         Found { missing, wrong, doubts }
     }
 }
@@ -154,7 +156,7 @@ impl Arguments {
 /// What was found about files.
 #[derive(Default)]
 struct Found {
-    /// Those that are not there, with what helps.
+    /// Those that are not there, with what helps, and manifests whose recordings cannot be used.
     missing: Vec<Problem>,
     /// Columns that those that are there lack.
     wrong: Vec<Problem>,

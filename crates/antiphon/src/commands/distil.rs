@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use antiphon_core::disk::write_atomically;
 use antiphon_core::{Error, Place, Result};
+use antiphon_data::corpus::TableFormat;
 use antiphon_data::lines::file_fault;
 use antiphon_data::{CorpusConfig, Example, InputRules, Split};
 use antiphon_decode::{Combination, SearchConfig, rename_sources};
@@ -146,7 +147,7 @@ impl Arguments {
         let threads = self.threads.threads.map(usize::from);
         start_threads(threads)?;
         let form = self.form()?;
-        let begin = Begin { threads, begin: &|_| Ok(()) };
+        let begin = Begin::quietly(threads);
         let targets = self.models.find(&self.sets.set, &self.runs.runs(), &self.data.words(), &begin)?;
         let models = self.models.read(&targets, self.device.device)?;
         let config = &models.first().config;
@@ -207,12 +208,12 @@ impl Arguments {
     }
 
     fn form(&self) -> Result<Form> {
-        let end = self.output.extension().and_then(|end| end.to_str()).unwrap_or_default();
-        match end {
+        let is_gzip = self.output.extension().is_some_and(|end| end.eq_ignore_ascii_case("gz"));
+        match TableFormat::of_name(&self.output).filter(|_| !is_gzip) {
             _ if self.pairs => Ok(Form::Pairs),
-            "tsv" | "tab" => Ok(Form::Tsv),
-            "jsonl" | "ndjson" => Ok(Form::JsonLines),
-            _ => {
+            Some(TableFormat::Tsv) => Ok(Form::Tsv),
+            Some(TableFormat::JsonLines) => Ok(Form::JsonLines),
+            Some(TableFormat::Csv) | None => {
                 let message = "the name does not tell how the table is written: let it end with `.tsv` or `.jsonl`";
                 Err(Error::new(message).in_file(&self.output).at(Place::text("--output")))
             }
@@ -272,7 +273,7 @@ impl Arguments {
             let message = format!("its config names no file of the {split} split; name one with `--input FILE`");
             return Err(Error::new(message).in_file(self.models.name()));
         }
-        let corpus = Corpora::open_split(config, split, &data_dir)?;
+        let corpus = Corpora::open_split(config, split, &data_dir, &mut Console::new(true))?;
         for example in corpus.iter() {
             let Example { source, further, line, .. } = example?;
             add(line as u64, source.into_iter().chain(further).collect());

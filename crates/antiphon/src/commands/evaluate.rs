@@ -94,10 +94,10 @@ impl Arguments {
                 leave_out_lacking(config, input, &mut console)?;
                 // As it is given, not below the data folder.
                 let corpus = Corpus::open_with(&config.data, &config.further_columns(), split, Path::new(""))?;
-                Arc::new(heard(corpus, config, &data_dir)?)
+                Arc::new(heard(corpus, config, &data_dir, &mut console)?)
             }
             None if models.first().config.data.has(split) => {
-                Corpora::open_split(&models.first().config, split, &data_dir)?
+                Corpora::open_split(&models.first().config, split, &data_dir, &mut console)?
             }
             None => {
                 let message =
@@ -145,7 +145,7 @@ impl Arguments {
                 let config = &saved.config;
                 let files = files(&config.data, Some(split), &data_dir);
                 let all = config.data.has(split) && files.iter().all(|(_, path)| file_fault(path).is_none());
-                all.then(|| Corpora::open_split(config, split, &data_dir)).transpose()
+                all.then(|| Corpora::open_split(config, split, &data_dir, &mut Console::new(true))).transpose()
             };
             // And of a run the very text that it has read.
             let own = |corpus: Option<Arc<Corpus>>| match (run, corpus) {
@@ -197,7 +197,7 @@ impl Arguments {
             finished::write_answers(&run.predictions_path(split.name()), &evaluation.answers)?;
             finished::write_losses(&run.losses_path(split.name()), evaluation.token_losses.as_ref())?;
             run.write_results(&results)?;
-            write_page(run)?;
+            write_page(run, &data_dir)?;
         }
         let shown = match split {
             Split::Validation => Results { test: None, ..results },

@@ -107,6 +107,11 @@ impl Limits {
         })
     }
 
+    /// The most frames of a recording.
+    pub(super) fn max_frames(&self) -> usize {
+        self.0.iter().map(|OfModel { limits, .. }| limits.max_source).min().unwrap_or(usize::MAX)
+    }
+
     /// Whether a target, as ids with its end symbol, is within them.
     pub(super) fn check_target(&self, target: &[TokenId]) -> Result<(), Fault> {
         self.0.iter().try_for_each(|OfModel { limits, .. }| limits.check_target(target.len() - 1))

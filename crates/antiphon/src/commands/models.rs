@@ -75,7 +75,7 @@ impl Models {
         data: &[OsString],
         begin: &Begin<'_>,
     ) -> Result<Vec<Target>> {
-        let later = Begin { threads: begin.threads, begin: &|_| Ok(()) };
+        let later = Begin::quietly(begin.threads);
         let begin = |i: usize| if i == 0 { begin } else { &later };
         let found: Vec<Target> = match &self.sweep {
             Some(folder) => {
@@ -122,7 +122,7 @@ impl Models {
         threads: Option<usize>,
         on: DeviceConfig,
     ) -> Result<SavedModels> {
-        self.read(&self.find(sets, runs, &[], &Begin { threads, begin: &|_| Ok(()) })?, on)
+        self.read(&self.find(sets, runs, &[], &Begin::quietly(threads))?, on)
     }
 }
 

@@ -15,7 +15,9 @@ use super::lines::{Input, Limits, Line};
 use super::models::Models;
 use super::{Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::device::start_threads;
-use crate::experiment::{Answer, Listener, Question, SavedModel, Searcher, Streams, apart, unknown, unknown_apart};
+use crate::experiment::{
+    Answer, Clock, Listener, Question, SavedModel, Searcher, Streams, apart, unknown, unknown_apart,
+};
 use crate::output::{json_line, one_line, tell};
 
 /// How many batches a thread are answered together: of a stream as few as keep the threads busy, of a file as many as sort
@@ -32,7 +34,8 @@ const FILE: usize = 16;
 /// With --n-best each answer is a line, and begins with the number of its source's line and a tab. With --json each source
 /// gives a line {"line": …, "source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first and as it
 /// is; `streams` holds the further sources of a table by their names; `unknown` beside a source or an answer, and `unknown_streams`,
-/// list the tokens, counted from 0, that are the unknown symbol; `skipped` says why a line was passed over.
+/// list the tokens, counted from 0, that are the unknown symbol; `skipped` says why a line was passed over. An answer to a recording
+/// by a model with CTC also has `words`: [{"word", "start", "end", "confidence"}, …], in seconds from the beginning of the file.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -102,7 +105,8 @@ impl Arguments {
             search = search.with_n_best(n).map_err(|error| error.at(Place::text("--n-best")))?;
         }
         let rows = saved.config.evaluate.rows;
-        let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, rows)?;
+        let clock = Clock::of(&saved.config).filter(|_| self.json);
+        let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, rows)?.with_words(clock);
         let mut rules = InputRules::of_sources(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;
         self.check_output()?;
@@ -222,6 +226,8 @@ struct Prepared {
     /// The texts of its source, that of each stream; none if it is no source.
     texts: Vec<String>,
     question: Result<Question, Fault>,
+    /// Where a recording begins in its file, in seconds.
+    begins: f64,
     /// Which tokens of each the model does not know.
     unknown: Vec<Vec<usize>>,
 }
@@ -275,12 +281,16 @@ impl Session<'_> {
     /// Holds a line against the rules by which the model's own corpus was read.
     fn prepare(&mut self, line: Line) -> Result<Prepared> {
         let Line { number, text } = line;
+        let mut begins = 0.0;
         let (texts, question) = match text.and_then(|text| Ok((self.rules.sources(&text)?, text))) {
             Err(fault) => (Vec::new(), Err(fault)),
             Ok((texts, text)) => {
                 let asked = match &self.listener {
                     Some(listener) => {
-                        let heard = self.rules.recording(&text).and_then(|spoken| listener.hear(spoken));
+                        let heard = self.rules.recording(&text).and_then(|spoken| {
+                            begins = spoken.start.unwrap_or(0.0);
+                            listener.hear(spoken)
+                        });
                         heard.map(|recording| Question::of_recording(number, recording))
                     }
                     None => {
@@ -311,7 +321,7 @@ impl Session<'_> {
                 }
             }
         }
-        Ok(Prepared { number, texts, question, unknown })
+        Ok(Prepared { number, texts, question, begins, unknown })
     }
 
     /// The first line that ends it all: a bad one, unless such are passed over, and in any case one that shows that the file is no
@@ -333,8 +343,10 @@ impl Session<'_> {
         let answers = answers.map_err(|error| Failure::Model(rename_sources(error, line)))?;
         let mut answers = answers.unwrap_or_default().into_iter();
         for line in lines {
-            let found =
-                line.question.as_ref().ok().and_then(|_| answers.next()).map_or_else(Vec::new, |found| found.answers);
+            let found = line.question.as_ref().ok().and_then(|_| answers.next());
+            let mut found = found.map_or_else(Vec::new, |found| found.answers);
+            let words = found.iter_mut().flat_map(|answer| &mut answer.words);
+            words.for_each(|word| word.later(line.begins));
             self.write_line(line, &found, out).map_err(Failure::Output)?;
         }
         out.flush().map_err(Failure::Output)

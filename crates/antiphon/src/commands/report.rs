@@ -12,6 +12,7 @@ use antiphon_lab::{Chosen, Findings, Run, comparison_page, report_page};
 use super::finished::{read_answers, read_losses};
 use super::target::Stand;
 use super::{DataFolder, Ending, RunsFolder};
+use crate::console::Console;
 use crate::device::{DeviceConfig, device, start_threads};
 use crate::experiment::{Corpora, Evaluator, Loaded, SavedModel, figures_of_validation, findings};
 use crate::output::{print, shell, tell};
@@ -47,7 +48,10 @@ impl Arguments {
         let (page, default) = match &runs[..] {
             [run] => {
                 start_threads(None)?;
-                let found = if run.model_path().is_file() { found_in(run)? } else { self.found_so_far(run) };
+                let found = match run.model_path().is_file() {
+                    true => found_in(run, &self.data.path())?,
+                    false => self.found_so_far(run),
+                };
                 (report_page(run, &found)?, run.report_path())
             }
             _ => {
@@ -87,13 +91,13 @@ impl Arguments {
     }
 }
 
-/// Writes the page of a run into its folder.
-pub(super) fn write_page(run: &Run) -> Result<()> {
-    write_atomically(run.report_path(), report_page(run, &found_in(run)?)?.as_bytes())
+/// Writes the page of a run into its folder; recordings are looked for below `data_dir`.
+pub(super) fn write_page(run: &Run, data_dir: &Path) -> Result<()> {
+    write_atomically(run.report_path(), report_page(run, &found_in(run, data_dir)?)?.as_bytes())
 }
 
 /// Examples and errors, or where the loss lies, of the validation split, or of the test split where there is no other; none without a model.
-fn found_in(run: &Run) -> Result<Findings> {
+fn found_in(run: &Run, data_dir: &Path) -> Result<Findings> {
     let path = run.model_path();
     if !path.is_file() {
         return Ok(Findings::default());
@@ -104,7 +108,8 @@ fn found_in(run: &Run) -> Result<Findings> {
         }
         let answers = read_answers(&run.predictions_path(split))?;
         if !answers.is_empty() {
-            return findings(split, &answers, &SavedModel::read(&path, &device(DeviceConfig::default())?)?);
+            let saved = SavedModel::read(&path, &device(DeviceConfig::default())?)?;
+            return findings(split, &answers, &saved, data_dir);
         }
     }
     Ok(Findings::default())
@@ -117,9 +122,9 @@ fn found_so_far(run: &Run, data_dir: &Path) -> Result<Findings> {
     if !saved.config.data.has(Split::Validation) || !saved.config.searches() {
         return Ok(Findings::default());
     }
-    let corpus = Corpora::open_split(&saved.config, Split::Validation, data_dir)?;
+    let corpus = Corpora::open_split(&saved.config, Split::Validation, data_dir, &mut Console::new(false))?;
     let evaluator = Evaluator::new(&saved.config, &saved.tokenizers, &corpus)?.with_examples(SO_FAR);
     let answers = evaluator.answers(&saved.model, &AtomicBool::new(false), &mut |_| {})?.unwrap_or_default();
     let note = format!("The run is not trained to its end: these are {} answers by {what}.", answers.len());
-    Ok(Findings { note: Some(note), ..findings(Split::Validation.name(), &answers, &saved)? })
+    Ok(Findings { note: Some(note), ..findings(Split::Validation.name(), &answers, &saved, data_dir)? })
 }

@@ -9,6 +9,7 @@ use antiphon_lab::sweep::call;
 use antiphon_lab::{ExpectConfig, Run, Verdict, verdict_table};
 
 use super::{DataFolder, Ending, RunsFolder, Sets, Threads};
+use crate::console::Console;
 use crate::experiment::{Experiment, Loaded, figures};
 use crate::interrupt;
 use crate::output::{print, tell};
@@ -74,7 +75,7 @@ impl Arguments {
     /// The finished run of a config, which is run if there is none; `None` if that was interrupted.
     fn finished(&self, config: &Path, sets: &[String], loaded: Loaded, stop: &AtomicBool) -> Result<Option<Run>> {
         let runs = self.runs.runs();
-        let experiment = Experiment::open(loaded, &self.data.path())?;
+        let experiment = Experiment::open_telling(loaded, &self.data.path(), &mut Console::new(false))?;
         let find = || -> Result<Option<Run>> {
             let Some(run) = runs.find(&experiment.identity)? else { return Ok(None) };
             let all = [antiphon_data::Split::Validation, antiphon_data::Split::Test];

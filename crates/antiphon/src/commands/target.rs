@@ -58,6 +58,13 @@ pub(super) struct Target {
     pub(super) sets: Vec<String>,
 }
 
+impl Begin<'static> {
+    /// Nothing is to be done.
+    pub(super) fn quietly(threads: Option<usize>) -> Self {
+        Self { threads, begin: &|_| Ok(()) }
+    }
+}
+
 impl Target {
     /// Finds the model of `what`: a run's folder (or its name below the folder of runs), a model file, or a config
     /// whose experiment has been run. A run that is not trained to its end answers by a checkpoint, which is said.
@@ -131,7 +138,7 @@ impl Target {
 
     /// Finds and reads a model that stands alone: its file, and itself.
     pub(super) fn open_alone(what: &Path, runs: &Runs) -> Result<(PathBuf, SavedModel)> {
-        let target = Self::find(what, &[], runs, &[], &Begin { threads: None, begin: &|_| Ok(()) })?;
+        let target = Self::find(what, &[], runs, &[], &Begin::quietly(None))?;
         let saved = target.open(DeviceConfig::default())?.into_alone().map_err(|error| error.in_file(&target.path))?;
         Ok((target.path, saved))
     }

@@ -108,7 +108,7 @@ impl Work {
         }
         start_threads(loaded.config.threads)?;
         let adapter = start_device(loaded.config.device)?;
-        let experiment = Experiment::open(loaded, &self.data.path())?;
+        let experiment = Experiment::open_telling(loaded, &self.data.path(), console)?;
         experiment.corpora.warnings().for_each(|warning| console.warn(&warning));
         Ok((experiment, adapter))
     }
@@ -177,7 +177,7 @@ impl Work {
             manifest.end(status);
         });
         // The figures are safe already: a page that cannot be written is no reason to fail.
-        if let Err(error) = write_page(&run) {
+        if let Err(error) = write_page(&run, &self.data.path()) {
             tell(&format!("warning: the page was not written: {error}"));
         }
         // An error that ended the work is the one to tell; a full disk may well refuse the manifest too.

@@ -4,14 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{Error, Place, Request, Result, Source, Special, StepModel, TokenId, Tokenizer};
-use antiphon_decode::{Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all};
+use antiphon_core::{CtcOutput, Error, Place, Request, Result, Source, Special, StepModel, TokenId, Tokenizer};
+use antiphon_decode::{
+    Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all, search_overheard,
+};
 use antiphon_kernels::attentively;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::answering::Answering;
 use super::speech::{Speech, StopTexts};
+use super::words::{Clock, Timeline, Word};
 use super::{Tokenizers, unknown};
 
 /// One answer to a source.
@@ -31,6 +34,9 @@ pub struct Answer {
     /// The attention weights of each token over the source, if `search.return_attention` asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<Vec<f32>>,
+    /// Of an answer to a recording its words and when they are said, where that was asked and can be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
 }
 
 /// A source that is to be answered.
@@ -79,6 +85,8 @@ pub struct Searcher<'a> {
     stops: StopTexts,
     /// Sentences a batch.
     rows: usize,
+    /// By which words get their times; `None` if they need none.
+    clock: Option<Clock>,
 }
 
 impl<'a> Searcher<'a> {
@@ -97,7 +105,13 @@ impl<'a> Searcher<'a> {
         let stops = StopTexts::new(speech, search.stop());
         let strategy = search.build_with(|_| Arc::new(stops.clone()))?;
         let (model, readings) = (model.for_search(), model.readings());
-        Ok(Self { model, tokenizers, readings, strategy, key: search.key(seed), stops, rows })
+        Ok(Self { model, tokenizers, readings, strategy, key: search.key(seed), stops, rows, clock: None })
+    }
+
+    /// Tells when the words of an answer are said, by this clock; several models together cannot tell.
+    #[must_use]
+    pub(crate) fn with_words(self, clock: Option<Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// What is asked about the texts of a source, that of each stream, which stands in line `line`.
@@ -122,6 +136,21 @@ impl<'a> Searcher<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answers>>> {
+        self.answer_in(self.rows, sources, stop, progress)
+    }
+
+    /// The same with no more than so many sources in a batch.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub(crate) fn answer_in(
+        &self,
+        rows: usize,
+        sources: &[Question],
+        stop: &AtomicBool,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Option<Vec<Answers>>> {
+        let rows = rows.min(self.rows);
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
         let length = |source: &Question| source.sources.iter().map(Source::len).sum();
         let order = order_by_length(&sources.iter().map(length).collect::<Vec<_>>());
@@ -131,22 +160,22 @@ impl<'a> Searcher<'a> {
                 return Ok(None);
             }
             let batch: Vec<Request> = places.iter().map(|&i| self.request(&sources[i])).collect();
-            let found = self.search(&batch).map_err(|error| placed(error, places))?;
+            let found = self.answers_to(&batch).map_err(|error| placed(error, places))?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
             let done = progress.0;
             (progress.1)(done);
             Ok(Some(found))
         };
-        let found: Vec<Result<Option<_>>> = match order.len() <= self.rows {
+        let found: Vec<Result<Option<_>>> = match order.len() <= rows {
             // All threads take part in each step of a lone batch.
             true => vec![attentively(|| answer(&order))],
-            false => order.par_chunks(self.rows).map(answer).collect(),
+            false => order.par_chunks(rows).map(answer).collect(),
         };
         let mut answers = Vec::with_capacity(sources.len());
         for batch in found {
             let Some(batch) = batch? else { return Ok(None) };
-            answers.extend(batch.into_iter().map(|found| self.texts(found)));
+            answers.extend(batch);
         }
         Ok(Some(restore(&order, answers)))
     }
@@ -193,6 +222,29 @@ impl<'a> Searcher<'a> {
         search_all(self.strategy.as_ref(), Arc::clone(&self.model), requests, self.rows, &mut |_| {})
     }
 
+    /// The answers to one batch of requests, in their order.
+    fn answers_to(&self, batch: &[Request]) -> Result<Vec<Answers>> {
+        let Some(clock) = self.clock else {
+            return Ok(self.search(batch)?.into_iter().map(|found| self.texts(found, None)).collect());
+        };
+        let found = search_overheard(self.strategy.as_ref(), Arc::clone(&self.model), batch)?;
+        let answers = found.into_iter().zip(batch).map(|((found, said), request)| {
+            let line = said.map(|said| Timeline { clock, said, frames: request.length() });
+            self.texts(found, line.as_ref())
+        });
+        Ok(answers.collect())
+    }
+
+    /// What is found for one request, and what its source says by itself, if that says something.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub(super) fn search_heard(&self, request: &Request) -> Result<(Finished, Option<CtcOutput>)> {
+        let request = std::slice::from_ref(request);
+        let mut found = search_overheard(self.strategy.as_ref(), Arc::clone(&self.model), request)?;
+        Ok(found.swap_remove(0))
+    }
+
     /// What an answer says.
     pub(super) fn text(&self, tokens: &[TokenId]) -> String {
         self.stops.cut(self.tokenizers.target().decode(tokens))
@@ -204,14 +256,20 @@ impl<'a> Searcher<'a> {
         seen.collect::<Vec<_>>().join("\t")
     }
 
-    fn texts(&self, found: Finished) -> Answers {
-        let text = |h: Hypothesis| Answer {
-            text: self.text(&h.tokens),
-            score: h.score,
-            log_prob: h.log_prob,
-            finished: h.finished || h.stopped,
-            unknown: unknown::positions(&h.tokens),
-            attention: h.attention,
+    /// What was found as texts, of a recording with the times of the words where it has a line of time.
+    fn texts(&self, found: Finished, line: Option<&Timeline>) -> Answers {
+        let text = |h: Hypothesis| {
+            let text = self.text(&h.tokens);
+            let words = line.map(|line| line.words(self.tokenizers.target().as_ref(), &h.tokens, &text));
+            Answer {
+                text,
+                score: h.score,
+                log_prob: h.log_prob,
+                finished: h.finished || h.stopped,
+                unknown: unknown::positions(&h.tokens),
+                attention: h.attention,
+                words: words.unwrap_or_default(),
+            }
         };
         Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored }
     }

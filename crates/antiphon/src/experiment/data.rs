@@ -15,6 +15,7 @@ use antiphon_data::{
 use antiphon_train::Batches;
 
 use super::{ExperimentConfig, Tokenizers, heard};
+use crate::console::Console;
 use crate::output::{DATA, command, option};
 
 /// How many batches are prepared ahead of the model.
@@ -37,26 +38,33 @@ impl Corpora {
     /// # Errors
     /// If a file is missing or broken: names file, line and remedy.
     pub fn open(config: &ExperimentConfig, data_dir: &Path) -> Result<Self> {
+        Self::open_telling(config, data_dir, &mut Console::new(true))
+    }
+
+    /// The same, telling what takes a while.
+    pub(super) fn open_telling(config: &ExperimentConfig, data_dir: &Path, console: &mut Console) -> Result<Self> {
         files_are_there(&config.data, None, data_dir)?;
         let further = config.further_columns();
         let read = |split| Corpus::open_with(&config.data, &further, split, data_dir);
-        let open = |split| read(split).and_then(|corpus| heard(corpus, config, data_dir)).map(Arc::new);
-        let open_if_named = |split| config.data.has(split).then(|| open(split)).transpose();
-        Ok(Self {
-            train: open(Split::Train)?,
-            validation: open_if_named(Split::Validation)?,
-            test: open_if_named(Split::Test)?,
-        })
+        let mut open = |split| read(split).and_then(|corpus| heard(corpus, config, data_dir, console)).map(Arc::new);
+        let train = open(Split::Train)?;
+        let mut open_if_named = |split| config.data.has(split).then(|| open(split)).transpose();
+        Ok(Self { train, validation: open_if_named(Split::Validation)?, test: open_if_named(Split::Test)? })
     }
 
     /// Reads and checks the files of one split.
     ///
     /// # Errors
     /// As [`open`](Self::open), and if the config does not name the split.
-    pub(crate) fn open_split(config: &ExperimentConfig, split: Split, data_dir: &Path) -> Result<Arc<Corpus>> {
+    pub(crate) fn open_split(
+        config: &ExperimentConfig,
+        split: Split,
+        data_dir: &Path,
+        console: &mut Console,
+    ) -> Result<Arc<Corpus>> {
         files_are_there(&config.data, Some(split), data_dir)?;
         let corpus = Corpus::open_with(&config.data, &config.further_columns(), split, data_dir)?;
-        heard(corpus, config, data_dir).map(Arc::new)
+        heard(corpus, config, data_dir, console).map(Arc::new)
     }
 
     /// A split, if the config names one.

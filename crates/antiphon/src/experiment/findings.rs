@@ -1,5 +1,6 @@
 //! What the page of a run shows beside its figures: examples with their attention, and errors.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use antiphon_core::{Judged, Result, Source, Special, TokenId, Tokenizer};
@@ -10,6 +11,7 @@ use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pai
 
 use super::answers::{Answer, Question, Searcher};
 use super::evaluation::{Answered, is_right};
+use super::listening::spoken_examples;
 use super::{ExperimentConfig, SavedModel};
 
 /// How many answers to a source are shown, where the search finds as many.
@@ -18,16 +20,21 @@ const N_BEST: u32 = 5;
 const WORST: usize = 12;
 
 /// What there is to see in a split's answers. The examples are searched once more, for their attention and the answers
-/// behind the best; the model gives them as it gave them before.
+/// behind the best; the model gives them as it gave them before. Recordings are heard once more for that, if they lie below
+/// `data_dir`.
 ///
 /// # Errors
 /// If the model fails.
-pub(crate) fn findings(split: &str, answered: &[Answered], saved: &SavedModel) -> Result<Findings> {
+pub(crate) fn findings(split: &str, answered: &[Answered], saved: &SavedModel, data_dir: &Path) -> Result<Findings> {
     let chosen: Vec<&Answered> = spread(answered, saved.config.evaluate.show).collect();
+    let (examples, note) = match saved.config.data.as_manifest() {
+        Some(_) => spoken_examples(split, &chosen, saved, data_dir)?,
+        None => (examples(&chosen, saved)?, None),
+    };
     Ok(Findings {
         split: split.into(),
-        note: None,
-        examples: examples(&chosen, saved)?,
+        note,
+        examples,
         errors: errors(answered, Piece::by(&saved.config))?,
         losses: None,
     })
@@ -41,10 +48,6 @@ pub(crate) fn spread(answered: &[Answered], count: usize) -> impl Iterator<Item 
 
 fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
-    if config.data.as_manifest().is_some() {
-        // Nobody listens to a recording for a page once more.
-        return Ok(chosen.iter().map(|answered| as_answered(answered)).collect());
-    }
     let search = telling(&config.search)?;
     let searcher = Searcher::new(model, tokenizers, &search, config.seed, config.evaluate.rows)?;
     let question = |answered: &&Answered| searcher.question(answered.line as u64, &answered.texts());
@@ -75,13 +78,14 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
             references: answered.references.clone(),
             candidates: candidates.collect(),
             sources,
+            hearing: None,
         }
     };
     Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
 }
 
 /// An example as it was answered, without what only a search tells.
-fn as_answered(answered: &Answered) -> Example {
+pub(super) fn as_answered(answered: &Answered) -> Example {
     let candidate = |answer: &Answer| Candidate {
         text: answer.text.clone(),
         correct: is_right(&answer.text, &answered.references),
@@ -97,11 +101,12 @@ fn as_answered(answered: &Answered) -> Example {
         references: answered.references.clone(),
         candidates: answered.answers.iter().map(candidate).collect(),
         sources: Vec::new(),
+        hearing: None,
     }
 }
 
 /// The same search, telling where it looked and which answers came close.
-fn telling(search: &SearchConfig) -> Result<SearchConfig> {
+pub(super) fn telling(search: &SearchConfig) -> Result<SearchConfig> {
     let search = search.clone().with_attention(true);
     match &search {
         // What is drawn is drawn again as it was, and more of it would be ranked among that.
@@ -115,7 +120,12 @@ fn telling(search: &SearchConfig) -> Result<SearchConfig> {
     }
 }
 
-fn candidate(hypothesis: Hypothesis, text: String, references: &[String], target: &dyn Tokenizer) -> Candidate {
+pub(super) fn candidate(
+    hypothesis: Hypothesis,
+    text: String,
+    references: &[String],
+    target: &dyn Tokenizer,
+) -> Candidate {
     let Hypothesis { mut tokens, log_prob, score, finished, stopped, attention, .. } = hypothesis;
     tokens.extend(finished.then_some(Special::End.id()));
     let (correct, tokens) = (is_right(&text, references), written(target, &tokens));
@@ -315,6 +325,7 @@ mod tests {
                 finished: true,
                 unknown: Vec::new(),
                 attention: Vec::new(),
+                words: Vec::new(),
             }],
         };
         let answered = [answer(1, "a b", &["a b"]), answer(4, "a c d", &["x y z", "a b"]), answer(9, "b", &["a b"])];

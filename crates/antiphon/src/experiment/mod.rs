@@ -21,6 +21,7 @@ mod data;
 mod evaluation;
 mod findings;
 pub(crate) mod generation;
+mod listening;
 mod loaded;
 mod losses;
 mod meaning;
@@ -35,6 +36,7 @@ mod tokenizers;
 mod training;
 pub(crate) mod unknown;
 mod vectors;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,7 @@ use antiphon_data::Split;
 use antiphon_lab::{Identity, Results};
 use antiphon_train::{TrainConfig, planned_steps};
 
+use crate::console::Console;
 use crate::device::thread_count;
 use crate::revision::revision;
 
@@ -61,13 +64,15 @@ pub(crate) use findings::{findings, spread};
 pub use loaded::Loaded;
 pub use meaning::Interpreter;
 pub(crate) use meaning::figures;
-pub(crate) use recordings::{Listener, heard};
+pub(crate) use recordings::{Listener, heard, unheard};
 pub use saved::SavedModel;
 pub use streams::{SourceStreamConfig, Streams};
 pub(crate) use streams::{apart, unknown_apart};
 pub use together::SavedModels;
 pub use tokenizers::Tokenizers;
 pub use training::Trained;
+pub use words::Word;
+pub(crate) use words::{Clock, to_millisecond};
 
 /// An experiment whose files are there and readable.
 #[derive(Debug)]
@@ -88,8 +93,13 @@ impl Experiment {
     /// # Errors
     /// If one is missing or broken.
     pub fn open(loaded: Loaded, data_dir: &Path) -> Result<Self> {
+        Self::open_telling(loaded, data_dir, &mut Console::new(true))
+    }
+
+    /// The same, telling what takes a while.
+    pub(crate) fn open_telling(loaded: Loaded, data_dir: &Path, console: &mut Console) -> Result<Self> {
         let Loaded { config, name, .. } = loaded;
-        let corpora = Corpora::open(&config, data_dir)?;
+        let corpora = Corpora::open_telling(&config, data_dir, console)?;
         let data = digests(&config, &corpora, data_dir)?;
         let identity = identity(&config, name, data);
         Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf(), learned: OnceLock::new() })

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Frames, Place, Result, Source, SourceBatch};
 use antiphon_data::corpus::Remedy;
-use antiphon_data::{Corpus, Fault, Spoken};
-use antiphon_sound::{Extractor, FeatureCache, FeaturesConfig, Recording, SpecAugmentConfig};
+use antiphon_data::lines::file_fault;
+use antiphon_data::{Corpus, Fault, Split, Spoken};
+use antiphon_sound::{Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, Sound, SpecAugmentConfig};
 
 use super::ExperimentConfig;
+use super::data::files;
+use crate::console::Console;
 
 /// The folder of features below the data folder.
 const FEATURES: &str = ".features";
@@ -48,11 +51,36 @@ fn recording(Spoken { path, start, end }: Spoken) -> Recording {
     Recording { path, start, end }
 }
 
+/// Who hears of the features of a corpus while they are made.
+struct Making<'a> {
+    /// What to do with a recording that cannot be used.
+    fault: &'a mut dyn FnMut(usize, Error) -> Result<()>,
+    console: &'a mut Console,
+    /// Of which file they are.
+    corpus: &'a Corpus,
+}
+
+impl antiphon_sound::Listener for Making<'_> {
+    fn fault(&mut self, index: usize, error: Error) -> Result<()> {
+        (self.fault)(index, error)
+    }
+
+    fn done(&mut self, recordings: usize) {
+        let doing = format!("{}: features made of recordings", self.corpus.path().display());
+        self.console.progress(&doing, recordings as u64, self.corpus.len() as u64);
+    }
+}
+
 /// A corpus with the frames of its recordings, which are made below the data folder if they are not there; one of text as it is.
 ///
 /// # Errors
 /// If a recording cannot be used (unless `on_bad_line = "skip"`), or none can.
-pub(crate) fn heard(corpus: Corpus, config: &ExperimentConfig, data_dir: &Path) -> Result<Corpus> {
+pub(crate) fn heard(
+    corpus: Corpus,
+    config: &ExperimentConfig,
+    data_dir: &Path,
+    console: &mut Console,
+) -> Result<Corpus> {
     let (Some(manifest), Some(features)) = (config.data.as_manifest(), &config.features) else { return Ok(corpus) };
     let recordings: Vec<Recording> = corpus.recordings()?.into_iter().map(recording).collect();
     let mut unusable = Vec::new();
@@ -65,8 +93,46 @@ pub(crate) fn heard(corpus: Corpus, config: &ExperimentConfig, data_dir: &Path) 
         let message = format!("{error}; or set data.on_bad_line = \"skip\"");
         Err(Error::new(message).at(Place::line(line)).in_file(file))
     };
-    let kept = FeatureCache::open(data_dir.join(FEATURES), &recordings, features, &mut fault)?;
+    // All of them are read for that.
+    console.status(&format!("{}: looking for the features of its recordings", corpus.path().display()));
+    let mut making = Making { fault: &mut fault, console, corpus: &corpus };
+    let kept = FeatureCache::open(data_dir.join(FEATURES), &recordings, features, &mut making);
+    console.clear();
+    let kept = kept?;
     corpus.with_frames(Arc::new(Kept(kept)), &unusable)
+}
+
+/// How many recordings of a split are looked at before all of them are heard.
+const LOOKED_AT: usize = 100;
+
+/// What is wrong with manifests that are there, and with the first recordings that they name, as far as the heads of these tell: for
+/// each the setting, and what to say. Of a split it is the first fault; what is left out and counted is none.
+pub(crate) fn unheard(config: &ExperimentConfig, data_dir: &Path) -> Vec<(String, String)> {
+    let (Some(manifest), Some(features)) = (config.data.as_manifest(), &config.features) else { return Vec::new() };
+    let Ok(extractor) = Extractor::new(features) else { return Vec::new() };
+    let first_fault = |split: Split| -> Result<()> {
+        let corpus = Corpus::open_with(&config.data, &config.further_columns(), split, data_dir)?;
+        if manifest.on_bad_line == Remedy::Skip {
+            return Ok(());
+        }
+        for (i, spoken) in corpus.recordings()?.into_iter().enumerate().take(LOOKED_AT) {
+            let (file, line) = corpus.place(i);
+            let looked = extractor.look(&recording(spoken));
+            looked.map_err(|error| Error::new(error.to_string()).at(Place::line(line)).in_file(file))?;
+        }
+        Ok(())
+    };
+    let mut found = Vec::new();
+    for split in [Split::Train, Split::Validation, Split::Test].into_iter().filter(|&split| config.data.has(split)) {
+        let files = files(&config.data, Some(split), data_dir);
+        if let [(key, path), ..] = files.as_slice()
+            && file_fault(path).is_none()
+            && let Err(error) = first_fault(split)
+        {
+            found.push((key.clone(), error.to_string()));
+        }
+    }
+    found
 }
 
 /// Listens to single recordings as to those that a model has learned from.
@@ -96,9 +162,33 @@ impl Listener {
     /// # Errors
     /// If it cannot be used.
     pub(crate) fn hear(&self, spoken: Spoken) -> Result<Source, Fault> {
-        let heard = self.extractor.extract(&recording(spoken.below(&self.folder)));
+        self.source(self.extractor.extract(&recording(spoken.below(&self.folder))))
+    }
+
+    /// What a model is shown of sound.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub(crate) fn hear_sound(&self, sound: Sound) -> Result<Source, Fault> {
+        self.source(self.extractor.extract_sound(sound))
+    }
+
+    fn source(&self, heard: Result<Extracted>) -> Result<Source, Fault> {
         let heard = heard.map_err(|error| Fault::Recording(error.to_string()))?;
         Ok(Source::Frames { values: heard.values, features: self.width })
+    }
+
+    /// How long a recording may be, in seconds, of which a model hears so many frames at most.
+    pub(crate) fn max_seconds(&self, max_frames: usize) -> f64 {
+        let config = self.extractor.config();
+        config.max_seconds().min(max_frames as f64 * config.hop_seconds())
+    }
+
+    /// Whether a file has more seconds of sound, and can be cut. Nobody knows where the features of another program are quiet; what
+    /// is no sound is told when it is heard.
+    pub(crate) fn is_longer(&self, path: &Path, seconds: f64) -> bool {
+        let is_sound = !matches!(self.extractor.config(), FeaturesConfig::Given(_));
+        is_sound && Pieces::open(path, seconds).and_then(|mut pieces| pieces.is_one()).is_ok_and(|is_one| !is_one)
     }
 }
 

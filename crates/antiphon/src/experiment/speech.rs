@@ -164,7 +164,7 @@ impl Telling {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use antiphon_core::random::Key;
     use antiphon_text::{
         BpeConfig, ByteConfig, CharacterConfig, TokenizerConfig, UnigramConfig, WordConfig, WordPieceConfig,
@@ -175,7 +175,7 @@ mod tests {
     const END: TokenId = Special::End.id();
 
     /// All that are learned here, of a corpus with characters of one to four bytes.
-    fn tokenizers() -> Vec<(&'static str, Arc<dyn Tokenizer>)> {
+    pub(in super::super) fn tokenizers() -> Vec<(&'static str, Arc<dyn Tokenizer>)> {
         let lines = ["a bee was near", "ab é baba 日本", "an 🙂 ant é bee", "near a 日 bean  bar"];
         let learn = |name: &'static str, config: TokenizerConfig| {
             let tokenizer = config.train(&mut lines.iter().map(|line| Ok((*line).to_owned()))).unwrap();
