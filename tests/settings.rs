@@ -21,6 +21,8 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     // A text has no source.
     ("data(text).", "", &["model.kind='language_model'"]),
     ("data(text)", "lack", &["model.kind='language_model'"]),
+    ("data(text).column", "", &["data.column='0'", "data.train='a.tsv'"]),
+    ("data(text).format", "meant", &["data.column='0'", "data.train='a.tsv'"]),
     ("data(stream).", "", &["model.kind='language_model'"]),
     ("data(stream)", "lack", &["model.kind='language_model'"]),
     ("model(language_model).", "", &["data.kind='text'"]),

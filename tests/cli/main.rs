@@ -6,6 +6,8 @@ mod data;
 mod ensembles;
 #[cfg(unix)]
 mod full_disk;
+#[cfg(unix)]
+mod fusion;
 mod generate;
 mod going_on;
 #[cfg(unix)]

@@ -9,7 +9,7 @@ use crate::place::{Called, Place};
 const RATE: usize = 8000;
 
 /// What makes the guide's model small.
-const SMALL: &[(&str, &str)] = &[
+pub(crate) const SMALL: &[(&str, &str)] = &[
     ("ANTIPHON__THREADS", "1"),
     ("ANTIPHON__FEATURES__FILTERS", "12"),
     ("ANTIPHON__MODEL__DECODER__HIDDEN", "24"),

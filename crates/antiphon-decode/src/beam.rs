@@ -31,6 +31,7 @@ use antiphon_core::{Request, Result, Selection, Special, StepModel, TokenId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fused::{Beside, FusionConfig};
 use crate::joint::Joint;
 use crate::length::{LengthPenalty, MaxLength};
 use crate::search::{Finished, Hypothesis, Search, Strategy};
@@ -65,6 +66,9 @@ pub struct BeamConfig {
     /// The share of `model.ctc` in the score of an answer; the decoder has the rest (Watanabe et al. 2017). 0: it has no say.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub ctc_weight: f64,
+    /// A language model by which answers are ranked too; if unset, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language_model: Option<FusionConfig>,
 }
 
 impl Default for BeamConfig {
@@ -79,6 +83,7 @@ impl Default for BeamConfig {
             forbid_unknown: false,
             return_attention: false,
             ctc_weight: 0.0,
+            language_model: None,
         }
     }
 }
@@ -89,6 +94,7 @@ pub(crate) struct Beam {
     max_length: MaxLength,
     rules: Rules,
     ctc_weight: f64,
+    beside: Option<Beside>,
 }
 
 #[derive(Clone)]
@@ -101,13 +107,14 @@ struct Settings {
 }
 
 impl Beam {
-    pub(crate) fn new(config: BeamConfig) -> Self {
+    pub(crate) fn new(config: BeamConfig, beside: Option<Beside>) -> Self {
         let (width, n_best) = (config.width as usize, config.n_best as usize);
         let enough = ((config.patience * width as f64).ceil() as usize).max(n_best);
         Self {
             settings: Settings { width, n_best, enough, penalty: config.length_penalty },
             max_length: config.max_length,
             ctc_weight: config.ctc_weight,
+            beside,
             rules: Rules {
                 min_length: config.min_length as usize,
                 forbid_unknown: config.forbid_unknown,
@@ -124,6 +131,7 @@ impl Strategy for Beam {
             0.0 => model,
             weight => Arc::new(Joint::new(model, weight)),
         };
+        let model = Beside::fused(self.beside.as_ref(), model);
         let mut stepper = Stepper::begin(model, requests, selection, Some(&self.rules))?;
         let (mut sentences, mut early) = (Vec::new(), Vec::new());
         for row in 0..requests.len() {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::beam::{Beam, BeamConfig};
+use crate::fused::{Beside, FusionConfig, LanguageModel};
 use crate::greedy::{Greedy, GreedyConfig};
 use crate::length::{GnmtPenalty, LengthPenalty, MaxLength};
 use crate::sample::{Sample, SampleConfig};
@@ -35,32 +36,61 @@ impl SearchConfig {
     /// The strategy itself.
     ///
     /// # Errors
-    /// All [`problems`](Self::problems) at once, or if there are [texts](Self::stop) at which it must stop.
+    /// All [`problems`](Self::problems) at once, or if there are [texts](Self::stop) at which it must stop, or a
+    /// [language model](Self::language_model) that it must hear.
     pub fn build(&self) -> Result<Box<dyn Strategy>> {
         if !self.stop().is_empty() {
             return Err(Error::new("only who knows what tokens say can find these").at("stop"));
         }
-        self.strategy(None)
+        self.strategy(None, None)
     }
 
-    /// The strategy itself; `ending` says where an answer ends at these [texts](Self::stop), and is called if there are any.
+    /// The strategy itself; `ending` says where an answer ends at these [texts](Self::stop), and is called if there are any;
+    /// `language_model` is the one that its [settings](Self::language_model) name.
     ///
     /// # Errors
-    /// All [`problems`](Self::problems) at once.
-    pub fn build_with(&self, ending: impl FnOnce(&[String]) -> Arc<dyn Ending>) -> Result<Box<dyn Strategy>> {
-        self.strategy((!self.stop().is_empty()).then(|| ending(self.stop())))
+    /// All [`problems`](Self::problems) at once, or if a language model is named and not given.
+    pub fn build_with(
+        &self,
+        ending: impl FnOnce(&[String]) -> Arc<dyn Ending>,
+        language_model: Option<LanguageModel>,
+    ) -> Result<Box<dyn Strategy>> {
+        self.strategy((!self.stop().is_empty()).then(|| ending(self.stop())), language_model)
     }
 
-    fn strategy(&self, ending: Option<Arc<dyn Ending>>) -> Result<Box<dyn Strategy>> {
+    fn strategy(
+        &self,
+        ending: Option<Arc<dyn Ending>>,
+        language_model: Option<LanguageModel>,
+    ) -> Result<Box<dyn Strategy>> {
         let problems = self.problems();
         if !problems.is_empty() {
             return Err(Error { file: None, problems });
         }
+        let beside = match (self.language_model(), language_model) {
+            (None, _) => None,
+            (Some(FusionConfig { weight, .. }), Some(model)) => Some(Beside { model, weight: *weight }),
+            (Some(_), None) => return Err(Error::new("only who can read it can search with it").at("language_model")),
+        };
         Ok(match self {
-            Self::Greedy(config) => Box::new(Greedy::new(config.clone())),
-            Self::Beam(config) => Box::new(Beam::new(config.clone())),
+            Self::Greedy(config) => Box::new(Greedy::new(config.clone(), beside)),
+            Self::Beam(config) => Box::new(Beam::new(config.clone(), beside)),
             Self::Sample(config) => Box::new(Sample::new(config.clone(), ending)),
         })
+    }
+
+    /// The language model that is named, whatever its weight.
+    pub fn fusion(&self) -> Option<&FusionConfig> {
+        match self {
+            Self::Greedy(config) => config.language_model.as_ref(),
+            Self::Beam(config) => config.language_model.as_ref(),
+            Self::Sample(_) => None,
+        }
+    }
+
+    /// The language model that has a say, if there is one.
+    pub fn language_model(&self) -> Option<&FusionConfig> {
+        self.fusion().filter(|config| config.weight > 0.0)
     }
 
     /// The texts at which an answer ends.
@@ -154,6 +184,8 @@ impl SearchConfig {
             let right = alpha.is_finite() && *alpha >= 0.0;
             demand(right, "length_penalty.alpha", format!("must be at least 0, got {alpha}"));
         }
+        let of_fusion = self.fusion().into_iter().flat_map(FusionConfig::problems);
+        found.extend(of_fusion.map(|problem| problem.below("language_model")));
         found
     }
 
@@ -197,9 +229,9 @@ mod tests {
 
     #[test]
     fn every_key_is_read_and_written_again() {
-        let beam = r#"{"kind":"beam","width":7,"n_best":3,"length_penalty":{"kind":"gnmt","alpha":0.8},"patience":2.0,"max_length":{"ratio":2.0,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true,"ctc_weight":0.3}"#;
+        let beam = r#"{"kind":"beam","width":7,"n_best":3,"length_penalty":{"kind":"gnmt","alpha":0.8},"patience":2.0,"max_length":{"ratio":2.0,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true,"ctc_weight":0.3,"language_model":{"model":"runs/lm","weight":0.5}}"#;
         assert_eq!(serde_json::to_string(&read(beam).unwrap()).unwrap(), beam);
-        let greedy = r#"{"kind":"greedy","max_length":{"ratio":0.5,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true}"#;
+        let greedy = r#"{"kind":"greedy","max_length":{"ratio":0.5,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true,"language_model":{"model":"a","weight":0.0}}"#;
         assert_eq!(serde_json::to_string(&read(greedy).unwrap()).unwrap(), greedy);
         let sample = r#"{"kind":"sample","temperature":0.8,"top_k":40,"top_p":0.9,"min_p":0.05,"repetition_penalty":1.2,"presence_penalty":0.5,"no_repeat_ngram":3,"stop":["\n\n"],"draws":4,"length_penalty":{"kind":"none"},"seed":7,"max_length":{"ratio":0.5,"extra":5,"limit":99},"min_length":1,"forbid_unknown":true,"return_attention":true}"#;
         assert_eq!(serde_json::to_string(&read(sample).unwrap()).unwrap(), sample);
@@ -227,6 +259,9 @@ mod tests {
             r#"{"kind":"beam","length_penalty":{"kind":"average","alpha":1}}"#,
             r#"{"kind":"sampling"}"#,
             r#"{"kind":"sample","width":7}"#,
+            r#"{"kind":"sample","language_model":{"model":"a"}}"#,
+            r#"{"kind":"beam","language_model":{"model":"a","wieght":1}}"#,
+            r#"{"kind":"beam","language_model":{"weight":1}}"#,
         ] {
             assert!(read(json).is_err(), "{json}");
         }
@@ -247,6 +282,10 @@ mod tests {
                 r#"{"kind":"beam","width":0,"n_best":0,"patience":0,"length_penalty":{"kind":"gnmt","alpha":-1},"max_length":{"ratio":-1,"limit":0}}"#
             ),
             ["max_length.ratio", "max_length.limit", "width", "n_best", "patience", "length_penalty.alpha"]
+        );
+        assert_eq!(
+            places(r#"{"kind":"greedy","language_model":{"model":"","weight":-1}}"#),
+            ["language_model.model", "language_model.weight"]
         );
         assert_eq!(
             places(

@@ -6,6 +6,7 @@ use antiphon_core::{Request, Result, Selection, Special, StepModel, TokenId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fused::{Beside, FusionConfig};
 use crate::length::MaxLength;
 use crate::search::{Finished, Hypothesis, Search, Strategy};
 use crate::stepper::{Beginning, Rules, Stepper};
@@ -22,24 +23,29 @@ pub struct GreedyConfig {
     pub forbid_unknown: bool,
     /// Whether answers carry their attention weights.
     pub return_attention: bool,
+    /// A language model by which tokens are chosen too; if unset, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language_model: Option<FusionConfig>,
 }
 
 /// [`GreedyConfig`], checked.
 pub(crate) struct Greedy {
     max_length: MaxLength,
     rules: Rules,
+    beside: Option<Beside>,
 }
 
 impl Greedy {
-    pub(crate) fn new(config: GreedyConfig) -> Self {
-        let GreedyConfig { max_length, min_length, forbid_unknown, return_attention } = config;
+    pub(crate) fn new(config: GreedyConfig, beside: Option<Beside>) -> Self {
+        let GreedyConfig { max_length, min_length, forbid_unknown, return_attention, language_model: _ } = config;
         let rules = Rules { min_length: min_length as usize, forbid_unknown, attention: return_attention };
-        Self { max_length, rules }
+        Self { max_length, rules, beside }
     }
 }
 
 impl Strategy for Greedy {
     fn begin(&self, model: Arc<dyn StepModel>, requests: &[Request]) -> Result<Box<dyn Search>> {
+        let model = Beside::fused(self.beside.as_ref(), model);
         let mut stepper = Stepper::begin(model, requests, Selection::Top(1), Some(&self.rules))?;
         let (mut rows, mut early) = (Vec::new(), Vec::new());
         for row in 0..requests.len() {

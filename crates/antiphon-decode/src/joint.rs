@@ -10,9 +10,10 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    CtcOutput, Error, PrefixOutput, Request, Result, Selection, Special, StepModel, StepOutput, StepSession, TokenId,
-    Want,
+    CtcOutput, Error, PrefixOutput, Request, Result, Special, StepModel, StepOutput, StepSession, TokenId, Want,
 };
+
+use crate::rescored::{kept, push, wider};
 
 /// A model whose tokens are scored by its CTC too.
 pub(crate) struct Joint {
@@ -112,39 +113,20 @@ impl StepSession for JointSession {
     }
 }
 
-/// What the decoder is asked: the best by score may be anywhere.
-fn wider(want: &Want) -> Want {
-    let selection = match &want.selection {
-        Selection::Top(_) => Selection::All,
-        other => other.clone(),
-    };
-    Want { selection, ..want.clone() }
-}
-
 impl JointSession {
     /// Scores what the decoder has said of some rows by CTC too, and keeps what `want` asks for.
     fn rescore<'r>(&self, rows: impl Iterator<Item = &'r Row>, want: &Want, out: &mut StepOutput) {
-        let (per_row, vocabulary) = (out.per_row, self.model.vocabulary());
-        let top = match want.selection {
-            Selection::Top(k) => Some(k.min(vocabulary)),
-            Selection::Given(_) | Selection::All => None,
-        };
+        let per_row = out.per_row;
+        let kept = kept(want, per_row);
         let (tokens, log_probs) = (std::mem::take(&mut out.tokens), std::mem::take(&mut out.log_probs));
         out.scores.clear();
         for (b, row) in rows.enumerate() {
             let (tokens, log_probs) = (&tokens[b * per_row..][..per_row], &log_probs[b * per_row..][..per_row]);
             let gains = row.beginning.gains(&row.source, tokens);
             let scores: Vec<f32> = log_probs.iter().zip(gains).map(|(&p, gain)| self.model.score(p, gain)).collect();
-            let mut order: Vec<usize> = (0..per_row).collect();
-            if let Some(top) = top {
-                order.sort_by(|&i, &j| scores[j].total_cmp(&scores[i]).then(tokens[i].cmp(&tokens[j])));
-                order.truncate(top);
-            }
-            out.tokens.extend(order.iter().map(|&i| tokens[i]));
-            out.log_probs.extend(order.iter().map(|&i| log_probs[i]));
-            out.scores.extend(order.iter().map(|&i| scores[i]));
+            push(tokens, log_probs, &scores, kept, out);
         }
-        out.per_row = top.unwrap_or(per_row);
+        out.per_row = kept.unwrap_or(per_row);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The laws of search, on models that can be enumerated.
 
 mod ensembles;
+mod fused;
 mod joint;
 mod sampling;
 mod toy;
@@ -48,6 +49,7 @@ fn beam(width: u32, n_best: u32, patience: f64, penalty: &LengthPenalty, limits:
         forbid_unknown: limits.forbid_unknown,
         return_attention: false,
         ctc_weight: 0.0,
+        language_model: None,
     })
 }
 
@@ -57,6 +59,7 @@ fn greedy(limits: &Limits) -> SearchConfig {
         min_length: limits.min_length as u32,
         forbid_unknown: limits.forbid_unknown,
         return_attention: false,
+        language_model: None,
     })
 }
 

@@ -12,6 +12,23 @@ use crate::{
     BpeConfig, ByteConfig, CharacterConfig, FileConfig, Normalization, UnigramConfig, WordConfig, WordPieceConfig,
 };
 
+/// Settings of a tokenizer that a model has already: of the side that these stand for, be it `source`, `target`, `shared` or a
+/// stream's. What the two models mean by a token is then the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OfModelConfig {
+    /// A model file, or the folder of a run that is trained, from where the program is called.
+    #[schemars(length(min = 1), example = &"runs/mine")]
+    pub model: PathBuf,
+}
+
+impl OfModelConfig {
+    fn problems(&self) -> Vec<Problem> {
+        let message = "must name a model, but is empty".to_string();
+        self.model.as_os_str().is_empty().then(|| Problem { place: "model".into(), message }).into_iter().collect()
+    }
+}
+
 /// A tokenizer, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -31,6 +48,8 @@ pub enum TokenizerConfig {
     Unigram(UnigramConfig),
     /// A Hugging Face `tokenizer.json`.
     File(FileConfig),
+    /// That of a model that there is, on the same side.
+    Model(OfModelConfig),
 }
 
 impl Default for TokenizerConfig {
@@ -44,8 +63,8 @@ impl TokenizerConfig {
     /// [`Tokenizer::to_json`] in every process. For a vocabulary shared by source and target, chain the texts of both.
     ///
     /// # Errors
-    /// A setting out of range, an empty corpus, a `size` too small for the alphabet, a file that cannot be used, or the
-    /// first error that `texts` gives.
+    /// A setting out of range, an empty corpus, a `size` too small for the alphabet, a file that cannot be used, the first error
+    /// that `texts` gives, or if it is a model's, which only a reader of models can load.
     pub fn train(&self, texts: &mut dyn Iterator<Item = Result<String>>) -> Result<Box<dyn Tokenizer>> {
         if let Some(problem) = self.problems().into_iter().next() {
             return Err(Error::new(problem.message).at(problem.place));
@@ -58,14 +77,15 @@ impl TokenizerConfig {
             Self::WordPiece(config) => Box::new(config.train(texts)?),
             Self::Unigram(config) => Box::new(config.train(texts)?),
             Self::File(config) => Box::new(FileTokenizer::load(config)?),
+            Self::Model(_) => return Err(Error::new("only who reads models can take a tokenizer of one").at("model")),
         })
     }
 
-    /// Whether [`train`](Self::train) reads the texts at all: bytes and files have nothing to learn.
+    /// Whether [`train`](Self::train) reads the texts at all: bytes, files and models have nothing to learn.
     pub fn needs_texts(&self) -> bool {
         match self {
             Self::Word(_) | Self::Character(_) | Self::Bpe(_) | Self::WordPiece(_) | Self::Unigram(_) => true,
-            Self::Byte(_) | Self::File(_) => false,
+            Self::Byte(_) | Self::File(_) | Self::Model(_) => false,
         }
     }
 
@@ -78,7 +98,8 @@ impl TokenizerConfig {
         self
     }
 
-    /// The changes made to every text before it is split. A loaded file may make more of its own.
+    /// The changes made to every text before it is split. A loaded file may make more of its own, and a model's tokenizer those that
+    /// it was made with.
     pub fn normalization(&self) -> &[Normalization] {
         match self {
             Self::Word(config) => &config.normalization,
@@ -88,6 +109,7 @@ impl TokenizerConfig {
             Self::WordPiece(config) => &config.normalization,
             Self::Unigram(config) => &config.normalization,
             Self::File(config) => &config.normalization,
+            Self::Model(_) => &[],
         }
     }
 
@@ -106,6 +128,7 @@ impl TokenizerConfig {
             Self::WordPiece(config) => config.problems(),
             Self::Unigram(config) => config.problems(),
             Self::File(config) => config.problems(),
+            Self::Model(config) => config.problems(),
         }
     }
 }

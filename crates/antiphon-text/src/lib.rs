@@ -26,6 +26,7 @@
 //! | `word_piece` | words, longest piece first | the word is unknown |
 //! | `unigram` | words, likeliest pieces | is unknown |
 //! | `file` | as a Hugging Face `tokenizer.json` says | as the file says |
+//! | `model` | as a trained model's does, which the caller reads | as that does |
 //!
 //! Training is deterministic: what is counted in hash maps is sorted before its order can matter, and sums are made in
 //! one fixed order. For that reason merges and Unigram scores are learned here and not by the `tokenizers` crate, whose
@@ -55,7 +56,7 @@ mod word_piece;
 pub use bpe::BpeConfig;
 pub use byte::ByteConfig;
 pub use character::CharacterConfig;
-pub use config::TokenizerConfig;
+pub use config::{OfModelConfig, TokenizerConfig};
 pub use file::FileConfig;
 pub use normalization::{Normalization, normalize};
 pub use saved::from_json;

@@ -1,7 +1,7 @@
 //! `[data]`: which files are the corpus.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use antiphon_core::Problem;
 use schemars::JsonSchema;
@@ -356,7 +356,8 @@ pub struct FurtherColumns {
     pub kept: Vec<String>,
 }
 
-/// One text a line, plain or gzip: there is no source.
+/// Texts without sources, plain or gzip: a line each or, with `column`, what stands in a column of a table, that of what is said in
+/// a manifest of recordings, say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
@@ -372,6 +373,19 @@ pub struct TextConfig {
     /// The recipe that prepares these files: `cargo xtask data <recipe>`.
     #[serde(default)]
     pub recipe: Option<String>,
+    /// The column of the texts, where these files are tables. If unset, each line is a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"text")]
+    pub column: Option<String>,
+    /// How all of these tables are written; if unset, as the end of each one's name says: `.tsv` or `.tab`, `.csv`, `.jsonl` or
+    /// `.ndjson`, with `.gz` behind it or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<TableFormat>,
+    /// What the columns are called, in their order, where tables have no header. If unset, the first line names them; in JSON lines
+    /// each row does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), extend("uniqueItems" = true, "examples" = [["path", "text"]]))]
+    pub columns: Option<Vec<String>>,
     /// The longest text, in tokens without the end symbol.
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1))]
@@ -379,11 +393,11 @@ pub struct TextConfig {
     /// What to do with a text over this length.
     #[serde(default = "error")]
     pub too_long: Remedy,
-    /// The longest line, in bytes.
+    /// The longest line, or row of a table, in bytes.
     #[serde(default = "max_line")]
     #[schemars(range(min = 1))]
     pub max_line: usize,
-    /// What to do with a line that is too long, not UTF-8 or empty.
+    /// What to do with a line that is too long, not UTF-8 or empty, or not written as a row should be.
     #[serde(default = "error")]
     pub on_bad_line: Remedy,
 }
@@ -571,6 +585,19 @@ impl Limits {
     }
 }
 
+/// The splits of which nothing tells how their tables are written.
+fn of_unknown_format<'f>(
+    format: Option<TableFormat>,
+    train: &'f Path,
+    validation: Option<&'f PathBuf>,
+    test: Option<&'f PathBuf>,
+) -> impl Iterator<Item = Split> {
+    let others = [(Split::Validation, validation), (Split::Test, test)].into_iter();
+    let others = others.filter_map(|(split, file)| Some((split, file?.as_path())));
+    let files = [(Split::Train, train)].into_iter().chain(others);
+    files.filter(move |(_, file)| format_of(format, train, Some(file)).is_err()).map(|(split, _)| split)
+}
+
 fn check_tokens(what: String, key: String, tokens: usize, limit: usize) -> Result<(), Fault> {
     if tokens > limit { Err(Fault::TooManyTokens { what, key, tokens, limit }) } else { Ok(()) }
 }
@@ -684,10 +711,7 @@ impl CorpusConfig {
                 max_frames,
                 ..
             }) => {
-                let others = [(Split::Validation, validation), (Split::Test, test)].into_iter();
-                let others = others.filter_map(|(split, file)| Some((split, file.as_ref()?)));
-                let files = [(Split::Train, train)].into_iter().chain(others);
-                for (split, _) in files.filter(|(_, file)| format_of(*format, train, Some(file)).is_err()) {
+                for split in of_unknown_format(*format, train, validation.as_ref(), test.as_ref()) {
                     add(split.name(), UNKNOWN_FORMAT.into());
                 }
                 if min_frames > max_frames {
@@ -703,7 +727,21 @@ impl CorpusConfig {
                 }
                 (format, columns, named)
             }
-            Self::Pairs(_) | Self::Parallel(_) | Self::Text(_) | Self::Stream(_) => return problems,
+            Self::Text(TextConfig { column: None, format, columns, .. }) => {
+                let of_tables = [("format", format.is_some()), ("columns", columns.is_some())];
+                for (key, _) in of_tables.into_iter().filter(|(_, is_set)| *is_set) {
+                    let message = "is about tables, and each line is a text; name the column of the texts: `column`";
+                    add(key, message.into());
+                }
+                return problems;
+            }
+            Self::Text(TextConfig { column: Some(column), train, validation, test, format, columns, .. }) => {
+                for split in of_unknown_format(*format, train, validation.as_ref(), test.as_ref()) {
+                    add(split.name(), UNKNOWN_FORMAT.into());
+                }
+                (format, columns, vec![("column", column)])
+            }
+            Self::Pairs(_) | Self::Parallel(_) | Self::Stream(_) => return problems,
         };
         if columns.is_some() && *format == Some(TableFormat::JsonLines) {
             add("columns", "JSON lines name their columns themselves; leave it out".into());
@@ -725,10 +763,10 @@ impl CorpusConfig {
     /// What to say of a column that is not among those that the config names, if it names them.
     pub fn lacks_column(&self, name: &str) -> Option<String> {
         let columns = match self {
-            Self::Table(TableConfig { columns, .. }) | Self::Manifest(ManifestConfig { columns, .. }) => {
-                columns.as_ref()?
-            }
-            Self::Pairs(_) | Self::Parallel(_) | Self::Text(_) | Self::Stream(_) => return None,
+            Self::Table(TableConfig { columns, .. })
+            | Self::Manifest(ManifestConfig { columns, .. })
+            | Self::Text(TextConfig { columns, .. }) => columns.as_ref()?,
+            Self::Pairs(_) | Self::Parallel(_) | Self::Stream(_) => return None,
         };
         let lacks = !columns.iter().any(|column| column == name);
         lacks.then(|| format!("no column `{name}`; `data.columns` has {}", quoted(columns)))

@@ -112,7 +112,8 @@ impl<'a> InputRules<'a> {
     pub fn pair(&self, line: &str) -> Result<(Vec<String>, String), Fault> {
         if let Some(table) = &self.table {
             let Row { source, further, target, .. } = table.row(line)?;
-            return Ok(([source].into_iter().chain(further).collect(), target));
+            let source = self.config.has_source().then_some(source);
+            return Ok((source.into_iter().chain(further).collect(), target));
         }
         match self.config {
             CorpusConfig::Text(_) if line.trim().is_empty() => Err(Fault::EmptyLine),

@@ -277,7 +277,7 @@ impl Corpus {
             let Row { source, further, target, kept, .. } = self.row(i)?;
             let kept = kept.into_iter().map(|text| vec![text]).collect();
             let recording = self.recorded.as_ref().map(|recorded| recorded.number(i));
-            let (source, targets) = (Some(source), vec![target]);
+            let (source, targets) = (self.has_source().then_some(source), vec![target]);
             return Ok(Example { source, further, targets, kept, recording, line: number });
         }
         let first = own.read(line)?;

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use antiphon_core::{Error, Place, Problem, Result, nearest};
 
-use super::config::{CorpusConfig, FurtherColumns, ManifestConfig, TableConfig, TableFormat, UNKNOWN_FORMAT};
+use super::config::{
+    CorpusConfig, FurtherColumns, ManifestConfig, TableConfig, TableFormat, TextConfig, UNKNOWN_FORMAT,
+};
 use super::fault_of_header;
 use super::json::object;
 use super::record::cells_of_csv;
@@ -120,7 +122,7 @@ impl TableFormat {
     }
 }
 
-/// What the settings of a table, or of a manifest, say of its columns.
+/// What the settings of a table, of a manifest or of texts in a table say of its columns.
 struct Settings<'c> {
     format: Option<TableFormat>,
     columns: Option<&'c Vec<String>>,
@@ -164,6 +166,14 @@ impl<'c> Settings<'c> {
                     target: Wanted::new("data.text", text, Part::Target),
                 }
             }
+            CorpusConfig::Text(TextConfig { column: Some(column), format, columns, train, .. }) => Self {
+                format: *format,
+                columns: columns.as_ref(),
+                train,
+                join: "",
+                sources: Vec::new(),
+                target: Wanted::new("data.column", column, Part::Target),
+            },
             CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) | CorpusConfig::Stream(_) => {
                 return None;
             }
@@ -453,7 +463,10 @@ impl Table {
         if row.source.is_empty() {
             let sources = self.wanted.iter().filter(|wanted| wanted.part == Part::Source);
             let names: Vec<&str> = sources.map(|wanted| wanted.column.as_str()).collect();
-            return Err(Fault::EmptyCell(names.join("`, `")));
+            // Texts have no source.
+            if !names.is_empty() {
+                return Err(Fault::EmptyCell(names.join("`, `")));
+            }
         }
         Ok(row)
     }

@@ -468,3 +468,50 @@ proptest! {
         }
     }
 }
+
+/// Texts in a column are those of a file that has them line by line.
+#[test]
+fn texts_stand_in_a_column() {
+    let texts = ["call me back", "not now, \"later\"", "a"];
+    let written = [
+        ("a.tsv", "path\ttext\nx.wav\tcall me back\ny.wav\tnot now, \"later\"\nz.wav\ta\n".to_owned(), ""),
+        ("b.tsv", texts.map(|text| format!("{text}\tn\n")).concat(), "columns = ['text', 'n']"),
+        ("c.csv", "text\ncall me back\n\"not now, \"\"later\"\"\"\na\n".to_owned(), ""),
+        ("d.jsonl", texts.map(|text| serde_json::json!({ "n": 1, "text": text }).to_string() + "\n").concat(), ""),
+    ];
+    let plain = texts.map(|text| format!("{text}\n")).concat();
+    let files: Vec<(&str, &[u8])> = written.iter().map(|(file, text, _)| (*file, text.as_bytes())).collect();
+    let folder = folder(&[files, vec![("e.txt", plain.as_bytes())]].concat());
+    let read = |file: &str, extra: &str| {
+        let config: CorpusConfig = toml::from_str(&format!("kind = 'text'\ntrain = '{file}'\n{extra}")).unwrap();
+        assert_eq!(config.problems(), []);
+        let corpus = open_in(&folder, &config, &FurtherColumns::default()).unwrap();
+        assert!(!corpus.has_source());
+        let lines = |example: Example| Example { line: 0, ..example };
+        (all(&corpus).into_iter().map(lines).collect::<Vec<_>>(), config)
+    };
+    let (expected, _) = read("e.txt", "");
+    assert_eq!(expected.iter().map(|example| example.targets[0].as_str()).collect::<Vec<_>>(), texts);
+    for (file, text, extra) in &written {
+        let (found, config) = read(file, &format!("column = 'text'\n{extra}"));
+        assert_eq!(found, expected, "{file}");
+        // So it is where a text is asked about.
+        let mut rules = InputRules::of_pairs(&config, &FurtherColumns::default(), Some(Path::new(file))).unwrap();
+        let mut lines = text.lines();
+        if rules.awaits_header() {
+            rules.read_header(Ok(lines.next().unwrap())).unwrap();
+        }
+        let pairs: Vec<_> = lines.map(|line| rules.pair(line).unwrap()).collect();
+        assert_eq!(pairs, texts.map(|text| (vec![], text.to_owned())), "{file}");
+    }
+    let config = |extra: &str| -> CorpusConfig { toml::from_str(&format!("kind = 'text'\n{extra}")).unwrap() };
+    let places = |extra: &str| -> Vec<String> {
+        config(extra).problems().into_iter().map(|problem| problem.place.to_string()).collect()
+    };
+    assert_eq!(places("train = 'a.txt'\nformat = 'tsv'\ncolumns = ['text']"), ["format", "columns"]);
+    assert_eq!(places("train = 'a.txt'\nvalidation = 'b.tsv'\ncolumn = 'text'"), ["train"]);
+    assert_eq!(places("train = 'a.tsv'\ncolumns = ['path']\ncolumn = 'text'"), ["column"]);
+    let lacks = config("train = 'a.tsv'\ncolumn = 'said'");
+    let error = open_in(&folder, &lacks, &FurtherColumns::default()).unwrap_err().to_string();
+    assert!(error.contains("no column `said`, which data.column names"), "{error}");
+}

@@ -340,7 +340,7 @@ fn who_knows_the_text_may_end_it() {
             assert_eq!(texts, ["anything"]);
             Arc::new(Pair([4, 5]))
         };
-        let strategy = config(vec!["anything".into()]).build_with(ending).unwrap();
+        let strategy = config(vec!["anything".into()]).build_with(ending, None).unwrap();
         let found = strategy.run(toy.clone(), &requests).unwrap();
         for (row, (free, found)) in free.iter().zip(&found).enumerate() {
             let prefix = requests[row].prefix.len();

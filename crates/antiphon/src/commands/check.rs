@@ -8,6 +8,7 @@ use antiphon_core::{Error, Problem, Result};
 use antiphon_data::lines::file_fault;
 use antiphon_lab::sweep::{Plan, PlannedRun, SweepConfig};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{DataFolder, Ending, Sets};
 use crate::console::Console;
@@ -89,10 +90,12 @@ impl Arguments {
             return Err(Error::many(config, wrong));
         }
         let name = loaded.name.clone();
-        let asks_the_data = length_matters(&loaded.config.train) || loaded.config.train.start_from.is_used();
+        let reads_models = loaded.config.train.start_from.is_used() || !loaded.config.files_of_search().is_empty();
+        let asks_the_data = length_matters(&loaded.config.train) || reads_models;
         if asks_the_data && all_there {
             let experiment = Experiment::open_telling(loaded, &self.data.path(), &mut Console::new(false))?;
-            experiment.check_length().and_then(|()| experiment.check_start()).map_err(|error| place(error, tree))?;
+            let checked = experiment.check_length().and_then(|()| experiment.check_start());
+            checked.and_then(|()| experiment.check_search()).map_err(|error| place(error, tree))?;
         } else if length_matters(&loaded.config.train) {
             warn("whether the run is longer than its warm-up is not known without its data");
         }
@@ -103,9 +106,10 @@ impl Arguments {
     fn files_of_cells(&self, tree: &Tree, sweep: &SweepConfig, runs: &[PlannedRun]) -> Result<Found> {
         let (mut seen, mut all) = (BTreeSet::new(), Found::default());
         for PlannedRun { settings, .. } in runs {
-            let start = settings["train"]["start_from"].to_string();
+            let models =
+                [&settings["train"]["start_from"], &settings["search"]["language_model"]].map(Value::to_string);
             let read = ["data", "tokenizer", "streams"].map(|section| settings[section].to_string());
-            if !seen.insert((read, settings["evaluate"]["by"].to_string(), start)) {
+            if !seen.insert((read, settings["evaluate"]["by"].to_string(), models)) {
                 continue;
             }
             let config = ExperimentConfig::deserialize(settings);
@@ -131,6 +135,7 @@ impl Arguments {
         let of_corpus = all.len();
         all.extend(config.files_of_tokenizers(&data_dir));
         all.extend(config.files_of_start(&data_dir));
+        all.extend(config.files_of_search());
         let lacking = lacking_columns(&config.data, &config.further_columns(), &data_dir);
         let wrong = lacking.into_iter().map(|(key, message)| problem(&key, message)).collect();
         let (mut missing, mut doubts) = (Vec::new(), Vec::new());

@@ -182,7 +182,7 @@ impl Arguments {
             version: env!("CARGO_PKG_VERSION"),
             output: self.output.display().to_string(),
             sha256: sha256_file(&self.output)?,
-            files: files_of(&targets)?,
+            files: files_of(&targets, config)?,
             models: of_models(&models),
             combination: models.mixture().combination(),
             search: &config.search,
@@ -436,8 +436,11 @@ fn of_models(models: &SavedModels) -> Vec<OfModel> {
     models.members().zip(models.mixture().weights()).map(of).collect()
 }
 
-fn files_of(targets: &[Target]) -> Result<BTreeMap<String, String>> {
-    targets.iter().map(|target| Ok((target.path.display().to_string(), sha256_file(&target.path)?))).collect()
+/// The files of the models, and of the language model that they search with.
+fn files_of(targets: &[Target], config: &ExperimentConfig) -> Result<BTreeMap<String, String>> {
+    let paths = targets.iter().map(|target| target.path.clone());
+    let paths = paths.chain(config.files_of_search().into_iter().map(|(_, path)| path));
+    paths.map(|path| Ok((path.display().to_string(), sha256_file(&path)?))).collect()
 }
 
 fn record_path(output: &Path) -> PathBuf {

@@ -127,7 +127,7 @@ impl Arguments {
                 console.warn(&format!("{run}: its results are of another number of threads and stay as they are"));
                 None
             }
-            Some(run) if is_of_the_run(&corpus, &data_dir, run, &mut console)? => Some(run),
+            Some(run) if is_of_the_run(&corpus, &saved.config, &data_dir, run, &mut console)? => Some(run),
             _ => None,
         };
         // Before the work: figures that cannot be written would be lost, and so would another process's.
@@ -271,10 +271,19 @@ fn nothing_yet(models: &SavedModels) -> Results {
     Results { validation: None, test: None, model, steps, cpu_seconds: 0.0, wall_seconds: 0.0 }
 }
 
-/// Whether these are the very files that the run read.
-fn is_of_the_run(corpus: &Corpus, data_dir: &Path, run: &Run, console: &mut Console) -> Result<bool> {
-    let other = foreign(corpus, data_dir, run)?;
-    if let Some(file) = other {
+/// Whether these are the very files that the run read, and its language model is the one that it was to be searched with.
+fn is_of_the_run(
+    corpus: &Corpus,
+    config: &ExperimentConfig,
+    data_dir: &Path,
+    run: &Run,
+    console: &mut Console,
+) -> Result<bool> {
+    let known = run.manifest()?.data;
+    let differs = |(name, sha256): &(String, String)| known.get(name) != Some(sha256);
+    let changed = config.digests_of_search(data_dir)?.into_iter().find(differs).map(|(name, _)| PathBuf::from(name));
+    let other = foreign(corpus, data_dir, run)?.map(Path::to_path_buf).or(changed);
+    if let Some(file) = &other {
         console.warn(&format!("{}: is not the file that the run read; its results stay as they are", file.display()));
     }
     Ok(other.is_none())

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use antiphon_core::{Error, Place, Result, TokenId};
 use antiphon_data::{Fault, InputRules};
+use antiphon_decode::SearchConfig;
 use serde::Serialize;
 
 use super::lines::{Input, Limits, Line};
@@ -68,8 +69,9 @@ impl Arguments {
         let models = self.models.open(&self.sets.set, &self.runs.runs(), threads, self.device.device)?;
         let saved = models.first();
         let rows = saved.config.evaluate.rows;
-        let search = &saved.config.search;
-        let searcher = Searcher::new(&models, &saved.tokenizers, search, saved.config.seed, rows)?;
+        // Nothing is searched.
+        let search = SearchConfig::default();
+        let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, rows)?;
         let (name, is_piped) = (self.input.name(), self.input.file().is_none());
         let mut rules = InputRules::of_pairs(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;

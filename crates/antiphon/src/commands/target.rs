@@ -17,9 +17,10 @@ use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
 /// which rules lines are read. `*` stands for any name.
-const CHANGEABLE: [&str; 17] = [
+const CHANGEABLE: [&str; 18] = [
     "search",
     "evaluate",
+    "data.column",
     "data.columns",
     "data.end",
     "data.format",

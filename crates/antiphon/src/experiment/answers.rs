@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::answering::Answering;
+use super::fusion::language_model;
 use super::speech::{Speech, StopTexts};
 use super::words::{Clock, Timeline, Word};
 use super::{Tokenizers, unknown};
@@ -22,7 +23,7 @@ use super::{Tokenizers, unknown};
 pub struct Answer {
     /// The answer.
     pub text: String,
-    /// What answers are ranked by: `log_prob` under the length penalty.
+    /// What answers are ranked by: `log_prob`, and what else the search counts, under the length penalty.
     pub score: f64,
     /// Natural logarithm of the answer's probability.
     pub log_prob: f64,
@@ -93,7 +94,7 @@ impl<'a> Searcher<'a> {
     /// Answers with `model`, whose tokenizers these are, `rows` sentences at a time; what is drawn is drawn under `seed`, unless the search has one of its own.
     ///
     /// # Errors
-    /// If the search settings cannot work.
+    /// If the search settings cannot work, or the language model that they name cannot be used.
     pub fn new(
         model: &dyn Answering,
         tokenizers: &'a Tokenizers,
@@ -103,7 +104,7 @@ impl<'a> Searcher<'a> {
     ) -> Result<Self> {
         let speech = Speech::of_texts(Arc::clone(tokenizers.target()));
         let stops = StopTexts::new(speech, search.stop());
-        let strategy = search.build_with(|_| Arc::new(stops.clone()))?;
+        let strategy = search.build_with(|_| Arc::new(stops.clone()), language_model(search, tokenizers)?)?;
         let (model, readings) = (model.for_search(), model.readings());
         Ok(Self { model, tokenizers, readings, strategy, key: search.key(seed), stops, rows, clock: None })
     }

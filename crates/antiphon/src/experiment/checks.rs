@@ -129,6 +129,10 @@ impl Sections {
                 }
                 _ => {}
             }
+            if search.fusion().is_some() && self.lacks_sources() {
+                let message = "has a say in what answers sources, and this corpus has none; remove it";
+                found.add("search.language_model", message);
+            }
         }
         if let Some(evaluate) = &self.evaluate {
             if evaluate.temperature == Temperature::Fit && self.lacks_sources() && self.lacks_validation() {
@@ -430,6 +434,9 @@ impl Sections {
         {
             found.if_set(&["search.length_penalty"], "a beam of 1 has one answer, and none to hold it against");
         }
+        if search.fusion().is_some_and(|fusion| fusion.weight == 0.0) {
+            found.if_set(&["search.language_model"], "its weight is 0");
+        }
         if let SearchConfig::Sample(sample) = search
             && sample.draws == 1
             && !self.lacks_sources()
@@ -581,6 +588,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_language_model_hears_no_other() {
+        let search = "search={kind='greedy',language_model={model='lm',weight=0.5}}";
+        assert_eq!(places(&[search]), [""; 0]);
+        assert_eq!(places_in(STREAM, &[search]), ["search.language_model"]);
+    }
+
     /// A kind that is left to its default is known to the sections.
     #[test]
     fn a_section_without_a_kind_is_checked_too() {
@@ -628,6 +642,7 @@ mod tests {
             ("model.decoder={kind='gru',hidden=3,layers=2,widths=[4,5]}", "model.decoder.hidden"),
             ("model.target={kind='embedding',locked_dropout=true}", "model.target.locked_dropout"),
             ("search={width=1,length_penalty={kind='gnmt'}}", "search.length_penalty"),
+            ("search={language_model={model='lm',weight=0}}", "search.language_model"),
             ("search={kind='sample',length_penalty={kind='gnmt'}}", "search.length_penalty"),
             ("train.stop.patience=1", "train.stop.patience"),
             ("train.schedule={kind='plateau'}", "train.schedule.patience"),

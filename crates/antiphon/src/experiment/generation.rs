@@ -92,7 +92,7 @@ impl Generator {
         let endless = is_endless(&config.data);
         let speech = Speech::new(Arc::clone(tokenizers.target()), endless);
         let stops = StopTexts::new(speech.clone(), search.stop());
-        let strategy = search.build_with(|_| Arc::new(stops.clone()))?;
+        let strategy = search.build_with(|_| Arc::new(stops.clone()), None)?;
         let goes_on = matches!(&config.data, CorpusConfig::Stream(stream) if stream.documents == Documents::None);
         Ok(Self { model: model.for_search(), strategy, key, speech, stops, endless, goes_on })
     }
@@ -238,7 +238,7 @@ mod tests {
         let search: SearchConfig = serde_json::from_str(search).unwrap();
         let speech = Speech::new(tokenizer, endless);
         let stops = StopTexts::new(speech.clone(), search.stop());
-        let strategy = search.build_with(|_| Arc::new(stops.clone())).unwrap();
+        let strategy = search.build_with(|_| Arc::new(stops.clone()), None).unwrap();
         Generator { model: model.for_search(), strategy, key: search.key(1), speech, stops, endless, goes_on: false }
     }
 

@@ -84,7 +84,8 @@ impl Meaning for Interpreter {
             config.tokenizer,
             config.streams,
             config.evaluate.by,
-            start
+            start,
+            config.search.language_model()
         ]);
         let files = files.to_string();
         let found = self.known.borrow().get(&files).cloned();

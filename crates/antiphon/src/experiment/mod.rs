@@ -20,6 +20,7 @@ mod config;
 mod data;
 mod evaluation;
 mod findings;
+mod fusion;
 pub(crate) mod generation;
 mod listening;
 mod loaded;
@@ -187,6 +188,7 @@ fn digests(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Res
     let mut data = corpora.digests(data_dir);
     data.extend(config.digests_of_tokenizers(data_dir)?);
     data.extend(config.digests_of_start(data_dir)?);
+    data.extend(config.digests_of_search(data_dir)?);
     Ok(data)
 }
 

@@ -66,7 +66,8 @@ fn length(tokenizer: &TokenizerConfig) -> usize {
         TokenizerConfig::Bpe(_)
         | TokenizerConfig::WordPiece(_)
         | TokenizerConfig::Unigram(_)
-        | TokenizerConfig::File(_) => 60,
+        | TokenizerConfig::File(_)
+        | TokenizerConfig::Model(_) => 60,
         TokenizerConfig::Word(_) => 40,
     }
 }

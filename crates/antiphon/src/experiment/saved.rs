@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use antiphon_config::Tree;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Result};
+use antiphon_data::lines::file_fault;
 use antiphon_decode::Combination;
-use antiphon_lab::{ModelSize, Run};
+use antiphon_lab::{ModelSize, Run, sha256_file};
 use antiphon_model::Model;
 use antiphon_train::{
     Checkpoint, Mean, ModelFile, checkpoint_path, load_weights, save_weights, write_ensemble, write_model,
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::config::without_uncounted;
+use super::data::named;
 use super::tokenizers::SavedTokenizers;
 use super::{ExperimentConfig, Loaded, SavedModels, Tokenizers};
 
@@ -107,6 +109,24 @@ impl SavedModel {
     /// If it cannot be read, is damaged, is no model or comes from a newer version.
     pub fn read(path: &Path, device: &Device) -> Result<Self> {
         Self::read_inner(path, device).map_err(|error| error.in_file(path))
+    }
+
+    /// The tokenizers of a file, or of the first model in it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(super) fn tokenizers_of(path: &Path) -> Result<Tokenizers> {
+        let read = || {
+            let file = ModelFile::read(path)?;
+            let tokenizers = |text: &str| Tokenizers::from_saved(&parsed::<Metadata>(text)?.tokenizers);
+            if !file.is_ensemble() {
+                return tokenizers(&file.metadata());
+            }
+            let EnsembleMetadata { members, .. } = parsed(&file.metadata())?;
+            let first = members.first().ok_or_else(|| Error::new("holds no model"))?;
+            tokenizers(&first.model.to_string())
+        };
+        read().map_err(|error| error.in_file(path))
     }
 
     fn read_inner(path: &Path, device: &Device) -> Result<Self> {
@@ -235,6 +255,22 @@ impl SavedModels {
         Self::together(parts.map(part).collect(), Some(combination), &weights)
     }
 }
+
+/// The file of a model that is named by itself, or by the folder of its run.
+pub(super) fn model_file(named: &Path) -> PathBuf {
+    if named.is_dir() { named.join("model.safetensors") } else { named.to_path_buf() }
+}
+
+/// Its SHA-256, with the name that it has in a run's identity; `key` names it.
+pub(super) fn digest_of_model(key: &str, file: &Path, data_dir: &Path, remedy: &str) -> Result<(String, String)> {
+    match file_fault(file) {
+        None => Ok((named(file, data_dir), sha256_file(file)?)),
+        Some(fault) => Err(Error::new(format!("{fault}; {remedy}")).in_file(file).at(key)),
+    }
+}
+
+/// What helps where a file is no trained model.
+pub(super) const NAME_A_MODEL: &str = "name a model file, or the folder of a run that is trained to its end";
 
 /// Metadata of a file that is not newer than this program.
 fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Problem, Result, Special, TokenId, Tokenizer};
-use antiphon_data::lines::file_fault;
-use antiphon_lab::{Run, Share, Start, sha256_file};
+use antiphon_lab::{Run, Share, Start};
 use antiphon_model::{Model, Vocabularies};
 use antiphon_train::{Inherited, Rows, StartTokenizers, TrainConfig, Weight, no_such_part, save_weights, shapes};
 use burn::tensor::Device;
 
-use super::data::named;
+use super::saved::{NAME_A_MODEL, digest_of_model, model_file};
 use super::vectors::{no_table, vectors_of};
 use super::{Experiment, ExperimentConfig, SavedModel, Tokenizers};
 use crate::console::RunObserver;
@@ -79,8 +78,7 @@ impl ExperimentConfig {
 
     /// The file of the model that is started from, if there is one.
     fn start_file(&self) -> Option<PathBuf> {
-        let path = self.train.start_from.model.as_ref()?;
-        Some(if path.is_dir() { path.join("model.safetensors") } else { path.clone() })
+        self.train.start_from.model.as_deref().map(model_file)
     }
 
     /// The files that a training starts from: the setting, and where each lies.
@@ -93,13 +91,9 @@ impl ExperimentConfig {
     /// The same files with their SHA-256.
     pub(super) fn digests_of_start(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
         let digest = |(key, path): (String, PathBuf)| {
-            let Some(fault) = file_fault(&path) else { return Ok((named(&path, data_dir), sha256_file(&path)?)) };
-            let remedy = if key.ends_with(".model") {
-                "name a model file, or the folder of a run that is trained to its end".to_owned()
-            } else {
-                format!("name a file below the data folder `{}`", data_dir.display())
-            };
-            Err(Error::new(format!("{fault}; {remedy}")).in_file(path).at(key))
+            let below = format!("name a file below the data folder `{}`", data_dir.display());
+            let remedy = if key.ends_with(".model") { NAME_A_MODEL } else { below.as_str() };
+            digest_of_model(&key, &path, data_dir, remedy)
         };
         self.files_of_start(data_dir).into_iter().map(digest).collect()
     }
@@ -134,7 +128,7 @@ pub(super) fn sides(tokenizers: &Tokenizers) -> Vec<(&str, &Arc<dyn Tokenizer>)>
 }
 
 /// The row of each token in a table of other tokens: that of its text, if there is one.
-fn rows_of(own: &dyn Tokenizer, old: &dyn Tokenizer) -> Rows {
+pub(super) fn rows_of(own: &dyn Tokenizer, old: &dyn Tokenizer) -> Rows {
     let ids = |tokenizer: &dyn Tokenizer| Special::COUNT as TokenId..tokenizer.size() as TokenId;
     let mut known = BTreeMap::new();
     for id in ids(old) {

@@ -9,12 +9,14 @@ use antiphon_core::{Error, Result, Tokenizer};
 use antiphon_data::{Example, Split};
 use antiphon_lab::sha256_file;
 use antiphon_model::Vocabularies;
-use antiphon_text::{TokenizerConfig, from_json};
+use antiphon_text::{OfModelConfig, TokenizerConfig, from_json};
 use serde::{Deserialize, Serialize};
 
 use super::config::{LearnFrom, TokenizersConfig};
 use super::data::{Corpora, named};
-use super::{ExperimentConfig, SourceStreamConfig};
+use super::saved::{NAME_A_MODEL, digest_of_model, model_file};
+use super::start::sides;
+use super::{ExperimentConfig, SavedModel, SourceStreamConfig};
 
 /// The tokenizers of both sides, and of further sources.
 #[derive(Clone)]
@@ -88,12 +90,15 @@ impl Tokenizers {
                 Ok(example) => texts.of(example).into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             });
-            let tokenizer = tokenizer.clone().resolved(|path| data_dir.join(path)).train(&mut texts);
+            let tokenizer = match tokenizer {
+                TokenizerConfig::Model(of) => of_model(of, &key),
+                other => other.clone().resolved(|path| data_dir.join(path)).train(&mut texts).map(Arc::from),
+            };
             let placed = |error: Error| {
                 let error = error.at(key.clone());
                 if error.file.is_some() { error } else { error.in_file(corpora.train.path()) }
             };
-            tokenizer.map(Arc::from).map_err(placed)
+            tokenizer.map_err(placed)
         };
         let learn_side = |side: &str, tokenizer, texts| learn(format!("tokenizer.{side}"), tokenizer, texts);
         let sides = match (&config.shared, &config.source, &config.target) {
@@ -185,7 +190,7 @@ impl fmt::Debug for Tokenizers {
 }
 
 impl ExperimentConfig {
-    /// The tokenizer files that the config names: the setting, and where each lies.
+    /// The files of tokenizers, and of models that have some, that the config names: the setting, and where each lies.
     pub(crate) fn files_of_tokenizers(&self, data_dir: &Path) -> Vec<(String, PathBuf)> {
         let TokenizersConfig { source, target, shared, .. } = &self.tokenizer;
         let sides = [("source", source), ("target", target), ("shared", shared)].into_iter();
@@ -193,16 +198,42 @@ impl ExperimentConfig {
         let streams = self.streams.iter().map(|(name, one)| (format!("streams.{name}.tokenizer"), &one.tokenizer));
         let file = |(key, tokenizer): (String, &TokenizerConfig)| match tokenizer {
             TokenizerConfig::File(file) => Some((format!("{key}.path"), data_dir.join(&file.path))),
+            TokenizerConfig::Model(of) => Some((format!("{key}.model"), model_file(&of.model))),
             _ => None,
         };
         sides.chain(streams).filter_map(file).collect()
     }
 
-    /// The tokenizer files that the config names, with their SHA-256.
+    /// The same files with their SHA-256.
     pub(super) fn digests_of_tokenizers(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
         let files = self.files_of_tokenizers(data_dir).into_iter();
-        files.map(|(_, path)| Ok((named(&path, data_dir), sha256_file(&path)?))).collect()
+        let digest = |(key, path): (String, PathBuf)| match key.ends_with(".model") {
+            true => digest_of_model(&key, &path, data_dir, NAME_A_MODEL),
+            false => Ok((named(&path, data_dir), sha256_file(&path)?)),
+        };
+        files.map(digest).collect()
     }
+}
+
+/// The tokenizer that a model has for the side that `key` names: `tokenizer.source`, `streams.case.tokenizer`.
+fn of_model(of: &OfModelConfig, key: &str) -> Result<Arc<dyn Tokenizer>> {
+    let file = model_file(&of.model);
+    let theirs = SavedModel::tokenizers_of(&file)?;
+    let is_shared = theirs.vocabularies().shared;
+    let found = match key.split('.').collect::<Vec<_>>()[..] {
+        ["tokenizer", "source"] => theirs.source(),
+        ["tokenizer", "target"] => Some(theirs.target()),
+        // What serves one side alone may lack tokens of the other.
+        ["tokenizer", "shared"] => Some(theirs.target()).filter(|_| is_shared || theirs.source().is_none()),
+        ["streams", name, _] => theirs.streams().find(|(other, _)| *other == name).map(|(_, tokenizer)| tokenizer),
+        _ => None,
+    };
+    found.cloned().ok_or_else(|| {
+        let has: Vec<String> = sides(&theirs).into_iter().map(|(side, _)| format!("`{side}`")).collect();
+        let shared = if is_shared { ", which are one" } else { "" };
+        Error::new(format!("that model has no such tokenizer; it has those of {}{shared}", has.join(" and ")))
+            .in_file(file)
+    })
 }
 
 #[cfg(test)]

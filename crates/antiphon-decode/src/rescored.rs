@@ -1,0 +1,32 @@
+//! What models have in common that score the tokens of another one anew.
+
+use antiphon_core::{Selection, StepOutput, TokenId, Want};
+
+/// What the other model is asked: the best by score may be anywhere.
+pub(crate) fn wider(want: &Want) -> Want {
+    let selection = match &want.selection {
+        Selection::Top(_) => Selection::All,
+        other => other.clone(),
+    };
+    Want { selection, ..want.clone() }
+}
+
+/// How many of so many tokens a row keeps, if not all.
+pub(crate) fn kept(want: &Want, per_row: usize) -> Option<usize> {
+    match want.selection {
+        Selection::Top(k) => Some(k.min(per_row)),
+        Selection::Given(_) | Selection::All => None,
+    }
+}
+
+/// Adds a row: of its tokens the `kept` best by score, best first, or all as they stand.
+pub(crate) fn push(tokens: &[TokenId], log_probs: &[f32], scores: &[f32], kept: Option<usize>, out: &mut StepOutput) {
+    let mut order: Vec<usize> = (0..tokens.len()).collect();
+    if let Some(kept) = kept {
+        order.sort_by(|&i, &j| scores[j].total_cmp(&scores[i]).then(tokens[i].cmp(&tokens[j])));
+        order.truncate(kept);
+    }
+    out.tokens.extend(order.iter().map(|&i| tokens[i]));
+    out.log_probs.extend(order.iter().map(|&i| log_probs[i]));
+    out.scores.extend(order.iter().map(|&i| scores[i]));
+}
