@@ -115,6 +115,7 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
             ),
         ),
         ("heads and coverage", pairs("{ decoder.attention = { kind = 'additive', heads = 4, coverage = true } }")),
+        ("heads and locations", pairs("{ decoder.attention = { kind = 'location', heads = 4 } }")),
         ("beside a stream", pairs("{ memories = { kind = 'each' } }")),
         (
             "a stack of every other stage",

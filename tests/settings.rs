@@ -62,9 +62,11 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     (".bridge(copy)", "meant", &["model.encoder.bidirectional=false"]),
     ("attention(dot)", "meant", &["model.encoder.bidirectional=false"]),
     ("attention(dot).heads", "", &["model.encoder.bidirectional=false"]),
+    ("attention(dot).sharpening", "", &["model.encoder.bidirectional=false"]),
     // Widths of five equal parts.
     (".heads", "meant", &["model.encoder.hidden=160", "model.decoder.hidden=320"]),
     ("attention(additive).heads", "meant", &["model.decoder.attention.width=320"]),
+    ("attention(location).heads", "meant", &["model.decoder.attention.width=320"]),
     ("train.schedule(step).every_epochs", "low", &["train.schedule.every_steps=1"]),
     ("train.schedule(step).every_steps", "high", &["train.schedule.every_epochs=0"]),
     ("train.schedule(step).every_steps", "meant", &["train.schedule.every_epochs=0"]),

@@ -152,6 +152,14 @@ stages = [{ kind = "gru", hidden = 12, dropout = 0.2 }, { kind = "time_reduction
 dropout = 0.1
 [model.decoder]
 hidden = 16
+[model.decoder.attention]
+replace = true
+kind = "location"
+width = 12
+filters = 3
+reach = 4
+heads = 2
+sharpening = 1.5
 [batch]
 count = 800
 [train]

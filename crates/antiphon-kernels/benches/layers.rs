@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use antiphon_core::random::Key;
 use antiphon_kernels::{
-    Cell, Convolution, FedDecoder, Feeding, Over, Projection, Recurrence, attend, convolve, cross_entropy, fed_decoder,
-    keep_freed_memory, linear, recurrent,
+    Cell, Convolution, FedDecoder, Feeding, Over, Past, Projection, Recurrence, attend, attend_in_turn, convolve,
+    cross_entropy, fed_decoder, keep_freed_memory, linear, recurrent,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{
@@ -178,6 +178,44 @@ fn decoders(criterion: &mut Criterion) {
     }
 }
 
+/// Additive attention over memories as long as those of speech: at once, and in turn with a coverage or a location, in one operation
+/// or in one for each look.
+fn looks(criterion: &mut Criterion) {
+    let device = Device::flex().autodiff();
+    let mut group = group(criterion, "looks-train");
+    let [b, t, s, a, m, f, width] = [32, 60, 90, 320, 320, 10, 31];
+    let (query, energy) = (leaf("query", [b, t, a], &device), leaf("energy", [a], &device));
+    let (keys, memory) = (leaf("keys", [b, s, a], &device), leaf("memory", [b, s, m], &device));
+    let over = Over { lengths: vec![s as u32; b].into(), owners: None };
+    group.bench_function("additive", |bench| {
+        bench.iter(|| {
+            let contexts = attend(query.clone(), keys.clone(), memory.clone(), Some(energy.clone()), &over);
+            black_box(contexts.sum().backward());
+        });
+    });
+    for (name, located) in [("coverage", false), ("location", true)] {
+        let weight = leaf("features", [if located { f } else { 1 }, a], &device);
+        let filters = located.then(|| leaf("filters", [f, width], &device));
+        for (way, at_once) in [("", t), (", one by one", 1)] {
+            group.bench_function(format!("{name}{way}"), |bench| {
+                bench.iter(|| {
+                    let mut seen = Tensor::zeros([b, s], &device.clone().inner());
+                    let mut all = Vec::new();
+                    for query in query.clone().split(at_once, 1) {
+                        let past = Past { seen: seen.clone(), weight: weight.clone(), filters: filters.clone() };
+                        let (keys, memory, energy) = (keys.clone(), memory.clone(), energy.clone());
+                        let (contexts, weights) = attend_in_turn(query, keys, memory, energy, past, &over);
+                        let looked = weights.narrow(1, at_once - 1, 1).reshape([b, s]);
+                        seen = if located { looked } else { seen + looked };
+                        all.push(contexts);
+                    }
+                    black_box(Tensor::cat(all, 1).sum().backward());
+                });
+            });
+        }
+    }
+}
+
 fn losses(criterion: &mut Criterion) {
     let device = Device::flex().autodiff();
     let mut group = group(criterion, "loss-train");
@@ -248,5 +286,5 @@ fn growth(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products, layers, convolutions, decoders, losses, growth);
+criterion_group!(benches, products, layers, convolutions, decoders, looks, losses, growth);
 criterion_main!(benches);

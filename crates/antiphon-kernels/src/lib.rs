@@ -1,8 +1,8 @@
 //! The operations that Antiphon's speed comes from, as Burn backend extensions with handwritten gradients.
 //!
 //! - [`recurrent`](recurrent::recurrent): a whole RNN, LSTM or GRU layer over a whole sequence, in one node of the graph;
-//! - [`attend`](attention::attend): attention over a memory, with nothing of queries × keys × width kept, and [`attend_covered`],
-//!   which hears where it has looked before;
+//! - [`attend`](attention::attend): attention over a memory, with nothing of queries × keys × width kept, and [`attend_in_turn`],
+//!   whose looks hear where those before them have looked;
 //! - [`fed_decoder`](feeding::fed_decoder): a whole decoder with attention and input feeding, in one node;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
 //! - [`ctc_loss`]: connectionist temporal classification, forward and backward over all paths;
@@ -55,7 +55,7 @@ pub mod update;
 mod vector;
 mod weight;
 
-pub use attention::{Coverage, Over, attend, attend_covered, attend_with_weights};
+pub use attention::{Over, Past, attend, attend_in_turn, attend_with_weights};
 pub use average::average_steps;
 pub use convolution::{Convolution, convolve, zero_beyond};
 pub use ctc::{Transcripts, ctc_loss};

@@ -6,8 +6,8 @@
 
 use antiphon_kernels::update::{Rule, Step, update};
 use antiphon_kernels::{
-    Cell, Over, Projection, Recurrence, Transcripts, attend, attend_with_weights, cross_entropy, ctc_loss, linear,
-    recurrent, token_scores,
+    Cell, Over, Past, Projection, Recurrence, Transcripts, attend, attend_in_turn, attend_with_weights, cross_entropy,
+    ctc_loss, linear, recurrent, token_scores,
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ struct Golden {
     pytorch: String,
     recurrent: Vec<Layer>,
     attention: Vec<Attention>,
+    in_turn: Vec<InTurn>,
     loss: Vec<Loss>,
     ctc: Vec<Ctc>,
     optimizers: Vec<Optimizer>,
@@ -51,6 +52,22 @@ struct Attention {
     contexts: Vec<f64>,
     /// `[B, T, S]`.
     weights: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct InTurn {
+    /// Of a location; a coverage has none.
+    reach: Option<usize>,
+    batch: usize,
+    queries: usize,
+    steps: usize,
+    width: usize,
+    memory: usize,
+    lengths: Vec<u32>,
+    contexts: Vec<f64>,
+    weights: Vec<f64>,
+    /// Of query, keys, memory, energy, what was seen, features and filters.
+    gradients: Vec<Vec<f64>>,
 }
 
 #[derive(Deserialize)]
@@ -192,6 +209,51 @@ fn attention_is_pytorchs() {
             assert_near(&numbers(contexts), &case.contexts, tolerance, &what);
             assert_near(&numbers(same), &case.contexts, tolerance, &what);
             assert_near(&numbers(weights), &case.weights, tolerance, &what);
+        }
+    }
+}
+
+/// A leaf of the graph, of that scale and offset.
+fn leaf<const D: usize>(dims: [usize; D], scale: f64, offset: f64, dtype: DType) -> Tensor<D> {
+    drawn(dims, scale, offset, dtype).autodiff().require_grad()
+}
+
+#[test]
+fn looks_in_turn_are_pytorchs() {
+    for case in golden().in_turn {
+        let InTurn { reach, batch, queries, steps, width, memory, .. } = case;
+        let over = Over { lengths: case.lengths.as_slice().into(), owners: None };
+        for (dtype, tolerance) in PRECISIONS {
+            let (query, keys) =
+                (leaf([batch, queries, width], 1.2, 0.1, dtype), leaf([batch, steps, width], 1.1, 0.2, dtype));
+            let (values, energy) = (leaf([batch, steps, memory], 1.0, 0.3, dtype), leaf([width], 2.0, 0.4, dtype));
+            let real = case.lengths.iter().flat_map(|&n| (0..steps).map(move |s| f32::from(s < n as usize)));
+            let real = TensorData::new(real.collect::<Vec<f32>>(), [batch, steps]);
+            let real = Tensor::<2>::from_data(real, &Device::flex()).cast(dtype);
+            let before = leaf([batch, steps], 0.6, 0.5, dtype);
+            let weight = leaf([reach.map_or(1, |_| 3), width], 1.3, 0.6, dtype);
+            let filters = reach.map(|reach| leaf([3, 2 * reach + 1], 0.9, 0.7, dtype));
+            let seen = before.clone() * Tensor::from_inner(real);
+            let past = Past { seen, weight: weight.clone(), filters: filters.clone() };
+            let (contexts, weights) =
+                attend_in_turn(query.clone(), keys.clone(), values.clone(), energy.clone(), past, &over);
+            let given =
+                [drawn([batch, queries, memory], 1.0, 0.8, dtype), drawn([batch, queries, steps], 1.0, 0.9, dtype)];
+            let [of_contexts, of_weights] = given.map(Tensor::from_inner);
+            let loss = (contexts.clone() * of_contexts).sum() + (weights.clone() * of_weights).sum();
+            let gradients = loss.backward();
+            let what = format!("reach {reach:?}, {batch}×{queries}×{steps}×{width}, {dtype:?}");
+            // Scores come to about 20, and each look hears of what the one before made of them.
+            let tolerance = 30.0 * tolerance;
+            assert_near(&numbers(contexts.inner()), &case.contexts, tolerance, &what);
+            assert_near(&numbers(weights.inner()), &case.weights, tolerance, &what);
+            let mut ours = [query, keys, values].map(|of| numbers(of.grad(&gradients).unwrap())).to_vec();
+            ours.push(numbers(energy.grad(&gradients).unwrap()));
+            ours.extend([before, weight].into_iter().chain(filters).map(|of| numbers(of.grad(&gradients).unwrap())));
+            assert_eq!(ours.len(), case.gradients.len());
+            for (part, (ours, golden)) in ours.iter().zip(&case.gradients).enumerate() {
+                assert_near(ours, golden, tolerance, &format!("gradient {part} of {what}"));
+            }
         }
     }
 }

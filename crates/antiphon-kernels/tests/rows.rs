@@ -3,7 +3,7 @@
 use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::{
-    Cell, Coverage, OutputLayer, Over, PackedWeight, Shared, attend, attend_covered, attend_with_weights,
+    Cell, OutputLayer, Over, PackedWeight, Past, Shared, attend, attend_in_turn, attend_with_weights,
     gated_linear_unit, layer_norm, linear, recurrent_step, tanh,
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -101,10 +101,11 @@ fn looks_at_a_memory() {
             // The row looks at one source, which is alone, or padded beside longer ones.
             let (keys, memory) = (numbers("keys", s * a), numbers("memory", s * m));
             let energy = || Some(random("energy", [a]));
-            for (energy, covered) in [(None, false), (energy(), false), (energy(), true)] {
-                let ways: &[bool] = if covered { &[true] } else { &[false, true] };
+            // The last two hear of a coverage, and of a location by as many filters.
+            for (energy, heard) in [(None, None), (energy(), None), (energy(), Some(0)), (energy(), Some(3))] {
+                let ways: &[bool] = if heard.is_some() { &[true] } else { &[false, true] };
                 for &with_weights in ways {
-                    let what = format!("{a} over {s} × {m}, additive {}, covered {covered}", energy.is_some());
+                    let what = format!("{a} over {s} × {m}, additive {}, heard {heard:?}", energy.is_some());
                     hold(&what, a, |query, place| {
                         let rows = query.dims()[0];
                         let (sources, steps) = if rows == 1 { (1, s) } else { (3, longer) };
@@ -123,14 +124,17 @@ fn looks_at_a_memory() {
                         if !with_weights {
                             return host(attend(query, keys, memory, energy.clone(), &over));
                         }
-                        let (contexts, weights) = match energy.clone().filter(|_| covered) {
-                            Some(energy) => {
-                                let mut sums = numbers("other sums", rows * steps);
-                                sums[place * steps..][..s].copy_from_slice(&numbers("sums", s));
-                                let (sums, weight) = (tensor(sums, [rows, steps]), random("coverage", [a]));
-                                attend_covered(query, keys, memory, energy, Coverage { sums, weight }, &over)
+                        let (contexts, weights) = match (energy.clone(), heard) {
+                            (Some(energy), Some(filters)) => {
+                                let mut seen = numbers("what others saw", rows * steps);
+                                seen[place * steps..][..steps].fill(0.0);
+                                seen[place * steps..][..s].copy_from_slice(&numbers("seen", s));
+                                let filters = (filters > 0).then(|| random("filters", [filters, 5]));
+                                let features = filters.as_ref().map_or(1, |filters| filters.dims()[0]);
+                                let (seen, weight) = (tensor(seen, [rows, steps]), random("features", [features, a]));
+                                attend_in_turn(query, keys, memory, energy, Past { seen, weight, filters }, &over)
                             }
-                            None => attend_with_weights(query, keys, memory, energy.clone(), &over),
+                            _ => attend_with_weights(query, keys, memory, energy.clone(), &over),
                         };
                         let weights = weights.narrow(2, 0, s);
                         host(Tensor::cat(vec![contexts, weights], 2))

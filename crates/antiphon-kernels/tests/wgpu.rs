@@ -6,8 +6,8 @@ use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
 use antiphon_kernels::{
-    Cell, Convolution, Coverage, OutputLayer, Over, PackedWeight, Projection, Recurrence, Shared, activation_penalty,
-    attend, attend_covered, average_steps, convolve, cross_entropy, dropout, gated_linear_unit, layer_norm,
+    Cell, Convolution, OutputLayer, Over, PackedWeight, Past, Projection, Recurrence, Shared, activation_penalty,
+    attend, attend_in_turn, average_steps, convolve, cross_entropy, dropout, gated_linear_unit, layer_norm,
     locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -171,10 +171,16 @@ fn searches(device: &Device, found: &mut Found) {
         let context = attend(given("query", [4, 1, h], device), keys.clone(), memory.clone(), energy, &over);
         found.push(("context".into(), numbers(context)));
     }
-    let coverage = Coverage { sums: given("sums", [4, 5], device), weight: given("coverage", [2 * h], device) };
-    let (query, energy) = (given("query", [4, 1, h], device), given("energy", [2 * h], device));
-    let (context, weights) = attend_covered(query, keys, memory, energy, coverage, &over);
-    found.extend([("covered context".into(), numbers(context)), ("covered weights".into(), numbers(weights))]);
+    // What was seen of the padding is nothing.
+    let real = Tensor::<2>::from_data([[1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0, 0.0]], device);
+    let seen = given("seen", [4, 5], device) * Tensor::cat(vec![real.clone(), real.flip([0])], 0);
+    for filters in [None, Some(given("filters", [2 * 3, 5], device))] {
+        let features = if filters.is_some() { 2 * 3 } else { 2 };
+        let past = Past { seen: seen.clone(), weight: given("features", [features, h], device), filters };
+        let (query, energy) = (given("query", [4, 3, h], device), given("energy", [2 * h], device));
+        let (contexts, weights) = attend_in_turn(query, keys.clone(), memory.clone(), energy, past, &over);
+        found.extend([("contexts in turn".into(), numbers(contexts)), ("their weights".into(), numbers(weights))]);
+    }
     let output = OutputLayer::new(given("output", [11, h], device), given("output bias", [11], device));
     found.push(("log-probabilities".into(), output.log_probs(given("states", [4, h], device))));
     let masks = [Mask::Free, Mask::Allowed(vec![3, 7, 2]), Mask::Free, Mask::Banned(vec![5, 6])];

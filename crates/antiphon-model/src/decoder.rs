@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{
-    Asked, Attention, AttentionConfig, AttentionState, Fused, Look, MemoryShape, Prepared, one_behind_another,
+    Asked, Attention, AttentionConfig, AttentionState, Fused, Look, MemoryShape, Prepared, last_real,
+    one_behind_another,
 };
 use crate::bridge::DecoderShape;
 use crate::dropout::{Dropout, idle_lock};
@@ -392,13 +393,13 @@ impl Decoder {
         DecoderState { layers, fed: None, attention: attention.collect() }
     }
 
-    /// One look of each attention at its memory, with its queries `[B, T, A]`.
+    /// The looks of each attention at its memory, with its queries `[B, T, A]`.
     fn look(
         &self,
         queries: impl Iterator<Item = Tensor<3>>,
         memories: &[Prepared],
         state: AttentionState,
-        asked: Asked,
+        asked: Asked<'_>,
     ) -> Look {
         let mut state = state.into_iter();
         let look = |((attention, memory), query): ((&Attention, &Prepared), Tensor<3>)| {
@@ -437,8 +438,8 @@ impl Decoder {
     /// Runs over given inputs of `lengths` real steps from `state`. The state behind them means something only where it is to be
     /// `kept`; of other batches nobody pays for telling apart the rows that end early.
     ///
-    /// Where no step depends on the output of the one before, all steps go through each layer at once, and look at once unless
-    /// attention remembers. Else the one operation [`fed_decoder`] serves a single layer over a single memory, where it exists and
+    /// Where no step depends on the output of the one before, all steps go through each layer at once, and look in one operation.
+    /// Else the one operation [`fed_decoder`] serves a single layer over a single memory, where it exists and
     /// knows the attention, and steps are taken one by one otherwise.
     pub(crate) fn decode(
         &self,
@@ -552,37 +553,6 @@ impl Decoder {
         Decoded { outputs: Tensor::cat(outputs, 1), undropped, again, state }
     }
 
-    /// The looks of a stretch of states `[B, T, H]`: all at once, or, where attention remembers, one after the other; what is
-    /// remembered is then that of each row's last real step.
-    fn look_on(
-        &self,
-        hidden: &Tensor<3>,
-        memories: &[Prepared],
-        mut looked: AttentionState,
-        lengths: Option<&[u32]>,
-    ) -> Look {
-        let asked = Asked { again: self.penalties.needs_again(), ..Asked::default() };
-        let queries: Vec<Tensor<3>> = self.attentions().map(|attention| attention.query(hidden.clone())).collect();
-        let [_, steps, _] = hidden.dims();
-        if looked.is_empty() || steps == 1 && lengths.is_none() {
-            return self.look(queries.into_iter(), memories, looked, asked);
-        }
-        let (mut contexts, mut again) = (Vec::new(), Vec::new());
-        for t in 0..steps {
-            let queries = queries.iter().map(|queries| queries.clone().narrow(1, t, 1));
-            let look = self.look(queries, memories, looked.clone(), asked);
-            let live = lengths.map(|lengths| lengths.iter().map(|&n| t < n as usize).collect::<Vec<bool>>());
-            looked = match live.filter(|live| live.contains(&false)) {
-                Some(live) => looked.into_iter().zip(look.state).map(|(a, b)| choose_rows(a, b, &live)).collect(),
-                None => look.state,
-            };
-            contexts.push(look.context);
-            again.extend(look.again);
-        }
-        let again = (!again.is_empty()).then(|| Tensor::cat(again, 1));
-        Look { context: Tensor::cat(contexts, 1), weights: Vec::new(), again, state: looked }
-    }
-
     /// All layers, attention and readout over projected inputs `[B, T, G·H]`; nothing is fed back inside. `weights`: each layer's
     /// recurrent weight. Where it is `kept`, what attention remembers is that of each row's last real step.
     #[allow(clippy::too_many_arguments)]
@@ -615,7 +585,10 @@ impl Decoder {
         let mut again = None;
         let outputs = match &self.readout {
             Some(readout) => {
-                let look = self.look_on(&hidden, memories, looked, of_looks.as_deref());
+                let asked =
+                    Asked { again: self.penalties.needs_again(), lengths: of_looks.as_ref(), ..Asked::default() };
+                let queries = self.attentions().map(|attention| attention.query(hidden.clone()));
+                let look = self.look(queries, memories, looked, asked);
                 (looked, again) = (look.state, look.again);
                 let sum = linear(hidden.clone(), readout.state.val())
                     + linear(look.context, readout.context.val())
@@ -647,18 +620,6 @@ impl DecoderState {
             fed: next.fed.map(|next| choose((self.fed.unwrap_or_else(|| next.zeros_like()), next))),
             attention: self.attention.into_iter().zip(next.attention).map(choose).collect(),
         }
-    }
-}
-
-/// `[B, T, R]` → `[B, R]`: each row's last real step, or `before` (else zero) where it has none.
-fn last_real(outputs: Tensor<3>, before: Option<Tensor<2>>, lengths: &[u32]) -> Tensor<2> {
-    let [rows, steps, width] = outputs.dims();
-    let last: Vec<u32> = lengths.iter().enumerate().map(|(b, &n)| (b * steps) as u32 + n.saturating_sub(1)).collect();
-    let last = antiphon_kernels::select_rows(outputs.reshape([rows * steps, width]), &last);
-    let live: Vec<bool> = lengths.iter().map(|&n| n > 0).collect();
-    match live.contains(&false) {
-        true => choose_rows(before.unwrap_or_else(|| last.zeros_like()), last, &live),
-        false => last,
     }
 }
 

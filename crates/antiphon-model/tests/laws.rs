@@ -119,7 +119,7 @@ fn single_sources() -> Vec<ModelConfig> {
     configs
 }
 
-/// Heads and coverage, over one memory and over several.
+/// Heads, and what hears of the looks before, over one memory and over several.
 fn attentive() -> Vec<Case> {
     let of = |decoder: &str, attention: &str, extra: &str| Case::from(config("gru", decoder, attention, extra));
     let (deep, fed, single) = ("", r#", "input_feeding": true"#, r#", "input_feeding": true, "layers": 1"#);
@@ -128,6 +128,8 @@ fn attentive() -> Vec<Case> {
     let additive = r#"{"kind": "additive", "width": 8, "heads": 2}"#;
     let covered = r#"{"kind": "additive", "width": 7, "coverage": true}"#;
     let all = r#"{"kind": "additive", "width": 6, "heads": 2, "coverage": true, "coverage_penalty": 0.7}"#;
+    let located = r#"{"kind": "location", "width": 7, "filters": 3, "reach": 2}"#;
+    let wide = r#"{"kind": "location", "width": 6, "filters": 2, "reach": 9, "heads": 2, "sharpening": 1.5}"#;
     let mut cases = vec![
         of("lstm", dot, deep),
         of("gru", dot, single),
@@ -139,6 +141,12 @@ fn attentive() -> Vec<Case> {
         of("gru", covered, single),
         of("rnn", all, deep),
         of("lstm", all, fed),
+        of("gru", located, deep),
+        of("lstm", located, single),
+        of("lstm", wide, deep),
+        of("rnn", wide, fed),
+        of("rnn", r#"{"kind": "additive", "width": 8, "sharpening": 2.5}"#, single),
+        of("gru", r#"{"kind": "general", "heads": 2, "sharpening": 0.5}"#, deep),
     ];
     for (memories, attention, extra, bridge) in [
         ("concatenated", r#"{"kind": "dot"}"#, deep, "linear"),
@@ -150,6 +158,8 @@ fn attentive() -> Vec<Case> {
         ("each", r#"{"kind": "additive", "width": 7}"#, single, "linear"),
         ("each", r#"{"kind": "general", "heads": 2}"#, fed, "linear"),
         ("each", covered, deep, "linear"),
+        ("each", located, deep, "linear"),
+        ("concatenated", wide, single, "zero"),
         ("each", all, single, "linear"),
     ] {
         cases.push(streamed(memories, &config("lstm", "gru", attention, extra), bridge));
@@ -166,6 +176,7 @@ fn crossed() -> Vec<Case> {
         (r#"{"kind": "additive", "width": 7, "coverage": true}"#, fed),
         (r#"{"kind": "general", "heads": 2}"#, deep),
         (r#"{"kind": "additive", "width": 7}"#, single),
+        (r#"{"kind": "location", "width": 7, "filters": 2, "reach": 3}"#, deep),
     ];
     let mut cases = Vec::new();
     for (i, stack) in stacks().into_iter().enumerate() {
@@ -349,25 +360,31 @@ fn assert_close(a: &[f32], b: &[f32], what: &str) {
     }
 }
 
+/// → what a whole sequence says of its tokens, which its steps say too.
+fn assert_steps_are_the_whole(config: &Case, model: &Model, batch: &Batch) -> Vec<f32> {
+    let whole = scores(model, batch);
+    let mut session = model.for_search().begin(&requests(batch)).unwrap();
+    let Target { inputs, labels, lengths, width } = &batch.target;
+    let (mut out, mut steps) = (StepOutput::default(), vec![Vec::new(); lengths.len()]);
+    for t in 0..*width {
+        let column = |ids: &[TokenId]| (0..lengths.len()).map(|b| ids[b * width + t]).collect::<Vec<_>>();
+        session.step(&column(inputs), &free(Selection::Given(column(labels)), false), &mut out).unwrap();
+        for (b, row) in steps.iter_mut().enumerate() {
+            if t < lengths[b] as usize {
+                row.push(out.log_probs[b]);
+            }
+        }
+    }
+    assert_close(&steps.concat(), &whole, &format!("{config:?}"));
+    whole
+}
+
 #[test]
 fn a_whole_sequence_equals_repeated_steps() {
     let batch = batch(&[(5, 4), (2, 6), (1, 0)]);
     for config in configs() {
         let (model, batch) = (model(&config, &Device::flex()), seen_by(&config, &batch));
-        let whole = scores(&model, &batch);
-        let mut session = model.for_search().begin(&requests(&batch)).unwrap();
-        let (mut out, mut steps) = (StepOutput::default(), vec![Vec::new(); 3]);
-        let Target { inputs, labels, lengths, width } = &batch.target;
-        for t in 0..*width {
-            let column = |ids: &[TokenId]| (0..3).map(|b| ids[b * width + t]).collect::<Vec<_>>();
-            session.step(&column(inputs), &free(Selection::Given(column(labels)), false), &mut out).unwrap();
-            for (b, row) in steps.iter_mut().enumerate() {
-                if t < lengths[b] as usize {
-                    row.push(out.log_probs[b]);
-                }
-            }
-        }
-        assert_close(&steps.concat(), &whole, &format!("{config:?}"));
+        let whole = assert_steps_are_the_whole(&config, &model, &batch);
         // And what is said of all tokens.
         let said = model.distributions(&batch, &mut Carry::default()).unwrap();
         let all = said.log_probs(0..whole.len());
@@ -377,24 +394,29 @@ fn a_whole_sequence_equals_repeated_steps() {
     }
 }
 
+/// Each row of a batch says by itself what it says beside the others, padded as these need it.
+fn assert_rows_stand_alone(config: &Case, model: &Model, together: &Batch) {
+    let all = scores(model, together);
+    let mut at = 0;
+    for b in 0..together.target.rows() {
+        let n = together.target.lengths[b] as usize;
+        let target = Target::whole(&[&together.target.labels[b * together.target.width..][..n]]);
+        let sources = together.sources.iter().map(|source| match source {
+            SourceBatch::Tokens(tokens) => SourceBatch::Tokens(TokenBatch::from_rows(&[tokens.row(b)])),
+            SourceBatch::Frames(_) => unreachable!("sources are text"),
+        });
+        let alone = Batch { sources: sources.collect(), target, continues: vec![], examples: vec![b] };
+        assert_close(&scores(model, &alone), &all[at..at + n], &format!("row {b} of {config:?}"));
+        at += n;
+    }
+}
+
 #[test]
 fn padding_and_other_rows_change_nothing() {
-    let shapes = [(5, 4), (2, 7), (1, 1), (9, 2)];
+    let batch = batch(&[(5, 4), (2, 7), (1, 1), (9, 2)]);
     for config in configs() {
-        let (model, together) = (model(&config, &Device::flex()), seen_by(&config, &batch(&shapes)));
-        let all = scores(&model, &together);
-        let mut at = 0;
-        for b in 0..shapes.len() {
-            let n = together.target.lengths[b] as usize;
-            let target = Target::whole(&[&together.target.labels[b * together.target.width..][..n]]);
-            let sources = together.sources.iter().map(|source| match source {
-                SourceBatch::Tokens(tokens) => SourceBatch::Tokens(TokenBatch::from_rows(&[tokens.row(b)])),
-                SourceBatch::Frames(_) => unreachable!("sources are text"),
-            });
-            let alone = Batch { sources: sources.collect(), target, continues: vec![], examples: vec![b] };
-            assert_close(&scores(&model, &alone), &all[at..at + n], &format!("row {b} of {config:?}"));
-            at += n;
-        }
+        let model = model(&config, &Device::flex());
+        assert_rows_stand_alone(&config, &model, &seen_by(&config, &batch));
     }
 }
 
@@ -982,20 +1004,23 @@ impl burn::module::ModuleMapper for Scaled<'_> {
     }
 }
 
+/// A batch with the same beside each of its rows.
+fn with<const N: usize>(batch: &Batch, streams: [&[TokenId]; N]) -> Batch {
+    let rows = batch.target.rows();
+    let stream = |ids: &[TokenId]| SourceBatch::Tokens(TokenBatch::from_rows(&vec![ids.to_vec(); rows]));
+    let mut sources = batch.sources.clone();
+    sources.extend(streams.map(stream));
+    Batch { sources, ..batch.clone() }
+}
+
 #[test]
 fn an_empty_stream_gives_nothing() {
-    let with = |batch: &Batch, streams: [&[TokenId]; 2]| {
-        let rows = batch.target.rows();
-        let stream = |ids: &[TokenId]| SourceBatch::Tokens(TokenBatch::from_rows(&vec![ids.to_vec(); rows]));
-        let mut sources = batch.sources.clone();
-        sources.extend(streams.map(stream));
-        Batch { sources, ..batch.clone() }
-    };
     let batch = batch(&[(5, 4), (2, 6), (9, 2)]);
     let attentions = [
         r#"{"kind": "general"}"#,
         r#"{"kind": "additive", "width": 6, "heads": 2}"#,
         r#"{"kind": "additive", "width": 6, "coverage": true}"#,
+        r#"{"kind": "location", "width": 6, "filters": 3, "reach": 4}"#,
     ];
     for (attention, extra) in attentions.iter().flat_map(|a| [(a, ""), (a, r#", "input_feeding": true, "layers": 1"#)])
     {
@@ -1047,15 +1072,35 @@ fn the_coverage_penalty_is_what_was_looked_at_again() {
 
 #[test]
 fn what_was_looked_at_goes_on_beside_the_same_sources_alone() {
-    let attention = r#"{"kind": "additive", "width": 6, "coverage": true}"#;
-    let case = Case::from(config("gru", "lstm", attention, ""));
-    let (model, parts) = (model(&case, &Device::flex()), stretches(&case, &streams(), &[4, 4]));
-    let mut carry = Carry::default();
-    model.terms(&parts[0], &mut carry, None).unwrap();
-    let other = Batch { sources: batch(&[(9, 1), (2, 1), (2, 1)]).sources, ..parts[1].clone() };
-    let error = model.terms(&other, &mut carry.clone(), None).unwrap_err().to_string();
-    assert!(error.contains("carried as `attention.0`"), "{error}");
-    assert!(model.terms(&parts[1], &mut carry, None).is_ok());
+    for attention in [r#"{"kind": "additive", "width": 6, "coverage": true}"#, r#"{"kind": "location", "width": 6}"#] {
+        let case = Case::from(config("gru", "lstm", attention, ""));
+        let (model, parts) = (model(&case, &Device::flex()), stretches(&case, &streams(), &[4, 4]));
+        let mut carry = Carry::default();
+        model.terms(&parts[0], &mut carry, None).unwrap();
+        let other = Batch { sources: batch(&[(9, 1), (2, 1), (2, 1)]).sources, ..parts[1].clone() };
+        let error = model.terms(&other, &mut carry.clone(), None).unwrap_err().to_string();
+        assert!(error.contains("carried as `attention.0`"), "{error}");
+        assert!(model.terms(&parts[1], &mut carry, None).is_ok());
+    }
+}
+
+/// What the first step tells of where it looks: the logarithms of weights differ as scores do.
+#[test]
+fn sharpening_multiplies_the_scores() {
+    let batch = batch(&[(5, 4)]);
+    for kind in ["dot", "general", "additive", "location"] {
+        let differences = |sharpening: f32| {
+            let attention = format!(r#"{{"kind": "{kind}", "sharpening": {sharpening}}}"#);
+            let model = model(&config("lstm", "lstm", &attention, ""), &Device::flex());
+            let mut session = model.for_search().begin(&requests(&batch)).unwrap();
+            let mut out = StepOutput::default();
+            session.step(&[Special::Begin.id()], &free(Selection::Top(1), true), &mut out).unwrap();
+            out.attention.iter().map(|weight| (weight / out.attention[0]).ln()).collect::<Vec<f32>>()
+        };
+        let (plain, sharp) = (differences(10.0), differences(100.0));
+        assert!(plain.iter().any(|difference| difference.abs() > 1e-3), "{kind}: {plain:?} says nothing");
+        assert_close(&plain.iter().map(|difference| difference * 10.0).collect::<Vec<_>>(), &sharp, kind);
+    }
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(super) struct Look<'a> {
     pub(super) energy: Option<&'a [f32]>,
     over: &'a Over,
     pub(super) b: usize,
-    t: usize,
+    pub(super) t: usize,
     pub(super) s: usize,
     pub(super) a: usize,
     pub(super) m: usize,

@@ -4,8 +4,8 @@
 //!
 //! - `score(q, k) = q · k` (Luong et al. 2015), or
 //! - `score(q, k) = v · tanh(q + k)` (Bahdanau et al. 2015), where `v` is the *energy*, or
-//! - `score(q, k) = v · tanh(q + k + c w)`, where `c` is the *coverage*, what a step of the memory has been looked at before (Tu et
-//!   al. 2016; See et al. 2017), in [`attend_covered`].
+//! - additive scores that hear where was looked before, in [`attend_in_turn`]: a coverage (Tu et al. 2016; See et al. 2017), or a
+//!   location (Chorowski et al. 2015).
 //!
 //! Several heads are several rows: each of `N` heads has a row of its own, `b N + n`, with its parts of queries, keys and memory.
 //!
@@ -13,11 +13,11 @@
 //!
 //! Nothing of `[B, T, S, A]` is ever kept: the backward pass makes it again, a query at a time.
 
-mod covered;
 mod flex;
+mod in_turn;
 pub(crate) mod rows;
 
-pub use covered::{Coverage, attend_covered};
+pub use in_turn::{Past, attend_in_turn};
 
 use std::sync::Arc;
 

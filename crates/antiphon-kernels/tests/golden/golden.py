@@ -104,6 +104,38 @@ def attention(additive, batch, queries, steps, width, memory, lengths):
     }
 
 
+def in_turn(reach, batch, queries, steps, width, memory, lengths):
+    """Additive scores that hear of the looks before: of their sum, or, with a reach, of the last by three filters."""
+    real = (torch.arange(steps)[None] < torch.tensor(lengths)[:, None]).double()
+    query = drawn([batch, queries, width], 1.2, 0.1).requires_grad_()
+    keys = drawn([batch, steps, width], 1.1, 0.2).requires_grad_()
+    values = drawn([batch, steps, memory], 1.0, 0.3).requires_grad_()
+    energy = drawn([width], 2.0, 0.4).requires_grad_()
+    before = drawn([batch, steps], 0.6, 0.5).requires_grad_()
+    feature = drawn([1 if reach is None else 3, width], 1.3, 0.6).requires_grad_()
+    filters = None if reach is None else drawn([3, 2 * reach + 1], 0.9, 0.7).requires_grad_()
+    seen, contexts, weights = before * real, [], []
+    for t in range(queries):
+        if reach is None:
+            heard = seen[:, :, None]
+        else:
+            heard = functional.conv1d(seen[:, None], filters[:, None], padding=reach).transpose(1, 2)
+        scores = torch.tanh(query[:, t, None] + keys + heard @ feature) @ energy
+        looked = torch.softmax(scores.masked_fill(real == 0, -math.inf), 1)
+        seen = seen + looked if reach is None else looked
+        contexts.append((looked[:, None] @ values)[:, 0])
+        weights.append(looked)
+    contexts, weights = torch.stack(contexts, 1), torch.stack(weights, 1)
+    loss = (contexts * drawn(contexts.shape, 1.0, 0.8)).sum() + (weights * drawn(weights.shape, 1.0, 0.9)).sum()
+    loss.backward()
+    inputs = [query, keys, values, energy, before, feature] + ([] if reach is None else [filters])
+    return {
+        "reach": reach, "batch": batch, "queries": queries, "steps": steps, "width": width, "memory": memory,
+        "lengths": lengths, "contexts": numbers(contexts), "weights": numbers(weights),
+        "gradients": [numbers(of.grad) for of in inputs],
+    }
+
+
 def loss(tokens, hidden, vocabulary, smoothing, scale):
     states = drawn([tokens, hidden], scale, 0.1).requires_grad_()
     weight = drawn([vocabulary, hidden], 1.0, 0.2).requires_grad_()
@@ -170,6 +202,15 @@ golden = {
             (1, 1, 1, 1, 1, [1]),
             (3, 2, 5, 7, 4, [5, 1, 3]),
             (2, 1, 9, 33, 19, [9, 6]),
+        ]
+    ],
+    "in_turn": [
+        in_turn(reach, *shape)
+        for reach in [None, 0, 2]
+        for shape in [
+            (1, 1, 1, 1, 1, [1]),
+            (3, 3, 5, 7, 4, [5, 1, 3]),
+            (2, 2, 9, 33, 19, [9, 6]),
         ]
     ],
     "loss": [

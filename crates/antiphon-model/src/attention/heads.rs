@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::initial::Initial;
 
-/// How many heads look, and what they read. To the operations, each head of a row is a row of its own: `b N + n`.
+/// How many heads look, how sharply, and what they read. To the operations, each head of a row is a row of its own: `b N + n`.
 #[derive(Module, Debug)]
 pub(crate) struct Heads {
     /// `[M, M]`: makes of the memory the values, of which each head reads its part. A single head reads the memory itself.
@@ -17,18 +17,26 @@ pub(crate) struct Heads {
     /// `N`.
     #[module(skip)]
     count: usize,
+    /// What scores are multiplied by.
+    #[module(skip)]
+    sharpening: f64,
 }
 
 impl Heads {
     /// So many heads over memory of width `memory`.
-    pub(super) fn init(count: usize, memory: usize, key: Key, device: &Device) -> Self {
+    pub(super) fn init(count: usize, sharpening: f64, memory: usize, key: Key, device: &Device) -> Self {
         let weight = || Initial::GlorotUniform.weight([memory, memory], memory, key.named("values"), device);
-        Self { values: (count > 1).then(weight), count }
+        Self { values: (count > 1).then(weight), count, sharpening }
     }
 
     /// `N`.
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// What scores are linear in, sharpened.
+    pub(super) fn sharpened<const D: usize>(&self, scores: Tensor<D>) -> Tensor<D> {
+        if self.sharpening == 1.0 { scores } else { scores * self.sharpening }
     }
 
     /// What is read of a memory: `[C, S, M]` → `[C·N, S, M/N]`.

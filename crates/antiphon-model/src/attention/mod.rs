@@ -1,13 +1,16 @@
 //! Attention: a query `[B, T, H]` over memory `[B, S, M]` gives a context `[B, T, M]`.
 
 mod heads;
+mod location;
+mod look;
 mod memories;
+mod past;
 
 use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{Coverage, Over, attend, attend_covered, attend_with_weights, host, linear};
+use antiphon_kernels::{Over, attend, attend_with_weights, linear};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -15,10 +18,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::initial::Initial;
 
+pub use location::LocationAttentionConfig;
 pub use memories::{ConcatenatedMemoriesConfig, EachMemoryConfig, MemoriesConfig};
 
 use heads::Heads;
+use location::LocationAttention;
+pub(crate) use look::{Asked, Look, shown};
 pub(crate) use memories::{MemoryShape, one_behind_another};
+use past::Hears;
+pub(crate) use past::last_real;
 
 /// How a decoder looks at the memory, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +40,9 @@ pub enum AttentionConfig {
     General(GeneralAttentionConfig),
     /// `score = v · tanh(W q + U m)` (Bahdanau et al. 2015).
     Additive(AdditiveAttentionConfig),
+    /// `score = v · tanh(W q + U m + V f)`, where `f` is a convolution of the last look's weights along the memory (Chorowski et al.
+    /// 2015, eq. 8 and 9); before the first look all steps are alike. One look then follows upon the other.
+    Location(LocationAttentionConfig),
 }
 
 impl Default for AttentionConfig {
@@ -53,11 +64,14 @@ pub struct DotAttentionConfig {
     /// more weight makes of the memory (Vaswani et al. 2017). The parts are equal, so their number divides the width.
     #[schemars(range(min = 1, max = 64))]
     pub heads: usize,
+    /// What scores are multiplied by before a softmax makes weights of them: a greater one makes looks sharper (Chorowski et al. 2015).
+    #[schemars(range(min = 0.01, max = 100.0))]
+    pub sharpening: f64,
 }
 
 impl Default for DotAttentionConfig {
     fn default() -> Self {
-        Self { heads: 1 }
+        Self { heads: 1, sharpening: 1.0 }
     }
 }
 
@@ -70,11 +84,14 @@ pub struct GeneralAttentionConfig {
     /// and memory.
     #[schemars(range(min = 1, max = 64))]
     pub heads: usize,
+    /// What scores are multiplied by before a softmax makes weights of them: a greater one makes looks sharper (Chorowski et al. 2015).
+    #[schemars(range(min = 0.01, max = 100.0))]
+    pub sharpening: f64,
 }
 
 impl Default for GeneralAttentionConfig {
     fn default() -> Self {
-        Self { heads: 1 }
+        Self { heads: 1, sharpening: 1.0 }
     }
 }
 
@@ -96,24 +113,28 @@ pub struct AdditiveAttentionConfig {
     /// a step (See et al. 2017, eq. 13). Of several heads and memories it is the mean. Needs `coverage`.
     #[schemars(range(min = 0.0), extend("format" = "float"))]
     pub coverage_penalty: f64,
+    /// What scores are multiplied by before a softmax makes weights of them: a greater one makes looks sharper (Chorowski et al. 2015).
+    #[schemars(range(min = 0.01, max = 100.0))]
+    pub sharpening: f64,
 }
 
 impl Default for AdditiveAttentionConfig {
     fn default() -> Self {
-        Self { width: 256, heads: 1, coverage: false, coverage_penalty: 0.0 }
+        Self { width: 256, heads: 1, coverage: false, coverage_penalty: 0.0, sharpening: 1.0 }
     }
 }
 
 /// What attention of any kind looks with.
 struct Looks {
     heads: usize,
+    sharpening: f64,
     coverage: bool,
     coverage_penalty: f64,
 }
 
 impl Default for Looks {
     fn default() -> Self {
-        Self { heads: 1, coverage: false, coverage_penalty: 0.0 }
+        Self { heads: 1, sharpening: 1.0, coverage: false, coverage_penalty: 0.0 }
     }
 }
 
@@ -124,13 +145,17 @@ impl AttentionConfig {
 
     /// What it looks with, beside its scores.
     fn looks(&self) -> Looks {
+        let plain = |heads, sharpening| Looks { heads, sharpening, ..Looks::default() };
         match self {
             AttentionConfig::None(_) => Looks::default(),
-            AttentionConfig::Dot(config) => Looks { heads: config.heads, ..Looks::default() },
-            AttentionConfig::General(config) => Looks { heads: config.heads, ..Looks::default() },
-            AttentionConfig::Additive(config) => {
-                Looks { heads: config.heads, coverage: config.coverage, coverage_penalty: config.coverage_penalty }
-            }
+            AttentionConfig::Dot(config) => plain(config.heads, config.sharpening),
+            AttentionConfig::General(config) => plain(config.heads, config.sharpening),
+            AttentionConfig::Additive(config) => Looks {
+                coverage: config.coverage,
+                coverage_penalty: config.coverage_penalty,
+                ..plain(config.heads, config.sharpening)
+            },
+            AttentionConfig::Location(config) => plain(config.heads, config.sharpening),
         }
     }
 
@@ -156,6 +181,7 @@ impl AttentionConfig {
             AttentionConfig::None(_) => (false, None),
             AttentionConfig::General(_) => (false, Some(("the decoder", query))),
             AttentionConfig::Additive(config) => (false, Some(("`width`", config.width))),
+            AttentionConfig::Location(config) => (false, Some(("`width`", config.width))),
         };
         let message = format!(
             "`dot` needs a decoder as wide as {name}, but they are {query} and {width}; use `general`, or set {setting} to \
@@ -176,7 +202,8 @@ impl AttentionConfig {
     /// Attention for queries of width `query` over memory of width `memory`.
     pub(crate) fn init(&self, query: usize, memory: usize, key: Key, device: &Device) -> Option<Attention> {
         let weight = |dims, name: &str| Initial::GlorotUniform.weight(dims, query, key.named(name), device);
-        let heads = Heads::init(self.looks().heads, memory, key, device);
+        let Looks { heads, sharpening, .. } = self.looks();
+        let heads = Heads::init(heads, sharpening, memory, key, device);
         match self {
             AttentionConfig::None(_) => None,
             AttentionConfig::Dot(_) => Some(Attention::Dot(DotAttention { heads })),
@@ -190,6 +217,9 @@ impl AttentionConfig {
                 coverage: config.coverage.then(|| weight([1, config.width], "coverage")),
                 heads,
             })),
+            AttentionConfig::Location(config) => {
+                Some(Attention::Location(config.init(query, memory, heads, key, device)))
+            }
         }
     }
 }
@@ -201,6 +231,7 @@ pub(crate) enum Attention {
     Dot(DotAttention),
     General(GeneralAttention),
     Additive(AdditiveAttention),
+    Location(LocationAttention),
 }
 
 #[derive(Module, Debug)]
@@ -267,6 +298,7 @@ impl Attention {
             Attention::Dot(attention) => &attention.heads,
             Attention::General(attention) => &attention.heads,
             Attention::Additive(attention) => &attention.heads,
+            Attention::Location(attention) => &attention.heads,
         }
     }
 
@@ -281,8 +313,11 @@ impl Attention {
             Attention::Dot(_) => memory.clone(),
             Attention::General(attention) => linear(memory.clone(), attention.keys.val()),
             Attention::Additive(attention) => linear(memory.clone(), attention.keys.val()),
+            Attention::Location(attention) => linear(memory.clone(), attention.keys.val()),
         };
         let heads = self.heads();
+        // A score is as many times its keys, or, of an additive one, its energy.
+        let keys = if self.additive().is_none() { heads.sharpened(keys) } else { keys };
         Prepared {
             memory: heads.values(memory),
             keys: heads.split(keys),
@@ -299,39 +334,52 @@ impl Attention {
         }
         match self {
             Attention::Dot(_) | Attention::General(_) => Some(Fused { additive: None }),
+            Attention::Location(_) => None,
             Attention::Additive(attention) if attention.coverage.is_some() => None,
             Attention::Additive(attention) => {
-                let query = attention.query.val();
-                Some(Fused { additive: Some((query, attention.energy.val().squeeze_dim(1))) })
+                Some(Fused { additive: self.energy().map(|energy| (attention.query.val(), energy)) })
             }
         }
     }
 
     /// Its parameters, if its scores are additive; else they are products of queries and keys.
-    fn additive(&self) -> Option<&AdditiveAttention> {
+    fn additive(&self) -> Option<Additive<'_>> {
         match self {
             Attention::Dot(_) | Attention::General(_) => None,
-            Attention::Additive(attention) => Some(attention),
+            Attention::Additive(AdditiveAttention { query, energy, coverage, .. }) => {
+                let hears = coverage.as_ref().map(|coverage| Hears { features: coverage, filters: None });
+                Some(Additive { query, energy, hears })
+            }
+            Attention::Location(LocationAttention { query, energy, filters, features, .. }) => {
+                Some(Additive { query, energy, hears: Some(Hears { features, filters: Some(filters) }) })
+            }
         }
+    }
+
+    /// `[A]`, of additive scores.
+    fn energy(&self) -> Option<Tensor<1>> {
+        self.additive().map(|scores| self.heads().sharpened(scores.energy.val().squeeze_dim(1)))
+    }
+
+    /// How it hears of the looks before, if it does.
+    fn hears(&self) -> Option<Hears<'_>> {
+        self.additive().and_then(|scores| scores.hears)
     }
 
     /// How many arrays it remembers.
     pub(crate) fn remembers(&self) -> usize {
-        self.additive().map_or(0, |attention| attention.coverage.iter().count())
+        self.hears().iter().count()
     }
 
     /// What it remembers before the first step, arrays `[B, …]`. A kind whose looks do not depend on where it has looked before
-    /// has none; with any, one look follows upon the other.
+    /// has none; with any, looks are taken in turn.
     pub(crate) fn start(&self, prepared: &Prepared) -> AttentionState {
-        let [rows, steps, _] = prepared.memory.dims();
-        let dims = [rows / prepared.heads, prepared.heads * steps];
-        let nowhere = |_| Tensor::zeros(dims, &prepared.memory.device().inner());
-        (0..self.remembers()).map(nowhere).collect()
+        self.hears().iter().map(|hears| hears.start(prepared)).collect()
     }
 
     /// What projects states to queries, if they are not queries themselves.
     pub(crate) fn query_weight(&self) -> Option<Tensor<2>> {
-        self.additive().map(|attention| attention.query.val())
+        self.additive().map(|scores| scores.query.val())
     }
 
     /// States `[B, T, H]` → queries `[B, T, A]`.
@@ -342,27 +390,13 @@ impl Attention {
         }
     }
 
-    /// One look: queries `[B, T, A]` give contexts `[B, T, M]`. `T` is 1 for kinds that remember.
-    pub(crate) fn look(&self, query: Tensor<3>, prepared: &Prepared, state: AttentionState, asked: Asked) -> Look {
+    /// Looks: queries `[B, T, A]` give contexts `[B, T, M]`, those of a kind that remembers in turn.
+    pub(crate) fn look(&self, query: Tensor<3>, prepared: &Prepared, state: AttentionState, asked: Asked<'_>) -> Look {
         let Prepared { memory, keys, over, .. } = prepared;
-        let energy = self.additive().map(|attention| attention.energy.val().squeeze_dim(1));
-        let coverage = self.additive().and_then(|attention| attention.coverage.as_ref());
-        let heads = self.heads();
+        let (heads, energy) = (self.heads(), self.energy());
         let query = heads.split(query);
-        if let (Some(energy), Some(weight), [sums]) = (&energy, coverage, &state[..]) {
-            let rows = query.dims()[0];
-            let weight = weight.val().squeeze_dim(0);
-            let coverage = Coverage { sums: sums.clone().reshape([rows, prepared.steps()]), weight };
-            let (context, weights) =
-                attend_covered(query, keys.clone(), memory.clone(), energy.clone(), coverage, over);
-            let flat: Tensor<2> = weights.clone().reshape(sums.dims());
-            let again = || flat.clone().min_pair(sums.clone()).sum_dim(1) / heads.count() as f64;
-            return Look {
-                context: heads.join(context),
-                weights: asked.weights.then_some(weights).into_iter().collect(),
-                again: asked.again.then(again),
-                state: vec![sums.clone() + flat.clone()],
-            };
+        if let (Some(energy), Some(hears), [seen]) = (&energy, self.hears(), &state[..]) {
+            return hears.look(query, prepared, energy.clone(), seen, heads, asked);
         }
         let (context, weights) = if asked.weights {
             let (context, weights) = attend_with_weights(query, keys.clone(), memory.clone(), energy, over);
@@ -374,159 +408,21 @@ impl Attention {
     }
 }
 
-/// What attention remembers of where it has looked: arrays `[B, …]`, for `coverage` one `[B, N·S]`. It is a part of the decoder's
-/// state, and so bound to the memory: rows go on beside the very sources that they began with.
+/// What additive scores are made with.
+struct Additive<'a> {
+    /// `[H, A]`.
+    query: &'a Param<Tensor<2>>,
+    /// `[A, 1]`.
+    energy: &'a Param<Tensor<2>>,
+    hears: Option<Hears<'a>>,
+}
+
+/// What attention remembers of where it has looked: arrays `[B, …]`: one `[B, N·S]` of a kind that hears of it. It is a part of the
+/// decoder's state, and so bound to the memory: rows go on beside the very sources that they began with.
 pub(crate) type AttentionState = Vec<Tensor<2>>;
 
 /// What [`antiphon_kernels::fed_decoder`] needs of a kind.
 pub(crate) struct Fused {
     /// What projects a state to its query `[H, A]`, and the energy `[A]`, if scores are additive; else they are products.
     pub(crate) additive: Option<(Tensor<2>, Tensor<1>)>,
-}
-
-/// What a look is to tell, beside the context.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Asked {
-    /// Where it looked. The context may then be off the graph.
-    pub(crate) weights: bool,
-    /// How much of that it had looked at before, by a kind that remembers.
-    pub(crate) again: bool,
-}
-
-/// What a look gave.
-pub(crate) struct Look {
-    /// `[B, T, M]`.
-    pub(crate) context: Tensor<3>,
-    /// `[B·N, T, S]` of each memory, if they were wanted.
-    pub(crate) weights: Vec<Tensor<3>>,
-    /// `[B, 1]`: `Σ min(a, c)`, the mean over heads, if it was wanted and there is a coverage `c`.
-    pub(crate) again: Option<Tensor<2>>,
-    /// What is remembered now.
-    pub(crate) state: AttentionState,
-}
-
-impl Look {
-    /// Looks at several memories as one: contexts side by side.
-    pub(crate) fn beside(mut looks: Vec<Self>) -> Self {
-        if looks.len() == 1 {
-            return looks.remove(0);
-        }
-        let count = looks.len() as f64;
-        let again: Vec<Tensor<2>> = looks.iter().filter_map(|look| look.again.clone()).collect();
-        let again = again.into_iter().reduce(|sum, again| sum + again).map(|sum| sum / count);
-        let context = Tensor::cat(looks.iter().map(|look| look.context.clone()).collect(), 2);
-        let (weights, state): (Vec<_>, Vec<_>) = looks.into_iter().map(|look| (look.weights, look.state)).unzip();
-        Self { context, weights: weights.concat(), again, state: state.concat() }
-    }
-}
-
-/// What single looks at some memories saw, a row for each query: `[B, S]`. Of several heads it is the mean. Several memories stand
-/// one behind another as in [`one_behind_another`], each of those that are not empty with an equal share of 1.
-pub(crate) fn shown(mut weights: Vec<Tensor<3>>, memories: &[Prepared]) -> Vec<f32> {
-    let Some(first) = memories.first() else { return Vec::new() };
-    let width = match memories {
-        [only] if only.heads == 1 => return weights.pop().map(host).unwrap_or_default(),
-        [only] => only.steps(),
-        several => {
-            let rows = first.over.lengths.len() / first.heads;
-            let real = |row: usize| several.iter().map(|prepared| prepared.over.lengths[row * prepared.heads]).sum();
-            (0..rows).map(real).max().unwrap_or(0).max(1) as usize
-        }
-    };
-    let weights: Vec<Vec<f32>> = weights.into_iter().map(host).collect();
-    let rows = weights.first().map_or(0, |weights| weights.len() / (first.heads * first.steps()));
-    let mut all = vec![0.0; rows * width];
-    for (b, row) in all.chunks_exact_mut(width).enumerate() {
-        let filled = memories.iter().filter(|prepared| prepared.real_steps(b) > 0).count();
-        let mut from = 0;
-        for (weights, prepared) in weights.iter().zip(memories) {
-            let (steps, n, real) = (prepared.steps(), prepared.heads, prepared.real_steps(b));
-            let share = (filled * n) as f32;
-            for head in weights[b * n * steps..][..n * steps].chunks_exact(steps) {
-                row[from..from + real].iter_mut().zip(head).for_each(|(sum, weight)| *sum += weight / share);
-            }
-            from += real;
-        }
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::tensor::TensorData;
-
-    fn random<const D: usize>(name: &str, dims: [usize; D]) -> Tensor<D> {
-        let key = Key::from_seed(6).named(name);
-        let n: usize = dims.iter().product();
-        let numbers: Vec<f32> = (0..n as u64).map(|i| key.normal(i) as f32 * 0.7).collect();
-        Tensor::from_data(TensorData::new(numbers, dims), &Device::flex())
-    }
-
-    fn assert_close(found: &[f32], expected: &[f32], what: &str) {
-        assert_eq!(found.len(), expected.len(), "{what}");
-        let same = found.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-5);
-        assert!(same, "{what}: {found:?} is not {expected:?}");
-    }
-
-    const KINDS: [&str; 3] = [
-        r#"{"kind": "dot", "heads": 3}"#,
-        r#"{"kind": "general", "heads": 3}"#,
-        r#"{"kind": "additive", "width": 12, "heads": 3}"#,
-    ];
-
-    #[test]
-    fn each_head_looks_with_its_own_parts() {
-        let (memory, lengths): (_, Arc<[u32]>) = (random("memory", [4, 5, 6]), [5, 2, 0, 1].into());
-        let states = random("states", [3, 1, 6]);
-        for text in KINDS {
-            let config: AttentionConfig = serde_json::from_str(text).unwrap();
-            let attention = config.init(6, 6, Key::from_seed(2), &Device::flex()).unwrap();
-            // The rows of a search look at the memory of their own request.
-            let owners = [1, 3, 1];
-            let prepared = attention.prepare(memory.clone(), &lengths).owned_by(&owners);
-            let asked = Asked { weights: true, again: false };
-            let look = attention.look(attention.query(states.clone()), &prepared, Vec::new(), asked);
-
-            let (query, keys, energy) = match &attention {
-                Attention::Dot(_) => (states.clone(), memory.clone(), None),
-                Attention::General(of) => (states.clone(), linear(memory.clone(), of.keys.val()), None),
-                Attention::Additive(of) => {
-                    let keys = linear(memory.clone(), of.keys.val());
-                    (linear(states.clone(), of.query.val()), keys, Some(of.energy.val().squeeze_dim::<1>(1)))
-                }
-            };
-            let values = attention.heads().values(memory.clone());
-            let over = Over { lengths: lengths.clone(), owners: Some(owners.into()) };
-            let (width, [_, _, value]) = (query.dims()[2] / 3, values.dims());
-            let (mut contexts, mut mean) = (Vec::new(), Tensor::zeros([3, 1, 5], &Device::flex()));
-            for head in 0..3 {
-                let part = |x: &Tensor<3>| x.clone().narrow(2, head * width, width);
-                let energy = energy.clone().map(|energy| energy.narrow(0, head * width, width));
-                let values = values.clone().reshape([4, 3, 5, value]).narrow(1, head, 1).squeeze_dim(1);
-                let (context, weights) = attend_with_weights(part(&query), part(&keys), values, energy, &over);
-                contexts.push(context);
-                mean = mean + weights / 3.0;
-            }
-            assert_close(&host(look.context), &host(Tensor::cat(contexts, 2)), text);
-            assert_close(&shown(look.weights, &[prepared]), &host(mean), text);
-        }
-    }
-
-    #[test]
-    fn what_several_memories_show_stands_without_padding_between() {
-        let config: AttentionConfig = serde_json::from_str(KINDS[1]).unwrap();
-        let attention = config.init(6, 6, Key::from_seed(2), &Device::flex()).unwrap();
-        let (first, second): (Arc<[u32]>, Arc<[u32]>) = ([4, 2, 3].into(), [2, 0, 3].into());
-        let memories = [(4, first), (3, second)]
-            .map(|(steps, lengths)| attention.prepare(random("memory", [3, steps, 6]), &lengths).owned_by(&[1, 0, 1]));
-        let asked = Asked { weights: true, again: false };
-        let looks = memories.each_ref().map(|memory| attention.look(random("q", [3, 1, 6]), memory, vec![], asked));
-        let own = looks.each_ref().map(|look| host(look.weights[0].clone().reshape([3, 3, 0]).mean_dim(1)));
-        let all = shown(Look::beside(looks.into()).weights, &memories);
-        // The widest row of all memories, which none of these looks at, has six steps.
-        let half = |x: &[f32]| x.iter().map(|x| x / 2.0).collect::<Vec<_>>();
-        let expected = [&own[0][..2], &[0.0; 4], &half(&own[0][4..8]), &half(&own[1][3..5]), &own[0][8..10], &[0.0; 4]];
-        assert_close(&all, &expected.concat(), "shown");
-    }
 }

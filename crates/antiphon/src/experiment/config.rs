@@ -240,6 +240,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/decoder/attention/heads", 1.into()),
         ("/model/decoder/attention/coverage", false.into()),
         ("/model/decoder/attention/coverage_penalty", 0.0.into()),
+        ("/model/decoder/attention/sharpening", 1.0.into()),
         ("/model/memories", json!({ "kind": "concatenated" })),
         ("/tokenizer/*/separator", Value::Null),
         ("/search/ctc_weight", 0.0.into()),
