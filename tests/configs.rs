@@ -124,6 +124,13 @@ fn parameters_are_called_what_they_are_called_in_older_files() {
                  { kind = 'time_reduction' }, { kind = 'projection' }] } }",
             ),
         ),
+        (
+            "convolutions over bands",
+            pairs(
+                "{ encoder = { kind = 'stack', stages = [{ kind = 'convolution_2d', channels = 4 }, \
+                 { kind = 'convolution_2d', channels = 2, activation = 'gated' }] } }",
+            ),
+        ),
         ("convolutions", pairs("{ encoder = { kind = 'convolution', layers = 1, positions = 'none' } }")),
         (
             "a language model with a projection",

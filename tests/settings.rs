@@ -67,6 +67,9 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     (".heads", "meant", &["model.encoder.hidden=160", "model.decoder.hidden=320"]),
     ("attention(additive).heads", "meant", &["model.decoder.attention.width=320"]),
     ("attention(location).heads", "meant", &["model.decoder.attention.width=320"]),
+    // Numbers of a step that are so many equal planes.
+    ("model(encoder_decoder).encoder(stack).stages.0(convolution_2d).planes", "high", &["model.source.size=1024"]),
+    ("streams.x.encoder(stack).stages.0(convolution_2d).planes", "high", &["streams.x.input.size=1024"]),
     ("train.schedule(step).every_epochs", "low", &["train.schedule.every_steps=1"]),
     ("train.schedule(step).every_steps", "high", &["train.schedule.every_epochs=0"]),
     ("train.schedule(step).every_steps", "meant", &["train.schedule.every_epochs=0"]),
@@ -206,7 +209,8 @@ impl Walk {
         }
         if let Some(items) = words.get("items").filter(|items| items.is_object()) {
             let mut config = config.clone();
-            set(&mut config, keys, json!([self.sample(items)]));
+            let least = words.get("minItems").and_then(Json::as_u64).unwrap_or(0).max(1);
+            set(&mut config, keys, (0..least).map(|_| self.sample(items)).collect());
             self.walk(items, &step("0"), &format!("{name}.0"), &config);
         }
     }

@@ -147,7 +147,7 @@ threads = 1
 [features]
 filters = 12
 [model.encoder]
-stages = [{ kind = "gru", hidden = 12, dropout = 0.2 }, { kind = "time_reduction" }, { kind = "gru", hidden = 12 }]
+stages = [{ kind = "convolution_2d", channels = 3, stride = [1, 2], dropout = 0.1 }, { kind = "gru", hidden = 12, dropout = 0.2 }, { kind = "time_reduction" }, { kind = "gru", hidden = 12 }]
 [model.source]
 dropout = 0.1
 [model.decoder]

@@ -9,7 +9,7 @@
 //! - [`dropout`](dropout::dropout), [`locked_dropout`], [`word_dropout`]: masks from counter-based random numbers;
 //! - [`activation_penalty`], [`temporal_penalty`]: penalties on what a layer puts out;
 //! - [`linear()`]: a sequence times a weight;
-//! - [`convolve`]: a convolution along time; [`gated_linear_unit`], [`layer_norm`] and [`average_steps`] beside it;
+//! - [`convolve`]: a convolution along time; [`convolve_2d`]: one across bands as well; [`gated_linear_unit`], [`layer_norm`] and [`average_steps`] beside it;
 //! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
 //! - [`select_rows`], [`first_rows`], [`concat`]: what only moves numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
@@ -31,6 +31,7 @@ pub mod attention;
 mod average;
 mod blocks;
 mod convolution;
+mod convolution_2d;
 mod ctc;
 #[cfg(feature = "wgpu")]
 mod cube;
@@ -58,6 +59,7 @@ mod weight;
 pub use attention::{Over, Past, attend, attend_in_turn, attend_with_weights};
 pub use average::average_steps;
 pub use convolution::{Convolution, convolve, zero_beyond};
+pub use convolution_2d::{Convolution2d, convolve_2d};
 pub use ctc::{Transcripts, ctc_loss};
 pub use dropout::{dropout, locked_dropout, word_dropout};
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};

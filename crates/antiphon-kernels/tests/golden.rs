@@ -6,8 +6,8 @@
 
 use antiphon_kernels::update::{Rule, Step, update};
 use antiphon_kernels::{
-    Cell, Over, Past, Projection, Recurrence, Transcripts, attend, attend_in_turn, attend_with_weights, cross_entropy,
-    ctc_loss, linear, recurrent, token_scores,
+    Cell, Convolution2d, Over, Past, Projection, Recurrence, Transcripts, attend, attend_in_turn, attend_with_weights,
+    convolve_2d, cross_entropy, ctc_loss, linear, recurrent, token_scores,
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ struct Golden {
     recurrent: Vec<Layer>,
     attention: Vec<Attention>,
     in_turn: Vec<InTurn>,
+    convolutions_2d: Vec<Bands>,
     loss: Vec<Loss>,
     ctc: Vec<Ctc>,
     optimizers: Vec<Optimizer>,
@@ -67,6 +68,22 @@ struct InTurn {
     contexts: Vec<f64>,
     weights: Vec<f64>,
     /// Of query, keys, memory, energy, what was seen, features and filters.
+    gradients: Vec<Vec<f64>>,
+}
+
+/// A convolution over steps and bands.
+#[derive(Deserialize)]
+struct Bands {
+    batch: usize,
+    steps: usize,
+    planes: usize,
+    bands: usize,
+    channels: usize,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    lengths: Vec<u32>,
+    outputs: Vec<f64>,
+    /// Of input, weight and bias.
     gradients: Vec<Vec<f64>>,
 }
 
@@ -251,6 +268,32 @@ fn looks_in_turn_are_pytorchs() {
             ours.push(numbers(energy.grad(&gradients).unwrap()));
             ours.extend([before, weight].into_iter().chain(filters).map(|of| numbers(of.grad(&gradients).unwrap())));
             assert_eq!(ours.len(), case.gradients.len());
+            for (part, (ours, golden)) in ours.iter().zip(&case.gradients).enumerate() {
+                assert_near(ours, golden, tolerance, &format!("gradient {part} of {what}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_over_bands_are_pytorchs() {
+    for case in golden().convolutions_2d {
+        let Bands { batch, steps, planes, bands, channels, kernel, stride, .. } = case;
+        let run = Convolution2d { planes, kernel, stride, lengths: Some(case.lengths.as_slice().into()) };
+        for (dtype, tolerance) in PRECISIONS {
+            let x = leaf([batch, steps, planes * bands], 1.0, 0.1, dtype);
+            let weight = leaf([planes * kernel[0] * kernel[1], channels], 0.7, 0.2, dtype);
+            let bias = leaf([channels], 0.5, 0.3, dtype);
+            let y = convolve_2d(x.clone(), weight.clone(), bias.clone(), &run);
+            let given = Tensor::from_inner(drawn(y.dims(), 1.0, 0.4, dtype));
+            let gradients = (y.clone() * given).sum().backward();
+            let what = format!("{batch}×{steps}×{planes}×{bands}, {kernel:?} by {stride:?}, {dtype:?}");
+            assert_near(&numbers(y.inner()), &case.outputs, tolerance, &what);
+            let ours = [
+                numbers(x.grad(&gradients).unwrap()),
+                numbers(weight.grad(&gradients).unwrap()),
+                numbers(bias.grad(&gradients).unwrap()),
+            ];
             for (part, (ours, golden)) in ours.iter().zip(&case.gradients).enumerate() {
                 assert_near(ours, golden, tolerance, &format!("gradient {part} of {what}"));
             }

@@ -6,9 +6,10 @@ use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
 use antiphon_kernels::{
-    Cell, Convolution, OutputLayer, Over, PackedWeight, Past, Projection, Recurrence, Shared, activation_penalty,
-    attend, attend_in_turn, average_steps, convolve, cross_entropy, dropout, gated_linear_unit, layer_norm,
-    locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty, token_scores, word_dropout,
+    Cell, Convolution, Convolution2d, OutputLayer, Over, PackedWeight, Past, Projection, Recurrence, Shared,
+    activation_penalty, attend, attend_in_turn, average_steps, convolve, convolve_2d, cross_entropy, dropout,
+    gated_linear_unit, layer_norm, locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty, token_scores,
+    word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -123,6 +124,15 @@ fn convolutions(device: &Device, found: &mut Found) {
         found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
         found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
     }
+    let x = leaf("x of bands", [3, 7, 2 * 5], device);
+    let (weight, bias) = (leaf("weight of bands", [2 * 3 * 3, 4], device), leaf("bias of bands", [4], device));
+    let run = Convolution2d { planes: 2, kernel: [3, 3], stride: [2, 2], lengths: Some(lengths) };
+    let y = convolve_2d(x.clone(), weight.clone(), bias.clone(), &run);
+    let gradients = loss_of(y.clone()).backward();
+    found.push(("convolution over bands".into(), numbers(y.inner())));
+    found.push(("convolution over bands: gradient of x".into(), numbers(x.grad(&gradients).unwrap())));
+    found.push(("convolution over bands: gradient of the weight".into(), numbers(weight.grad(&gradients).unwrap())));
+    found.push(("convolution over bands: gradient of the bias".into(), numbers(bias.grad(&gradients).unwrap())));
 }
 
 fn updates(device: &Device, found: &mut Found) {

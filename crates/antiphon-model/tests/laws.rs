@@ -71,6 +71,8 @@ fn stacks() -> Vec<&'static str> {
             {"kind": "convolution", "hidden": 6, "layers": 2, "width": 2}, {"kind": "layer_norm"}]}"#,
         r#"{"kind": "stack", "stages": [{"kind": "lstm", "hidden": 5}, {"kind": "time_reduction", "method": "skip"},
             {"kind": "projection", "size": 6, "activation": "relu"}]}"#,
+        r#"{"kind": "stack", "stages": [{"kind": "convolution_2d", "channels": 3, "kernel": [3, 2], "stride": [2, 1], "dropout": 0.2},
+            {"kind": "layer_norm"}, {"kind": "convolution_2d", "channels": 2, "stride": [1, 2], "activation": "gated"}]}"#,
     ]
 }
 

@@ -57,7 +57,7 @@ impl Body for Flex {
 }
 
 /// `[a]`: the sum of rows, in their order.
-pub(super) fn sum_rows(rows: &[f32], a: usize) -> Vec<f32> {
+pub(crate) fn sum_rows(rows: &[f32], a: usize) -> Vec<f32> {
     let mut sum = vec![0.0; a];
     for row in rows.chunks_exact(a) {
         sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);

@@ -17,6 +17,7 @@ mod flex;
 mod in_turn;
 pub(crate) mod rows;
 
+pub(crate) use flex::sum_rows;
 pub use in_turn::{Past, attend_in_turn};
 
 use std::sync::Arc;

@@ -136,6 +136,29 @@ def in_turn(reach, batch, queries, steps, width, memory, lengths):
     }
 
 
+def convolution_2d(batch, steps, planes, bands, channels, kernel, stride, lengths):
+    """PyTorch's planes stand before the steps, and its padding is the same on both sides: it is given what it lacks."""
+    x = drawn([batch, steps, planes * bands], 1.0, 0.1).requires_grad_()
+    weight = drawn([planes * kernel[0] * kernel[1], channels], 0.7, 0.2).requires_grad_()
+    bias = drawn([channels], 0.5, 0.3).requires_grad_()
+    real = (torch.arange(steps)[None] < torch.tensor(lengths)[:, None]).double()
+    made = [-(-n // by) for n, by in zip((steps, bands), stride)]
+    front = [(k - 1) // 2 for k in kernel]
+    behind = [max(0, (m - 1) * by + k - f - n) for m, by, k, f, n in zip(made, stride, kernel, front, (steps, bands))]
+    images = (x * real[:, :, None]).reshape(batch, steps, planes, bands).transpose(1, 2)
+    images = functional.pad(images, (front[1], behind[1], front[0], behind[0]))
+    filters = weight.reshape(planes, *kernel, channels).permute(3, 0, 1, 2)
+    y = functional.conv2d(images, filters, bias, stride)[:, :, : made[0], : made[1]].transpose(1, 2)
+    kept = (torch.arange(made[0])[None] * stride[0] < torch.tensor(lengths)[:, None]).double()
+    y = y.reshape(batch, made[0], channels * made[1]) * kept[:, :, None]
+    (y * drawn(y.shape, 1.0, 0.4)).sum().backward()
+    return {
+        "batch": batch, "steps": steps, "planes": planes, "bands": bands, "channels": channels, "kernel": kernel,
+        "stride": stride, "lengths": lengths, "outputs": numbers(y),
+        "gradients": [numbers(of.grad) for of in (x, weight, bias)],
+    }
+
+
 def loss(tokens, hidden, vocabulary, smoothing, scale):
     states = drawn([tokens, hidden], scale, 0.1).requires_grad_()
     weight = drawn([vocabulary, hidden], 1.0, 0.2).requires_grad_()
@@ -212,6 +235,11 @@ golden = {
             (3, 3, 5, 7, 4, [5, 1, 3]),
             (2, 2, 9, 33, 19, [9, 6]),
         ]
+    ],
+    "convolutions_2d": [
+        convolution_2d(2, 5, 1, 4, 3, [3, 3], [1, 1], [5, 2]),
+        convolution_2d(3, 7, 2, 5, 2, [3, 3], [2, 2], [7, 0, 4]),
+        convolution_2d(2, 6, 3, 7, 4, [5, 2], [3, 2], [6, 5]),
     ],
     "loss": [
         loss(1, 1, 2, 0.0, 1.0),

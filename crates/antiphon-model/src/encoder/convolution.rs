@@ -70,7 +70,7 @@ impl Default for ConvolutionEncoderConfig {
 
 impl ConvolutionEncoderConfig {
     pub(super) fn shape(&self) -> StageShape {
-        StageShape { memory: self.hidden, state: None, reduction: self.stride }
+        StageShape { memory: self.hidden, state: None, reduction: self.stride, planes: 1 }
     }
 
     pub(super) fn warnings(&self, is_last: bool) -> Vec<Problem> {

@@ -3,6 +3,7 @@
 //! An encoder is one *stage*, or a `stack` of them. A stage is a kind of its own, a file beside this one.
 
 mod convolution;
+mod convolution_2d;
 mod norm;
 mod projection;
 mod recurrent;
@@ -23,6 +24,7 @@ use crate::dropout::Dropout;
 use crate::embedding::Input;
 
 pub use convolution::{ConvolutionEncoderConfig, Positions};
+pub use convolution_2d::{Bend, Convolution2dConfig};
 pub use norm::LayerNormConfig;
 pub use projection::{Activation, ProjectionConfig};
 pub use recurrent::RecurrentEncoderConfig;
@@ -30,6 +32,7 @@ pub use stack::StackConfig;
 pub use time_reduction::{Reduction, TimeReductionConfig};
 
 use convolution::ConvolutionEncoder;
+use convolution_2d::Convolution2dStage;
 use norm::LayerNorm;
 use projection::Projection;
 use recurrent::RecurrentEncoder;
@@ -64,6 +67,9 @@ pub enum StageConfig {
     Gru(RecurrentEncoderConfig),
     /// Gated convolutions.
     Convolution(ConvolutionEncoderConfig),
+    /// A convolution over steps and bands, as of filter banks.
+    #[serde(rename = "convolution_2d")]
+    Convolution2d(Convolution2dConfig),
     /// A linear layer at every step.
     Projection(ProjectionConfig),
     /// Layer normalisation: the numbers of every step, less their mean and divided by their deviation, then each times a gain and
@@ -98,9 +104,9 @@ impl EncoderConfig {
 
     /// What the decoder will meet, from inputs of width `input`, `None` if they are one-hot; the settings have no problems.
     pub(crate) fn shape(&self, input: Option<usize>) -> EncoderShape {
-        let StageShape { memory, state, reduction } = match self.form() {
-            Form::Lone(stage) => stage.shape(input),
-            Form::Stack(stack) => stack.shape(input),
+        let StageShape { memory, state, reduction, .. } = match self.form() {
+            Form::Lone(stage) => stage.shape(Read::source(input)),
+            Form::Stack(stack) => stack.shape(Read::source(input)),
         };
         let StateShape { states, width, layers } = state.unwrap_or(StateShape { states: 1, width: memory, layers: 1 });
         EncoderShape { memory, states, state_width: width, layers, reduction }
@@ -109,8 +115,8 @@ impl EncoderConfig {
     /// What cannot work with such inputs, with places below `[model.encoder]`.
     pub(crate) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
         match self.form() {
-            Form::Lone(stage) => stage.problems(input),
-            Form::Stack(stack) => stack.problems(input),
+            Form::Lone(stage) => stage.problems(Read::source(input)),
+            Form::Stack(stack) => stack.problems(Read::source(input)),
         }
     }
 
@@ -124,33 +130,35 @@ impl EncoderConfig {
     /// An encoder of inputs of width `input`.
     pub(crate) fn init(&self, input: usize, key: Key, device: &Device) -> Encoder {
         match self.form() {
-            Form::Lone(stage) => Encoder::Lone(stage.init(input, key, device)),
+            Form::Lone(stage) => Encoder::Lone(stage.init(input, Read::source(Some(input)), key, device)),
             Form::Stack(stack) => Encoder::Stack(stack.init(input, key, device)),
         }
     }
 }
 
 impl StageConfig {
-    fn shape(&self, input: Option<usize>) -> StageShape {
-        let vectors = || input.expect("one-hot inputs are a problem of this stage");
+    fn shape(&self, read: Read) -> StageShape {
+        let vectors = || read.width.expect("one-hot inputs are a problem of this stage");
         match self {
             StageConfig::Rnn(config) => config.shape(Cell::Rnn),
             StageConfig::Lstm(config) => config.shape(Cell::Lstm),
             StageConfig::Gru(config) => config.shape(Cell::Gru),
             StageConfig::Convolution(config) => config.shape(),
+            StageConfig::Convolution2d(config) => config.shape(vectors(), read),
             StageConfig::Projection(config) => config.shape(),
-            StageConfig::LayerNorm(config) => config.shape(vectors()),
-            StageConfig::TimeReduction(config) => config.shape(vectors()),
+            StageConfig::LayerNorm(config) => config.shape(vectors(), read),
+            StageConfig::TimeReduction(config) => config.shape(vectors(), read),
         }
     }
 
-    /// What cannot work with inputs of width `input`, `None` if they are one-hot.
-    fn problems(&self, input: Option<usize>) -> Vec<Problem> {
+    /// What cannot work with such inputs.
+    fn problems(&self, read: Read) -> Vec<Problem> {
         match self {
             StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => Vec::new(),
             StageConfig::Convolution(_) | StageConfig::Projection(_) => Vec::new(),
-            StageConfig::LayerNorm(config) => config.problems(input),
-            StageConfig::TimeReduction(config) => config.problems(input),
+            StageConfig::Convolution2d(config) => config.problems(read),
+            StageConfig::LayerNorm(config) => config.problems(read.width),
+            StageConfig::TimeReduction(config) => config.problems(read),
         }
     }
 
@@ -161,17 +169,20 @@ impl StageConfig {
             StageConfig::Lstm(config) => config.warnings(Cell::Lstm, is_last),
             StageConfig::Gru(config) => config.warnings(Cell::Gru, is_last),
             StageConfig::Convolution(config) => config.warnings(is_last),
+            StageConfig::Convolution2d(config) => config.warnings(is_last),
             StageConfig::Projection(config) => config.warnings(is_last),
             StageConfig::LayerNorm(_) | StageConfig::TimeReduction(_) => Vec::new(),
         }
     }
 
-    fn init(&self, input: usize, key: Key, device: &Device) -> Stage {
+    /// A stage of inputs of width `input`, of which `read` tells the rest.
+    fn init(&self, input: usize, read: Read, key: Key, device: &Device) -> Stage {
         match self {
             StageConfig::Rnn(config) => Stage::Recurrent(config.init(Cell::Rnn, input, key, device)),
             StageConfig::Lstm(config) => Stage::Recurrent(config.init(Cell::Lstm, input, key, device)),
             StageConfig::Gru(config) => Stage::Recurrent(config.init(Cell::Gru, input, key, device)),
             StageConfig::Convolution(config) => Stage::Convolution(config.init(input, key, device)),
+            StageConfig::Convolution2d(config) => Stage::Convolution2d(config.init(read, key, device)),
             StageConfig::Projection(config) => Stage::Projection(config.init(input, key, device)),
             StageConfig::LayerNorm(config) => Stage::LayerNorm(config.init(input, device)),
             StageConfig::TimeReduction(config) => Stage::TimeReduction(config.init()),
@@ -196,6 +207,31 @@ fn one_hot(input: Option<usize>, kind: &str) -> Option<Problem> {
     input.is_none().then(|| Problem { place: "kind".into(), message: message() })
 }
 
+/// The widest memory that makes sense: a layer of the greatest width over the greatest factor of a time reduction.
+const WIDEST: usize = 1 << 20;
+
+/// What is said of a stage whose memory would be wider, at a setting, and what to do about it.
+fn too_wide(memory: usize, place: &str, remedy: &str) -> Option<Problem> {
+    let message = || format!("memory would be {memory} numbers wide, and more than {WIDEST} are too many; {remedy}");
+    (memory > WIDEST).then(|| Problem { place: place.into(), message: message() })
+}
+
+/// What a stage reads, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Read {
+    /// Numbers of a step; `None` if it is one-hot.
+    width: Option<usize>,
+    /// How many equal planes these are, as far as whoever made them knows.
+    planes: usize,
+}
+
+impl Read {
+    /// What the first stage reads.
+    fn source(width: Option<usize>) -> Self {
+        Self { width, planes: 1 }
+    }
+}
+
 /// What a stage hands on, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct StageShape {
@@ -205,6 +241,15 @@ struct StageShape {
     state: Option<StateShape>,
     /// Steps of what it reads that become one of its memory; the last one of a row may stand for fewer.
     reduction: usize,
+    /// How many planes of bands its memory is.
+    planes: usize,
+}
+
+impl StageShape {
+    /// What a next stage reads.
+    fn read(self) -> Read {
+        Read { width: Some(self.memory), planes: self.planes }
+    }
 }
 
 /// A final state.
@@ -247,6 +292,7 @@ pub(crate) enum Encoder {
 pub(crate) enum Stage {
     Recurrent(RecurrentEncoder),
     Convolution(ConvolutionEncoder),
+    Convolution2d(Convolution2dStage),
     Projection(Projection),
     LayerNorm(LayerNorm),
     TimeReduction(TimeReduction),
@@ -284,6 +330,7 @@ impl Stage {
         match self {
             Stage::Recurrent(stage) => stage.encode(input, lengths, dropout_key),
             Stage::Convolution(stage) => stage.encode(input, lengths, dropout_key),
+            Stage::Convolution2d(stage) => stage.encode(input.into_vectors(), lengths),
             Stage::Projection(stage) => stage.encode(&input, lengths),
             Stage::LayerNorm(stage) => stage.encode(input.into_vectors(), lengths),
             Stage::TimeReduction(stage) => stage.encode(input.into_vectors(), lengths),
@@ -295,6 +342,7 @@ impl Stage {
         match self {
             Stage::Recurrent(stage) => stage.dropout(),
             Stage::Convolution(stage) => stage.dropout(),
+            Stage::Convolution2d(stage) => stage.dropout(),
             Stage::Projection(stage) => stage.dropout(),
             Stage::LayerNorm(_) | Stage::TimeReduction(_) => Dropout { rate: 0.0, locked: false },
         }

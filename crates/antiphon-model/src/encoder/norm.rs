@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, StageShape, one_hot};
+use super::{Encoded, Read, StageShape, one_hot};
 use crate::initial::{parameter, zeros};
 
 /// Nothing to set.
@@ -18,8 +18,8 @@ use crate::initial::{parameter, zeros};
 pub struct LayerNormConfig {}
 
 impl LayerNormConfig {
-    pub(super) fn shape(&self, input: usize) -> StageShape {
-        StageShape { memory: input, state: None, reduction: 1 }
+    pub(super) fn shape(&self, input: usize, read: Read) -> StageShape {
+        StageShape { memory: input, state: None, reduction: 1, planes: read.planes }
     }
 
     pub(super) fn problems(&self, input: Option<usize>) -> Vec<Problem> {

@@ -50,7 +50,7 @@ impl Default for ProjectionConfig {
 
 impl ProjectionConfig {
     pub(super) fn shape(&self) -> StageShape {
-        StageShape { memory: self.size, state: None, reduction: 1 }
+        StageShape { memory: self.size, state: None, reduction: 1, planes: 1 }
     }
 
     pub(super) fn warnings(&self, is_last: bool) -> Vec<Problem> {

@@ -60,7 +60,7 @@ impl RecurrentEncoderConfig {
     pub(super) fn shape(&self, cell: Cell) -> StageShape {
         let width = self.hidden * if self.bidirectional { 2 } else { 1 };
         let state = StateShape { states: cell.states(), width, layers: self.layers };
-        StageShape { memory: width, state: Some(state), reduction: 1 }
+        StageShape { memory: width, state: Some(state), reduction: 1, planes: 1 }
     }
 
     pub(super) fn warnings(&self, cell: Cell, is_last: bool) -> Vec<Problem> {

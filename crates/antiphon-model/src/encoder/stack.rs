@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, Stage, StageConfig, StageShape};
+use super::{Encoded, Read, Stage, StageConfig, StageShape};
 use crate::embedding::Input;
 
 /// Stages of which each reads the memory of the one before.
@@ -25,9 +25,9 @@ pub struct StackConfig {
 }
 
 impl StackConfig {
-    pub(super) fn shape(&self, input: Option<usize>) -> StageShape {
+    pub(super) fn shape(&self, source: Read) -> StageShape {
         let behind = |below: Option<StageShape>, stage: &StageConfig| {
-            let own = stage.shape(below.map_or(input, |below| Some(below.memory)));
+            let own = stage.shape(below.map_or(source, StageShape::read));
             Some(match below {
                 None => own,
                 Some(below) => StageShape {
@@ -40,14 +40,14 @@ impl StackConfig {
         self.stages.iter().fold(None, behind).expect("a stack has a stage")
     }
 
-    pub(super) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
+    pub(super) fn problems(&self, source: Read) -> Vec<Problem> {
         let message = "name at least one stage: `stages = [{ kind = \"lstm\" }]`";
         let none = self.stages.is_empty().then(|| Problem { place: "stages".into(), message: message.into() });
-        let mut input = input;
+        let mut read = source;
         let of_stages = self.of_stages(|_, stage| {
-            let problems = stage.problems(input);
+            let problems = stage.problems(read);
             // What a stage that cannot work hands on is of no interest.
-            input = Some(if problems.is_empty() { stage.shape(input).memory } else { 1 });
+            read = if problems.is_empty() { stage.shape(read).read() } else { Read::source(Some(1)) };
             problems
         });
         none.into_iter().chain(of_stages).collect()
@@ -67,10 +67,12 @@ impl StackConfig {
     }
 
     pub(super) fn init(&self, input: usize, key: Key, device: &Device) -> Stack {
-        let (mut input, mut stages) = (input, Vec::with_capacity(self.stages.len()));
+        let (mut input, mut read) = (input, Read::source(Some(input)));
+        let mut stages = Vec::with_capacity(self.stages.len());
         for (i, stage) in self.stages.iter().enumerate() {
-            stages.push(stage.init(input, key.named("stage").numbered(i as u64), device));
-            input = stage.shape(Some(input)).memory;
+            stages.push(stage.init(input, read, key.named("stage").numbered(i as u64), device));
+            let shape = stage.shape(read);
+            (input, read) = (shape.memory, shape.read());
         }
         Stack { stages }
     }

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, StageShape, one_hot};
+use super::{Encoded, Read, StageShape, one_hot, too_wide};
 
 /// Groups of steps, each of which becomes one; the last group of a source may lack some.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,26 +41,18 @@ impl Default for TimeReductionConfig {
 }
 
 impl TimeReductionConfig {
-    pub(super) fn shape(&self, input: usize) -> StageShape {
-        let times = match self.method {
-            Reduction::Concatenate => self.factor,
-            Reduction::Mean | Reduction::Skip => 1,
+    pub(super) fn shape(&self, input: usize, read: Read) -> StageShape {
+        let (times, planes) = match self.method {
+            Reduction::Concatenate => (self.factor, 1),
+            Reduction::Mean | Reduction::Skip => (1, read.planes),
         };
-        StageShape { memory: input.saturating_mul(times), state: None, reduction: self.factor }
+        StageShape { memory: input.saturating_mul(times), state: None, reduction: self.factor, planes }
     }
 
-    pub(super) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
-        /// The widest memory that makes sense: a layer of the greatest width over the greatest factor.
-        const WIDEST: usize = 1 << 20;
-        let wide = input.map(|input| self.shape(input).memory).filter(|memory| *memory > WIDEST);
-        let wide = wide.map(|memory| {
-            let message = format!(
-                "memory would be {memory} numbers wide, and more than {WIDEST} are too many; put a `projection` before it, or \
-                 let `method` be `mean`"
-            );
-            Problem { place: "factor".into(), message }
-        });
-        one_hot(input, "time_reduction").into_iter().chain(wide).collect()
+    pub(super) fn problems(&self, read: Read) -> Vec<Problem> {
+        let remedy = "put a `projection` before it, or let `method` be `mean`";
+        let wide = read.width.and_then(|input| too_wide(self.shape(input, read).memory, "factor", remedy));
+        one_hot(read.width, "time_reduction").into_iter().chain(wide).collect()
     }
 
     pub(super) fn init(&self) -> TimeReduction {
