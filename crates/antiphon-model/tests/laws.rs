@@ -8,6 +8,7 @@ use antiphon_model::{EncoderDecoderConfig, Model, ModelConfig, StreamModelConfig
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
+mod crossed;
 mod frames;
 
 const SOURCE: usize = 11;
