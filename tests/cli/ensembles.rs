@@ -139,6 +139,36 @@ fn their_order_does_not_matter() {
     }
 }
 
+/// What is too long for one of them is too long for all, in whatever order they come.
+#[test]
+fn the_limits_of_each_are_those_of_all() {
+    let Company { place, a, b, .. } = company();
+    for (narrow, reads) in [("narrow", "character"), ("narrow-bytes", "byte")] {
+        let sets = format!("--set data.max_source=3 --set data.too_long=skip --set tokenizer.source.kind={reads}");
+        place.call(&format!("train tiny.toml -q --run {narrow} --set train.epochs=1 {sets}")).succeeds();
+        let test = pairs(640..680);
+        let short: Vec<&str> = test.lines().filter(|line| line.split('\t').next().unwrap().len() <= 3).collect();
+        assert!((5..35).contains(&short.len()));
+        place.write("short.tsv", short.join("\n") + "\n");
+        let evaluate = |words: &str| place.call(&format!("evaluate --quiet {words}")).succeeds();
+        let expected = figures(&evaluate(&format!("{a} {b} {narrow} --input short.tsv")));
+        assert!(expected.len() > 3);
+        for models in [format!("{a} {b} {narrow}"), format!("{narrow} {a} {b}"), format!("{a} {narrow} {b}")] {
+            let found = figures(&evaluate(&format!("{models} --set data.too_long=skip")));
+            for label in ["examples", "target_tokens", "loss_per_token", "sequence_error_rate", "phone_error_rate"] {
+                let of =
+                    |figures: &[(String, f64)]| figures.iter().find(|(own, _)| own == label).map(|(_, value)| *value);
+                let (Some(found), Some(expected)) = (of(&found), of(&expected)) else {
+                    panic!("no {label}: {expected:?}")
+                };
+                assert!((found - expected).abs() < 1.1e-3, "{models} {label}: {found} {expected}");
+            }
+        }
+        let answer = place.call(&format!("evaluate {a} {narrow}")).refuses();
+        assert!(answer.contains("data.max_source = 3"), "{answer}");
+    }
+}
+
 #[test]
 fn who_cannot_answer_together_is_told_why() {
     let Company { place, a, b, letters, .. } = company();
@@ -149,6 +179,15 @@ fn who_cannot_answer_together_is_told_why() {
     assert!(answer.contains("--weights: there are 1 weights for 2 models"), "{answer}");
     let answer = place.call_with(&format!("score {a} {b} --weights 1,0"), "ab\tA B\n").refuses();
     assert!(answer.contains("--weights: a model's weight must be a number above 0, not 0"), "{answer}");
+    let answer = place.call_with(&format!("score {a} {b} --weights 1e-200,1e200"), "ab\tA B\n").refuses();
+    assert!(answer.contains("--weights: a weight of 0.000") && answer.contains("leave the model out"), "{answer}");
+    // What does nothing is refused.
+    for (option, says) in
+        [("--weights 3", "--weights: there is one model"), ("--combine linear", "--combine: there is one model")]
+    {
+        let answer = place.call_with(&format!("predict {a} {option}"), "ab\n").refuses();
+        assert!(answer.contains(says), "{answer}");
+    }
     let answer = place.call(&format!("generate {a} {b}")).refuses();
     assert!(answer.contains("`predict`"), "{answer}");
     let answer = place.call(&format!("predict {a} runs/none")).refuses();
@@ -199,7 +238,7 @@ fn the_seeds_of_a_sweep_answer_together_and_stay_so() {
     let place = Place::new();
     place.write(
         "sweep.toml",
-        "extends = 'tiny.toml'\ntrain.epochs = 1\n[sweep]\nmetric = 'phone_error_rate'\nseeds = [1, 2]\n\
+        "extends = 'tiny.toml'\ntrain.epochs = 2\ndata.max_source = 5\n[sweep]\nmetric = 'phone_error_rate'\nseeds = [1, 2]\n\
          [sweep.over]\n'train.optimizer.learning_rate' = [1e-5, 1e-2]\n",
     );
     let out = place.call("sweep sweep.toml --keep-ensemble").succeeds();
@@ -222,13 +261,45 @@ fn the_seeds_of_a_sweep_answer_together_and_stay_so() {
     assert!(answer.contains("--cell: has 2 cells, and none of number 3"), "{answer}");
     let answer = place.call(&format!("predict --sweep {name} --set model.encoder.hidden=3")).refuses();
     assert!(answer.contains("cannot be changed for a model that is trained"), "{answer}");
-    // The file needs neither runs nor sweep, and is written again as it was.
+    // The file needs neither runs nor sweep, and is written again as it was. Where they lie is nothing of it.
     let bytes = place.read(&kept);
+    assert!(!String::from_utf8_lossy(&bytes).contains("runs/"));
     place.call("sweep sweep.toml --keep-ensemble").succeeds();
     assert!(place.read(&kept) == bytes);
+    // Where it cannot be written, what was found is on disk all the same.
+    std::fs::remove_file(place.path(&kept)).unwrap();
+    std::fs::create_dir(place.path(&kept)).unwrap();
+    let results = place.read(&format!("{folder}/results.md"));
+    std::fs::remove_file(place.path(&format!("{folder}/results.md"))).unwrap();
+    let answer = place.call("sweep sweep.toml --keep-ensemble").refuses();
+    assert!(answer.contains("ensemble.safetensors: cannot write"), "{answer}");
+    assert!(place.read(&format!("{folder}/results.md")) == results);
+    std::fs::remove_dir(place.path(&kept)).unwrap();
+    // Runs of equal settings that are not the sweep's: one goes on with another, one has learned from other data.
+    let cell = format!("{folder}/cells/2-seed-1.toml");
+    place.call(&format!("run {cell} -q --run runs/first --set train.epochs=1")).succeeds();
+    place.call("extend runs/first -q --run runs/second --epochs 1").succeeds();
+    same(&format!("--sweep {folder}"));
+    for (name, numbers) in [("train", 100..700), ("validation", 700..740), ("test", 740..780)] {
+        place.write(&format!("other/{name}.tsv"), pairs(numbers));
+    }
+    place.call(&format!("run {cell} -q --run runs/third --data-dir other")).succeeds();
+    same(&format!("--sweep {folder}"));
+    same(&format!("--sweep {folder} --cell 2"));
+    std::fs::rename(place.path("data"), place.path("away")).unwrap();
+    let answer = place.call(&format!("predict --sweep {folder} --cell 2")).refuses();
+    assert!(answer.contains("/2-seed-1.toml: 2 runs have these settings") && answer.contains("runs/third"), "{answer}");
+    std::fs::rename(place.path("away"), place.path("data")).unwrap();
     place.write("alone.safetensors", &bytes);
     std::fs::remove_dir_all(place.path("runs")).unwrap();
     same("alone.safetensors");
+    // Settings that are changed are changed for each of them.
+    let answer = place.call_with("predict alone.safetensors", "abcdab\n").refuses();
+    assert!(answer.contains("data.max_source = 5"), "{answer}");
+    place.call_with("predict alone.safetensors --set data.max_source=6", "abcdab\n").succeeds();
+    // Where one model is needed, it says how many it is.
+    let answer = place.call("train tiny.toml --set train.start_from.model=alone.safetensors").refuses();
+    assert!(answer.contains("alone.safetensors: holds 2 models that answer together"), "{answer}");
     // Beside another, its members keep their shares.
     same("alone.safetensors alone.safetensors");
     let table = place.call("evaluate --quiet alone.safetensors").succeeds();
@@ -293,11 +364,35 @@ fn what_they_answer_is_learned_by_another() {
         (format!("{a} {b} --output x.tsv --agreement 2"), "--agreement: is a share"),
         (format!("{a} --output x.tsv --input none.txt"), "none.txt: --input: no such file"),
         (format!("{a} --output x.tsv --min-score 1"), "there is nothing to be written"),
+        // Before anything is answered.
+        (format!("{a} --output none/x.tsv --min-score 1"), "none/x.tsv: cannot write"),
+        (format!("{a} --output data --pairs --min-score 1"), "data: --output: is a folder"),
+        // Nothing that is read is overwritten.
+        (format!("{a} --output data/train.tsv"), "data/train.tsv: --output: is a file that these models"),
+        (format!("{a} --output data/../data/test.tsv --pairs"), "test.tsv: --output: is a file that these models"),
+        (format!("{a} --input in.tsv --output in.tsv"), "in.tsv: --output: is a file that these models"),
+        (format!("{a} --input in.tsv.json --output in.tsv"), "in.tsv.json: --output: is a file that these models"),
     ] {
+        place.write("in.tsv", "abc\n");
+        place.write("in.tsv.json", "abc\n");
+        let before = ["data/train.tsv", "data/test.tsv", "in.tsv", "in.tsv.json"].map(|name| place.read(name));
         let answer = distil(&words).refuses();
         assert!(answer.contains(says), "{words}: {answer}");
         assert!(!place.path("x.tsv").exists());
+        assert!(["data/train.tsv", "data/test.tsv", "in.tsv", "in.tsv.json"].map(|name| place.read(name)) == before);
+        let hidden =
+            |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().to_string_lossy().ends_with(".tmp");
+        assert!(!std::fs::read_dir(place.path("")).unwrap().any(hidden), "{words}");
     }
+
+    // A column of the corpus is not taken for a number of the answers.
+    place.write("data/clash.tsv", format!("score\ttarget\n{}", crate::place::pairs(0..100)));
+    let clash = "extends = 'student.toml'\n[data]\ntrain = 'clash.tsv'\nsource = 'score'\n";
+    place.write("clash.toml", clash);
+    place.call("train clash.toml -q --run clash").succeeds();
+    let answer = distil("clash --output x.tsv").refuses();
+    assert!(answer.contains("--output: would have two columns `score`"), "{answer}");
+    distil("clash --output clash.tsv --pairs").succeeds();
 }
 
 /// Follows `docs/ensembles.md`: its configs are right, and its commands work as they stand.

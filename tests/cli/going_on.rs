@@ -374,9 +374,24 @@ fn what_restarts_is_chosen_and_what_cannot_go_on_is_told() {
     let early = "--set train={replace=true,epochs=9,stop.patience=1,optimizer={kind='sgd',learning_rate=1e-37}}";
     place.call(&format!("train tiny.toml -q --run early {early}")).succeeds();
     let said = place.call("extend early --epochs 1").refuses();
-    assert!(said.contains("early: was stopped early, ") && said.contains("give `--patience restart`"), "{said}");
+    assert!(
+        said.contains("early: ended when validation had not improved") && said.contains("give `--patience restart`"),
+        "{said}"
+    );
     place.call("extend early --epochs 1 -q --run later --patience restart").succeeds();
     assert_eq!(manifest(&place, "later")["training"]["epoch"], 3);
+
+    // A run that is as long as it was to be, when its patience is over too, would not go on either.
+    let full = early.replace("epochs=9", "epochs=2");
+    place.call(&format!("train tiny.toml -q --run full {full}")).succeeds();
+    let end = manifest(&place, "full")["training"].take();
+    assert_eq!((&end["reason"], &end["waited"]), (&"epochs".into(), &1.into()), "{end}");
+    let said = place.call("extend full --epochs 1").refuses();
+    assert!(said.contains("full: ended when validation had not improved"), "{said}");
+    let called = place.call(&format!("run tiny.toml --run full {}", early.replace("epochs=9", "epochs=4")));
+    assert!(called.err().contains("extend full --epochs 2 --patience restart` goes on"), "{}", called.err());
+    place.call("extend full --epochs 1 -q --run fuller --patience restart").succeeds();
+    assert_eq!(manifest(&place, "fuller")["training"]["epoch"], 3);
 
     place.call("train tiny.toml -q --run part --pause-after-steps 3").succeeds();
     let said = place.call("extend part --epochs 1").refuses();
@@ -395,19 +410,77 @@ fn what_restarts_is_chosen_and_what_cannot_go_on_is_told() {
     assert!(said.contains("short: train.tsv: is not what this run learned from: restore it"), "{said}");
 }
 
+/// What a run needs to go on is in its checkpoints and its model file: neither what it started from, nor its log.
+#[test]
+fn what_a_run_has_started_from_is_nothing_that_it_goes_on_with() {
+    let place = place();
+    for (run, tokenizers) in [("learned", "learn"), ("kept", "keep")] {
+        let sets = format!(
+            "--set data.train=more.tsv --set train.start_from={{model='parent',tokenizers='{tokenizers}'}} \
+             --set train.schedule={{kind='constant',warmup=5}}"
+        );
+        for (name, epochs) in [(run.to_owned(), 1), (format!("{run}-whole"), 2)] {
+            place.call(&format!("train tiny.toml -q --run {name} {sets} --set train.epochs={epochs}")).succeeds();
+        }
+    }
+    std::fs::rename(place.path("parent"), place.path("elsewhere")).unwrap();
+    for run in ["learned", "kept"] {
+        place.call(&format!("extend {run} --epochs 1 --run {run}-longer -q --no-test")).succeeds();
+        let [longer, whole] = ["longer", "whole"].map(|end| format!("{run}-{end}"));
+        assert!(
+            place.read(&format!("{longer}/model.safetensors")) == place.read(&format!("{whole}/model.safetensors"))
+        );
+        assert_eq!(metrics(&place, &longer), metrics(&place, &whole));
+        for name in ["metrics.jsonl", "tokenizers.json"] {
+            std::fs::remove_file(place.path(&format!("{run}/{name}"))).unwrap();
+        }
+        let called = place.call(&format!("extend {run} --epochs 1 --run {run}-again --no-test"));
+        assert!(called.err().contains("metrics.jsonl: the records of"), "{}", called.err());
+        called.succeeds();
+        for name in ["model.safetensors", "tokenizers.json"] {
+            let read = |end: &str| place.read(&format!("{run}-{end}/{name}"));
+            assert!(read("again") == read("whole"), "{name}");
+        }
+    }
+}
+
 #[test]
 fn models_of_one_run_are_averaged_by_hand_and_by_validation() {
     let place = Place::new();
-    let sets = "--set train.epochs=4 --set train.average.kind=last --set train.optimizer.learning_rate=0.05";
-    let called = place.call(&format!("train tiny.toml --run chosen {sets}"));
-    for count in [2, 3, 4] {
-        assert!(called.err().contains(&format!("\naverage  of {count} models: loss ")), "{}", called.err());
+    // Where steps are large, a mean is better than each of its models; where a model is still on its way, those before it hold it back.
+    for (run, rate, is_better) in [("chosen", "0.05", true), ("rising", "3e-3", false)] {
+        let sets =
+            format!("--set train.epochs=4 --set train.average.kind=last --set train.optimizer.learning_rate={rate}");
+        let called = place.call(&format!("train tiny.toml --run {run} {sets}"));
+        let said = called.err();
+        called.succeeds();
+        let loss = |count: usize| -> f64 {
+            let (_, rest) =
+                said.split_once(&format!("\naverage  of {count} models: loss ")).unwrap_or_else(|| panic!("{said}"));
+            rest.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let (count, least) =
+            [2, 3, 4].map(|count| (count, loss(count))).into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        let training = manifest(&place, run)["training"].take();
+        let best = &training["best"];
+        assert_eq!(least < best["value"].as_f64().unwrap(), is_better, "{said}");
+        // The model is the mean of those that are named, or the best one.
+        let steps: Vec<u64> = match training.get("mean") {
+            Some(mean) => {
+                assert!((mean["value"].as_f64().unwrap() - least).abs() < 1e-4, "{training}");
+                mean["steps"].as_array().unwrap().iter().map(|step| step.as_u64().unwrap()).collect()
+            }
+            None => vec![best["step"].as_u64().unwrap()],
+        };
+        assert_eq!(steps.len(), if is_better { count } else { 1 }, "{training}");
+        let mut mean = antiphon_train::Mean::default();
+        for step in steps {
+            let path = antiphon_train::checkpoint_path(&place.path(&format!("{run}/checkpoints")), step);
+            mean.add(antiphon_train::Checkpoint::read(&path).unwrap().into_model()).unwrap();
+        }
+        let model = read(&place, run);
+        assert!(mean.weights().into_iter().all(|weight| model.weights[&weight.path] == weight), "{run}");
     }
-    called.succeeds();
-    let training = manifest(&place, "chosen")["training"].take();
-    let best = training["best"]["value"].as_f64().unwrap();
-    let is_mean = training.get("mean").is_some_and(|mean| mean["value"].as_f64().unwrap() < best);
-    assert_eq!(training.get("mean").is_some(), is_mean, "{training}");
 
     // Of runs that started from one, by hand.
     place.call("train tiny.toml -q --run a").succeeds();
@@ -428,6 +501,17 @@ fn models_of_one_run_are_averaged_by_hand_and_by_validation() {
     assert!(place.call("evaluate mean.safetensors").succeeds().contains("phone_error_rate"));
     place.call("average a a a --output same.safetensors").succeeds();
     assert_eq!(of("same.safetensors"), a);
+    // What is left out while training is nothing that a model is made of; what it does with its parameters is.
+    place.call("train tiny.toml -q --run dropped --set train.epochs=1 --set model.decoder.dropout=0.3").succeeds();
+    place.call("average a dropped --output dropped.safetensors").succeeds();
+    let deep = "--set train.epochs=1 --set model.encoder.layers=2";
+    place.call(&format!("train tiny.toml -q --run deep {deep}")).succeeds();
+    place.call(&format!("train tiny.toml -q --run residual {deep} --set model.encoder.residual=true")).succeeds();
+    let said = place.call("average deep residual --output other.safetensors").refuses();
+    assert!(
+        said.contains("residual/model.safetensors: computes in another way than the first of these models, by its `model.encoder.residual`"),
+        "{said}"
+    );
     let said = place.call("average a b --output mean.safetensors").refuses();
     assert!(said.contains("mean.safetensors: is there already"), "{said}");
     place.call("train tiny.toml -q --run wide --set model.encoder.hidden=8").succeeds();
@@ -497,6 +581,10 @@ fn vectors_are_written_and_read_and_how_many_there_are_is_told() {
         none.contains("glove.txt: train.start_from.vectors.\"target.table\": has a vector for none of the tokens"),
         "{none}"
     );
+    let before = place.read("parent/model.safetensors");
+    let said = place.call("vectors parent --output parent/model.safetensors").refuses();
+    assert!(said.contains("parent/model.safetensors: is there already"), "{said}");
+    assert!(place.read("parent/model.safetensors") == before);
     let said = place.call("vectors parent --table encoder").refuses();
     assert!(said.contains("parent/model.safetensors: --table: `encoder` has no row for each token"), "{said}");
     // Characters: white space has no place in the form.

@@ -23,6 +23,9 @@ pub(crate) const SMALL: &[(&str, &str)] = &[
     ("ANTIPHON__BATCH__COUNT", "400"),
 ];
 
+/// One step that changes no bit of what is not zero.
+const STILL: &str = "--set train={replace=true,steps=1,optimizer={kind='sgd',learning_rate=1e-37}}";
+
 /// A word over three letters: two to four of them.
 fn word(number: usize) -> String {
     let mut rest = (number as u32).wrapping_mul(2_654_435_761) >> 12;
@@ -367,4 +370,75 @@ fn contradictions_between_recordings_and_a_model_are_told() {
     assert!(silent.contains("the model has no CTC to search with; set `[model.ctc]`"), "{silent}");
     let text = refused("--set data={replace=true,kind='pairs',train='a.tsv'}");
     assert!(text.contains("only a manifest has recordings"), "{text}");
+}
+
+/// What goes on with models of texts goes on with those of recordings: the layer of CTC has a column for each token.
+#[test]
+fn recordings_are_learned_from_where_a_model_is() {
+    use antiphon::SavedModel;
+    use antiphon_core::TokenId;
+    let place = place();
+    let short = "--set train.epochs=1 --no-test";
+    call(&place, &format!("run speech.toml -q --run parent {short}")).succeeds();
+    let more = String::from_utf8(place.read("data/mine/train.tsv")).unwrap() + "sound/train-0.wav\tdad\tann\n";
+    place.write("data/mine/more.tsv", more);
+    let start = "--set train.start_from.model=parent --set data.train=mine/more.tsv";
+    let frozen = "--set train.parameters.frozen=['encoder']";
+    let called = call(&place, &format!("train speech.toml --run child {STILL} {start} {frozen}"));
+    assert!(called.err().contains("of `target` 7 of 8 tokens keep their rows, and 1 are drawn\n"), "{}", called.err());
+    called.succeeds();
+    let read = |run: &str| {
+        let file = place.path(&format!("{run}/model.safetensors"));
+        let saved = SavedModel::read(&file, &burn::tensor::Device::flex()).expect("a model");
+        let weights = antiphon_train::save_weights(&saved.model);
+        (saved.tokenizers.target().clone(), weights)
+    };
+    let ((parent, theirs), (child, own)) = (read("parent"), read("child"));
+    let mut compared = 0;
+    for (own, theirs) in own.iter().zip(&theirs) {
+        assert_eq!(own.path, theirs.path);
+        let Some(along) = (0..own.dims.len()).find(|&d| own.dims[d] != theirs.dims[d]) else {
+            assert!(own.values == theirs.values, "{}", own.path);
+            continue;
+        };
+        assert_eq!(along, usize::from(own.path == "ctc.weight"), "{}", own.path);
+        let of = |weight: &antiphon_train::Weight, id: TokenId| {
+            let inner: usize = weight.dims[along + 1..].iter().product();
+            let places = (0..weight.values.len()).filter(|i| i / inner % weight.dims[along] == id as usize);
+            places.map(|i| weight.values[i]).collect::<Vec<_>>()
+        };
+        for id in 0..parent.size() as TokenId {
+            let mut ids = 0..child.size() as TokenId;
+            let now = ids.find(|&now| child.token(now) == parent.token(id)).expect("it is known");
+            assert!(of(own, now) == of(theirs, id), "{}: {:?}", own.path, parent.token(id));
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 5 * 7, "embedding, output and CTC, each with its rows and its bias where it has one");
+    // Its columns are written as vectors, and read as such.
+    let out = call(&place, "vectors parent --table ctc.weight").succeeds();
+    let weight = theirs.iter().find(|weight| weight.path == "ctc.weight").unwrap();
+    let (width, vocabulary) = (weight.dims[0], weight.dims[1]);
+    assert_eq!(out.lines().next(), Some(format!("{vocabulary} {width}").as_str()));
+    for (id, line) in out.lines().skip(1).enumerate() {
+        let numbers: Vec<f32> = line.split(' ').skip(1).map(|number| number.parse().unwrap()).collect();
+        assert!((0..width).all(|m| numbers[m] == weight.values[m * vocabulary + id]), "{line}");
+    }
+    place.write("data/ctc.txt", &out);
+    let vectors = "--set train.start_from.vectors={'ctc.weight'='ctc.txt'}";
+    call(&place, &format!("train speech.toml -q --run columns {STILL} {vectors}")).succeeds();
+    let (_, columns) = read("columns");
+    assert!(columns.iter().find(|weight| weight.path == "ctc.weight") == Some(weight));
+    // It goes on.
+    call(&place, "extend parent --epochs 1 --run longer -q --no-test").succeeds();
+    call(&place, &format!("run speech.toml -q --run whole {short} --set train.epochs=2")).succeeds();
+    assert!(place.read("longer/model.safetensors") == place.read("whole/model.safetensors"));
+
+    // Several have no CTC together, which is said before anything is searched.
+    let both = "longer parent";
+    for words in [format!("predict {both} --input data/mine/test.tsv"), format!("evaluate {both}")] {
+        let said = call(&place, &words).refuses();
+        assert!(said.contains("longer/model.safetensors: search.ctc_weight: each of several models"), "{said}");
+        call(&place, &format!("{words} --set search.ctc_weight=0")).succeeds();
+    }
 }

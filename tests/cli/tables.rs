@@ -426,6 +426,59 @@ fn further_sources_are_streams_that_the_model_reads() {
     assert!(scores.len() == 2 && scores[0] != scores[1], "{scores:?}");
 }
 
+/// Streams are known by their names, wherever they stand among the others: what is theirs of a bridge and a readout, too.
+#[test]
+fn what_a_model_has_for_its_streams_follows_their_names() {
+    let place = place_with_streams();
+    let also = "extends = \"table.toml\"\n[streams.also]\ncolumn = \"why\"\nencoder = { kind = \"gru\", hidden = 5 }\n";
+    place.write("more.toml", also);
+    place.call("train table.toml -q --run parent --set train.epochs=1").succeeds();
+    let still = "--set train={replace=true,steps=1,optimizer={kind='sgd',learning_rate=1e-37}}";
+    place.call(&format!("train more.toml -q --run fresh {still}")).succeeds();
+    let own = "--set train.start_from={model='parent',leave_out=['streams.0','decoder.streams.0']}";
+    place.call(&format!("train more.toml -q --run child {still} {own}")).succeeds();
+    let read = |run: &str| {
+        let file = place.path(&format!("{run}/model.safetensors"));
+        let saved = antiphon::SavedModel::read(&file, &burn::tensor::Device::flex()).expect("a model");
+        antiphon_train::save_weights(&saved.model)
+    };
+    let (parent, fresh, child) = (read("parent"), read("fresh"), read("child"));
+    let rows = |weights: &[antiphon_train::Weight], path: &str, rows: std::ops::Range<usize>| {
+        let weight = weights.iter().find(|weight| weight.path == path).unwrap_or_else(|| panic!("no {path}"));
+        let width = weight.dims[1];
+        weight.values[rows.start * width..rows.end * width].to_vec()
+    };
+    for path in ["bridge.Linear.layers.0.weight", "decoder.readout.context"] {
+        // Both directions of each.
+        for (what, theirs, own) in [("source", 0..32, 0..32), ("how", 32..40, 42..50), ("reason", 40..46, 50..56)] {
+            assert!(rows(&child, path, own.clone()) == rows(&parent, path, theirs), "{path}: {what}");
+            assert!(rows(&child, path, own.clone()) != rows(&fresh, path, own), "{path}: {what}");
+        }
+        assert!(rows(&child, path, 32..42) == rows(&fresh, path, 32..42), "{path}: a new stream is drawn");
+    }
+    for (own, theirs) in [("streams.1", "streams.0"), ("decoder.streams.2", "decoder.streams.1")] {
+        let of = |weights: &[antiphon_train::Weight], part: &str| {
+            let own = weights.iter().filter(|weight| weight.path.starts_with(&format!("{part}.")));
+            own.map(|weight| weight.values.clone()).collect::<Vec<_>>()
+        };
+        assert!(!of(&child, own).is_empty() && of(&child, own) == of(&parent, theirs), "{own}");
+    }
+    // Without its streams a model takes what is of the source.
+    let alone = "--set streams={replace=true} --set model.memories={replace=true,kind='concatenated'}";
+    place
+        .call(&format!("train table.toml -q --run alone {still} {alone} --set train.start_from.model=parent"))
+        .succeeds();
+    let alone = read("alone");
+    for path in ["bridge.Linear.layers.0.weight", "decoder.readout.context"] {
+        assert!(rows(&alone, path, 0..32) == rows(&parent, path, 0..32), "{path}");
+    }
+    let wide = "--set streams.how.encoder.hidden=5 --set train.start_from.model=parent";
+    let said = place.call(&format!("train table.toml -q --run wide {still} {wide}")).refuses();
+    for path in ["bridge.Linear.layers.0.weight", "decoder.readout.context"] {
+        assert!(said.contains(&format!("\n  {path}: has 8 rows for `how` there, and 10 here\n")), "{said}");
+    }
+}
+
 #[test]
 fn what_is_looked_at_is_told_of_every_run_that_has_streams() {
     let place = place_with_streams();

@@ -41,10 +41,9 @@ impl Request {
         Self { key, sources, readings: Vec::new(), prefix: Vec::new(), limits }
     }
 
-    /// The steps of all its sources together, in the longest of their readings: requests of like length are best searched together.
+    /// The steps of all its sources together, as the first model reads them: what `max_length.ratio` counts.
     pub fn length(&self) -> usize {
-        let steps = |sources: &Vec<Source>| sources.iter().map(Source::len).sum();
-        [&self.sources].into_iter().chain(&self.readings).map(steps).max().unwrap_or(0)
+        self.sources.iter().map(Source::len).sum()
     }
 }
 
@@ -294,8 +293,8 @@ mod tests {
         };
         let two = [request(&[5, 3], &[1.0, 2.0]), request(&[3], &[3.0, 4.0, 5.0, 6.0])];
         assert_eq!(two[1].length(), 3);
-        assert_eq!(Request { readings: vec![two[0].sources.clone(), vec![]], ..two[1].clone() }.length(), 3);
-        assert_eq!(Request { readings: vec![vec![Source::Tokens(vec![3; 7])]], ..two[1].clone() }.length(), 7);
+        // However long it is for others.
+        assert_eq!(Request { readings: vec![vec![Source::Tokens(vec![3; 7])]], ..two[1].clone() }.length(), 3);
         let [SourceBatch::Tokens(tokens), SourceBatch::Frames(frames)] = &source_batches(&two).unwrap()[..] else {
             panic!("two streams")
         };

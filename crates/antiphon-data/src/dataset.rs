@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::Units;
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
-use crate::lines::{LISTED, Skipped, listed};
+use crate::lines::{Fault, LISTED, Skipped, listed};
 
 /// How many ids an example has, each side with its end symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +45,37 @@ pub struct FurtherSource {
     pub tokenizer: Arc<dyn Tokenizer>,
 }
 
+/// Another model that reads the sources of a corpus: how, and how long they may be for it.
+#[derive(Clone)]
+pub struct Reader {
+    /// The tokenizers of its sources; none of a recording.
+    pub sources: Vec<Arc<dyn Tokenizer>>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+impl Reader {
+    /// What of an example is too long for it, if anything is. `target`: the tokens of its target without their end symbol.
+    ///
+    /// # Errors
+    /// If a text cannot be encoded.
+    pub fn fault(&self, corpus: &Corpus, example: &Example, target: usize) -> Result<Option<Fault>> {
+        let frames = corpus.frames().zip(example.recording).map(|(frames, recording)| frames.frames(recording));
+        let texts = example.source.iter().chain(&example.further).filter(|_| frames.is_none());
+        let further = example.further.iter().filter(|_| frames.is_some());
+        let tokens = self.sources.iter().zip(texts.chain(further)).map(|(tokenizer, text)| {
+            let ids = tokenizer.encode(text);
+            Ok(ids.map_err(|e| e.at(Place::line(example.line)).in_file(corpus.path()))?.len())
+        });
+        let tokens: Vec<usize> = tokens.collect::<Result<_>>()?;
+        let within = match frames {
+            Some(frames) => self.limits.check_frames(frames).and_then(|()| self.limits.check_further(tokens)),
+            None => self.limits.check_sources(tokens),
+        };
+        Ok(within.and_then(|()| self.limits.check_target(target)).err())
+    }
+}
+
 /// The tokens of a further source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FurtherTokens {
@@ -61,6 +92,8 @@ struct Measured {
     further: Vec<FurtherTokens>,
     units: Units,
     line: usize,
+    /// What is too long for other readers.
+    fault: Option<Fault>,
 }
 
 /// What the tokenizers do not know of a split.
@@ -88,6 +121,21 @@ impl Dataset {
         further: Vec<FurtherSource>,
         target: Arc<dyn Tokenizer>,
         limits: &Limits,
+    ) -> Result<Dataset> {
+        Self::for_readers(corpus, source, further, target, limits, &[])
+    }
+
+    /// The same of examples that are within the limits of other readers too.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_readers(
+        corpus: Arc<Corpus>,
+        source: Option<Arc<dyn Tokenizer>>,
+        further: Vec<FurtherSource>,
+        target: Arc<dyn Tokenizer>,
+        limits: &Limits,
+        others: &[Reader],
     ) -> Result<Dataset> {
         let mismatch = |message: &str| Err(Error::new(message).in_file(corpus.path()));
         match (corpus.has_source() && !corpus.is_spoken(), source.is_some()) {
@@ -119,9 +167,9 @@ impl Dataset {
         for start in (0..dataset.corpus.len()).step_by(BLOCK) {
             let end = dataset.corpus.len().min(start + BLOCK);
             let block: Vec<Result<Measured>> =
-                (start..end).into_par_iter().map(|i| dataset.corpus.get(i).and_then(|e| dataset.measure(&e))).collect();
+                (start..end).into_par_iter().map(|i| dataset.measure(&dataset.corpus.get(i)?, others)).collect();
             for (i, measured) in (start..).zip(block) {
-                let Measured { lengths, unknown, further, units, line } = measured?;
+                let Measured { lengths, unknown, further, units, line, fault } = measured?;
                 let source = lengths.source as usize;
                 let within = match dataset.corpus.is_spoken() {
                     true => limits.check_frames(source),
@@ -131,6 +179,7 @@ impl Dataset {
                 let within =
                     within.and_then(|()| limits.check_further(further.iter().map(|one| one.tokens as usize - 1)));
                 let within = within.and_then(|()| limits.check_target(lengths.target as usize - 1));
+                let within = within.and_then(|()| fault.map_or(Ok(()), Err));
                 let Err(excess) = within else {
                     dataset.lengths.push(lengths);
                     dataset.unknown.add(unknown);
@@ -283,7 +332,7 @@ impl Dataset {
         (0..self.len()).into_par_iter().try_fold(none, count).try_reduce(none, add)
     }
 
-    fn measure(&self, example: &Example) -> Result<Measured> {
+    fn measure(&self, example: &Example, others: &[Reader]) -> Result<Measured> {
         let count = |row: &[TokenId]| u32::try_from(row.len()).unwrap_or(u32::MAX);
         let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
         let (source, target) = (self.encode_source(example)?.unwrap_or_default(), self.encode_target(example)?);
@@ -295,7 +344,12 @@ impl Dataset {
         let frames = frames.map(|(frames, recording)| frames.frames(recording));
         let heard = frames.map(|frames| u32::try_from(frames).unwrap_or(u32::MAX));
         let lengths = Lengths { source: heard.unwrap_or_else(|| count(&source)), target: count(&target) };
-        Ok(Measured { lengths, unknown, further, units: Units::of(&example.targets[0], true), line: example.line })
+        let mut fault = None;
+        for reader in others {
+            fault = fault.or(reader.fault(&self.corpus, example, lengths.target as usize - 1)?);
+        }
+        let units = Units::of(&example.targets[0], true);
+        Ok(Measured { lengths, unknown, further, units, line: example.line, fault })
     }
 
     fn encode_further(&self, example: &Example) -> Result<Vec<Vec<TokenId>>> {

@@ -56,7 +56,7 @@ pub use schedule::{
     ConstantConfig, CosineConfig, InverseSqrtConfig, LinearConfig, NoamConfig, PlateauConfig, ScheduleBegin,
     ScheduleConfig, StepConfig,
 };
-pub use start::{Inherited, Rows, StartConfig, StartTokenizers};
+pub use start::{Inherited, Rows, Slices, StartConfig, StartTokenizers};
 pub use training::{
     Averaged, Batches, Ended, Objective, Outcome, Pause, Progress, Training, Validation, Validator, planned_steps,
 };

@@ -80,16 +80,57 @@ impl StartConfig {
 /// For each row of a parameter the row of another model's that it takes; `None`: it keeps its own.
 pub type Rows = Vec<Option<usize>>;
 
+/// Rows that are taken one by one, wherever in a parameter they stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slices {
+    /// The dimension along which rows are counted: 0 of a table `[V, E]`, and 1 of a layer `[M, V]`, whose columns they are.
+    pub along: usize,
+    /// Which are taken.
+    pub rows: Rows,
+}
+
+impl Slices {
+    /// Why a parameter of the shape `there` has not what one of the shape `here` takes, if it has not.
+    fn misfit(&self, there: &[usize], here: &[usize]) -> Option<String> {
+        let along = self.along;
+        let others = |dims: &[usize]| {
+            let others = dims.iter().enumerate().filter(|&(d, _)| d != along);
+            others.map(|(_, &size)| size).collect::<Vec<_>>()
+        };
+        let what = if along == 0 { "rows" } else { "columns" };
+        if there.len() != here.len() || others(there) != others(here) {
+            return Some(format!("has {what} of the shape {:?} there, and {:?} here", others(there), others(here)));
+        }
+        let known = self.rows.iter().flatten().all(|&from| from < there[along]);
+        (self.rows.len() != here[along] || !known).then(|| {
+            format!("has the shape {there:?} there, and {here:?} here, which are not {what} that belong to each other")
+        })
+    }
+
+    /// Takes them: `from` and `to` are of the shapes `there` and `here`.
+    fn copy(&self, from: &[f32], there: &[usize], to: &mut [f32], here: &[usize]) {
+        let outer: usize = here[..self.along].iter().product();
+        let inner: usize = here[self.along + 1..].iter().product();
+        let pairs = self.rows.iter().enumerate().filter_map(|(to, from)| Some((to, (*from)?)));
+        for (new, old) in pairs {
+            for block in 0..outer {
+                let (new, old) = (block * here[self.along] + new, block * there[self.along] + old);
+                to[new * inner..][..inner].copy_from_slice(&from[old * inner..][..inner]);
+            }
+        }
+    }
+}
+
 /// What a model takes from another one, known to fit.
 #[derive(Debug)]
 pub struct Inherited {
     taken: BTreeMap<String, Weight>,
-    rows: BTreeMap<String, Rows>,
+    slices: BTreeMap<String, Slices>,
     unused: Vec<String>,
 }
 
 impl Inherited {
-    /// What `model` takes of `weights`. Of parameters that have `rows` it takes these alone. Nothing of the model is drawn for that.
+    /// What `model` takes of `weights`. Of parameters that have `slices` it takes these alone. Nothing of the model is drawn for that.
     ///
     /// # Errors
     /// If a parameter that is to be taken is not among the weights, or has another shape there: names all of them.
@@ -97,43 +138,41 @@ impl Inherited {
         model: &M,
         weights: Vec<Weight>,
         config: &StartConfig,
-        rows: BTreeMap<String, Rows>,
+        slices: BTreeMap<String, Slices>,
     ) -> Result<Self> {
         let mut weights: BTreeMap<String, Weight> = weights.into_iter().map(|w| (w.path.clone(), w)).collect();
         let (mut taken, mut problems) = (BTreeMap::new(), Vec::new());
         for (path, dims) in shapes(model).into_iter().filter(|(path, _)| config.takes(path)) {
-            let message = match (weights.remove(&path), rows.get(&path)) {
-                (None, _) => "that model has no such parameter".into(),
-                (Some(weight), None) if weight.dims == dims => {
-                    taken.insert(path, weight);
-                    continue;
-                }
-                (Some(weight), Some(_)) if weight.dims[1..] == dims[1..] => {
-                    taken.insert(path, weight);
-                    continue;
-                }
-                (Some(weight), None) => format!("has the shape {:?} there, and {dims:?} here", weight.dims),
-                (Some(weight), Some(_)) => {
-                    format!("has rows of the shape {:?} there, and {:?} here", &weight.dims[1..], &dims[1..])
+            let Some(weight) = weights.remove(&path) else {
+                problems.push(Problem { place: path.into(), message: "that model has no such parameter".into() });
+                continue;
+            };
+            let misfit = match slices.get(&path) {
+                Some(slices) => slices.misfit(&weight.dims, &dims),
+                None => {
+                    (weight.dims != dims).then(|| format!("has the shape {:?} there, and {dims:?} here", weight.dims))
                 }
             };
-            problems.push(Problem { place: path.into(), message });
+            match misfit {
+                Some(message) => problems.push(Problem { place: path.into(), message }),
+                None => drop(taken.insert(path, weight)),
+            }
         }
         if problems.is_empty() {
-            Ok(Self { taken, rows, unused: weights.into_keys().collect() })
+            Ok(Self { taken, slices, unused: weights.into_keys().collect() })
         } else {
             Err(Error { file: None, problems })
         }
     }
 
-    /// Rows of tables that come from elsewhere: by the table's path what there is, and which of its rows each row takes.
-    pub fn of_rows(tables: BTreeMap<String, (Weight, Rows)>) -> Self {
-        let (mut taken, mut rows) = (BTreeMap::new(), BTreeMap::new());
-        for (path, (weight, of)) in tables {
+    /// Parts of parameters that come from elsewhere: by the path of each what there is, and what of it is taken.
+    pub fn of_slices(parameters: BTreeMap<String, (Weight, Slices)>) -> Self {
+        let (mut taken, mut slices) = (BTreeMap::new(), BTreeMap::new());
+        for (path, (weight, of)) in parameters {
             taken.insert(path.clone(), weight);
-            rows.insert(path, of);
+            slices.insert(path, of);
         }
-        Self { taken, rows, unused: Vec::new() }
+        Self { taken, slices, unused: Vec::new() }
     }
 
     /// How many parameters are taken.
@@ -159,13 +198,9 @@ impl Inherited {
         let mut own = save_weights(&model);
         for weight in &mut own {
             let Some(old) = self.taken.remove(&weight.path) else { continue };
-            let Some(rows) = self.rows.get(&weight.path) else {
-                weight.values = old.values;
-                continue;
-            };
-            let width = weight.dims[1..].iter().product::<usize>();
-            for (to, from) in rows.iter().enumerate().filter_map(|(to, from)| Some((to, (*from)?))) {
-                weight.values[to * width..][..width].copy_from_slice(&old.values[from * width..][..width]);
+            match self.slices.get(&weight.path) {
+                Some(slices) => slices.copy(&old.values, &old.dims, &mut weight.values, &weight.dims),
+                None => weight.values = old.values,
             }
         }
         load_weights(model, own)
@@ -206,7 +241,8 @@ mod tests {
 
     #[test]
     fn rows_are_taken_one_by_one_and_the_others_stay() {
-        let rows = BTreeMap::from([("table".to_owned(), vec![Some(0), None, Some(1)])]);
+        let slices = Slices { along: 0, rows: vec![Some(0), None, Some(1)] };
+        let rows = BTreeMap::from([("table".to_owned(), slices)]);
         let inherited = Inherited::of(&net(3, 0.0, false), save_weights(&net(2, 50.0, true)), &config(json!({})), rows);
         let inherited = inherited.unwrap();
         assert_eq!((inherited.count(), inherited.unused()), (2, &["extra".to_owned()][..]));
@@ -237,13 +273,61 @@ mod tests {
             refused(BTreeMap::new()),
             "2 problems\n  extra: that model has no such parameter\n  table: has the shape [2, 2] there, and [3, 2] here"
         );
-        let rows = || BTreeMap::from([("table".to_owned(), vec![None; 3])]);
+        let rows = || BTreeMap::from([("table".to_owned(), Slices { along: 0, rows: vec![None; 3] })]);
         assert_eq!(refused(rows()), "extra: that model has no such parameter");
+        // Rows that are no rows of one of the two are not taken from wherever they would lie.
+        let fits = config(json!({"leave_out": ["extra"]}));
+        for odd in [vec![None; 2], vec![None; 4], vec![Some(0), None, Some(2)]] {
+            let rows = BTreeMap::from([("table".to_owned(), Slices { along: 0, rows: odd })]);
+            let error = Inherited::of(&net(3, 0.0, true), old(), &fits, rows).unwrap_err().to_string();
+            assert!(
+                error.starts_with("table: has the shape [2, 2] there, and [3, 2] here, which are not rows"),
+                "{error}"
+            );
+        }
         let mut narrow = old();
         narrow[0].dims = vec![4, 1];
         let error = Inherited::of(&net(3, 0.0, false), narrow, &config(json!({})), rows()).unwrap_err().to_string();
         assert_eq!(error, "table: has rows of the shape [1] there, and [2] here");
-        let fits = config(json!({"leave_out": ["extra"]}));
         assert!(Inherited::of(&net(3, 0.0, true), old(), &fits, rows()).is_ok());
+    }
+
+    /// Along any dimension: what is taken stands where the same place of the other model says, and all else is as it was.
+    #[test]
+    fn slices_are_taken_along_any_dimension() {
+        #[derive(Module, Debug)]
+        struct Cube {
+            cube: Param<Tensor<3>>,
+        }
+        let cube = |dims: [usize; 3], first: f32| {
+            let numbers: Vec<f32> = (0..dims.iter().product()).map(|i: usize| first + i as f32).collect();
+            Cube { cube: Param::from_tensor(Tensor::from_data(TensorData::new(numbers, dims), &Device::flex())) }
+        };
+        let at = |weight: &Weight, place: [usize; 3]| {
+            let flat = place.iter().zip(&weight.dims).fold(0, |flat, (place, size)| flat * size + place);
+            weight.values[flat]
+        };
+        for along in 0..3 {
+            let (mut here, mut there) = ([2, 3, 4], [2, 3, 4]);
+            (here[along], there[along]) = (5, 3);
+            let rows = vec![Some(2), None, Some(0), Some(0), None];
+            let slices = BTreeMap::from([("cube".to_owned(), Slices { along, rows: rows.clone() })]);
+            let old = save_weights(&cube(there, 1000.0));
+            let inherited = Inherited::of(&cube(here, 0.0), old.clone(), &config(json!({})), slices).unwrap();
+            let (before, after) = (cube(here, 0.0), inherited.give(cube(here, 0.0)).unwrap());
+            let (before, after) = (&save_weights(&before)[0], &save_weights(&after)[0]);
+            for i in 0..here.iter().product() {
+                let place = [i / (here[1] * here[2]), i / here[2] % here[1], i % here[2]];
+                let mut from = place;
+                let expected = match rows[place[along]] {
+                    Some(row) => {
+                        from[along] = row;
+                        at(&old[0], from)
+                    }
+                    None => at(before, place),
+                };
+                assert_eq!(at(after, place), expected, "{place:?} along {along}");
+            }
+        }
     }
 }

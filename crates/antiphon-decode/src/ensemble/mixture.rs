@@ -27,7 +27,7 @@ impl Mixture {
     /// Models with these weights, of which only the proportions count.
     ///
     /// # Errors
-    /// If there is none, or one is not a number above 0.
+    /// If there is none, or one is not a number above 0, or is none beside the others.
     pub fn new(combination: Combination, weights: &[f64]) -> Result<Self> {
         let sum: f64 = weights.iter().sum();
         if weights.is_empty() {
@@ -39,7 +39,12 @@ impl Mixture {
                 "a model's weight must be a number above 0, not {odd}; leave the model out"
             )));
         }
-        Ok(Self { combination, weights: weights.iter().map(|weight| weight / sum).collect() })
+        let shares: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+        if let Some(lost) = shares.iter().position(|&share| share == 0.0) {
+            let weight = weights[lost];
+            return Err(Error::new(format!("a weight of {weight} is nothing beside the others; leave the model out")));
+        }
+        Ok(Self { combination, weights: shares })
     }
 
     /// How they are combined.
@@ -145,8 +150,16 @@ mod tests {
 
     #[test]
     fn weights_that_mean_nothing_are_refused() {
-        for weights in [&[][..], &[1.0, 0.0], &[1.0, -1.0], &[f64::NAN], &[1.0, f64::INFINITY], &[f64::MAX, f64::MAX]] {
+        let vanishing = [1e-200, 1e200];
+        for weights in
+            [&[][..], &[1.0, 0.0], &[1.0, -1.0], &[f64::NAN], &[1.0, f64::INFINITY], &[f64::MAX, f64::MAX], &vanishing]
+        {
             assert!(Mixture::new(Combination::Linear, weights).is_err(), "{weights:?}");
+        }
+        // What a mixture takes, its shares are too: of such an ensemble is made.
+        for weights in [&[1e-150, 1e150][..], &[f64::MIN_POSITIVE, 1e-300], &[3.0, 1e-9, 1e9]] {
+            let mixture = Mixture::new(Combination::Linear, weights).unwrap();
+            assert!(Mixture::new(Combination::Linear, mixture.weights()).is_ok(), "{weights:?}");
         }
     }
 }

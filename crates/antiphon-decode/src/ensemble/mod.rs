@@ -24,8 +24,6 @@ pub struct Member {
     pub name: String,
     /// The model.
     pub model: Arc<dyn StepModel>,
-    /// How much it counts beside the others.
-    pub weight: f64,
     /// Which reading of a request's sources it takes: 0 is [`Request::sources`], and `n` the `n`th of [`Request::readings`], counted
     /// from 1.
     pub reading: usize,
@@ -39,14 +37,16 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
-    /// The members' number and order change no more than the last bits of what their probabilities become.
+    /// The members with the weights of a mixture, in its order. Their number and order change no more than the last bits of what
+    /// their probabilities become.
     ///
     /// # Errors
-    /// If there is none, a weight is not above 0, or vocabularies differ in size. That equal ids are equal tokens is the caller's to
-    /// know.
-    pub fn new(members: Vec<Member>, combination: Combination) -> Result<Self> {
-        let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
-        let mixture = Mixture::new(combination, &weights)?;
+    /// If vocabularies differ in size. That equal ids are equal tokens is the caller's to know.
+    ///
+    /// # Panics
+    /// If there are not as many members as weights.
+    pub fn new(members: Vec<Member>, mixture: Mixture) -> Result<Self> {
+        assert_eq!(members.len(), mixture.weights().len(), "a weight for each member");
         let vocabulary = members[0].model.vocabulary();
         if let Some(odd) = members.iter().find(|member| member.model.vocabulary() != vocabulary) {
             let (first, own) = (&members[0].name, odd.model.vocabulary());

@@ -15,11 +15,14 @@ use super::mixture::log_probability;
 use super::{Ensemble, Member};
 use crate::stepper::not_above_zero;
 
+// Both numbers are about speed alone: a member's list is sorted, so that its last value bounds all that it leaves out, and a row
+// that this does not settle, ties included, is made from everything.
+
 /// Members give their best so many for each of the best that are wanted, and so many more.
 const DEPTH: (usize, usize) = (3, 8);
 
-/// Where all that they give together would be more than this share of the vocabulary, all of it is quicker.
-const SHARE: usize = 4;
+/// Where all that they give together would be more than one token of so many, the whole vocabulary is quicker.
+const ONE_OF: usize = 4;
 
 pub(super) struct Session {
     ensemble: Arc<Ensemble>,
@@ -119,7 +122,7 @@ impl Session {
                 let k = *k.min(&vocabulary);
                 out.per_row = k;
                 let depth = DEPTH.0 * k + DEPTH.1;
-                let is_few = depth * self.members.len() <= vocabulary / SHARE;
+                let is_few = depth * self.members.len() <= vocabulary / ONE_OF;
                 if token_by_token && is_few && k > 0 {
                     return self.best(about, want, k, depth, out);
                 }
@@ -227,15 +230,15 @@ impl Session {
         self.ensemble.mixture.of_token(numbers)
     }
 
-    /// Where the members looked, as their weighted mean: if all of those that attend have memories of one length, made of one
-    /// reading of the sources. Nothing can be said otherwise.
+    /// Where the members looked, as their weighted mean: if all of those that attend have memories of one length, made of the first
+    /// reading of the sources, which is what is shown. Nothing can be said otherwise.
     fn attend(&self, out: &mut StepOutput) {
         let members = self.members.iter().zip(&self.ensemble.members).zip(self.ensemble.mixture.weights());
         let looking = members.filter(|(((_, said), _), _)| !said.attention.is_empty());
         let looking: Vec<(&[f32], usize, f64)> =
             looking.map(|(((_, said), member), &weight)| (said.attention.as_slice(), member.reading, weight)).collect();
-        let Some(&(first, reading, _)) = looking.first() else { return };
-        if looking.iter().any(|(weights, other, _)| weights.len() != first.len() || *other != reading) {
+        let Some(&(first, ..)) = looking.first() else { return };
+        if looking.iter().any(|(weights, reading, _)| weights.len() != first.len() || *reading != 0) {
             return;
         }
         let total: f64 = looking.iter().map(|(.., weight)| weight).sum();

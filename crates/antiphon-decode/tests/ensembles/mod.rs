@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Mask, Request, Selection, Source, StepModel, StepOutput, TokenId, Want};
-use antiphon_decode::{Combination, Ensemble, GreedyConfig, Hypothesis, Member, SampleConfig, SearchConfig, score};
+use antiphon_decode::{
+    Combination, Ensemble, GreedyConfig, Hypothesis, MaxLength, Member, Mixture, SampleConfig, SearchConfig, score,
+};
 
 use super::toy::{BEGIN, END, PAD, Toy, UNKNOWN, attention};
 use super::{at_most, batch, beam, limits, penalties, sources, toys};
@@ -12,14 +14,9 @@ use super::{at_most, batch, beam, limits, penalties, sources, toys};
 const BOTH: [Combination; 2] = [Combination::Linear, Combination::LogLinear];
 
 fn together(toys: &[Arc<Toy>], weights: &[f64], combination: Combination) -> Arc<Ensemble> {
-    let member = |(i, (toy, &weight)): (usize, (&Arc<Toy>, &f64))| Member {
-        name: format!("model {i}"),
-        model: toy.clone(),
-        weight,
-        reading: 0,
-    };
-    let members = toys.iter().zip(weights).enumerate().map(member).collect();
-    Arc::new(Ensemble::new(members, combination).unwrap())
+    let member = |(i, toy): (usize, &Arc<Toy>)| Member { name: format!("model {i}"), model: toy.clone(), reading: 0 };
+    let members = toys.iter().enumerate().map(member).collect();
+    Arc::new(Ensemble::new(members, Mixture::new(combination, weights).unwrap()).unwrap())
 }
 
 /// The log-probabilities of all tokens, as the definition has them.
@@ -310,9 +307,9 @@ fn prefixes_are_worth_what_they_are_when_they_are_followed() {
 #[test]
 fn each_reads_the_sources_in_its_own_way() {
     let (a, b) = (Toy::random(1, 9, false, false), Toy::random(2, 9, false, false));
-    let member =
-        |name: &str, toy: &Arc<Toy>, reading| Member { name: name.into(), model: toy.clone(), weight: 1.0, reading };
-    let ensemble = Arc::new(Ensemble::new(vec![member("a", &a, 0), member("b", &b, 2)], Combination::Linear).unwrap());
+    let member = |name: &str, toy: &Arc<Toy>, reading| Member { name: name.into(), model: toy.clone(), reading };
+    let both = Mixture::new(Combination::Linear, &[1.0, 1.0]).unwrap();
+    let ensemble = Arc::new(Ensemble::new(vec![member("a", &a, 0), member("b", &b, 2)], both).unwrap());
     let tokens = |ids: &[TokenId]| vec![Source::Tokens(ids.to_vec())];
     let (own, other) = ([4, END], [5, 6, 7, END]);
     let request = Request { readings: vec![tokens(&[END]), tokens(&other)], ..Request::new(tokens(&own)) };
@@ -325,6 +322,23 @@ fn each_reads_the_sources_in_its_own_way() {
     }
     let error = score(ensemble, &[Request::new(tokens(&own))], &[target]).unwrap_err().to_string();
     assert!(error.contains("`b`") && error.contains("reading 2"), "{error}");
+}
+
+/// However long a source is for the others, an answer may be as long as it may for the first model.
+#[test]
+fn a_longer_reading_allows_no_longer_answer() {
+    let endless = Toy::table(9, |prefix| vec![(4, 0.4), (5, 0.6 - 0.1 * (prefix.len() % 3) as f64)]);
+    let member = |reading| Member { name: format!("model {reading}"), model: endless.clone(), reading };
+    let mixture = Mixture::new(Combination::Linear, &[1.0, 2.0]).unwrap();
+    let ensemble = Arc::new(Ensemble::new(vec![member(0), member(1)], mixture).unwrap());
+    let max_length = MaxLength { ratio: 2.0, extra: 1, limit: 100 };
+    let search = SearchConfig::Greedy(GreedyConfig { max_length, ..GreedyConfig::default() });
+    let read = |request: Request| Request { readings: vec![vec![Source::Tokens(vec![7; 20])]], ..request };
+    let requests: Vec<Request> = batch(&sources()).into_iter().map(read).collect();
+    let answers = search.build().unwrap().run(ensemble, &requests).unwrap();
+    for (source, answers) in sources().iter().zip(answers) {
+        assert_eq!(answers[0].tokens.len(), 2 * source.len() + 1);
+    }
 }
 
 #[test]
@@ -366,10 +380,9 @@ fn who_fails_is_named() {
     let member = |vocabulary| Member {
         name: format!("of {vocabulary}"),
         model: Toy::random(1, vocabulary, false, false),
-        weight: 1.0,
         reading: 0,
     };
-    let error = Ensemble::new(vec![member(9), member(8)], Combination::Linear).err().unwrap().to_string();
+    let both = Mixture::new(Combination::Linear, &[1.0, 1.0]).unwrap();
+    let error = Ensemble::new(vec![member(9), member(8)], both).err().unwrap().to_string();
     assert!(error.contains("`of 9` has 9") && error.contains("`of 8` has 8"), "{error}");
-    assert!(Ensemble::new(vec![], Combination::Linear).is_err());
 }

@@ -3,20 +3,20 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use antiphon_core::{Error, Result};
+use antiphon_core::Result;
 use antiphon_data::Split;
 
 use super::finished::next;
 use super::target::Target;
-use super::{Ending, RunsFolder};
+use super::{Ending, RunsFolder, is_new};
 use crate::device::start_threads;
 use crate::experiment::SavedModel;
 use crate::output::{command, print, shell};
 
 /// Average models: the mean of their parameters as one model file
 ///
-/// They must have the same tokenizers and parameters of the same shapes, as those of one run have, or of runs that started from one
-/// model. Models that were drawn by different seeds are not near each other, and their mean is of no use: an ensemble of them
+/// They must have the same tokenizers, and compute alike with parameters of the same shapes, as those of one run do, or of runs that
+/// started from one model. Models that were drawn by different seeds are not near each other, and their mean is of no use: an ensemble of them
 /// is. `train.average` lets a run choose such a mean of its own models by validation.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -34,9 +34,7 @@ impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         start_threads(None)?;
         let output = &self.output;
-        if output.symlink_metadata().is_ok() {
-            return Err(Error::new("is there already, and nothing is overwritten: name another file").in_file(output));
-        }
+        is_new(output)?;
         let runs = self.runs.runs();
         let mean = SavedModel::mean(self.models.iter().map(|what| Target::open_alone(what, &runs)))?;
         mean.write(output)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use antiphon_core::{Error, Result};
 use antiphon_data::recipe::{Prepared, PreparedFile, Recipe};
 
-use super::transfer::Transfers;
+use super::downloads::Downloads;
 use super::{DataFolder, Ending};
 use crate::output::print;
 
@@ -32,7 +32,7 @@ impl Arguments {
         }
         let folder = recipes.join(&self.name);
         let recipe = Recipe::load(&folder.join("recipe.toml"))?;
-        let prepared = recipe.prepare(&folder, self.from.as_deref(), &self.data.path(), &mut Transfers::new())?;
+        let prepared = recipe.prepare(&folder, self.from.as_deref(), &self.data.path(), &mut Downloads::new())?;
         print(&listing(&prepared))?;
         Ok(Ending::Done)
     }

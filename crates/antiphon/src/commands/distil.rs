@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use antiphon_core::disk::write_atomically;
+use antiphon_core::disk::Unfinished;
 use antiphon_core::{Error, Place, Result};
 use antiphon_data::corpus::TableFormat;
 use antiphon_data::lines::file_fault;
@@ -22,7 +23,7 @@ use super::target::{Begin, Target};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Answer, Corpora, ExperimentConfig, Question, SavedModel, SavedModels, Searcher, named};
+use crate::experiment::{Answer, Corpora, ExperimentConfig, Question, SavedModel, SavedModels, Searcher, files, named};
 use crate::interrupt::stop_flag;
 use crate::output::{print, shell, tell};
 
@@ -148,8 +149,13 @@ impl Arguments {
         start_threads(threads)?;
         let form = self.form()?;
         let begin = Begin::quietly(threads);
-        let targets = self.models.find(&self.sets.set, &self.runs.runs(), &self.data.words(), &begin)?;
+        let targets = self.models.find(&self.sets.set, &self.runs.runs(), &self.data, &begin)?;
+        let mut read = files_of(targets.iter().map(|target| target.path.clone()))?;
         let models = self.models.read(&targets, self.device.device)?;
+        let again = files_of(targets.iter().map(|target| target.path.clone()))?;
+        if let Some((file, _)) = again.iter().find(|(file, digest)| read.get(*file) != Some(*digest)) {
+            return Err(Error::new("was changed while it was read; give the same command again").in_file(file));
+        }
         let config = &models.first().config;
         if !config.data.has_source() {
             let message = "is a language model, which answers no sources; `generate` lets it write";
@@ -161,12 +167,21 @@ impl Arguments {
             return Err(Error::new(message).in_file(self.models.name()));
         }
         self.check_filters(models.members().len())?;
+        models.check_search(&config.search)?;
+        // And of the language model that they search with.
+        read.extend(files_of(config.files_of_search().into_iter().map(|(_, path)| path))?);
         let columns = columns(config);
         if form == Form::Pairs && columns.sources.len() > 1 {
             let message = "pairs have one source, and this model reads several; leave it out, and a table is written";
             return Err(Error::new(message).at(Place::text("--pairs")));
         }
+        columns.check(self.agreement.is_some(), form)?;
+        let record_path = record_path(&self.output);
+        self.check_output(&record_path, &targets, &models)?;
         let (asked, sources) = self.sources(config)?;
+        // What cannot be written is found before the work.
+        let begin = |path: &Path| Unfinished::create(path).map_err(|error| Error::io(path, "write", &error));
+        let (output, record_output) = (begin(&self.output)?, begin(&record_path)?);
         let mut console = Console::new(self.quiet);
         let stop = stop_flag()?;
         let Some((text, counts)) = self.answered(&models, asked, form, &columns, &mut console, &stop)? else {
@@ -177,12 +192,12 @@ impl Arguments {
             let message = format!("there is nothing to be written: {}", left_out(&counts));
             return Err(Error::new(message).in_file(&self.output));
         }
-        write_atomically(&self.output, text.as_bytes())?;
+        finish(output, &self.output, text.as_bytes())?;
         let record = Record {
             version: env!("CARGO_PKG_VERSION"),
             output: self.output.display().to_string(),
             sha256: sha256_file(&self.output)?,
-            files: files_of(&targets, config)?,
+            files: read,
             models: of_models(&models),
             combination: models.mixture().combination(),
             search: &config.search,
@@ -193,10 +208,9 @@ impl Arguments {
             agreement: self.agreement,
             counts,
         };
-        let record_path = record_path(&self.output);
         let json =
             serde_json::to_string_pretty(&record).map_err(|e| Error::new(e.to_string()).in_file(&record_path))?;
-        write_atomically(&record_path, (json + "\n").as_bytes())?;
+        finish(record_output, &record_path, (json + "\n").as_bytes())?;
         let Counts { sources, written, .. } = record.counts;
         print(&format!(
             "{written} of {sources} sources answered{}\nthe table  {}\nthe record {}\n",
@@ -218,6 +232,27 @@ impl Arguments {
                 Err(Error::new(message).in_file(&self.output).at(Place::text("--output")))
             }
         }
+    }
+
+    /// That what is written is none of the files that are read, or that the models have learned from.
+    fn check_output(&self, record: &Path, targets: &[Target], models: &SavedModels) -> Result<()> {
+        let data_dir = self.data.path();
+        let of_models = models.members().flat_map(|(_, saved)| files(&saved.config.data, None, &data_dir));
+        let of_search = models.first().config.files_of_search().into_iter().map(|(_, path)| path);
+        let read =
+            targets.iter().map(|target| target.path.clone()).chain(of_models.map(|(_, path)| path)).chain(of_search);
+        let read: Vec<PathBuf> = read.chain(self.input.clone()).filter_map(|path| path.canonicalize().ok()).collect();
+        for path in [&self.output, record] {
+            if path.is_dir() {
+                return Err(Error::new("is a folder; name a file").in_file(path).at(Place::text("--output")));
+            }
+            if path.canonicalize().is_ok_and(|path| read.contains(&path)) {
+                let message = "is a file that these models, or their corpora, consist of: nothing of that is overwritten; name another \
+                               file";
+                return Err(Error::new(message).in_file(path).at(Place::text("--output")));
+            }
+        }
+        Ok(())
     }
 
     fn check_filters(&self, models: usize) -> Result<()> {
@@ -296,8 +331,8 @@ impl Arguments {
         let (search, rows, seed) = (&saved.config.search, saved.config.evaluate.rows, saved.config.seed);
         let searcher = Searcher::new(models, &saved.tokenizers, search, seed, rows)?;
         // Each of several alone, if they are asked.
-        let each = models.members().filter(|_| self.agreement.is_some());
-        let each = each.map(|(_, own)| Searcher::new(&own.model, &own.tokenizers, search, seed, rows));
+        let each = models.members().enumerate().filter(|_| self.agreement.is_some());
+        let each = each.map(|(i, (_, own))| Searcher::new(&models.member(i), &own.tokenizers, search, seed, rows));
         let each: Vec<Searcher<'_>> = each.collect::<Result<_>>()?;
         let limits = Limits::of(models);
         let mut counts = Counts { sources: asked.len() as u64, ..Counts::default() };
@@ -368,6 +403,12 @@ impl Arguments {
     }
 }
 
+/// Writes a file that has been begun.
+fn finish(mut output: Unfinished, path: &Path, bytes: &[u8]) -> Result<()> {
+    let done = output.write_all(bytes).and_then(|()| output.finish());
+    done.map_err(|error| Error::io(path, "write", &error))
+}
+
 /// The best answer to each source; `None` if `stop` was raised before the end.
 fn best(searcher: &Searcher<'_>, questions: &[Question], stop: &AtomicBool) -> Result<Option<Vec<Answer>>> {
     let line = |i: usize| questions.get(i).map_or_else(String::new, |question| format!("line {}", question.line));
@@ -400,10 +441,30 @@ fn columns(config: &ExperimentConfig) -> Columns {
 }
 
 impl Columns {
-    fn header(&self, agreement: bool) -> String {
+    /// That no two columns have one name.
+    fn check(&self, agreement: bool, form: Form) -> Result<()> {
+        if form == Form::Pairs {
+            return Ok(());
+        }
+        let all = self.names(agreement);
+        let twice = all.iter().enumerate().find(|(i, name)| all[..*i].contains(name));
+        twice.map_or(Ok(()), |(_, name)| {
+            let message = format!(
+                "would have two columns `{name}`: that of the models' own table, and one beside it; rename the former there and in \
+                 the settings, or write `--pairs`, which have no columns"
+            );
+            Err(Error::new(message).at(Place::text("--output")))
+        })
+    }
+
+    /// Those of a row.
+    fn names(&self, agreement: bool) -> Vec<&str> {
         let names = self.sources.iter().chain([&self.target]).map(String::as_str);
-        let all: Vec<&str> = names.chain(["score"]).chain(agreement.then_some("agreement")).collect();
-        all.join("\t") + "\n"
+        names.chain(["score"]).chain(agreement.then_some("agreement")).collect()
+    }
+
+    fn header(&self, agreement: bool) -> String {
+        self.names(agreement).join("\t") + "\n"
     }
 
     fn row(&self, source: &[String], answer: &Answer, agreement: Option<f64>, form: Form) -> String {
@@ -436,10 +497,8 @@ fn of_models(models: &SavedModels) -> Vec<OfModel> {
     models.members().zip(models.mixture().weights()).map(of).collect()
 }
 
-/// The files of the models, and of the language model that they search with.
-fn files_of(targets: &[Target], config: &ExperimentConfig) -> Result<BTreeMap<String, String>> {
-    let paths = targets.iter().map(|target| target.path.clone());
-    let paths = paths.chain(config.files_of_search().into_iter().map(|(_, path)| path));
+/// Files with their SHA-256.
+fn files_of(paths: impl Iterator<Item = PathBuf>) -> Result<BTreeMap<String, String>> {
     paths.map(|path| Ok((path.display().to_string(), sha256_file(&path)?))).collect()
 }
 

@@ -81,8 +81,11 @@ impl Arguments {
             start_threads(asked.or(own.map(|manifest| manifest.threads)))
         };
         let begin = Begin { threads: asked, begin: &begin };
-        let targets = self.models.find(&self.sets.set, &self.runs.runs(), &self.data.words(), &begin)?;
+        let targets = self.models.find(&self.sets.set, &self.runs.runs(), &self.data, &begin)?;
         let mut models = self.models.read(&targets, self.device.device)?;
+        if models.first().config.searches() {
+            models.check_search(&models.first().config.search)?;
+        }
         // Several together have no run, and so no results, of their own.
         let target = if let [target] = targets.as_slice() { Some(target) } else { None };
         let own = target.and_then(|target| target.run.as_ref()).map(Run::manifest).transpose()?;
@@ -138,7 +141,8 @@ impl Arguments {
         };
         let name = self.input.as_ref().map_or_else(|| split.to_string(), |input| input.display().to_string());
         let never = AtomicBool::new(false);
-        let mut evaluator = Evaluator::judged_by(&saved.config, &saved.tokenizers, &corpus, &references)?;
+        let mut evaluator =
+            Evaluator::judged_by(&saved.config, &saved.tokenizers, &corpus, &references, models.other_readers())?;
         if !saved.config.data.has_source() {
             // What was learned from, and chosen on, where it is there.
             let there = |split| {

@@ -7,7 +7,7 @@ use antiphon_config::{Tree, to_toml};
 use antiphon_core::disk::write_atomically;
 use antiphon_core::{Error, Problem, Result};
 use antiphon_data::Split;
-use antiphon_lab::{EndReason, Identity, Manifest, Parent, Run, Runs, Stopwatch, TrainingEnd};
+use antiphon_lab::{Identity, Manifest, Parent, Run, Runs, Stopwatch, TrainingEnd};
 use antiphon_train::{Restarts, extend_checkpoints, reaches};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use super::target::again;
 use super::work::{Task, Work};
 use crate::console::Console;
 use crate::device::{DeviceConfig, device, start_threads};
-use crate::experiment::{Experiment, ExperimentConfig, Loaded, SavedModel};
+use crate::experiment::{Experiment, ExperimentConfig, Loaded, SavedModel, Tokenizers};
 
 /// Train a run further that is trained to its end: in a new folder, which names it
 ///
@@ -32,15 +32,15 @@ pub(super) struct Arguments {
     more: More,
     /// What becomes of the learning rate: the schedule goes on as that of a run of the new length, or begins anew with the first
     /// new step
-    #[arg(long, value_name = "FATE", value_enum, default_value_t)]
-    schedule: Fate,
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    schedule: Mode,
     /// What becomes of all that the optimizer remembers, moments and numbers of updates
-    #[arg(long, value_name = "FATE", value_enum, default_value_t)]
-    optimizer: Fate,
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    optimizer: Mode,
     /// What becomes of the validations without improvement that early stopping has counted. The best model so far stays the one
     /// to beat
-    #[arg(long, value_name = "FATE", value_enum, default_value_t)]
-    patience: Fate,
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    patience: Mode,
     /// Leave the test split alone; the same command without this measures it, and nothing else, later
     #[arg(long)]
     no_test: bool,
@@ -62,7 +62,7 @@ struct More {
 
 /// What becomes of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum Fate {
+enum Mode {
     /// It is kept
     #[default]
     Keep,
@@ -77,14 +77,17 @@ impl Arguments {
         let manifest = parent.manifest()?;
         let end = trained(&parent, &manifest)?;
         let restarts = self.restarts();
-        if end.reason == EndReason::Patience && !restarts.patience {
-            let message = "was stopped early, since validation had not improved, and would be again at once: give `--patience \
-                           restart`";
+        start_threads(Some(manifest.threads))?;
+        let (loaded, tokenizers) = self.longer(&parent, &manifest, end)?;
+        if is_out_of_patience(end, loaded.config.train.stop.patience) && !restarts.patience {
+            let message = "ended when validation had not improved for as long as `train.stop.patience` waits, and would end again \
+                           at once: give `--patience restart`";
             return Err(Error::new(message).in_file(parent.path()));
         }
-        start_threads(Some(manifest.threads))?;
-        let loaded = self.longer(&parent, &manifest, end)?;
-        let (mut experiment, adapter) = self.work.open(loaded, &mut console)?;
+        let open = |loaded: Loaded, data_dir: &Path, console: &mut Console| {
+            Experiment::longer(loaded, data_dir, &manifest, tokenizers, console)
+        };
+        let (mut experiment, adapter) = self.work.open(loaded, &mut console, open)?;
         same_data(&experiment, &parent, &manifest)?;
         if manifest.version != experiment.identity.version {
             let (path, version) = (parent.path().display(), &manifest.version);
@@ -118,11 +121,12 @@ impl Arguments {
             if reaches(&to, end.step)? {
                 return Ok(());
             }
-            for (from, to) in
-                [(parent.tokenizers_path(), run.tokenizers_path()), (parent.metrics_path(), run.metrics_path())]
-            {
-                let bytes = std::fs::read(&from).map_err(|error| Error::io(&from, "read", &error))?;
-                write_atomically(to, &bytes)?;
+            let log = parent.metrics_path();
+            match std::fs::read(&log) {
+                Ok(bytes) => write_atomically(run.metrics_path(), &bytes)?,
+                // Its curves then have a gap, which is told.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io(&log, "read", &error)),
             }
             extend_checkpoints(&from, &to, end.step, restarts, &digest)
         };
@@ -140,22 +144,28 @@ impl Arguments {
 
     fn restarts(&self) -> Restarts {
         let [schedule, optimizer, patience] =
-            [self.schedule, self.optimizer, self.patience].map(|fate| fate == Fate::Restart);
+            [self.schedule, self.optimizer, self.patience].map(|mode| mode == Mode::Restart);
         Restarts { schedule, optimizer, patience }
     }
 
-    /// The settings of a run, with a new end behind where it ended.
-    fn longer(&self, parent: &Run, manifest: &Manifest, end: &TrainingEnd) -> Result<Loaded> {
+    /// The settings of a run, with a new end behind where it ended, and its tokenizers.
+    fn longer(&self, parent: &Run, manifest: &Manifest, end: &TrainingEnd) -> Result<(Loaded, Tokenizers)> {
         // Unlike the run's own copy these know of all settings, those that count for nothing too.
-        let SavedModel { config, .. } = SavedModel::read(&parent.model_path(), &device(DeviceConfig::default())?)?;
+        let SavedModel { config, tokenizers, .. } =
+            SavedModel::read(&parent.model_path(), &device(DeviceConfig::default())?)?;
         let config = ExperimentConfig { threads: Some(manifest.threads), ..config };
         let mut config = serde_json::to_value(config).expect("a config is JSON");
         config["train"]["epochs"] = self.more.epochs.map(|more| end.epoch.saturating_add(more)).into();
         config["train"]["steps"] = self.more.steps.map(|more| end.step.saturating_add(more)).into();
         let mut loaded = Loaded::from_tree(&Tree::of_text(&parent.config_path(), &to_toml(&config)?, &[])?)?;
         loaded.name.clone_from(&manifest.name);
-        Ok(loaded)
+        Ok((loaded, tokenizers))
     }
+}
+
+/// Whether early stopping had waited in vain, be it that the run reached its length with the same validation. 0: nobody waits.
+fn is_out_of_patience(end: &TrainingEnd, patience: u64) -> bool {
+    patience > 0 && end.waited >= patience
 }
 
 /// How a run's training ended.
@@ -190,7 +200,7 @@ pub(super) struct Shorter {
     length: u64,
     /// How much is missing.
     more: u64,
-    stopped_early: bool,
+    is_out_of_patience: bool,
 }
 
 impl Shorter {
@@ -198,7 +208,7 @@ impl Shorter {
     pub(super) fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["extend".into(), self.run.path().into()];
         words.extend([format!("--{}", self.unit).into(), self.more.to_string().into()]);
-        if self.stopped_early {
+        if self.is_out_of_patience {
             words.extend(["--patience".into(), "restart".into()]);
         }
         words
@@ -232,8 +242,9 @@ pub(super) fn shorter(runs: &Runs, named: Option<&Path>, identity: &Identity) ->
         if there.digest() != manifest.digest || !run.model_path().is_file() {
             return None;
         }
-        let stopped_early = end.reason == EndReason::Patience;
-        Some((end.step, Shorter { unit: UNITS[unit], length, more, stopped_early, run }))
+        let patience = own["train"]["stop"]["patience"].as_u64().unwrap_or(0);
+        let is_out_of_patience = is_out_of_patience(end, patience);
+        Some((end.step, Shorter { unit: UNITS[unit], length, more, is_out_of_patience, run }))
     };
     let all = runs.list()?.into_iter().chain(named.and_then(|path| Run::open(path).ok()));
     Ok(all.filter_map(of).max_by_key(|(step, _)| *step).map(|(_, shorter)| shorter))

@@ -8,6 +8,7 @@ mod check;
 mod compare;
 mod data;
 mod distil;
+mod downloads;
 mod evaluate;
 mod extend;
 mod finished;
@@ -25,7 +26,6 @@ mod score;
 mod sweep;
 mod target;
 mod transcribe;
-mod transfer;
 mod vectors;
 mod work;
 
@@ -33,7 +33,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use antiphon_core::Result;
+use antiphon_core::{Error, Result};
 use antiphon_lab::{Run, Runs};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -165,7 +165,7 @@ struct OnDevice {
 }
 
 /// The folder of data sets.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct DataFolder {
     /// The folder of data sets [default: ANTIPHON_DATA_DIR, otherwise data]
     #[arg(long, value_name = "DIR")]
@@ -182,6 +182,14 @@ impl DataFolder {
     fn words(&self) -> Vec<OsString> {
         output::option("--data-dir", &self.path(), output::DATA)
     }
+}
+
+/// That a file that is to be written is not there yet.
+fn is_new(output: &Path) -> Result<()> {
+    if output.symlink_metadata().is_ok() {
+        return Err(Error::new("is there already, and nothing is overwritten: name another file").in_file(output));
+    }
+    Ok(())
 }
 
 /// The folder of runs, unless another is named.

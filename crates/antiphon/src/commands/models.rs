@@ -1,18 +1,18 @@
 //! The models that a command asks: one, or several that answer together.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use antiphon_core::{Error, Place, Result};
 use antiphon_decode::Combination;
-use antiphon_lab::sweep::{Cell, SweepFolder};
+use antiphon_lab::sweep::{Cell, Meaning, SweepFolder};
 use antiphon_lab::{Run, Runs};
 use clap::ValueEnum;
 
-use super::target::{Begin, Target, check_changeable, settings_of};
+use super::DataFolder;
+use super::target::{Begin, Made, Target, check_changeable, tell_of_others};
 use crate::device::{DeviceConfig, thread_count};
-use crate::experiment::{Loaded, SavedModels, figures};
+use crate::experiment::{Interpreter, Loaded, SavedModels, figures};
 use crate::output::tell;
 
 /// Which models.
@@ -67,27 +67,32 @@ impl Models {
         self.sweep.as_deref().or(self.what.first().map(PathBuf::as_path)).unwrap_or(Path::new("the models"))
     }
 
-    /// Finds them; `begin` hears of the first, and `data` are the words that name the folder of data sets to another command.
+    /// Finds them; `begin` hears of the first.
     pub(super) fn find(
         &self,
         sets: &[String],
         runs: &Runs,
-        data: &[OsString],
+        data: &DataFolder,
         begin: &Begin<'_>,
     ) -> Result<Vec<Target>> {
+        let words = data.words();
         let later = Begin::quietly(begin.threads);
         let begin = |i: usize| if i == 0 { begin } else { &later };
         let found: Vec<Target> = match &self.sweep {
             Some(folder) => {
                 check_changeable(sets)?;
-                let all = cell_of(folder, self.cell, runs)?.into_iter().enumerate();
+                let all = cell_of(folder, self.cell, runs, data)?.into_iter().enumerate();
                 all.map(|(i, run)| Target::of_run(run, sets.to_vec(), begin(i))).collect::<Result<_>>()?
             }
             None => {
                 let all = self.what.iter().enumerate();
-                all.map(|(i, what)| Target::find(what, sets, runs, data, begin(i))).collect::<Result<_>>()?
+                all.map(|(i, what)| Target::find(what, sets, runs, &words, begin(i))).collect::<Result<_>>()?
             }
         };
+        if !self.weights.is_empty() && found.len() == 1 {
+            let message = "there is one model, and nothing that it could count beside: leave it out, or name several";
+            return Err(Error::new(message).at(Place::text("--weights")));
+        }
         if !self.weights.is_empty() && self.weights.len() != found.len() {
             let message =
                 format!("there are {} weights for {} models: give each its own", self.weights.len(), found.len());
@@ -103,14 +108,21 @@ impl Models {
             Combine::Linear => Combination::Linear,
             Combine::LogLinear => Combination::LogLinear,
         });
-        if parts.len() == 1 && combination.is_none() {
+        let combination = match combination {
+            None => SavedModels::combination_of(&parts).map_err(|error| error.at(Place::text("--combine")))?,
+            Some(_) if parts.len() == 1 && parts[0].members().len() == 1 => {
+                let message = "there is one model, and nothing to combine it with: leave it out, or name several";
+                return Err(Error::new(message).at(Place::text("--combine")));
+            }
+            Some(chosen) => chosen,
+        };
+        if parts.len() == 1 && parts[0].mixture().combination() == combination {
             return Ok(parts.remove(0));
         }
         let weights = if self.weights.is_empty() { vec![1.0; parts.len()] } else { self.weights.clone() };
-        let place = if self.weights.is_empty() { "--combine" } else { "--weights" };
-        SavedModels::together(parts, combination, &weights).map_err(|error| match error.file {
+        SavedModels::together(parts, Some(combination), &weights).map_err(|error| match error.file {
             Some(_) => error,
-            None => error.at(Place::text(place)),
+            None => error.at(Place::text("--weights")),
         })
     }
 
@@ -122,18 +134,17 @@ impl Models {
         threads: Option<usize>,
         on: DeviceConfig,
     ) -> Result<SavedModels> {
-        self.read(&self.find(sets, runs, &[], &Begin::quietly(threads))?, on)
+        self.read(&self.find(sets, runs, &DataFolder::default(), &Begin::quietly(threads))?, on)
     }
 }
 
 /// The runs of a cell of a sweep, in the order of their seeds. `folder`: its path, or its name below `sweeps` in the folder of runs.
-fn cell_of(folder: &Path, which: Which, runs: &Runs) -> Result<Vec<Run>> {
+fn cell_of(folder: &Path, which: Which, runs: &Runs, data: &DataFolder) -> Result<Vec<Run>> {
     let below = runs.root().join("sweeps").join(folder);
     let folder = if !folder.exists() && below.is_dir() { &below } else { folder };
     let kept = SweepFolder::kept(folder)?;
-    let made: Vec<(Run, serde_json::Value)> =
-        runs.list()?.into_iter().filter_map(|run| settings_of(&run).map(|settings| (run, settings))).collect();
-    let (cell, found) = match which {
+    let made = MadeBySweep { made: Made::list(runs)?, meaning: Interpreter::new(&data.path()) };
+    let (cell, configs, found) = match which {
         Which::Number(number) => {
             let cell = kept.cells.iter().find(|(cell, _)| cell.number == number);
             let Some((cell, configs)) = cell else {
@@ -141,52 +152,85 @@ fn cell_of(folder: &Path, which: Which, runs: &Runs) -> Result<Vec<Run>> {
                 return Err(Error::new(message).in_file(folder).at(Place::text("--cell")));
             };
             let found = configs.iter().map(|config| {
-                run_of(config, &made)?
+                made.run_of(config)?
                     .ok_or_else(|| Error::new("has no run with a model yet; go on with the sweep").in_file(config))
             });
-            (cell, found.collect::<Result<Vec<Run>>>()?)
+            (cell, configs, found.collect::<Result<Vec<Found>>>()?)
         }
         Which::Best => {
-            let mut ranked: Vec<(f64, &Cell, Vec<Run>)> = Vec::new();
+            let mut ranked: Vec<(f64, &Cell, &Vec<PathBuf>, Vec<Found>)> = Vec::new();
             for (cell, configs) in &kept.cells {
-                let found = configs.iter().map(|config| run_of(config, &made)).collect::<Result<Option<Vec<Run>>>>()?;
+                let found = configs.iter().map(|config| made.run_of(config)).collect::<Result<Option<Vec<Found>>>>()?;
                 if let (Some(found), Some(first)) = (found, configs.first())
                     && let Some(mean) = mean(&found, &kept.metric, first)?
                 {
-                    ranked.push((mean, cell, found));
+                    ranked.push((mean, cell, configs, found));
                 }
             }
             // Of equals the first.
             let best = ranked.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
             let none =
                 || Error::new("has no cell of which every run is measured; go on with the sweep").in_file(folder);
-            let (_, cell, found) = best.ok_or_else(none)?;
-            (cell, found)
+            let (_, cell, configs, found) = best.ok_or_else(none)?;
+            (cell, configs, found)
         }
     };
+    for (config, Found { run, count }) in configs.iter().zip(&found) {
+        tell_of_others(config, run, *count);
+    }
     tell(&format!("{}: cell {} ({}), {} runs", folder.display(), cell.number, cell.label(), found.len()));
-    Ok(found)
+    Ok(found.into_iter().map(|found| found.run).collect())
 }
 
-/// The run with a model whose settings are those of a config, among those that were made: of several the one on as many threads
-/// as it says, then the latest.
-fn run_of(config: &Path, made: &[(Run, serde_json::Value)]) -> Result<Option<Run>> {
-    let Loaded { config: settings, .. } = Loaded::read(config, &[])?;
-    let (decisive, threads) = (settings.decisive(), thread_count(settings.threads));
-    let mut found = Vec::new();
-    for (run, _) in made.iter().filter(|(run, own)| *own == decisive && run.model_path().is_file()) {
-        let manifest = run.manifest()?;
-        found.push(((manifest.threads == threads, manifest.started), run));
+/// Where the runs of a sweep are looked for.
+struct MadeBySweep {
+    made: Made,
+    meaning: Interpreter,
+}
+
+/// A run of a sweep, and how many it could be.
+struct Found {
+    run: Run,
+    count: usize,
+}
+
+impl MadeBySweep {
+    /// The run with a model that a sweep has made of a config. Runs that go on with another are none of its. Where runs of equal
+    /// settings have learned from unlike files, the data of the sweep tell them apart; else they need not be there.
+    fn run_of(&self, config: &Path) -> Result<Option<Found>> {
+        let Loaded { config: settings, .. } = Loaded::read(config, &[])?;
+        let threads = thread_count(settings.threads);
+        let mut found = self.made.of(&settings, threads)?;
+        found.retain(|(run, manifest)| run.model_path().is_file() && manifest.parent.is_none());
+        // Another number of threads is another experiment: that of a sweep which has been repeated elsewhere.
+        if found.iter().any(|(_, manifest)| manifest.threads == threads) {
+            found.retain(|(_, manifest)| manifest.threads == threads);
+        }
+        if found.iter().any(|(_, manifest)| manifest.data != found[0].1.data) {
+            let settings = serde_json::to_value(&settings).expect("a config is JSON");
+            let identity = self.meaning.identify(&settings).map_err(|error| {
+                let names: Vec<String> = found.iter().map(|(run, _)| run.path().display().to_string()).collect();
+                let message = format!(
+                    "{} runs have these settings and have learned from unlike files ({}); the data of the sweep, which would tell \
+                     its own, cannot be read ({error}): restore them, or name the runs themselves",
+                    found.len(),
+                    names.join(", ")
+                );
+                Error::new(message).in_file(config)
+            })?;
+            found.retain(|(_, manifest)| manifest.data == identity.data);
+        }
+        let count = found.len();
+        Ok(found.into_iter().next().map(|(run, _)| Found { run, count }))
     }
-    Ok(found.into_iter().max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, run)| run.clone()))
 }
 
 /// The mean of a figure on the validation split, turned so that less is better; `None` if a run has none.
-fn mean(runs: &[Run], metric: &str, config: &Path) -> Result<Option<f64>> {
+fn mean(runs: &[Found], metric: &str, config: &Path) -> Result<Option<f64>> {
     let Loaded { config, .. } = Loaded::read(config, &[])?;
     let known = figures(&config.evaluate, config.data.has_source());
     let sign = if known.get(metric).is_none_or(|figure| figure.lower_is_better) { 1.0 } else { -1.0 };
-    let figure = |run: &Run| Ok(run.results()?.and_then(|results| results.validation?.value(metric)));
+    let figure = |found: &Found| Ok(found.run.results()?.and_then(|results| results.validation?.value(metric)));
     let all = runs.iter().map(figure).collect::<Result<Option<Vec<f64>>>>()?;
     Ok(all.filter(|all| !all.is_empty()).map(|all| sign * all.iter().sum::<f64>() / all.len() as f64))
 }

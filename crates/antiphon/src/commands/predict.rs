@@ -101,6 +101,7 @@ impl Arguments {
             return Err(Error::new(message).in_file(self.models.name()));
         }
         let mut search = saved.config.search.clone();
+        models.check_search(&search)?;
         if let Some(n) = self.n_best {
             search = search.with_n_best(n).map_err(|error| error.at(Place::text("--n-best")))?;
         }

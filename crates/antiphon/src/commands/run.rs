@@ -12,7 +12,7 @@ use super::work::{Task, Work, is_left_by_another, left_by_another};
 use super::{Ending, Sets, Threads, extend};
 use crate::console::Console;
 use crate::device::DeviceConfig;
-use crate::experiment::Loaded;
+use crate::experiment::{Experiment, Loaded};
 use crate::output::command;
 
 /// Run an experiment: train, search, evaluate
@@ -85,7 +85,7 @@ impl Job {
             let (file, cells) = (self.config.display(), command(words));
             console.warn(&format!("{file}: `[sweep]` is left aside; its cells are run by `{cells}`"));
         }
-        let (experiment, adapter) = self.work.open(loaded, &mut console)?;
+        let (experiment, adapter) = self.work.open(loaded, &mut console, Experiment::open_telling)?;
         let check = |console: &mut Console| {
             console.status("looking at the corpus");
             let checked = experiment.check_length().and_then(|()| experiment.check_start());

@@ -1,5 +1,6 @@
 //! The model that a command is about: in a run, in a file, or of a config.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -165,8 +166,9 @@ impl Target {
             None => SavedModels::read(&self.path, &on)?,
         };
         if !self.sets.is_empty() {
-            let config = &mut models.first_mut().config;
-            *config = changed(config, &self.path, &self.sets).map_err(|e| e.in_file(&self.path))?;
+            for config in models.configs_mut() {
+                *config = changed(config, &self.path, &self.sets).map_err(|e| e.in_file(&self.path))?;
+            }
         }
         Ok(models)
     }
@@ -279,24 +281,49 @@ fn refusal(set: &str) -> String {
     format!("no such setting: `{}`{meant}", key(set))
 }
 
-/// The run whose settings are those of a config; its data need not be there. Of several, one with a model comes before one
-/// without, then one on as many threads as are asked for, then the latest; which it is, is said.
+/// The run whose settings are those of a config; its data need not be there. Of several the [best](Made::of); which it is, is said.
 fn run_of(config: &Path, sets: &[String], runs: &Runs, threads: Option<usize>) -> Result<Option<Run>> {
     let Loaded { config: settings, .. } = Loaded::read(config, sets)?;
-    let same = |run: &Run| has_settings(run, &settings);
-    let wanted_threads = thread_count(threads.or(settings.threads));
-    let mut found = Vec::new();
-    for run in runs.list()?.into_iter().filter(same) {
-        let Manifest { threads, started, .. } = run.manifest()?;
-        // RFC 3339 in UTC: the order of the texts is that of the times.
-        found.push(((run.model_path().is_file(), threads == wanted_threads, started), run));
-    }
-    let count = found.len();
-    let best = found.into_iter().max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, run)| run);
-    if let Some(run) = best.as_ref().filter(|_| count > 1) {
-        tell(&format!("{}: {count} runs have these settings; this is {}", config.display(), run.path().display()));
+    let found = Made::list(runs)?.of(&settings, thread_count(threads.or(settings.threads)))?;
+    let best = found.first().map(|(run, _)| run.clone());
+    if let Some(run) = &best {
+        tell_of_others(config, run, found.len());
     }
     Ok(best)
+}
+
+/// Says which of several runs it is.
+pub(super) fn tell_of_others(config: &Path, run: &Run, count: usize) {
+    if count > 1 {
+        tell(&format!("{}: {count} runs have these settings; this is {}", config.display(), run.path().display()));
+    }
+}
+
+/// All runs that were made, with the settings that decide what each is. Damaged ones are left aside.
+pub(super) struct Made(Vec<(Run, serde_json::Value)>);
+
+impl Made {
+    pub(super) fn list(runs: &Runs) -> Result<Self> {
+        let made = |run: Run| settings_of(&run).map(|settings| (run, settings));
+        Ok(Self(runs.list()?.into_iter().filter_map(made).collect()))
+    }
+
+    /// Those with the settings of a config, the best first: one with a model comes before one without, then one that begins at step 0
+    /// before one that goes on with another, then one on `threads`, then the latest.
+    pub(super) fn of(&self, settings: &ExperimentConfig, threads: usize) -> Result<Vec<(Run, Manifest)>> {
+        let decisive = settings.decisive();
+        let mut found = Vec::new();
+        for (run, _) in self.0.iter().filter(|(_, own)| *own == decisive) {
+            found.push((run.clone(), run.manifest()?));
+        }
+        // RFC 3339 in UTC: the order of the texts is that of the times; of those of one second the last comes first.
+        found.reverse();
+        found.sort_by_cached_key(|(run, manifest)| {
+            let Manifest { parent, threads: own, started, .. } = manifest;
+            Reverse((run.model_path().is_file(), parent.is_none(), *own == threads, started.clone()))
+        });
+        Ok(found)
+    }
 }
 
 /// The latest run of a config, whatever was set beside it.
@@ -316,7 +343,7 @@ fn has_settings(run: &Run, settings: &ExperimentConfig) -> bool {
 }
 
 /// The settings that a run was made with, as far as they decide what it is.
-pub(super) fn settings_of(run: &Run) -> Option<serde_json::Value> {
+fn settings_of(run: &Run) -> Option<serde_json::Value> {
     let own = run.config().ok().and_then(|own| serde_json::to_value(own).ok())?;
     Some(serde_json::from_value::<ExperimentConfig>(own).ok()?.decisive())
 }

@@ -6,7 +6,7 @@ use antiphon_core::Result;
 use antiphon_core::disk::write_atomically;
 
 use super::target::Target;
-use super::{Ending, RunsFolder};
+use super::{Ending, RunsFolder, is_new};
 use crate::device::start_threads;
 use crate::output::{print, tell};
 
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// The table, by its path [default: source.table, or target.table where there is none]
     #[arg(long, value_name = "PATH")]
     table: Option<String>,
-    /// The file [default: the standard output]
+    /// The file; there must be none yet [default: the standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -32,6 +32,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         start_threads(None)?;
+        self.output.as_deref().map_or(Ok(()), is_new)?;
         let (path, saved) = Target::open_alone(&self.what, &self.runs.runs())?;
         let (text, left_out) = saved.vectors(self.table.as_deref()).map_err(|error| error.in_file(&path))?;
         if left_out > 0 {

@@ -100,15 +100,20 @@ impl Work {
         Console::new(self.quiet)
     }
 
-    /// Starts the machine and reads the files of an experiment; beside it is what the device calls itself, where that is worth
-    /// telling.
-    pub(super) fn open(&self, loaded: Loaded, console: &mut Console) -> Result<(Experiment, Option<String>)> {
+    /// Starts the machine and lets `open` read the files of an experiment below the data folder; beside it is what the device calls
+    /// itself, where that is worth telling.
+    pub(super) fn open(
+        &self,
+        loaded: Loaded,
+        console: &mut Console,
+        open: impl FnOnce(Loaded, &Path, &mut Console) -> Result<Experiment>,
+    ) -> Result<(Experiment, Option<String>)> {
         if self.dashboard {
             Dashboard::check()?;
         }
         start_threads(loaded.config.threads)?;
         let adapter = start_device(loaded.config.device)?;
-        let experiment = Experiment::open_telling(loaded, &self.data.path(), console)?;
+        let experiment = open(loaded, &self.data.path(), console)?;
         experiment.corpora.warnings().for_each(|warning| console.warn(&warning));
         Ok((experiment, adapter))
     }

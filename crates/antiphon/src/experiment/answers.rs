@@ -58,6 +58,12 @@ impl Question {
         Self { line, sources: vec![recording], readings: Vec::new() }
     }
 
+    /// The steps of its sources together, in the longest of their readings.
+    fn length(&self) -> usize {
+        let steps = |sources: &Vec<Source>| sources.iter().map(Source::len).sum();
+        [&self.sources].into_iter().chain(&self.readings).map(steps).max().unwrap_or(0)
+    }
+
     /// In the `n`th of all ways in which it is read, counted from 0.
     pub fn reading(&self, n: usize) -> &[Source] {
         if n == 0 { &self.sources } else { &self.readings[n - 1] }
@@ -153,8 +159,7 @@ impl<'a> Searcher<'a> {
     ) -> Result<Option<Vec<Answers>>> {
         let rows = rows.min(self.rows);
         // Sentences of like length together, a batch a thread; between two batches there is a place to stop.
-        let length = |source: &Question| source.sources.iter().map(Source::len).sum();
-        let order = order_by_length(&sources.iter().map(length).collect::<Vec<_>>());
+        let order = order_by_length(&sources.iter().map(Question::length).collect::<Vec<_>>());
         let progress = Mutex::new((0, progress));
         let answer = |places: &[usize]| {
             if stop.load(Ordering::Relaxed) {

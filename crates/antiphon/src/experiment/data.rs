@@ -9,8 +9,8 @@ use antiphon_core::{Batch, Error, Frames, Result, Special, TokenId};
 use antiphon_data::corpus::{Documents, StreamConfig};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{
-    BatchConfig, Corpus, CorpusConfig, Cut, Dataset, FurtherSource, FurtherTokens, Prefetch, Skipped, Split, Steps,
-    Stream, Units, Unknown, plan, plan_in_order,
+    BatchConfig, Corpus, CorpusConfig, Cut, Dataset, FurtherSource, FurtherTokens, Prefetch, Reader, Skipped, Split,
+    Steps, Stream, Units, Unknown, plan, plan_in_order,
 };
 use antiphon_train::Batches;
 
@@ -174,6 +174,19 @@ impl Encoded {
     /// # Errors
     /// If they do not fit, or a text cannot be used.
     pub(super) fn new(corpus: &Arc<Corpus>, tokenizers: &Tokenizers, config: &ExperimentConfig) -> Result<Self> {
+        Self::for_readers(corpus, tokenizers, config, &[])
+    }
+
+    /// The same of what is within the limits of other models too, which read its sources beside the first.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn for_readers(
+        corpus: &Arc<Corpus>,
+        tokenizers: &Tokenizers,
+        config: &ExperimentConfig,
+        others: &[Reader],
+    ) -> Result<Self> {
         let (source, target) = (tokenizers.source().cloned(), Arc::clone(tokenizers.target()));
         Ok(match &config.data {
             CorpusConfig::Stream(config) => {
@@ -187,7 +200,8 @@ impl Encoded {
                 let further = tokenizers.streams();
                 let further = further.map(|(name, of)| FurtherSource { name: name.clone(), tokenizer: Arc::clone(of) });
                 let (corpus, limits) = (Arc::clone(corpus), config.limits());
-                Self::Examples(Arc::new(Dataset::new(corpus, source, further.collect(), target, &limits)?))
+                let further = further.collect();
+                Self::Examples(Arc::new(Dataset::for_readers(corpus, source, further, target, &limits, others)?))
             }
         })
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Judged, Result, Score, Source, SourceBatch, TokenBatch, Tokenizer};
-use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, References, Skipped, Units};
+use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, Reader, References, Skipped, Units};
 use antiphon_decode::rename_sources;
 use antiphon_eval::{Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
@@ -66,6 +66,8 @@ const RECORDINGS: usize = 16;
 pub struct Evaluator<'a> {
     config: &'a ExperimentConfig,
     tokenizers: &'a Tokenizers,
+    /// Further models that read the sources.
+    others: Vec<Reader>,
     encoded: Encoded,
     /// Each distinct source with all that counts as right; none of running text, which asks nothing.
     examples: Vec<Example>,
@@ -198,11 +200,12 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// If the corpus cannot be read or cut.
     pub fn new(config: &'a ExperimentConfig, tokenizers: &'a Tokenizers, corpus: &Arc<Corpus>) -> Result<Self> {
-        Self::judged_by(config, tokenizers, corpus, &[])
+        Self::judged_by(config, tokenizers, corpus, &[], Vec::new())
     }
 
     /// Reads the split, and judges by other references if there are any: line `n` of each file counts as right for the source in
-    /// line `n` of the split, beside those of the lines with an equal source. The likelihood stays that of the corpus.
+    /// line `n` of the split, beside those of the lines with an equal source. The likelihood stays that of the corpus. What is over
+    /// the limits of `others`, which answer together with the model of these settings, is over the limits.
     ///
     /// # Errors
     /// As [`new`](Self::new), and if a file cannot be read, has a bad line, or has not as many lines as the split.
@@ -211,12 +214,13 @@ impl<'a> Evaluator<'a> {
         tokenizers: &'a Tokenizers,
         corpus: &Arc<Corpus>,
         references: &[PathBuf],
+        others: Vec<Reader>,
     ) -> Result<Self> {
         let references =
             (!references.is_empty()).then(|| References::open(references, &config.data, corpus)).transpose()?;
-        let encoded = Encoded::new(corpus, tokenizers, config)?;
-        let mut evaluator =
-            Self { config, tokenizers, encoded, examples: Vec::new(), parts: 1, temperature: None, learned: None };
+        let encoded = Encoded::for_readers(corpus, tokenizers, config, &others)?;
+        let (examples, temperature, learned) = (Vec::new(), None, None);
+        let mut evaluator = Self { config, tokenizers, others, encoded, examples, parts: 1, temperature, learned };
         match &evaluator.encoded {
             Encoded::Examples(_) => evaluator.examples = evaluator.grouped(references)?,
             Encoded::Stream(stream) if stream.is_empty() => {
@@ -253,6 +257,12 @@ impl<'a> Evaluator<'a> {
 
     /// Whether a source is within the limits, in all of its streams.
     fn fits(&self, example: &Example) -> Result<bool> {
+        for reader in &self.others {
+            // Only its sources are asked about.
+            if reader.fault(self.encoded.corpus(), example, 0)?.is_some() {
+                return Ok(false);
+            }
+        }
         if let Some((frames, recording)) = self.encoded.corpus().frames().zip(example.recording) {
             return Ok(self.config.limits().check_frames(frames.frames(recording)).is_ok());
         }

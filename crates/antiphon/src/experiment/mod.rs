@@ -29,6 +29,7 @@ mod meaning;
 mod recordings;
 mod samples;
 mod saved;
+mod shape;
 mod speech;
 mod start;
 mod streams;
@@ -45,7 +46,7 @@ use std::sync::OnceLock;
 
 use antiphon_core::Result;
 use antiphon_data::Split;
-use antiphon_lab::{Identity, Results};
+use antiphon_lab::{Identity, Manifest, Results};
 use antiphon_train::{TrainConfig, planned_steps};
 
 use crate::console::Console;
@@ -104,6 +105,29 @@ impl Experiment {
         let data = digests(&config, &corpora, data_dir)?;
         let identity = identity(&config, name, data);
         Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf(), learned: OnceLock::new() })
+    }
+
+    /// The experiment of a run that goes on with another one, which has this manifest and these tokenizers. What that one started from
+    /// is known by its manifest, and need not be there any more.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn longer(
+        loaded: Loaded,
+        data_dir: &Path,
+        parent: &Manifest,
+        tokenizers: Tokenizers,
+        console: &mut Console,
+    ) -> Result<Self> {
+        let Loaded { config, name, .. } = loaded;
+        let corpora = Corpora::open_telling(&config, data_dir, console)?;
+        let mut data = corpora.digests(data_dir);
+        data.extend(config.digests_of_tokenizers(data_dir)?);
+        data.extend(config.digests_of_search(data_dir)?);
+        let of_start = config.names_of_start(data_dir).into_iter();
+        data.extend(of_start.filter_map(|name| Some((name.clone(), parent.data.get(&name)?.clone()))));
+        let identity = identity(&config, name, data);
+        Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf(), learned: tokenizers.into() })
     }
 
     /// Checks what only the corpus can tell before a run begins: whether it lasts longer than its warm-up, where

@@ -1,6 +1,7 @@
 //! `model.safetensors`: weights, tokenizers and settings in one file, which answers alone, anywhere; of one model, or of several
 //! that answer together.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use antiphon_config::Tree;
@@ -16,12 +17,12 @@ use antiphon_train::{
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::config::without_uncounted;
 use super::data::named;
 use super::tokenizers::SavedTokenizers;
-use super::{ExperimentConfig, Loaded, SavedModels, Tokenizers};
+use super::{ExperimentConfig, Loaded, SavedModels, SourceStreamConfig, Tokenizers};
 
 /// The newest layout of the metadata that this version reads, and the one that it writes.
 const FORMAT: u32 = 1;
@@ -106,9 +107,9 @@ impl SavedModel {
     /// Reads the file.
     ///
     /// # Errors
-    /// If it cannot be read, is damaged, is no model or comes from a newer version.
+    /// If it cannot be read, is damaged, is no model, holds several, or comes from a newer version.
     pub fn read(path: &Path, device: &Device) -> Result<Self> {
-        Self::read_inner(path, device).map_err(|error| error.in_file(path))
+        SavedModels::read(path, device)?.into_alone().map_err(|error| error.in_file(path))
     }
 
     /// The tokenizers of a file, or of the first model in it.
@@ -127,12 +128,6 @@ impl SavedModel {
             tokenizers(&first.model.to_string())
         };
         read().map_err(|error| error.in_file(path))
-    }
-
-    fn read_inner(path: &Path, device: &Device) -> Result<Self> {
-        let file = ModelFile::read(path)?;
-        let outline = Self::outline(&file.metadata(), device)?;
-        Ok(Self { model: file.load(outline.model)?, ..outline })
     }
 
     /// What metadata tell: all but the parameters, which are still to be loaded.
@@ -162,7 +157,8 @@ impl SavedModel {
     /// The mean of several models, each with its file, in which it is called after the first.
     ///
     /// # Errors
-    /// If one of them cannot be read, or has other tokenizers or parameters than the first; or if there are none.
+    /// If one of them cannot be read, computes in another way than the first, or has other tokenizers or parameters; or if there are
+    /// none.
     pub(crate) fn mean(models: impl IntoIterator<Item = Result<(PathBuf, Self)>>) -> Result<Self> {
         let mut mean = Mean::default();
         let mut first: Option<Self> = None;
@@ -174,6 +170,14 @@ impl SavedModel {
                 return Err(Error::new(message).in_file(path));
             }
             mean.add(save_weights(&model.model)).map_err(|error| error.in_file(&path))?;
+            let unlike = first.as_ref().map(|first| unlike(&computing(&first.config), &computing(&model.config), ""));
+            if let Some(keys) = unlike.filter(|keys| !keys.is_empty()) {
+                let message = format!(
+                    "computes in another way than the first of these models, by its {}: their parameters do not mean the same",
+                    keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+                );
+                return Err(Error::new(message).in_file(path));
+            }
             match &mut first {
                 None => first = Some(model),
                 Some(first) => first.steps = first.steps.max(model.steps),
@@ -258,7 +262,12 @@ impl SavedModels {
 
 /// The file of a model that is named by itself, or by the folder of its run.
 pub(super) fn model_file(named: &Path) -> PathBuf {
-    if named.is_dir() { named.join("model.safetensors") } else { named.to_path_buf() }
+    if named.is_dir() { file_of_run(named) } else { named.to_path_buf() }
+}
+
+/// The model of the run in a folder.
+pub(super) fn file_of_run(folder: &Path) -> PathBuf {
+    folder.join("model.safetensors")
 }
 
 /// Its SHA-256, with the name that it has in a run's identity; `key` names it.
@@ -271,6 +280,54 @@ pub(super) fn digest_of_model(key: &str, file: &Path, data_dir: &Path, remedy: &
 
 /// What helps where a file is no trained model.
 pub(super) const NAME_A_MODEL: &str = "name a model file, or the folder of a run that is trained to its end";
+
+/// The settings that decide what a trained model makes of its parameters.
+fn computing(config: &ExperimentConfig) -> Value {
+    // What is left out, drawn or added to the loss while training.
+    const OF_TRAINING: [&str; 9] = [
+        "activation_penalty",
+        "coverage_penalty",
+        "dropout",
+        "initial",
+        "locked_dropout",
+        "output_dropout",
+        "temporal_penalty",
+        "weight_drop",
+        "word_dropout",
+    ];
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(table) => {
+                table.retain(|key, _| !OF_TRAINING.contains(&key.as_str()));
+                table.values_mut().for_each(strip);
+            }
+            Value::Array(entries) => entries.iter_mut().for_each(strip),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let of_stream = |(name, stream): (&String, &SourceStreamConfig)| {
+        (name.clone(), json!({ "input": stream.input, "encoder": stream.encoder }))
+    };
+    let streams: serde_json::Map<String, Value> = config.streams.iter().map(of_stream).collect();
+    let mut settings = json!({ "model": config.model, "features": config.features, "streams": streams });
+    strip(&mut settings);
+    // Its share of the loss.
+    if let Some(ctc) = settings.pointer_mut("/model/ctc").filter(|ctc| !ctc.is_null()) {
+        *ctc = Value::Bool(true);
+    }
+    settings
+}
+
+/// The keys below `place` at which two settings differ.
+fn unlike(one: &Value, other: &Value, place: &str) -> Vec<String> {
+    let (Value::Object(a), Value::Object(b)) = (one, other) else {
+        return (one != other).then(|| place.to_owned()).into_iter().collect();
+    };
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let below = |key: &String| if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+    let of = |table: &serde_json::Map<String, Value>, key: &String| table.get(key).cloned().unwrap_or(Value::Null);
+    keys.into_iter().flat_map(|key| unlike(&of(a, key), &of(b, key), &below(key))).collect()
+}
 
 /// Metadata of a file that is not newer than this program.
 fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {

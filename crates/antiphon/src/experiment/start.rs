@@ -6,46 +6,21 @@ use std::sync::Arc;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Problem, Result, Special, TokenId, Tokenizer};
-use antiphon_lab::{Run, Share, Start};
-use antiphon_model::{Model, Vocabularies};
-use antiphon_train::{Inherited, Rows, StartTokenizers, TrainConfig, Weight, no_such_part, save_weights, shapes};
+use antiphon_lab::{Run, Share, Start, sha256_file};
+use antiphon_model::Model;
+use antiphon_train::{
+    Inherited, Rows, Slices, StartTokenizers, TrainConfig, Weight, no_such_part, save_weights, shapes,
+};
 use burn::tensor::Device;
 
-use super::saved::{NAME_A_MODEL, digest_of_model, model_file};
+use super::data::named;
+use super::saved::{NAME_A_MODEL, digest_of_model, file_of_run, model_file};
+use super::shape::{Block, Shape, Table, rows_of_blocks};
 use super::vectors::{no_table, vectors_of};
 use super::{Experiment, ExperimentConfig, SavedModel, Tokenizers};
 use crate::console::RunObserver;
 
-/// A model as its settings make it, whatever its vocabularies are.
-pub(super) struct Shape {
-    /// The paths of all parameters.
-    paths: Vec<String>,
-    /// Those that have a row for each token of a vocabulary, with the number of its side: sources, then the target.
-    pub(super) tables: BTreeMap<String, usize>,
-}
-
 impl ExperimentConfig {
-    /// The model of these settings. What has a row for each token is what grows with the vocabulary.
-    pub(super) fn shape(&self) -> Result<Shape> {
-        const SIZE: usize = Special::COUNT;
-        let sources = if self.data.has_source() { 1 + self.streams.len() } else { 0 };
-        let vocabularies =
-            Vocabularies { sources: vec![SIZE; sources], target: SIZE, shared: self.tokenizer.shared.is_some() };
-        let of = |vocabularies: &Vocabularies| {
-            let model = self.outline_model(vocabularies, Key::from_seed(0), &Device::flex())?;
-            Ok::<_, Error>(shapes(&model))
-        };
-        let plain = of(&vocabularies)?;
-        let mut tables = BTreeMap::new();
-        for side in 0..=sources {
-            let mut larger = vocabularies.clone();
-            *larger.sources.get_mut(side).unwrap_or(&mut larger.target) += 1;
-            let grown = of(&larger)?.into_iter().filter(|(path, dims)| plain[path] != *dims);
-            tables.extend(grown.map(|(path, _)| (path, side)));
-        }
-        Ok(Shape { paths: plain.into_keys().collect(), tables })
-    }
-
     /// What of the model is named by its path and is not there, with places from the root of the settings.
     ///
     /// # Errors
@@ -59,7 +34,7 @@ impl ExperimentConfig {
         if named.is_empty() && start.vectors.is_empty() {
             return Ok(Vec::new());
         }
-        let Shape { paths, tables } = self.shape()?;
+        let Shape { paths, tables, .. } = self.shape()?;
         let untabled = start.vectors.keys().filter(|path| !tables.contains_key(*path));
         let untabled = untabled.flat_map(|path| no_table(path, &tables).at(vectors_of(path)).problems);
         let trained: Vec<String> = paths.iter().filter(|path| parameters.trains(path)).cloned().collect();
@@ -88,6 +63,14 @@ impl ExperimentConfig {
         model.into_iter().chain(vectors).collect()
     }
 
+    /// What manifests call the files that a training has started from, wherever they are now: a model by its file, or by a run's
+    /// folder.
+    pub(super) fn names_of_start(&self, data_dir: &Path) -> Vec<String> {
+        let model = self.train.start_from.model.iter().flat_map(|path| [path.clone(), file_of_run(path)]);
+        let vectors = self.vector_files(data_dir).map(|(_, file)| file);
+        model.chain(vectors).map(|path| named(&path, data_dir)).collect()
+    }
+
     /// The same files with their SHA-256.
     pub(super) fn digests_of_start(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
         let digest = |(key, path): (String, PathBuf)| {
@@ -109,7 +92,7 @@ impl ExperimentConfig {
         let sides = |config: &Self| {
             let of_streams = config.streams.iter().map(|(name, stream)| (name.clone(), stream.tokenizer.clone()));
             let (sides, of_streams) = (config.tokenizer.clone(), of_streams.collect::<Vec<_>>());
-            ([sides.shared, sides.source.filter(|_| config.data.has_source()), sides.target], of_streams)
+            ([sides.shared, sides.source.filter(|_| config.reads_text()), sides.target], of_streams)
         };
         if sides(&saved.config) != sides(self) {
             let message = "`keep`: that model was made with other settings in `[tokenizer]` or of its streams' tokenizers; give \
@@ -144,8 +127,10 @@ pub(super) fn rows_of(own: &dyn Tokenizer, old: &dyn Tokenizer) -> Rows {
 struct Old {
     tokenizers: Tokenizers,
     weights: Vec<Weight>,
-    /// Those that have a row for each token of a vocabulary, with the name of its side.
-    tables: BTreeMap<String, String>,
+    /// Those that have something for each token of a vocabulary: the name of its side, and along which dimension.
+    tables: BTreeMap<String, (String, usize)>,
+    /// Those that have rows for each of several sources.
+    blocks: BTreeMap<String, Vec<Block>>,
 }
 
 impl Old {
@@ -157,9 +142,30 @@ impl Old {
         let weights = save_weights(&model).into_iter();
         let weights = weights.filter_map(|w| Some(Weight { path: renamed(&w.path, &theirs, &own)?, ..w })).collect();
         let names: Vec<String> = sides(&tokenizers).into_iter().map(|(name, _)| name.to_owned()).collect();
-        let tables = config.shape()?.tables.into_iter();
-        let tables = tables.filter_map(|(path, side)| Some((renamed(&path, &theirs, &own)?, names[side].clone())));
-        Ok(Self { weights, tables: tables.collect(), tokenizers })
+        let Shape { tables, blocks, .. } = config.shape()?;
+        let table = |(path, Table { side, along }): (String, Table)| {
+            Some((renamed(&path, &theirs, &own)?, (names[side].clone(), along)))
+        };
+        let blocks = blocks.into_iter().filter_map(|(path, blocks)| Some((renamed(&path, &theirs, &own)?, blocks)));
+        Ok(Self {
+            weights,
+            tables: tables.into_iter().filter_map(table).collect(),
+            blocks: blocks.collect(),
+            tokenizers,
+        })
+    }
+
+    /// The rows of a parameter of the shape `here` that it has for the sources of another model, whose rows these `blocks` are;
+    /// `None` where it has them all in the same places, or has them not at all.
+    fn rows_of_sources(&self, path: &str, blocks: Option<&Vec<Block>>, here: &[usize]) -> Result<Option<Rows>, String> {
+        let weight = self.weights.iter().find(|weight| weight.path == path);
+        let (Some(weight), there) = (weight, self.blocks.get(path)) else { return Ok(None) };
+        if there == blocks {
+            return Ok(None);
+        }
+        let alone = |dims: &[usize]| vec![Block::of_source(dims[0])];
+        let there = there.cloned().unwrap_or_else(|| alone(&weight.dims));
+        rows_of_blocks(&blocks.cloned().unwrap_or_else(|| alone(here)), &there).map(Some)
     }
 }
 
@@ -197,6 +203,7 @@ impl Experiment {
         let (inherited, mut start) = self.inherited(&model, tokenizers)?;
         let model = inherited.map_or(Ok(model.clone()), |inherited| inherited.give(model))?;
         let (model, vectors) = self.with_vectors(model, tokenizers)?;
+        self.check_files_of_start()?;
         start.vectors = vectors;
         observer.note(&format!("start    {start}"));
         run.update_manifest(|manifest| manifest.start = Some(start))?;
@@ -214,7 +221,20 @@ impl Experiment {
         let tokenizers = self.learned()?;
         let model = self.config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), &Device::flex())?;
         self.inherited(&model, tokenizers)?;
-        self.check_vectors(&model)
+        self.check_vectors(&model)?;
+        self.check_files_of_start()
+    }
+
+    /// Checks that the files that were read for the start are those of the identity, which are named by their SHA-256.
+    fn check_files_of_start(&self) -> Result<()> {
+        for (key, path) in self.config.files_of_start(&self.data_dir) {
+            if self.identity.data.get(&named(&path, &self.data_dir)) != Some(&sha256_file(&path)?) {
+                let message = "has been changed since this began, and another start is another experiment: give the same command \
+                               again";
+                return Err(Error::new(message).in_file(path).at(key));
+            }
+        }
+        Ok(())
     }
 
     /// What a model takes from that which it starts from, if there is one; and what is to be told of that.
@@ -228,19 +248,28 @@ impl Experiment {
         let (old, shape) = (Old::read(&file, tokenizers)?, self.config.shape()?);
         let old_sides: BTreeMap<&str, _> = sides(&old.tokenizers).into_iter().collect();
         let own_sides = sides(tokenizers);
-        let (mut rows, mut of_side, mut problems) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let (mut slices, mut of_side, mut problems) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let dims = shapes(model);
         for path in shape.paths.iter().filter(|path| config.takes(path)) {
-            let here = shape.tables.get(path).map(|&side| own_sides[side]);
-            match (here, old.tables.get(path)) {
-                (None, None) => {}
-                (Some((side, own)), Some(there)) if side == there => {
+            let here = shape.tables.get(path).map(|table| (own_sides[table.side], table.along));
+            let there = old.tables.get(path).map(|(side, along)| (side.as_str(), *along));
+            match (here, there) {
+                (None, None) => {
+                    let blocks = shape.blocks.get(path);
+                    match old.rows_of_sources(path, blocks, &dims[path]) {
+                        Ok(rows) => slices.extend(rows.map(|rows| (path.clone(), Slices { along: 0, rows }))),
+                        Err(message) => problems.push(Problem { place: path.as_str().into(), message }),
+                    }
+                }
+                (Some(((side, own), along)), Some(there)) if (side, along) == there => {
                     let of_tokens = || rows_of(own.as_ref(), old_sides[side].as_ref());
-                    rows.insert(path.clone(), of_side.entry(side).or_insert_with(of_tokens).clone());
+                    let rows = of_side.entry(side).or_insert_with(of_tokens).clone();
+                    slices.insert(path.clone(), Slices { along, rows });
                 }
                 (here, there) => {
                     let named =
                         |side: Option<&str>| side.map_or("none".into(), |side| format!("each token of `{side}`"));
-                    let (there, here) = (named(there.map(String::as_str)), named(here.map(|(side, _)| side)));
+                    let (there, here) = (named(there.map(|(side, _)| side)), named(here.map(|((side, _), _)| side)));
                     let message = format!("has rows for {there} there, and for {here} here");
                     problems.push(Problem { place: path.as_str().into(), message });
                 }
@@ -248,7 +277,7 @@ impl Experiment {
         }
         let is_unlike = |weight: &Weight| problems.iter().any(|p: &Problem| p.place.as_key() == Some(&weight.path));
         let weights = old.weights.into_iter().filter(|weight| !is_unlike(weight)).collect();
-        let inherited = match Inherited::of(model, weights, config, rows) {
+        let inherited = match Inherited::of(model, weights, config, slices) {
             Ok(inherited) if problems.is_empty() => inherited,
             fits => return Err(unfit(&file, problems, fits.err())),
         };
@@ -278,6 +307,28 @@ fn unfit(file: &Path, mut problems: Vec<Problem>, others: Option<Error>) -> Erro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Loaded;
+
+    #[test]
+    fn what_a_training_starts_from_is_what_its_identity_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("a.tsv", "ab\tA B\nba\tB A\n");
+        write("vectors.txt", "a 1 2\nb 3 4\n");
+        write(
+            "a.toml",
+            "data = { kind = 'pairs', train = 'a.tsv' }\nmodel.source = { kind = 'embedding', size = 2 }\n\
+             train = { epochs = 1, start_from.vectors = { 'source.table' = 'vectors.txt' } }\n",
+        );
+        let open =
+            || Experiment::open(Loaded::read(&folder.path().join("a.toml"), &[]).unwrap(), folder.path()).unwrap();
+        let experiment = open();
+        assert_eq!(experiment.check_start(), Ok(()));
+        write("vectors.txt", "a 1 2\nb 3 5\n");
+        let error = experiment.check_start().unwrap_err().to_string();
+        assert!(error.contains("vectors.txt: train.start_from.vectors.\"source.table\": has been changed"), "{error}");
+        assert_eq!(open().check_start(), Ok(()));
+    }
 
     #[test]
     fn a_streams_parameters_are_found_by_its_name() {
@@ -288,39 +339,6 @@ mod tests {
         assert_eq!(renamed("decoder.streams.1.General.keys").as_deref(), Some("decoder.streams.0.General.keys"));
         assert_eq!(renamed("streams.0.input.table"), None);
         assert_eq!(renamed("encoder.stages.1.bias").as_deref(), Some("encoder.stages.1.bias"));
-    }
-
-    #[test]
-    fn what_has_a_row_for_each_token_is_found_by_its_shape() {
-        let tables = |data: &str, model: &str| {
-            let text = format!(r#"{{"data": {data}, "model": {model}}}"#);
-            let config: ExperimentConfig = serde_json::from_str(&text).unwrap();
-            let shape = config.shape().unwrap();
-            assert!(shape.tables.keys().all(|path| shape.paths.contains(path)));
-            shape.tables.into_iter().collect::<Vec<_>>()
-        };
-        let table = |path: &str, side: usize| (path.to_owned(), side);
-        let pairs = r#"{"kind": "pairs", "train": "a"}"#;
-        assert_eq!(
-            tables(pairs, "{}"),
-            [table("output.bias", 1), table("output.weight", 1), table("source.table", 0), table("target.table", 1)]
-        );
-        // A layer that looks up one-hot tokens has a row for each.
-        let one_hot = r#"{"source": {"kind": "one_hot"}, "target": {"kind": "one_hot"}, "encoder": {"kind": "stack",
-            "stages": [{"kind": "gru", "bidirectional": true}, {"kind": "lstm"}]}}"#;
-        assert_eq!(
-            tables(pairs, one_hot),
-            [
-                table("decoder.layers.0.input", 1),
-                table("encoder.stages.0.layers.0.backward.input", 0),
-                table("encoder.stages.0.layers.0.forward.input", 0),
-                table("output.bias", 1),
-                table("output.weight", 1)
-            ]
-        );
-        let text = r#"{"kind": "text", "train": "a"}"#;
-        let tied = r#"{"kind": "language_model", "tied": "output", "target": {"kind": "embedding", "size": 256}}"#;
-        assert_eq!(tables(text, tied), [table("output.bias", 0), table("target.table", 0)]);
     }
 
     #[test]

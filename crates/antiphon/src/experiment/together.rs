@@ -1,10 +1,11 @@
 //! Saved models that answer together: one, which is itself, or several as an ensemble.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use antiphon_core::{Batch, Error, Result, StepModel, TokenId, Tokenizer};
-use antiphon_data::CorpusConfig;
-use antiphon_decode::{Combination, Ensemble, Member, Mixture};
+use antiphon_data::{CorpusConfig, Reader};
+use antiphon_decode::{Combination, Ensemble, Member, Mixture, SearchConfig};
 use antiphon_kernels::{Carry, TokenScores};
 use antiphon_lab::ModelSize;
 use antiphon_model::{Distributions, Judgement, Model};
@@ -17,20 +18,33 @@ use super::{ExperimentConfig, SavedModel};
 const TOGETHER: usize = 256;
 
 /// Models that answer the same sources in one target vocabulary.
-#[derive(Debug)]
 pub struct SavedModels {
     /// What each is called, and itself.
     members: Vec<(String, SavedModel)>,
+    /// Each of them ready for a search, once it was wanted.
+    packed: Vec<OnceLock<Arc<dyn StepModel>>>,
     mixture: Mixture,
     /// Which reading of the sources each takes: those whose tokenizers are equal share one.
     readings: Vec<usize>,
+}
+
+impl fmt::Debug for SavedModels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { members, packed: _, mixture, readings } = self;
+        let names: Vec<&String> = members.iter().map(|(name, _)| name).collect();
+        f.debug_struct("SavedModels")
+            .field("members", &names)
+            .field("mixture", mixture)
+            .field("readings", readings)
+            .finish()
+    }
 }
 
 impl SavedModels {
     /// A model alone.
     pub fn alone(name: String, saved: SavedModel) -> Self {
         let mixture = Mixture::new(Combination::default(), &[1.0]).expect("one weight above 0");
-        Self { members: vec![(name, saved)], mixture, readings: vec![0] }
+        Self { members: vec![(name, saved)], packed: vec![OnceLock::new()], mixture, readings: vec![0] }
     }
 
     /// Models, and ensembles of models, that are to answer together with these weights; within an ensemble weights keep their
@@ -41,18 +55,13 @@ impl SavedModels {
     /// answer together: because they answer something else, or in another vocabulary.
     pub fn together(parts: Vec<Self>, combination: Option<Combination>, weights: &[f64]) -> Result<Self> {
         assert_eq!(parts.len(), weights.len(), "a weight for each part");
-        let ensembles: Vec<&Self> = parts.iter().filter(|part| part.members.len() > 1).collect();
-        let own = ensembles.first().map(|ensemble| ensemble.mixture.combination());
-        if combination.is_none() && ensembles.iter().any(|ensemble| Some(ensemble.mixture.combination()) != own) {
-            let message = "some of these ensembles are combined linearly and some log-linearly: say which it shall be";
-            return Err(Error::new(message));
-        }
+        let combination = combination.map_or_else(|| Self::combination_of(&parts), Ok)?;
         let (mut members, mut all) = (Vec::new(), Vec::new());
         for (part, weight) in parts.into_iter().zip(weights) {
             all.extend(part.mixture.weights().iter().map(|share| weight * share));
             members.extend(part.members);
         }
-        let mixture = Mixture::new(combination.or(own).unwrap_or_default(), &all)?;
+        let mixture = Mixture::new(combination, &all)?;
         let (first, others) = members.split_first().expect("a mixture has members");
         others.iter().try_for_each(|other| agree(first, other))?;
         let mut distinct: Vec<Vec<String>> = Vec::new();
@@ -64,7 +73,38 @@ impl SavedModels {
             })
         };
         let readings = members.iter().map(reading).collect();
-        Ok(Self { members, mixture, readings })
+        let packed = members.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { members, packed, mixture, readings })
+    }
+
+    /// How these are combined where nobody says: as the ensembles among them are, or else linearly.
+    ///
+    /// # Errors
+    /// If those are combined in two ways.
+    pub fn combination_of(parts: &[Self]) -> Result<Combination> {
+        let ensembles = parts.iter().filter(|part| part.members.len() > 1);
+        let mut own = ensembles.map(|ensemble| ensemble.mixture.combination());
+        let first = own.next();
+        if own.any(|other| Some(other) != first) {
+            let message = "some of these ensembles are combined linearly and some log-linearly: say which it shall be";
+            return Err(Error::new(message));
+        }
+        Ok(first.unwrap_or_default())
+    }
+
+    /// That this search can ask them.
+    ///
+    /// # Errors
+    /// If it asks for a CTC, and they are several: each has its own, and together they have none.
+    pub fn check_search(&self, search: &SearchConfig) -> Result<()> {
+        match search {
+            SearchConfig::Beam(beam) if beam.ctc_weight > 0.0 && self.members.len() > 1 => {
+                let message = "each of several models has a CTC of its own, and together they have none to search with; let their \
+                               decoders search alone: `--set search.ctc_weight=0`";
+                Err(Error::new(message).at("search.ctc_weight").in_file(&self.members[0].0))
+            }
+            SearchConfig::Beam(_) | SearchConfig::Greedy(_) | SearchConfig::Sample(_) => Ok(()),
+        }
     }
 
     /// The model, if it is alone.
@@ -91,6 +131,23 @@ impl SavedModels {
         &mut self.members[0].1
     }
 
+    /// The settings of all.
+    pub(crate) fn configs_mut(&mut self) -> impl Iterator<Item = &mut ExperimentConfig> {
+        self.members.iter_mut().map(|(_, saved)| &mut saved.config)
+    }
+
+    /// How the others read the sources and how long these may be for them, where that is not as it is for the first.
+    pub(crate) fn other_readers(&self) -> Vec<Reader> {
+        let mut readers: Vec<(usize, Reader)> = Vec::new();
+        for ((_, saved), &reading) in self.members.iter().zip(&self.readings) {
+            let limits = saved.config.limits();
+            if !readers.iter().any(|(other, reader)| *other == reading && reader.limits == limits) {
+                readers.push((reading, Reader { sources: saved.tokenizers.sources().cloned().collect(), limits }));
+            }
+        }
+        readers.into_iter().skip(1).map(|(_, reader)| reader).collect()
+    }
+
     /// All of them, with what each is called.
     pub fn members(&self) -> impl ExactSizeIterator<Item = (&str, &SavedModel)> {
         self.members.iter().map(|(name, saved)| (name.as_str(), saved))
@@ -99,6 +156,16 @@ impl SavedModels {
     /// Which reading of the sources each takes.
     pub(crate) fn reading(&self, member: usize) -> usize {
         self.readings[member]
+    }
+
+    /// One of them ready for a search. Its weights are packed once, whoever asks.
+    fn packed(&self, member: usize) -> Arc<dyn StepModel> {
+        Arc::clone(self.packed[member].get_or_init(|| self.members[member].1.model.for_search()))
+    }
+
+    /// One of them, as it answers alone.
+    pub(crate) fn member(&self, member: usize) -> OneOf<'_> {
+        OneOf { models: self, member }
     }
 
     /// How they are combined.
@@ -119,16 +186,13 @@ impl SavedModels {
 
 impl Answering for SavedModels {
     fn for_search(&self) -> Arc<dyn StepModel> {
-        if let [(_, saved)] = self.members.as_slice() {
-            return saved.model.for_search();
+        if self.members.len() == 1 {
+            return self.packed(0);
         }
-        let all = self.members.iter().zip(self.mixture.weights()).zip(&self.readings);
-        let member = |((member, &weight), &reading): ((&(String, SavedModel), &f64), &usize)| {
-            let (name, saved) = member;
-            Member { name: name.clone(), model: saved.model.for_search(), weight, reading }
-        };
-        let ensemble = Ensemble::new(all.map(member).collect(), self.mixture.combination());
-        Arc::new(ensemble.expect("they have one vocabulary, and weights above 0"))
+        let member =
+            |(i, &reading): (usize, &usize)| Member { name: self.members[i].0.clone(), model: self.packed(i), reading };
+        let members = self.readings.iter().enumerate().map(member).collect();
+        Arc::new(Ensemble::new(members, self.mixture.clone()).expect("they have one vocabulary, and a weight each"))
     }
 
     fn readings(&self) -> Vec<Vec<Arc<dyn Tokenizer>>> {
@@ -165,6 +229,26 @@ impl Answering for SavedModels {
         }
         // Each has a CTC of its own, and together they have none.
         Ok(Judgement { scores, ctc: None })
+    }
+}
+
+/// One of several models, which answers alone.
+pub(crate) struct OneOf<'a> {
+    models: &'a SavedModels,
+    member: usize,
+}
+
+impl Answering for OneOf<'_> {
+    fn for_search(&self) -> Arc<dyn StepModel> {
+        self.models.packed(self.member)
+    }
+
+    fn readings(&self) -> Vec<Vec<Arc<dyn Tokenizer>>> {
+        Vec::new()
+    }
+
+    fn judge(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Judgement> {
+        Answering::judge(&self.models.members[self.member].1.model, batches, carries, temperatures)
     }
 }
 
@@ -233,4 +317,76 @@ fn columns(config: &ExperimentConfig, are_tables: bool) -> String {
     let streams = config.further_columns().sources.into_iter();
     let stream = |(name, column): (String, String)| format!("`{name}` from `{column}`");
     [source].into_iter().chain(streams.map(stream)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::random::Key;
+    use antiphon_core::{Request, Selection, Source, Special, StepOutput, Want};
+    use antiphon_model::Vocabularies;
+    use antiphon_train::{load_weights, save_weights};
+    use burn::tensor::Device;
+
+    use super::*;
+
+    /// The best few of real models, whose large vocabularies are screened, are the best of all that they say.
+    #[test]
+    fn screened_models_say_together_what_all_of_them_says() {
+        const VOCABULARY: usize = 700;
+        let config = r#"{"data": {"kind": "pairs", "train": "a"}, "model": {"source": {"kind": "embedding", "size": 8},
+            "target": {"kind": "embedding", "size": 8}, "encoder": {"kind": "gru", "hidden": 8},
+            "decoder": {"kind": "gru", "hidden": 12, "attention": {"kind": "general"}}}}"#;
+        let config: ExperimentConfig = serde_json::from_str(config).unwrap();
+        let vocabularies = Vocabularies { sources: vec![9], target: VOCABULARY, shared: false };
+        // Sure of something, as trained models are; `own`: how much of it is each one's own thought.
+        let member = |seed: u64, number: u64, own: f32| {
+            let model = |seed| config.init_model(&vocabularies, Key::from_seed(seed), &Device::flex()).unwrap();
+            let mut weights = save_weights(&model(seed));
+            for (weight, other) in weights.iter_mut().zip(save_weights(&model(100 + number))) {
+                let scale = if weight.path == "output.weight" { 30.0 } else { 1.0 };
+                weight.values.iter_mut().zip(other.values).for_each(|(a, b)| *a = scale * ((1.0 - own) * *a + own * b));
+            }
+            let model = load_weights(model(seed), weights).unwrap();
+            Member { name: format!("model {number}"), model: model.for_search(), reading: 0 }
+        };
+        for (seed, own, combination) in
+            [(1, 0.05, Combination::Linear), (2, 1.0, Combination::Linear), (3, 0.3, Combination::LogLinear)]
+        {
+            for members in [2, 3] {
+                let mixture = Mixture::new(combination, &[1.0, 2.0, 0.5][..members]).unwrap();
+                let all = (0..members as u64).map(|number| member(seed, number, own)).collect();
+                let ensemble = Arc::new(Ensemble::new(all, mixture).unwrap());
+                let sources = [vec![4, 5, Special::End.id()], vec![8, 7, 6, 5, 4, Special::End.id()]];
+                let requests = sources.map(|source| Request::new(vec![Source::Tokens(source)]));
+                let want = |selection: Selection| Want {
+                    selection,
+                    banned: vec![Special::Pad.id(), Special::Begin.id()],
+                    masks: Vec::new(),
+                    attention: false,
+                };
+                let mut session = ensemble.begin(&requests).unwrap();
+                let (mut best, mut whole) = (StepOutput::default(), StepOutput::default());
+                let mut last = vec![Special::Begin.id(); 2];
+                for step in 0..20 {
+                    let k = 1 + step % 5;
+                    session.step(&last, &want(Selection::Top(k)), &mut best).unwrap();
+                    session.again(&[0, 1], &want(Selection::All), &mut whole).unwrap();
+                    for row in 0..2 {
+                        let all = &whole.log_probs[row * VOCABULARY..][..VOCABULARY];
+                        let mut order: Vec<usize> = (0..VOCABULARY).collect();
+                        order.sort_by(|&a, &b| all[b].total_cmp(&all[a]).then(a.cmp(&b)));
+                        for (i, &id) in order[..k].iter().enumerate() {
+                            let at = row * k + i;
+                            // A model that is asked for its best few rounds otherwise in the last bits.
+                            for found in [best.log_probs[at], all[best.tokens[at] as usize]] {
+                                let is_like = (found - all[id]).abs() < 1e-5 * all[id].abs().max(10.0);
+                                assert!(is_like, "{seed} {members} {step}: {found} {}", all[id]);
+                            }
+                        }
+                        last[row] = order[row] as TokenId;
+                    }
+                }
+            }
+        }
+    }
 }

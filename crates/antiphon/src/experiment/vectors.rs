@@ -7,9 +7,10 @@ use antiphon_core::{Error, Place, Result, TokenId, Tokenizer};
 use antiphon_data::vectors::{Vectors, vectors_as_text};
 use antiphon_lab::Share;
 use antiphon_model::Model;
-use antiphon_train::{Inherited, Weight, save_weights, shapes};
+use antiphon_train::{Inherited, Slices, Weight, save_weights, shapes};
 
-use super::start::{Shape, sides};
+use super::shape::{Shape, Table};
+use super::start::sides;
 use super::{Experiment, ExperimentConfig, SavedModel, Tokenizers};
 
 impl ExperimentConfig {
@@ -25,15 +26,21 @@ fn tokens(tokenizer: &dyn Tokenizer) -> Vec<String> {
 }
 
 impl Experiment {
+    /// What has something for each token, where vectors are read at all.
+    fn tables(&self) -> Result<BTreeMap<String, Table>> {
+        let reads = !self.config.train.start_from.vectors.is_empty();
+        Ok(if reads { self.config.shape()?.tables } else { BTreeMap::new() })
+    }
+
     /// Checks that the vectors that the training starts from are as wide as their tables.
     ///
     /// # Errors
     /// If they are not, or the beginning of a file cannot be read.
     pub(super) fn check_vectors(&self, model: &Model) -> Result<()> {
-        let shapes = shapes(model);
+        let (shapes, tables) = (shapes(model), self.tables()?);
         for (path, file) in self.config.vector_files(&self.data_dir) {
-            let (width, wanted) =
-                (Vectors::width(&file)?, shapes.get(path).map_or(0, |dims| dims[1..].iter().product()));
+            let table = *tables.get(path).ok_or_else(|| no_table(path, &tables).at(vectors_of(path)))?;
+            let (width, wanted) = (Vectors::width(&file)?, table.width(&shapes[path]));
             if width != wanted {
                 let message = format!(
                     "its vectors are {width} wide, and a row of `{path}` is {wanted}; make them equal by its `size`"
@@ -58,11 +65,11 @@ impl Experiment {
             return Ok((model, coverage));
         }
         self.check_vectors(&model)?;
-        let Shape { tables, .. } = self.config.shape()?;
-        let mut rows = BTreeMap::new();
+        let (tables, shapes) = (self.tables()?, shapes(&model));
+        let mut slices = BTreeMap::new();
         for (path, file) in self.config.vector_files(&self.data_dir) {
-            let side = *tables.get(path).ok_or_else(|| no_table(path, &tables).at(vectors_of(path)))?;
-            let tokens = tokens(sides(tokenizers)[side].1.as_ref());
+            let table = tables[path];
+            let tokens = tokens(sides(tokenizers)[table.side].1.as_ref());
             let Vectors { width, values, of } = Vectors::read(&file, &tokens)?;
             let known = of.iter().filter(|row| row.is_some()).count();
             if known == 0 {
@@ -71,10 +78,13 @@ impl Experiment {
                 return Err(Error::new(message).in_file(file).at(vectors_of(path)));
             }
             coverage.insert(path.clone(), Share { known, of: tokens.len() });
-            let dims = vec![values.len() / width, width];
-            rows.insert(path.clone(), (Weight { path: path.clone(), dims, values }, of));
+            let mut dims = shapes[path].clone();
+            dims[table.along] = values.len() / width;
+            let values = table.laid_out(&values, &dims);
+            let weight = Weight { path: path.clone(), dims, values };
+            slices.insert(path.clone(), (weight, Slices { along: table.along, rows: of }));
         }
-        Ok((Inherited::of_rows(rows).give(model)?, coverage))
+        Ok((Inherited::of_slices(slices).give(model)?, coverage))
     }
 }
 
@@ -84,7 +94,7 @@ pub(super) fn vectors_of(path: &str) -> String {
 }
 
 /// What to say of a path that is no table of tokens.
-pub(super) fn no_table(path: &str, tables: &BTreeMap<String, usize>) -> Error {
+pub(super) fn no_table(path: &str, tables: &BTreeMap<String, Table>) -> Error {
     let known: Vec<String> = tables.keys().map(|known| format!("`{known}`")).collect();
     Error::new(format!("`{path}` has no row for each token; what has: {}", known.join(", ")))
 }
@@ -101,12 +111,12 @@ impl SavedModel {
         let path = table
             .or(default)
             .ok_or_else(|| Error::new("has no embedding; name another table by --table").at(Place::text("--table")))?;
-        let side = *tables.get(path).ok_or_else(|| no_table(path, &tables).at(Place::text("--table")))?;
+        let table = *tables.get(path).ok_or_else(|| no_table(path, &tables).at(Place::text("--table")))?;
         let weights = save_weights(&self.model);
         let Weight { dims, values, .. } =
             weights.iter().find(|weight| weight.path == path).expect("a path of this model");
-        let width = dims[1..].iter().product::<usize>();
-        let tokens = tokens(sides(&self.tokenizers)[side].1.as_ref());
-        Ok(vectors_as_text(width, tokens.iter().map(String::as_str).zip(values.chunks_exact(width))))
+        let (width, vectors) = (table.width(dims), table.vectors(values, dims));
+        let tokens = tokens(sides(&self.tokenizers)[table.side].1.as_ref());
+        Ok(vectors_as_text(width, tokens.iter().map(String::as_str).zip(vectors.chunks_exact(width))))
     }
 }

@@ -107,16 +107,17 @@ impl Arguments {
             Ended::Done(outcome) => {
                 let page = outcome::page(plan, folder, &outcome)?;
                 let mut ensemble = None;
+                write_atomically(folder.path().join("results.md"), page.as_bytes())?;
                 if let Some(best) = outcome.ranking.first() {
-                    if self.keep_ensemble {
-                        ensemble = Some(outcome::keep_ensemble(folder, best)?);
-                    }
                     write_atomically(
                         folder.path().join("best.toml"),
                         outcome::best_config(plan, folder, best)?.as_bytes(),
                     )?;
+                    // Last, since it is large, and what it lacks can be mended.
+                    if self.keep_ensemble {
+                        ensemble = Some(outcome::keep_ensemble(folder, best)?);
+                    }
                 }
-                write_atomically(folder.path().join("results.md"), page.as_bytes())?;
                 print(&format!("{page}\n{}", self.next(folder, !outcome.ranking.is_empty(), ensemble.as_deref())))?;
                 if outcome.ranking.is_empty() {
                     tell("no cell has all its runs; the table says why");

@@ -13,7 +13,7 @@ use antiphon_lab::{Run, SplitResults, labels_of_quality};
 
 use super::super::finished::judged;
 use crate::device::{DeviceConfig, device};
-use crate::experiment::{ExperimentConfig, SavedModels};
+use crate::experiment::{ExperimentConfig, SavedModel, SavedModels};
 
 /// How sure the confidence intervals are.
 const CONFIDENCE: f64 = 0.95;
@@ -59,10 +59,10 @@ pub(super) fn page(plan: &Plan, folder: &SweepFolder, outcome: &Outcome) -> Resu
     Ok(text)
 }
 
-/// Writes the models of the best cell's runs as one file into the sweep's folder.
+/// Writes the models of the best cell's runs as one file into the sweep's folder. Each is called as its run is, wherever that lies.
 pub(super) fn keep_ensemble(folder: &SweepFolder, best: &Ranked) -> Result<PathBuf> {
     let device = device(DeviceConfig::default())?;
-    let read = |run: &Run| SavedModels::read(&run.model_path(), &device);
+    let read = |run: &Run| Ok(SavedModels::alone(run.name(), SavedModel::read(&run.model_path(), &device)?));
     let parts: Vec<SavedModels> = best.runs.iter().map(read).collect::<Result<_>>()?;
     let weights = vec![1.0; parts.len()];
     let path = folder.path().join("ensemble.safetensors");

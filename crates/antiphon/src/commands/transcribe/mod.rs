@@ -112,6 +112,7 @@ impl Arguments {
         let target = Target::find(&self.what, &self.sets.set, &self.runs.runs(), &[], &begin)?;
         let models = target.open(self.device.device)?;
         let saved = models.first();
+        models.check_search(&saved.config.search)?;
         let listener = Listener::of(&saved.config, None)?.ok_or_else(|| {
             let message = "was trained on text, and hears nothing; `predict` answers lines, and a model of recordings has \
                            `data.kind = \"manifest\"`";

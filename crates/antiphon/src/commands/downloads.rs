@@ -12,15 +12,15 @@ use crate::output::tell;
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Transfers, shown on the standard error.
-pub(super) struct Transfers {
+/// Downloads, shown on the standard error.
+pub(super) struct Downloads {
     terminal: bool,
     bar: Option<ProgressBar>,
-    /// How long the present transfer had taken when a line was last written.
+    /// How long the present download had taken when a line was last written.
     told: Duration,
 }
 
-impl Transfers {
+impl Downloads {
     pub(super) fn new() -> Self {
         Self { terminal: std::io::stderr().is_terminal(), bar: None, told: Duration::ZERO }
     }
@@ -44,7 +44,7 @@ impl Transfers {
     }
 }
 
-impl Audience for Transfers {
+impl Audience for Downloads {
     fn line(&mut self, line: &str) {
         tell(line);
     }
@@ -66,7 +66,7 @@ impl Audience for Transfers {
     }
 }
 
-impl Drop for Transfers {
+impl Drop for Downloads {
     fn drop(&mut self) {
         self.progress_ends();
     }
