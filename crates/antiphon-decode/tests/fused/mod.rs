@@ -5,7 +5,7 @@ use std::sync::Arc;
 use antiphon_core::{Request, StepModel, TokenId};
 use antiphon_decode::{
     BeamConfig, Combination, Ensemble, FusionConfig, GreedyConfig, Hypothesis, LanguageModel, LengthPenalty, Member,
-    NoPenalty, SearchConfig,
+    Mixture, NoPenalty, SearchConfig,
 };
 
 use crate::toy::{BEGIN, END, PAD, Toy, ctc};
@@ -203,9 +203,10 @@ fn a_language_model_in_another_order_is_the_same_one() {
 fn models_that_answer_together_hear_it_as_one_does() {
     for seed in 0..20 {
         let (toy, beside) = (Toy::random(seed, VOCABULARY, false, false), Toy::random(seed + 99, THEIRS, false, false));
-        let member = |name: &str| Member { name: name.into(), model: toy.clone(), weight: 1.0, reading: 0 };
+        let member = |name: &str| Member { name: name.into(), model: toy.clone(), reading: 0 };
         for search in [wide(0.7, 0.0), greedy(0.7)] {
-            let twice = Ensemble::new(vec![member("a"), member("b")], Combination::Linear).unwrap();
+            let mixture = Mixture::new(Combination::Linear, &[1.0, 1.0]).unwrap();
+            let twice = Ensemble::new(vec![member("a"), member("b")], mixture).unwrap();
             let found = answers(&search, Arc::new(twice), language_model(&beside), &crate::batch(&sources()));
             let expected = answers(&search, toy.clone(), language_model(&beside), &crate::batch(&sources()));
             for (found, expected) in found.iter().zip(&expected) {
