@@ -538,7 +538,8 @@ impl<'a> Evaluator<'a> {
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
         }
-        let (unknown, strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
+        let (unknown, mut strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
+        strangers.extend(self.encoded.without_path(self.config)?);
         let Units { characters, words } = self.encoded.units();
         let left_out = self.encoded.corpus().skipped().total() + self.encoded.too_long().map_or(0, Skipped::total);
         let counts = Counts {
