@@ -67,6 +67,27 @@ impl Models {
         self.sweep.as_deref().or(self.what.first().map(PathBuf::as_path)).unwrap_or(Path::new("the models"))
     }
 
+    /// The words that name them to another command.
+    pub(super) fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = self.what.iter().map(Into::into).collect();
+        if let Some(folder) = &self.sweep {
+            let cell = match self.cell {
+                Which::Best => "best".to_owned(),
+                Which::Number(number) => number.to_string(),
+            };
+            words.extend(["--sweep".into(), folder.into(), "--cell".into(), cell.into()]);
+        }
+        if let Some(how) = self.combine {
+            let how = how.to_possible_value().expect("no value is left out");
+            words.extend(["--combine".into(), how.get_name().into()]);
+        }
+        if !self.weights.is_empty() {
+            let weights: Vec<String> = self.weights.iter().map(f64::to_string).collect();
+            words.extend(["--weights".into(), weights.join(",").into()]);
+        }
+        words
+    }
+
     /// Finds them; `begin` hears of the first, and `data` are the words that name the folder of data sets to another command.
     pub(super) fn find(
         &self,
