@@ -56,6 +56,7 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("source(frames).", "", &["data={replace=true,kind='manifest',train='a.tsv'}", "features={kind='given',width=1}"]),
     ("source(frames).width", "high", &["features.width=8192"]),
     ("search(beam).ctc_weight", "", &["model.ctc={}"]),
+    ("search(best_path)", "", &["model.ctc={}"]),
     ("model(encoder_decoder).ctc.weight", "high", &["search.ctc_weight=1.0"]),
     ("evaluate.by", "meant", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
     // Equal states and widths.

@@ -133,7 +133,7 @@ fn what_does_not_fit_is_told() {
     let of_letters = "--set tokenizer.target.kind=character --set train.epochs=1";
     place.call(&format!("run lm.toml --run runs/words --set data.column=source {of_letters}")).succeeds();
     let letters = refused("runs/words");
-    assert!(letters.contains("does not know 4 of 4 target tokens (`A`, "), "{letters}");
+    assert!(letters.contains("does not know 4 of 4 target tokens (`"), "{letters}");
     assert!(letters.contains("kind = \"model\""), "{letters}");
     // The tokens of the model that it is to help.
     let like = "--set tokenizer.target={replace=true,kind='model',model='runs/tiny'}";
@@ -147,6 +147,55 @@ fn what_does_not_fit_is_told() {
     assert!(early.contains("does not know 4 of 4") && !place.path("runs/early").exists(), "{early}");
     let check = place.call("check tiny.toml --data-dir data --set search.language_model.model=runs/words").refuses();
     assert!(check.contains("does not know 4 of 4"), "{check}");
+}
+
+/// Each combination is answered as `evaluate` answers it, and the best is said as a config has it.
+#[test]
+fn settings_of_the_search_are_chosen_on_the_validation_split() {
+    let place = company();
+    let fixed = "--set search.language_model.model=runs/lm";
+    let axes = "--set search.width=1,4 --set search.language_model.weight=0,0.5,50";
+    let called = place.call(&format!("tune runs/tiny {fixed} {axes} --metric phone_error_rate"));
+    let told = called.succeeds();
+    let rows: Vec<Vec<&str>> = told
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|row| row.len() == 7 && row[4] == "to")
+        .collect();
+    assert_eq!(rows.len(), 6, "{told}");
+    let evaluated = |width: &str, weight: &str| {
+        let sets = format!("{fixed} --set search.width={width} --set search.language_model.weight={weight}");
+        let table = place.call(&format!("evaluate runs/tiny --split validation {sets}")).succeeds();
+        let line = table.lines().find(|line| line.starts_with("phone_error_rate ")).expect("a figure").to_owned();
+        line.split_whitespace().nth(1).expect("a number").to_owned()
+    };
+    let number = |text: &str| text.parse::<f64>().unwrap_or_else(|e| panic!("{e}: {text}"));
+    for row in &rows {
+        assert_eq!(row[2], evaluated(row[0], row[1]), "{told}");
+        assert!(number(row[3]) <= number(row[2]) && number(row[2]) <= number(row[5]), "{told}");
+    }
+    let best: Vec<_> = rows.iter().filter(|row| row[6] == "best").collect();
+    let least = rows.iter().map(|row| number(row[2])).fold(f64::INFINITY, f64::min);
+    assert_eq!((best.len(), number(best[0][2])), (1, least), "{told}");
+    // As a config has it.
+    let lines = told.split_once("in a config:\n\n").expect("its lines").1.split("\nnext ").next().unwrap();
+    place.write("best.toml", format!("extends = \"tiny.toml\"\n{lines}"));
+    place.call("check best.toml").succeeds();
+    assert!(lines.contains(&format!("width = {}", best[0][0])) && lines.contains("runs/lm"), "{lines}");
+    // And as it is reported on.
+    let next = told.lines().find_map(|line| line.strip_prefix("next ")).expect("a command");
+    let words = next.split_once(" evaluate ").expect("what measures").1;
+    place.call(&format!("evaluate {words}")).succeeds();
+    for (words, says) in [
+        ("tune runs/tiny", "several values"),
+        ("tune runs/tiny --set model.decoder.hidden=2,3", "`sweep` does that"),
+        ("tune runs/tiny --set search.width=2,3 --metric bleu", "are judged by no `bleu`"),
+        ("tune runs/lm --set search.width=2,3", "is a language model"),
+        ("tune runs/tiny --set search.width=2,wide", "search.width"),
+    ] {
+        let refused = place.call(words).refuses();
+        assert!(refused.contains(says), "{words}: {refused}");
+    }
 }
 
 /// The guide's own language model, over what is said in recordings.
@@ -163,7 +212,9 @@ fn the_guide_can_be_followed() {
     });
     let train: Vec<_> = train.collect();
     follow(&place, "cargo xtask run speech.toml --run runs/mine", &train);
-    let own = blocks(&page, "sh").into_iter().find(|block| block.contains("lm.toml")).expect("its commands");
+    let own = blocks(&page, "sh").into_iter().skip_while(|block| !block.contains("lm.toml"));
+    let own: String = own.take(2).collect();
+    assert!(own.contains(" tune "), "{own}");
     let small = [("ANTIPHON__THREADS", "1"), ("ANTIPHON__TRAIN__EPOCHS", "1")];
     for line in own.lines() {
         let is_training = line.contains(" run ");

@@ -1,6 +1,8 @@
 //! The command line, from outside: the program is started on a small corpus in a folder of its own.
 
 mod broken;
+#[cfg(unix)]
+mod ctc_alone;
 mod dashboard;
 mod data;
 mod ensembles;

@@ -37,7 +37,7 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 19] = [
+const PASSED_ON: [(&str, &str); 20] = [
     ("run", "Run an experiment: prepare its data, train, search, evaluate: run CONFIG [--set KEY=VALUE] [--again]"),
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
@@ -48,6 +48,7 @@ const PASSED_ON: [(&str, &str); 19] = [
     ("sweep", "Run all cells of a config's [sweep]: sweep FILE [--dry-run] [--jobs N]"),
     ("reproduce", "Run configs and hold the results against their [expect]"),
     ("evaluate", "Measure a run or a model, or several models together"),
+    ("tune", "Choose settings of the search on the validation split: tune RUN --set search.ctc_weight=0.1,0.3"),
     ("predict", "Answer lines of a file or of the standard input, by one model or several together"),
     ("transcribe", "Write down what is said in recordings"),
     ("generate", "Let a language model go on with a text, or begin one"),

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod ctc;
 pub mod disk;
 pub mod error;
 mod frames;
@@ -20,6 +21,7 @@ pub mod step;
 pub mod token;
 
 pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
+pub use ctc::{CtcOutput, CtcPrefix};
 pub use error::{Error, Place, Problem, Result};
 pub use frames::Frames;
 pub use hex::hex;
@@ -27,7 +29,7 @@ pub use metric::{Judged, Metric, Score};
 pub use nearest::nearest;
 pub use printable::printable;
 pub use step::{
-    CtcOutput, LengthLimits, Mask, PrefixOutput, Request, Selection, Source, StepModel, StepOutput, StepSession, Want,
+    LengthLimits, Mask, PrefixOutput, Request, Selection, Source, StepModel, StepOutput, StepSession, Want,
     source_batches,
 };
 pub use token::{Special, TokenId, Tokenizer};

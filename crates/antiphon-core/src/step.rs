@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::random::Key;
-use crate::{Error, FrameBatch, Result, SourceBatch, TokenBatch, TokenId};
+use crate::{CtcOutput, Error, FrameBatch, Result, SourceBatch, TokenBatch, TokenId};
 
 /// A model that can be searched: it begins a session over requests.
 pub trait StepModel: Send + Sync {
@@ -240,29 +240,6 @@ pub struct PrefixOutput {
     pub log_probs: Vec<f32>,
     /// What answers are ranked by; empty where that is the log-probability.
     pub scores: Vec<f32>,
-}
-
-/// What the steps of a source's memory say by themselves (connectionist temporal classification; Graves et al. 2006).
-#[derive(Debug, Clone, PartialEq)]
-pub struct CtcOutput {
-    /// `[S', V]`: natural logarithms of the tokens' probabilities at each step.
-    pub log_probs: Vec<f32>,
-    /// `V`.
-    pub vocabulary: usize,
-    /// The token that says nothing.
-    pub blank: TokenId,
-}
-
-impl CtcOutput {
-    /// `S'`.
-    pub fn steps(&self) -> usize {
-        self.log_probs.len() / self.vocabulary
-    }
-
-    /// The natural logarithm of a token's probability at a step.
-    pub fn log_prob(&self, step: usize, token: TokenId) -> f64 {
-        f64::from(self.log_probs[step * self.vocabulary + token as usize])
-    }
 }
 
 /// What a step returned. The buffers are reused from step to step.

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::beam::{Beam, BeamConfig};
+use crate::best_path::{BestPath, BestPathConfig};
 use crate::fused::{Beside, FusionConfig, LanguageModel};
 use crate::greedy::{Greedy, GreedyConfig};
 use crate::length::{GnmtPenalty, LengthPenalty, MaxLength};
@@ -22,6 +23,8 @@ pub enum SearchConfig {
     Greedy(GreedyConfig),
     /// At each step the `width` most probable beginnings.
     Beam(BeamConfig),
+    /// At each step of the source the most probable token, of a model with CTC.
+    BestPath(BestPathConfig),
     /// At each step a token drawn by its probability.
     Sample(SampleConfig),
 }
@@ -75,6 +78,7 @@ impl SearchConfig {
         Ok(match self {
             Self::Greedy(config) => Box::new(Greedy::new(config.clone(), beside)),
             Self::Beam(config) => Box::new(Beam::new(config.clone(), beside)),
+            Self::BestPath(config) => Box::new(BestPath::new(config.clone())),
             Self::Sample(config) => Box::new(Sample::new(config.clone(), ending)),
         })
     }
@@ -84,7 +88,7 @@ impl SearchConfig {
         match self {
             Self::Greedy(config) => config.language_model.as_ref(),
             Self::Beam(config) => config.language_model.as_ref(),
-            Self::Sample(_) => None,
+            Self::BestPath(_) | Self::Sample(_) => None,
         }
     }
 
@@ -96,7 +100,7 @@ impl SearchConfig {
     /// The texts at which an answer ends.
     pub fn stop(&self) -> &[String] {
         match self {
-            Self::Greedy(_) | Self::Beam(_) => &[],
+            Self::Greedy(_) | Self::Beam(_) | Self::BestPath(_) => &[],
             Self::Sample(config) => &config.stop,
         }
     }
@@ -104,7 +108,7 @@ impl SearchConfig {
     /// Whether equal requests may be answered differently, by their keys.
     pub fn draws(&self) -> bool {
         match self {
-            Self::Greedy(_) | Self::Beam(_) => false,
+            Self::Greedy(_) | Self::Beam(_) | Self::BestPath(_) => false,
             Self::Sample(_) => true,
         }
     }
@@ -112,7 +116,7 @@ impl SearchConfig {
     /// The seed of what is drawn, in an experiment with this seed.
     pub fn seed(&self, seed: u64) -> u64 {
         match self {
-            Self::Greedy(_) | Self::Beam(_) => seed,
+            Self::Greedy(_) | Self::Beam(_) | Self::BestPath(_) => seed,
             Self::Sample(config) => config.seed.unwrap_or(seed),
         }
     }
@@ -127,6 +131,7 @@ impl SearchConfig {
         match self {
             Self::Greedy(config) => &config.max_length,
             Self::Beam(config) => &config.max_length,
+            Self::BestPath(config) => &config.max_length,
             Self::Sample(config) => &config.max_length,
         }
     }
@@ -142,6 +147,7 @@ impl SearchConfig {
         let min_length = match self {
             Self::Greedy(config) => config.min_length,
             Self::Beam(config) => config.min_length,
+            Self::BestPath(_) => 0,
             Self::Sample(config) => config.min_length,
         };
         let MaxLength { ratio, limit, .. } = *self.max_length();
@@ -150,7 +156,7 @@ impl SearchConfig {
         let room = min_length == 0 || min_length < limit;
         demand(room, "min_length", format!("must be below `max_length.limit` ({limit}), got {min_length}"));
         let length_penalty = match self {
-            Self::Greedy(_) => None,
+            Self::Greedy(_) | Self::BestPath(_) => None,
             Self::Beam(config) => {
                 let BeamConfig { width, n_best, patience, .. } = config;
                 demand(*width >= 1, "width", format!("must be at least 1, got {width}"));
@@ -192,14 +198,17 @@ impl SearchConfig {
     /// The same search, handing back the `n` best hypotheses, or as many draws.
     ///
     /// # Errors
-    /// If `n` is not 1 and the search is greedy: it has one answer.
+    /// If `n` is not 1 and the search is greedy, or takes the best path: it has one answer.
     pub fn with_n_best(mut self, n: u32) -> Result<Self> {
         match &mut self {
-            Self::Greedy(_) if n == 1 => {}
+            Self::Greedy(_) | Self::BestPath(_) if n == 1 => {}
             Self::Greedy(_) => {
                 return Err(Error::new(format!(
                     "greedy search gives one answer, not {n}; use `search.kind = \"beam\"`"
                 )));
+            }
+            Self::BestPath(_) => {
+                return Err(Error::new(format!("there is one best path, not {n}; use `search.kind = \"beam\"`")));
             }
             Self::Beam(config) => config.n_best = n,
             Self::Sample(config) => config.draws = n,
@@ -213,6 +222,8 @@ impl SearchConfig {
         match &mut self {
             Self::Greedy(config) => config.return_attention = wanted,
             Self::Beam(config) => config.return_attention = wanted,
+            // A path is no decoder's.
+            Self::BestPath(_) => {}
             Self::Sample(config) => config.return_attention = wanted,
         }
         self
@@ -259,6 +270,7 @@ mod tests {
             r#"{"kind":"beam","length_penalty":{"kind":"average","alpha":1}}"#,
             r#"{"kind":"sampling"}"#,
             r#"{"kind":"sample","width":7}"#,
+            r#"{"kind":"best_path","width":7}"#,
             r#"{"kind":"sample","language_model":{"model":"a"}}"#,
             r#"{"kind":"beam","language_model":{"model":"a","wieght":1}}"#,
             r#"{"kind":"beam","language_model":{"weight":1}}"#,

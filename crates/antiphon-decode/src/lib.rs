@@ -20,6 +20,7 @@
 
 mod alignment;
 mod beam;
+mod best_path;
 mod config;
 mod corpus;
 mod ensemble;
@@ -38,6 +39,7 @@ mod trail;
 
 pub use alignment::{Aligned, align};
 pub use beam::BeamConfig;
+pub use best_path::BestPathConfig;
 pub use config::SearchConfig;
 pub use corpus::{order_by_length, restore, search_all};
 pub use ensemble::{Combination, Ensemble, Member, Mixture};

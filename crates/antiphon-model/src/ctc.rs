@@ -1,4 +1,4 @@
-//! Connectionist temporal classification beside a decoder: the memory itself says the target.
+//! Connectionist temporal classification: the memory itself says the target, beside a decoder or without one.
 //!
 //! It ties each label to a step of the source, which attention alone does not learn from little speech (Watanabe et al. 2017).
 
@@ -63,6 +63,21 @@ pub(crate) struct Ctc {
 }
 
 impl Ctc {
+    /// `V`.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.bias.val().dims()[0]
+    }
+
+    /// Where it computes.
+    pub(crate) fn device(&self) -> Device {
+        self.bias.val().device()
+    }
+
+    /// Whether its parameters can be trained where they are.
+    pub(crate) fn is_on_graph(&self) -> bool {
+        self.bias.val().is_autodiff()
+    }
+
     /// `[B, S', V]`.
     fn logits(&self, encoded: &Encoded) -> Tensor<3> {
         linear(encoded.memory.clone(), self.weight.val()) + self.bias.val().unsqueeze()

@@ -7,8 +7,9 @@
 //!
 //! Further sources ([`Streams`]) are read beside it, and looked at as [`MemoriesConfig`] says.
 //!
-//! A [`Model`] is the whole, an encoder–decoder or a language model: [`terms`](Model::terms) and [`scores`](Model::scores) run a
-//! sequence at a time for training and scoring; as a [`SearchModel`] it runs a step at a time for search, with the same numbers.
+//! A [`Model`] is the whole, an encoder–decoder, an encoder that says the target by CTC, or a language model:
+//! [`terms`](Model::terms) and [`scores`](Model::scores) run a sequence at a time for training and scoring; what
+//! [`for_search`](Model::for_search) hands out runs a step at a time for search, with the same numbers.
 //! Each part has a config (what a person chooses by `kind`) beside the module that it builds. This crate knows no optimizer, no
 //! search and no file.
 
@@ -17,6 +18,7 @@
 pub mod attention;
 pub mod bridge;
 pub mod ctc;
+pub mod ctc_model;
 pub mod decoder;
 mod dropout;
 pub mod embedding;
@@ -38,6 +40,7 @@ mod target;
 pub use attention::{AttentionConfig, MemoriesConfig};
 pub use bridge::BridgeConfig;
 pub use ctc::CtcConfig;
+pub use ctc_model::CtcModelConfig;
 pub use decoder::DecoderConfig;
 pub use embedding::EmbeddingConfig;
 pub use encoder::EncoderConfig;
@@ -45,7 +48,6 @@ pub use encoder_decoder::EncoderDecoderConfig;
 pub use head::HeadConfig;
 pub use language_model::LanguageModelConfig;
 pub use model::{Judgement, Model, ModelConfig, Vocabularies};
-pub use session::SearchModel;
 pub use source::{FramesConfig, SourceConfig};
 pub use stream::{StreamModelConfig, Streams};
 pub use target::{Distributions, Tied};

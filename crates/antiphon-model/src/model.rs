@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Problem, Result};
+use antiphon_core::{Batch, Error, Problem, Result, StepModel};
 use antiphon_kernels::{Carry, Term, TokenScores};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::ctc_model::{CtcModel, CtcModelConfig, CtcSearch};
 use crate::encoder_decoder::{EncoderDecoder, EncoderDecoderConfig};
 use crate::initial::draw;
 use crate::language_model::{LanguageModel, LanguageModelConfig};
@@ -26,6 +27,8 @@ use crate::target::{Distributions, TargetSide};
 pub enum ModelConfig {
     /// A source in, or several, and a target out.
     EncoderDecoder(EncoderDecoderConfig),
+    /// A source in, and a target that the encoder says by itself, without a decoder.
+    Ctc(CtcModelConfig),
     /// Text without a source.
     LanguageModel(LanguageModelConfig),
 }
@@ -73,6 +76,7 @@ impl ModelConfig {
     pub fn problems(&self, streams: Streams<'_>, shared: bool) -> Vec<Problem> {
         match self {
             ModelConfig::EncoderDecoder(config) => config.problems(streams, shared),
+            ModelConfig::Ctc(config) => config.problems(streams),
             ModelConfig::LanguageModel(config) => {
                 let message =
                     "a language model reads no sources; remove the streams, or let `model.kind` be `encoder_decoder`";
@@ -87,6 +91,7 @@ impl ModelConfig {
     pub fn warnings(&self, streams: Streams<'_>) -> Vec<Problem> {
         match self {
             ModelConfig::EncoderDecoder(config) => config.warnings(streams),
+            ModelConfig::Ctc(config) => below("model", config.warnings()).collect(),
             ModelConfig::LanguageModel(config) => below("model", config.warnings()).collect(),
         }
     }
@@ -94,7 +99,7 @@ impl ModelConfig {
     /// Whether it reads sources.
     pub fn has_source(&self) -> bool {
         match self {
-            ModelConfig::EncoderDecoder(_) => true,
+            ModelConfig::EncoderDecoder(_) | ModelConfig::Ctc(_) => true,
             ModelConfig::LanguageModel(_) => false,
         }
     }
@@ -103,6 +108,7 @@ impl ModelConfig {
     pub fn frames(&self) -> Option<&FramesConfig> {
         match self {
             ModelConfig::EncoderDecoder(config) => config.source.frames(),
+            ModelConfig::Ctc(config) => config.source.frames(),
             ModelConfig::LanguageModel(_) => None,
         }
     }
@@ -110,32 +116,46 @@ impl ModelConfig {
     /// The same, reading frames of so many numbers where it reads frames and does not say of how many.
     #[must_use]
     pub fn with_frames(mut self, numbers: usize) -> Self {
-        if let ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: SourceConfig::Frames(frames), .. }) =
-            &mut self
+        if let ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: SourceConfig::Frames(frames), .. })
+        | ModelConfig::Ctc(CtcModelConfig { source: SourceConfig::Frames(frames), .. }) = &mut self
         {
             frames.width.get_or_insert(numbers);
         }
         self
     }
 
-    /// What share of the loss is that of the memory of its source, which says the target by itself; `None` where it does not.
+    /// What share of the loss is that of the memory of its source, which says the target by itself beside a decoder; `None` where it
+    /// does not.
     pub fn ctc_weight(&self) -> Option<f64> {
         match self {
             ModelConfig::EncoderDecoder(config) => config.ctc.as_ref().map(|ctc| ctc.weight),
-            ModelConfig::LanguageModel(_) => None,
+            ModelConfig::Ctc(_) | ModelConfig::LanguageModel(_) => None,
         }
     }
 
-    /// Whether the memory of its source says the target by itself.
+    /// Whether the memory of its source says the target by itself beside a decoder.
     pub fn has_ctc(&self) -> bool {
         self.ctc_weight().is_some()
+    }
+
+    /// Whether the memory of its source says the target by itself, beside a decoder or without one.
+    pub fn says_by_steps(&self) -> bool {
+        self.has_ctc() || !self.has_decoder()
+    }
+
+    /// Whether it has a decoder.
+    pub fn has_decoder(&self) -> bool {
+        match self {
+            ModelConfig::EncoderDecoder(_) | ModelConfig::LanguageModel(_) => true,
+            ModelConfig::Ctc(_) => false,
+        }
     }
 
     /// Whether its decoder looks at a memory.
     pub fn attends(&self) -> bool {
         match self {
             ModelConfig::EncoderDecoder(config) => config.decoder.attends(),
-            ModelConfig::LanguageModel(_) => false,
+            ModelConfig::Ctc(_) | ModelConfig::LanguageModel(_) => false,
         }
     }
 
@@ -143,14 +163,16 @@ impl ModelConfig {
     pub fn reductions(&self, streams: Streams<'_>) -> Vec<usize> {
         match self {
             ModelConfig::EncoderDecoder(config) => config.reductions(streams),
+            ModelConfig::Ctc(config) => vec![config.reduction()],
             ModelConfig::LanguageModel(_) => Vec::new(),
         }
     }
 
-    /// How wide the last layer of its decoder is.
+    /// How wide the last layer of its decoder is; without one, its memory.
     pub fn width(&self) -> usize {
         match self {
             ModelConfig::EncoderDecoder(config) => config.decoder.width(),
+            ModelConfig::Ctc(config) => config.width(),
             ModelConfig::LanguageModel(config) => config.width(),
         }
     }
@@ -159,6 +181,7 @@ impl ModelConfig {
     pub fn has_widths(&self) -> bool {
         match self {
             ModelConfig::EncoderDecoder(config) => config.decoder.has_widths(),
+            ModelConfig::Ctc(_) => false,
             ModelConfig::LanguageModel(config) => config.has_widths(),
         }
     }
@@ -192,6 +215,7 @@ impl ModelConfig {
             ModelConfig::EncoderDecoder(config) => {
                 config.outline(streams, vocabularies, key, device).map(Model::EncoderDecoder)
             }
+            ModelConfig::Ctc(config) => config.outline(vocabularies, key, device).map(Model::Ctc),
             ModelConfig::LanguageModel(config) => config.outline(vocabularies, key, device).map(Model::LanguageModel),
         }
     }
@@ -203,6 +227,8 @@ impl ModelConfig {
 pub enum Model {
     /// A source in, a target out.
     EncoderDecoder(EncoderDecoder),
+    /// A source in, a target out without a decoder.
+    Ctc(CtcModel),
     /// Text without a source.
     LanguageModel(LanguageModel),
 }
@@ -217,10 +243,11 @@ pub struct Judgement {
 }
 
 impl Model {
-    /// What says the target.
+    /// What says the target, of a model with a decoder.
     pub(crate) fn target_side(&self) -> TargetSide<'_> {
         match self {
             Model::EncoderDecoder(model) => model.target_side(),
+            Model::Ctc(_) => unreachable!("it has no decoder"),
             Model::LanguageModel(model) => model.target_side(),
         }
     }
@@ -234,6 +261,7 @@ impl Model {
     pub fn terms(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Vec<Term>> {
         match self {
             Model::EncoderDecoder(model) => model.terms(batch, carry, dropout),
+            Model::Ctc(model) => model.terms(batch, dropout),
             Model::LanguageModel(model) => Ok(model.target_side().terms(model.teach(batch, carry, dropout)?)),
         }
     }
@@ -257,6 +285,7 @@ impl Model {
                 let (taught, encoded) = model.teach(batch, carry, None)?;
                 (taught, model.ctc_loss(&encoded, batch))
             }
+            Model::Ctc(model) => return Ok(Judgement { scores: model.scores(batch, temperatures)?, ctc: None }),
             Model::LanguageModel(model) => (model.teach(batch, carry, None)?, None),
         };
         Ok(Judgement { scores: self.target_side().scores(&taught, temperatures), ctc })
@@ -270,13 +299,17 @@ impl Model {
     pub fn distributions(&self, batch: &Batch, carry: &mut Carry) -> Result<Distributions> {
         let taught = match self {
             Model::EncoderDecoder(model) => model.teach(batch, carry, None)?.0,
+            Model::Ctc(model) => return model.distributions(batch),
             Model::LanguageModel(model) => model.teach(batch, carry, None)?,
         };
         Ok(self.target_side().distributions(taught))
     }
 
     /// This model as a search needs it: off the graph, its weights packed once for all requests.
-    pub fn for_search(&self) -> Arc<SearchModel> {
-        Arc::new(SearchModel::new(self))
+    pub fn for_search(&self) -> Arc<dyn StepModel> {
+        match self {
+            Model::EncoderDecoder(_) | Model::LanguageModel(_) => Arc::new(SearchModel::new(self)),
+            Model::Ctc(model) => Arc::new(CtcSearch::new(model)),
+        }
     }
 }

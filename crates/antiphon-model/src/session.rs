@@ -16,8 +16,8 @@ use crate::lookup::check_ids;
 use crate::model::Model;
 use crate::prefix::Read;
 
-/// A model made ready for search, off the graph: its weights are packed once, for all requests.
-pub struct SearchModel {
+/// A model with a decoder made ready for search, off the graph: its weights are packed once, for all requests.
+pub(crate) struct SearchModel {
     /// Without autodiff: a graph that never sees a backward pass would never be freed.
     model: Model,
     decoder: DecoderWeights,
@@ -49,6 +49,7 @@ impl StepModel for SearchModel {
                 let Read { state, worth } = side.read_together(start, &encoded, &prefixes)?;
                 (memories, SearchState::new(state), worth)
             }
+            Model::Ctc(_) => unreachable!("it has a search model of its own"),
             Model::LanguageModel(model) => {
                 model.check_sources(&sources)?;
                 let (state, worth) = side.read_apart(&prefixes)?;

@@ -97,7 +97,7 @@ impl TargetSide<'_> {
     /// What was taught, with the head that makes probabilities of it.
     pub(crate) fn distributions(&self, taught: Taught) -> Distributions {
         let Taught { outputs, targets, .. } = taught;
-        Distributions { outputs, targets, head: self.head.for_search(self.table()) }
+        Distributions { targets, of: Places::Outputs(outputs, self.head.for_search(self.table())) }
     }
 
     /// The losses of what was taught.
@@ -120,13 +120,25 @@ impl TargetSide<'_> {
 
 /// How probable a model finds every token in the places of a batch's real target tokens, row after row, under teacher forcing.
 pub struct Distributions {
-    /// `[N, R]`.
-    outputs: Tensor<2>,
     targets: Vec<TokenId>,
-    head: SearchHead,
+    of: Places,
+}
+
+/// What is said in the places.
+enum Places {
+    /// `[N, R]`, and what makes probabilities of it.
+    Outputs(Tensor<2>, SearchHead),
+    /// `[N, V]`, of a vocabulary of so many.
+    Known(Vec<f32>, usize),
 }
 
 impl Distributions {
+    /// Those whose log-probabilities `[N, V]` are known.
+    pub(crate) fn known(targets: Vec<TokenId>, log_probs: Vec<f32>, vocabulary: usize) -> Self {
+        assert_eq!(log_probs.len(), targets.len() * vocabulary, "a row for each target");
+        Self { targets, of: Places::Known(log_probs, vocabulary) }
+    }
+
     /// `[N]`: the tokens that are right.
     pub fn targets(&self) -> &[TokenId] {
         &self.targets
@@ -137,6 +149,12 @@ impl Distributions {
     /// # Panics
     /// If the places are none, or not all below `N`.
     pub fn log_probs(&self, places: Range<usize>) -> Vec<f32> {
-        self.head.log_probs(self.outputs.clone().narrow(0, places.start, places.len()))
+        match &self.of {
+            Places::Outputs(outputs, head) => head.log_probs(outputs.clone().narrow(0, places.start, places.len())),
+            Places::Known(log_probs, vocabulary) => {
+                assert!(!places.is_empty(), "some places");
+                log_probs[places.start * vocabulary..places.end * vocabulary].to_vec()
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What must hold for every combination of parts.
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, FrameBatch, Mask, Request, Selection, Source, SourceBatch, Special, StepModel, StepOutput};
+use antiphon_core::{Batch, FrameBatch, Mask, Request, Selection, Source, SourceBatch, Special, StepOutput};
 use antiphon_core::{StepSession, Target, TokenBatch, TokenId, Want};
 use antiphon_kernels::{Carry, Term, cross_entropy};
 use antiphon_model::{EncoderDecoderConfig, Model, ModelConfig, StreamModelConfig, Streams, Vocabularies};
@@ -9,6 +9,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 mod crossed;
+mod ctc_alone;
 mod frames;
 
 const SOURCE: usize = 11;
@@ -41,7 +42,7 @@ impl std::ops::Deref for Case {
 fn settings(config: &ModelConfig) -> EncoderDecoderConfig {
     match config {
         ModelConfig::EncoderDecoder(config) => config.clone(),
-        ModelConfig::LanguageModel(_) => panic!("a language model has no encoder"),
+        ModelConfig::Ctc(_) | ModelConfig::LanguageModel(_) => panic!("no encoder–decoder"),
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::random::Key;
 use antiphon_core::{
-    Batch, FrameBatch, Request, Selection, Source, SourceBatch, Special, StepModel, StepOutput, Target, TokenBatch,
-    TokenId, Want,
+    Batch, FrameBatch, Request, Selection, Source, SourceBatch, Special, StepOutput, Target, TokenBatch, TokenId, Want,
 };
 use antiphon_kernels::{Carry, Term};
 use antiphon_model::{Model, ModelConfig, Streams, Vocabularies};

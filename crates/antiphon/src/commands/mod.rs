@@ -26,6 +26,7 @@ mod score;
 mod sweep;
 mod target;
 mod transcribe;
+mod tune;
 mod vectors;
 mod work;
 
@@ -72,6 +73,7 @@ enum Command {
     Reproduce(reproduce::Arguments),
     Check(check::Arguments),
     Evaluate(evaluate::Arguments),
+    Tune(tune::Arguments),
     Predict(predict::Arguments),
     Transcribe(transcribe::Arguments),
     Generate(generate::Arguments),
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Reproduce(arguments) => arguments.perform(),
         Command::Check(arguments) => arguments.perform(),
         Command::Evaluate(arguments) => arguments.perform(),
+        Command::Tune(arguments) => arguments.perform(),
         Command::Predict(arguments) => arguments.perform(),
         Command::Transcribe(arguments) => arguments.perform(),
         Command::Generate(arguments) => arguments.perform(),
@@ -250,6 +253,7 @@ mod tests {
             "antiphon average a b",
             "antiphon average a --output m",
             "antiphon evaluate r --split train",
+            "antiphon tune",
             "antiphon predict m --n-best 0",
             "antiphon predict",
             "antiphon predict m --sweep s",

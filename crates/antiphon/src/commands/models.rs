@@ -1,5 +1,6 @@
 //! The models that a command asks: one, or several that answer together.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -65,6 +66,27 @@ impl Models {
     /// What errors are about that concern them all: the first, or the sweep.
     pub(super) fn name(&self) -> &Path {
         self.sweep.as_deref().or(self.what.first().map(PathBuf::as_path)).unwrap_or(Path::new("the models"))
+    }
+
+    /// The words that name them to another command.
+    pub(super) fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = self.what.iter().map(Into::into).collect();
+        if let Some(folder) = &self.sweep {
+            let cell = match self.cell {
+                Which::Best => "best".to_owned(),
+                Which::Number(number) => number.to_string(),
+            };
+            words.extend(["--sweep".into(), folder.into(), "--cell".into(), cell.into()]);
+        }
+        if let Some(how) = self.combine {
+            let how = how.to_possible_value().expect("no value is left out");
+            words.extend(["--combine".into(), how.get_name().into()]);
+        }
+        if !self.weights.is_empty() {
+            let weights: Vec<String> = self.weights.iter().map(f64::to_string).collect();
+            words.extend(["--weights".into(), weights.join(",").into()]);
+        }
+        words
     }
 
     /// Finds them; `begin` hears of the first.

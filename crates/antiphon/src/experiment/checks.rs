@@ -119,15 +119,22 @@ impl Sections {
             found.below("search", search.problems());
             let of_ctc = if let SearchConfig::Beam(beam) = search { beam.ctc_weight } else { 0.0 };
             match self.model.as_ref().map(ModelConfig::ctc_weight) {
-                Some(None) if of_ctc > 0.0 => {
+                Some(None) if of_ctc > 0.0 && self.has_decoder() => {
                     found.add("search.ctc_weight", "the model has no CTC to search with; set `[model.ctc]`");
                 }
-                Some(Some(1.0)) if of_ctc < 1.0 => {
+                Some(Some(1.0)) if of_ctc < 1.0 && !matches!(search, SearchConfig::BestPath(_)) => {
                     let message = "the decoder learns nothing where CTC has all of the loss; search with `kind = \"beam\"` and \
                                    `ctc_weight = 1.0`, or lower `model.ctc.weight`";
                     found.add("search", message);
                 }
                 _ => {}
+            }
+            if let (SearchConfig::BestPath(_), Some(false)) =
+                (search, self.model.as_ref().map(ModelConfig::says_by_steps))
+            {
+                let message =
+                    "the model has no CTC, whose best path it would be; set `[model.ctc]`, or `model.kind = \"ctc\"`";
+                found.add("search.kind", message);
             }
             if search.fusion().is_some() && self.lacks_sources() {
                 let message = "has a say in what answers sources, and this corpus has none; remove it";
@@ -296,6 +303,11 @@ impl Sections {
         self.data.as_ref().is_some_and(|data| !data.has_source())
     }
 
+    /// Whether the model has a decoder, as far as is known.
+    fn has_decoder(&self) -> bool {
+        self.model.as_ref().is_none_or(ModelConfig::has_decoder)
+    }
+
     /// Whether it is known that the corpus is running text.
     fn is_stream(&self) -> bool {
         matches!(self.data, Some(CorpusConfig::Stream(_)))
@@ -416,6 +428,10 @@ impl Sections {
             found.if_set(&["evaluate.parts", "evaluate.reset"], "only running text is read on");
         }
         self.search_warnings(&mut found);
+        let smooths = self.train.as_ref().is_some_and(|train| train.loss.label_smoothing > 0.0);
+        if smooths && !self.has_decoder() {
+            found.if_set(&["train.loss.label_smoothing"], "CTC has the loss of no single token to smooth");
+        }
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
             && !self.lacks_sources()
@@ -448,7 +464,7 @@ impl Sections {
             match search {
                 SearchConfig::Sample(_) => found.if_set(&["search.draws", "search.length_penalty"], why),
                 SearchConfig::Beam(_) => found.if_set(&["search.n_best"], why),
-                SearchConfig::Greedy(_) => {}
+                SearchConfig::Greedy(_) | SearchConfig::BestPath(_) => {}
             }
             let why = "the longest text of a language model is `limit` tokens long, whatever its prompt";
             found.if_set(&["search.max_length.ratio", "search.max_length.extra"], why);
@@ -465,7 +481,9 @@ impl Sections {
                 found.found.add(&format!("search.stop.{i}"), message);
             }
         }
-        if self.model.as_ref().is_some_and(|model| !model.attends()) {
+        if !self.has_decoder() {
+            found.if_set(&["search.return_attention", "search.ctc_weight"], "the model has no decoder");
+        } else if self.model.as_ref().is_some_and(|model| !model.attends()) {
             found.if_set(&["search.return_attention"], "the decoder has no attention");
         }
     }

@@ -246,18 +246,18 @@ impl Encoded {
         }
     }
 
-    /// What to say of examples that `[model.ctc]` cannot learn from, if the model has it and there are such.
+    /// What to say of examples that no path of CTC says, if the model has it and there are such.
     ///
     /// # Errors
     /// If the corpus cannot be read.
     pub(super) fn without_path(&self, config: &ExperimentConfig) -> Result<Option<String>> {
-        let (Self::Examples(dataset), true) = (self, config.model.has_ctc()) else { return Ok(None) };
+        let (Self::Examples(dataset), true) = (self, config.model.says_by_steps()) else { return Ok(None) };
         let reduction = config.reductions()[0];
         let (lost, all) = (dataset.without_path(reduction)?, dataset.len());
         Ok((lost > 0).then(|| {
             format!(
-                "{lost} of {all} sources have fewer steps of memory than `model.ctc` needs to say their targets, and teach it \
-                 nothing; reduce time by less than {reduction}"
+                "{lost} of {all} sources have fewer steps of memory than CTC needs to say their targets, and count nothing in its \
+                 loss; reduce time by less than {reduction}"
             )
         }))
     }

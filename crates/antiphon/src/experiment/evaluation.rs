@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Judged, Result, Score, Source, SourceBatch, TokenBatch, Tokenizer};
 use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, Reader, References, Skipped, Units};
-use antiphon_decode::rename_sources;
+use antiphon_decode::{SearchConfig, rename_sources};
 use antiphon_eval::{Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
 use antiphon_lab::{Beside, Counts, CountsOfStream, Losses, OfValue, SplitResults, TokenLosses};
@@ -425,7 +425,21 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
-        let ExperimentConfig { search, seed, evaluate, .. } = self.config;
+        self.answers_by(&self.config.search, model, stop, progress)
+    }
+
+    /// The same by another search.
+    ///
+    /// # Errors
+    /// If the model fails, or the search cannot work.
+    pub fn answers_by(
+        &self,
+        search: &SearchConfig,
+        model: &dyn Answering,
+        stop: &AtomicBool,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Option<Vec<Answered>>> {
+        let ExperimentConfig { seed, evaluate, .. } = self.config;
         let searcher = Searcher::new(model, self.tokenizers, search, *seed, evaluate.rows)?;
         // Texts are searched by their lengths; of recordings not more are in memory than keep all threads busy.
         let most = match self.encoded.corpus().is_spoken() {
@@ -548,7 +562,8 @@ impl<'a> Evaluator<'a> {
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
         }
-        let (unknown, strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
+        let (unknown, mut strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
+        strangers.extend(self.encoded.without_path(self.config)?);
         let Units { characters, words } = self.encoded.units();
         let left_out = self.encoded.corpus().skipped().total() + self.encoded.too_long().map_or(0, Skipped::total);
         let counts = Counts {

@@ -110,7 +110,7 @@ pub(super) fn telling(search: &SearchConfig) -> Result<SearchConfig> {
     let search = search.clone().with_attention(true);
     match &search {
         // What is drawn is drawn again as it was, and more of it would be ranked among that.
-        SearchConfig::Greedy(_) | SearchConfig::Sample(_) => Ok(search),
+        SearchConfig::Greedy(_) | SearchConfig::BestPath(_) | SearchConfig::Sample(_) => Ok(search),
         // Not more than settle a sentence: the best answer must stay the one that was given.
         SearchConfig::Beam(beam) => {
             let enough = (beam.patience * f64::from(beam.width)).ceil() as u32;
@@ -217,7 +217,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use antiphon_core::random::Key;
-    use antiphon_core::{Request, Selection, Source, StepModel, StepOutput, Want};
+    use antiphon_core::{Request, Selection, Source, StepOutput, Want};
     use antiphon_decode::search_all;
     use antiphon_model::{Model, ModelConfig, Streams, Vocabularies};
 

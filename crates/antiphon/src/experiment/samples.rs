@@ -55,7 +55,9 @@ pub(super) fn samples(
 fn drawing(search: &SearchConfig) -> SearchConfig {
     match search {
         SearchConfig::Sample(_) => search.clone(),
-        SearchConfig::Greedy(_) | SearchConfig::Beam(_) => SearchConfig::Sample(SampleConfig::default()),
+        SearchConfig::Greedy(_) | SearchConfig::Beam(_) | SearchConfig::BestPath(_) => {
+            SearchConfig::Sample(SampleConfig::default())
+        }
     }
 }
 

@@ -97,14 +97,20 @@ impl SavedModels {
     /// # Errors
     /// If it asks for a CTC, and they are several: each has its own, and together they have none.
     pub fn check_search(&self, search: &SearchConfig) -> Result<()> {
-        match search {
-            SearchConfig::Beam(beam) if beam.ctc_weight > 0.0 && self.members.len() > 1 => {
-                let message = "each of several models has a CTC of its own, and together they have none to search with; let their \
-                               decoders search alone: `--set search.ctc_weight=0`";
-                Err(Error::new(message).at("search.ctc_weight").in_file(&self.members[0].0))
+        let (key, remedy) = match search {
+            SearchConfig::Beam(beam) if beam.ctc_weight > 0.0 => {
+                ("search.ctc_weight", "let their decoders search alone: `--set search.ctc_weight=0`")
             }
-            SearchConfig::Beam(_) | SearchConfig::Greedy(_) | SearchConfig::Sample(_) => Ok(()),
+            SearchConfig::BestPath(_) => ("search.kind", "search token by token: `--set search.kind=beam`"),
+            SearchConfig::Beam(_) | SearchConfig::Greedy(_) | SearchConfig::Sample(_) => return Ok(()),
+        };
+        if self.members.len() == 1 {
+            return Ok(());
         }
+        let message = format!(
+            "each of several models has a CTC of its own, and together they have none to search with; {remedy}"
+        );
+        Err(Error::new(message).at(key).in_file(&self.members[0].0))
     }
 
     /// The model, if it is alone.

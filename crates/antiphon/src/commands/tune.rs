@@ -1,0 +1,300 @@
+//! `antiphon tune`: choose settings of the search on the validation split.
+
+use antiphon_core::random::Key;
+use antiphon_core::{Error, Judged, Place, Result};
+use antiphon_data::Split;
+use antiphon_eval::MetricConfig;
+use antiphon_eval::significance::{Bootstrap, SignificanceConfig, paired_bootstrap};
+use antiphon_lab::Run;
+use serde_json::{Map, Value};
+
+use super::models::Models;
+use super::target::{Begin, changed, key, section};
+use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
+use crate::console::Console;
+use crate::device::start_threads;
+use crate::experiment::{Answered, Corpora, Evaluator, ExperimentConfig, SavedModels};
+use crate::interrupt::stop_flag;
+use crate::output::{columns, command, print};
+
+/// Answer the validation split under every combination of some settings of the search, and say which is best
+///
+/// A setting with several values, parted by commas, is tried with each: --set search.ctc_weight=0.1,0.3,0.5. The model is read
+/// once, and the splits to learn from and to report on have no part in it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    models: Models,
+    /// By which metric they are held against each other [default: that by which the model was chosen if a search gives it, else
+    /// the first of evaluate.metrics]
+    #[arg(long, value_name = "METRIC")]
+    metric: Option<String>,
+    #[command(flatten)]
+    sets: Sets,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    device: OnDevice,
+    #[command(flatten)]
+    data: DataFolder,
+    #[command(flatten)]
+    runs: RunsFolder,
+    /// Say nothing but warnings and results
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// A setting with the values that are tried, each as an assignment.
+#[derive(Debug, Clone, PartialEq)]
+struct Axis {
+    key: String,
+    values: Vec<String>,
+}
+
+/// What one combination answered.
+struct Tried {
+    /// The values of the axes, in their order.
+    values: Vec<String>,
+    judged: Vec<Judged>,
+}
+
+impl Arguments {
+    pub(super) fn perform(self) -> Result<Ending> {
+        let (axes, plain) = axes(&self.sets.set)?;
+        let mut console = Console::new(self.quiet);
+        let asked = self.threads.threads.map(usize::from);
+        let begin = |run: Option<&Run>| {
+            let own = run.map(Run::manifest).transpose()?;
+            start_threads(asked.or(own.map(|manifest| manifest.threads)))
+        };
+        let begin = Begin { threads: asked, begin: &begin };
+        let targets = self.models.find(&plain, &self.runs.runs(), &self.data, &begin)?;
+        let models = self.models.read(&targets, self.device.device)?;
+        let (config, file, data_dir) = (&models.first().config, targets[0].path.as_path(), self.data.path());
+        let (label, metric) = self.metric(config)?;
+        if !config.data.has(Split::Validation) {
+            let message = "its config names no file of the validation split, on which settings are chosen";
+            return Err(Error::new(message).in_file(self.models.name()));
+        }
+        // All are right before the first is tried.
+        let all = combinations(&axes);
+        let all: Vec<(Vec<String>, ExperimentConfig)> = all
+            .into_iter()
+            .map(|values| {
+                let config = changed(config, file, &assignments(&axes, &values)).map_err(|e| e.in_file(file))?;
+                models.check_search(&config.search)?;
+                Ok((values, config))
+            })
+            .collect::<Result<_>>()?;
+        let corpus = Corpora::open_split(config, Split::Validation, &data_dir, &mut console)?;
+        let evaluator = Evaluator::new(config, &models.first().tokenizers, &corpus)?;
+        let (count, stop) = (all.len(), stop_flag()?);
+        let mut tried = Vec::with_capacity(count);
+        for (i, (values, config)) in all.iter().enumerate() {
+            let what = format!("{} of {count}: sentences answered", i + 1);
+            let sources = evaluator.sources() as u64;
+            let mut progress = |done: usize| console.progress(&what, done as u64, sources);
+            let Some(answers) = evaluator.answers_by(&config.search, &models, &stop, &mut progress)? else {
+                return Ok(Ending::Interrupted);
+            };
+            console.clear();
+            tried.push(Tried { values: values.clone(), judged: answers.iter().map(Answered::judged).collect() });
+        }
+        print(&self.told(&axes, &plain, &all, &tried, (&label, &metric), &models)?)?;
+        Ok(Ending::Done)
+    }
+
+    /// The metric with its label.
+    fn metric(&self, config: &ExperimentConfig) -> Result<(String, MetricConfig)> {
+        let known: Vec<(String, MetricConfig)> =
+            config.searched().map(|(label, metric)| (label, metric.clone())).collect();
+        let find = |wanted: &str| known.iter().find(|(label, _)| label == wanted).cloned();
+        if let Some(wanted) = &self.metric {
+            let names = known.iter().map(|(label, _)| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "answers are judged by no `{wanted}`; there are {names}, and others by `--set evaluate.metrics=…`"
+            );
+            return find(wanted).ok_or_else(|| Error::new(message).at(Place::text("--metric")));
+        }
+        find(&config.train.validate.metric).or_else(|| known.first().cloned()).ok_or_else(|| {
+            let message = if config.data.has_source() {
+                "its answers are judged by nothing; name metrics: `--set evaluate.metrics=[{kind='word_error_rate'}]`"
+            } else {
+                "is a language model, which answers nothing that could be judged"
+            };
+            Error::new(message).in_file(self.models.name())
+        })
+    }
+
+    /// The table, the best combination, how it is written in a config, and how it is reported on.
+    fn told(
+        &self,
+        axes: &[Axis],
+        plain: &[String],
+        all: &[(Vec<String>, ExperimentConfig)],
+        tried: &[Tried],
+        (label, metric): (&str, &MetricConfig),
+        models: &SavedModels,
+    ) -> Result<String> {
+        let built = metric.build();
+        let value = |tried: &Tried| Ok(built.score(&tried.judged)?.value);
+        let values: Vec<f64> = tried.iter().map(value).collect::<Result<_>>()?;
+        let sign = if built.lower_is_better() { 1.0 } else { -1.0 };
+        // Of equals the first.
+        let best = (0..values.len()).min_by(|&a, &b| (sign * values[a]).total_cmp(&(sign * values[b])));
+        let best = best.expect("there is a combination");
+        let config = SignificanceConfig::default();
+        let head = axes.iter().map(|axis| axis.key.clone());
+        let head = head.chain([label.to_owned(), format!("{:.0} % interval", 100.0 * config.confidence), "p".into()]);
+        let mut rows = vec![head.collect::<Vec<_>>()];
+        for (i, tried_one) in tried.iter().enumerate() {
+            let key = Key::from_seed(0).named("tune");
+            let Bootstrap { first, p_value, .. } =
+                paired_bootstrap(metric, &tried_one.judged, &tried[best].judged, &config, key)?;
+            let interval = format!("{:.2} to {:.2}", first.interval.low, first.interval.high);
+            let p = if i == best { "best".into() } else { format!("{p_value:.3}") };
+            rows.push(tried_one.values.iter().cloned().chain([format!("{:.2}", first.value), interval, p]).collect());
+        }
+        let chosen = assignments(axes, &tried[best].values);
+        let words = chosen.iter().chain(plain).flat_map(|set| ["--set".to_owned(), set.clone()]);
+        let mut named: Vec<std::ffi::OsString> = vec!["evaluate".into()];
+        named.extend(self.models.words());
+        named.extend(words.map(Into::into));
+        named.extend(self.data.words().into_iter().chain(self.runs.words()));
+        let examples = tried[best].judged.len();
+        let keys = axes.iter().map(|axis| axis.key.as_str()).chain(plain.iter().map(|set| key(set).trim()));
+        let lines = written(&all[best].1, keys.filter(|key| section(key) == "search"))?;
+        let alone = models.members().len() == 1;
+        let of = if alone { "" } else { " of all together" };
+        Ok(format!(
+            "{label}{of} on {examples} sources of the validation split; p: how likely it is luck that the best is better \
+             (paired bootstrap, one-sided, {} trials)\n\n{}\nthe best, as it is written in a config:\n\n{lines}\n{}",
+            config.trials,
+            columns(&rows),
+            finished::next(&[command(named)]),
+        ))
+    }
+}
+
+/// Which assignments have several values, all below `search`, and which have one.
+fn axes(sets: &[String]) -> Result<(Vec<Axis>, Vec<String>)> {
+    let (mut axes, mut plain) = (Vec::<Axis>::new(), Vec::new());
+    for set in sets {
+        let (key, value) = set.split_once('=').unwrap_or((set, ""));
+        let (key, values) = (key.trim().to_owned(), parts(value));
+        if values.len() == 1 {
+            plain.push(set.clone());
+            continue;
+        }
+        if section(&key) != "search" {
+            let message =
+                format!("`{key}` is no setting of the search, and cannot be tried without training; `sweep` does that");
+            return Err(Error::new(message).at(Place::text("--set")));
+        }
+        if values.iter().any(|value| value.is_empty()) {
+            return Err(Error::new(format!("`{set}`: a value is empty")).at(Place::text("--set")));
+        }
+        if axes.iter().any(|axis| axis.key == key) {
+            return Err(Error::new(format!("`{key}` is given twice")).at(Place::text("--set")));
+        }
+        axes.push(Axis { key, values });
+    }
+    if axes.is_empty() {
+        let message =
+            "nothing to choose from: give a setting of the search several values, as in --set search.width=2,8";
+        return Err(Error::new(message).at(Place::text("--set")));
+    }
+    Ok((axes, plain))
+}
+
+/// The parts of a value between commas that stand in no quotes and no brackets.
+fn parts(value: &str) -> Vec<String> {
+    let (mut parts, mut depth, mut quote) = (vec![String::new()], 0, None);
+    for c in value.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '[' | '{') => depth += 1,
+            (None, ']' | '}') => depth -= 1,
+            (None, ',') if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        parts.last_mut().expect("there is one").push(c);
+    }
+    parts.into_iter().map(|part| part.trim().to_owned()).collect()
+}
+
+/// All combinations, the last axis the fastest.
+fn combinations(axes: &[Axis]) -> Vec<Vec<String>> {
+    axes.iter().fold(vec![Vec::new()], |all, axis| {
+        let with = |one: &Vec<String>| -> Vec<Vec<String>> {
+            axis.values.iter().map(|value| [one.as_slice(), std::slice::from_ref(value)].concat()).collect()
+        };
+        all.iter().flat_map(with).collect()
+    })
+}
+
+fn assignments(axes: &[Axis], values: &[String]) -> Vec<String> {
+    axes.iter().zip(values).map(|(axis, value)| format!("{}={value}", axis.key)).collect()
+}
+
+/// These settings as a config has them.
+fn written<'k>(config: &ExperimentConfig, keys: impl Iterator<Item = &'k str>) -> Result<String> {
+    let whole = serde_json::to_value(config).expect("a config is JSON");
+    let mut chosen = Value::Object(Map::new());
+    for key in keys {
+        let pointer: String = key.split('.').map(|part| format!("/{}", part.trim())).collect();
+        let Some(value) = whole.pointer(&pointer) else { continue };
+        let mut at = &mut chosen;
+        for part in key.split('.') {
+            if !at.is_object() {
+                *at = Value::Object(Map::new());
+            }
+            at = &mut at[part.trim()];
+        }
+        *at = value.clone();
+    }
+    antiphon_config::to_toml(&chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets(sets: &[&str]) -> Vec<String> {
+        sets.iter().map(|set| (*set).to_owned()).collect()
+    }
+
+    #[test]
+    fn commas_part_values_but_in_quotes_and_brackets() {
+        assert_eq!(parts("0.1, 0.3,0.5"), ["0.1", "0.3", "0.5"]);
+        assert_eq!(parts("{kind='gnmt',alpha=0.6}, {kind='none'}"), ["{kind='gnmt',alpha=0.6}", "{kind='none'}"]);
+        assert_eq!(parts("'a,b'"), ["'a,b'"]);
+        assert_eq!(parts("[[1,2],[3]],[4]"), ["[[1,2],[3]]", "[4]"]);
+        assert_eq!(parts(""), [""]);
+    }
+
+    #[test]
+    fn every_value_meets_every_other() {
+        let given = sets(&["search.width=2,8", "search.n_best=3", "search.ctc_weight=0,0.5,1"]);
+        let (axes, plain) = axes(&given).unwrap();
+        assert_eq!(plain, ["search.n_best=3"]);
+        let all = combinations(&axes);
+        let expected = [["2", "0"], ["2", "0.5"], ["2", "1"], ["8", "0"], ["8", "0.5"], ["8", "1"]];
+        assert_eq!(all, expected);
+        assert_eq!(assignments(&axes, &all[4]), ["search.width=8", "search.ctc_weight=0.5"]);
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_told() {
+        let refused = |given: &[&str]| axes(&sets(given)).unwrap_err().to_string();
+        assert!(refused(&[]).contains("several values"));
+        assert!(refused(&["search.width=2"]).contains("several values"));
+        assert!(refused(&["model.encoder.hidden=2,3"]).contains("`sweep` does that"));
+        assert!(refused(&["search.width=2,"]).contains("a value is empty"));
+        assert!(refused(&["search.width=2,3", "search.width=4,5"]).contains("given twice"));
+    }
+}
