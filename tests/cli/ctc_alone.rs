@@ -49,6 +49,14 @@ fn it_is_trained_resumed_searched_scored_and_combined() {
     let predict = |words: &str| place.call(&format!("predict {words} --input data/mine/test.tsv")).succeeds();
     assert_eq!(predict("runs/ctc runs/ctc"), predict("runs/ctc"));
     assert_eq!(predict("runs/ctc --set search={replace=true,kind='greedy'}").lines().count(), 30);
+    // Whatever the search, it tells when a word is said.
+    for search in ["", path] {
+        let told = place.call(&format!("transcribe runs/ctc data/mine/sound/test-0.wav --json {search}")).succeeds();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let time =
+            |key: &str| told["answers"][0]["words"][0][key].as_f64().unwrap_or_else(|| panic!("no {key}: {told}"));
+        assert!(time("start") < time("end") && time("confidence") > 0.0, "{told}");
+    }
     let refused = place.call(&format!("predict runs/ctc runs/ctc --input data/mine/test.tsv {path}")).refuses();
     assert!(refused.contains("search.kind: `best_path` is that of a CTC"), "{refused}");
 }

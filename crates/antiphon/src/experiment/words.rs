@@ -50,7 +50,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// That of a model that can tell times: it hears recordings, and its encoder has CTC.
     pub(crate) fn of(config: &ExperimentConfig) -> Option<Self> {
-        let is_spoken = config.data.as_manifest().is_some() && config.model.has_ctc();
+        let is_spoken = config.data.as_manifest().is_some() && config.model.says_by_steps();
         let features = config.features.as_ref().filter(|_| is_spoken)?;
         Some(Self { reduction: config.reductions()[0], hop: features.hop_seconds() })
     }
