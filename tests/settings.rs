@@ -70,6 +70,7 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("attention(location).heads", "meant", &["model.decoder.attention.width=320"]),
     // Numbers of a step that are so many equal planes.
     ("model(encoder_decoder).encoder(stack).stages.0(convolution_2d).planes", "", &["model.source.size=5120"]),
+    ("model(ctc).encoder(stack).stages.0(convolution_2d).planes", "", &["model.source.size=5120"]),
     ("streams.x.encoder(stack).stages.0(convolution_2d).planes", "", &["streams.x.input.size=5120"]),
     ("train.schedule(step).every_epochs", "low", &["train.schedule.every_steps=1"]),
     ("train.schedule(step).every_steps", "high", &["train.schedule.every_epochs=0"]),

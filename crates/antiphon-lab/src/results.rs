@@ -217,7 +217,10 @@ impl Results {
         let mebibytes = model.bytes as f64 / f64::from(1 << 20);
         let (cpu, wall) = (minutes(*cpu_seconds), minutes(*wall_seconds));
         text += &format!("model  {} parameters, {mebibytes:.1} MiB, {steps} updates\n", model.parameters);
-        text += &format!("time   {cpu} core-minutes, {wall} minutes on the clock\n");
+        // How long several models together took to train is not known.
+        if *cpu_seconds > 0.0 {
+            text += &format!("time   {cpu} core-minutes, {wall} minutes on the clock\n");
+        }
         for (label, signature) in signatures(&splits) {
             text += &format!("{label} is {signature}\n");
         }

@@ -2,8 +2,8 @@
 
 use antiphon_core::random::Key;
 use antiphon_core::{
-    Batch, CtcOutput, Mask, Request, Selection, Source, SourceBatch, Special, StepOutput, StepSession, Target,
-    TokenBatch, TokenId, Want,
+    Batch, CtcOutput, CtcPrefix, Mask, Request, Selection, Source, SourceBatch, Special, StepOutput, StepSession,
+    Target, TokenBatch, TokenId, Want,
 };
 use antiphon_kernels::{Carry, Term};
 use antiphon_model::{Model, ModelConfig, Streams, Vocabularies};
@@ -156,9 +156,15 @@ fn a_whole_sequence_equals_repeated_steps() {
         assert_eq!(steps.concat(), whole, "{config:?}");
         assert_eq!(all.concat(), said.log_probs(0..whole.len()), "{config:?}");
         assert_eq!(said.log_probs(1..3), all.concat()[TARGET..3 * TARGET]);
-        for row in all.concat().chunks_exact(TARGET) {
-            let sum: f64 = row.iter().map(|&log_prob| f64::from(log_prob).exp()).sum();
-            assert!(is_near(sum, 1.0), "{config:?}: {sum}");
+        // That is all there is, but for paths that say the end symbol as a label.
+        for (b, output) in outputs(&model, &batch).iter().enumerate() {
+            let mut behind = CtcPrefix::empty(output);
+            for (t, row) in all[b].chunks_exact(TARGET).enumerate() {
+                let sum: f64 = row.iter().map(|&log_prob| f64::from(log_prob).exp()).sum();
+                let as_label = (behind.with(output, END).log_prob() - behind.log_prob()).exp();
+                assert!(is_near(sum + as_label, 1.0), "{config:?}: {sum} {as_label}");
+                behind = behind.with(output, labels[b * width + t]);
+            }
         }
     }
 }
