@@ -58,7 +58,7 @@ fn it_is_trained_resumed_searched_scored_and_combined() {
         assert!(time("start") < time("end") && time("confidence") > 0.0, "{told}");
     }
     let refused = place.call(&format!("predict runs/ctc runs/ctc --input data/mine/test.tsv {path}")).refuses();
-    assert!(refused.contains("search.kind: `best_path` is that of a CTC"), "{refused}");
+    assert!(refused.contains("search.kind: each of several models has a CTC of its own"), "{refused}");
 }
 
 #[test]
