@@ -108,7 +108,7 @@ fn every_path_that_the_documents_name_is_there() {
 
 #[test]
 fn every_command_that_the_documents_name_is_there() {
-    let source = read(&root().join("xtask/src/main.rs"));
+    let source = read(root().join("xtask/src/main.rs"));
     let own = ["test", "bench", "ci", "results"];
     let folder = fs::read_dir(root().join("docs")).expect("a folder of documents");
     let pages =

@@ -97,7 +97,7 @@ impl TargetSide<'_> {
     /// What was taught, with the head that makes probabilities of it.
     pub(crate) fn distributions(&self, taught: Taught) -> Distributions {
         let Taught { outputs, targets, .. } = taught;
-        Distributions { targets, of: Places::Outputs(outputs, self.head.for_search(self.table())) }
+        Distributions { targets, of: Places::Outputs(Box::new((outputs, self.head.for_search(self.table())))) }
     }
 
     /// The losses of what was taught.
@@ -127,7 +127,7 @@ pub struct Distributions {
 /// What is said in the places.
 enum Places {
     /// `[N, R]`, and what makes probabilities of it.
-    Outputs(Tensor<2>, SearchHead),
+    Outputs(Box<(Tensor<2>, SearchHead)>),
     /// `[N, V]`, of a vocabulary of so many.
     Known(Vec<f32>, usize),
 }
@@ -150,7 +150,10 @@ impl Distributions {
     /// If the places are none, or not all below `N`.
     pub fn log_probs(&self, places: Range<usize>) -> Vec<f32> {
         match &self.of {
-            Places::Outputs(outputs, head) => head.log_probs(outputs.clone().narrow(0, places.start, places.len())),
+            Places::Outputs(outputs) => {
+                let (outputs, head) = &**outputs;
+                head.log_probs(outputs.clone().narrow(0, places.start, places.len()))
+            }
             Places::Known(log_probs, vocabulary) => {
                 assert!(!places.is_empty(), "some places");
                 log_probs[places.start * vocabulary..places.end * vocabulary].to_vec()

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_band_is_hidden_with_its_deltas_and_nothing_else_is() {
-        let masks = Masks { columns: vec![1..3], frames: vec![2..3] };
+        let one = |range| std::iter::once(range).collect();
+        let masks = Masks { columns: one(1..3), frames: one(2..3) };
         let mut values = [1.0; 4 * 8];
         masks.apply(&mut values, 8, 2);
         let row = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0];

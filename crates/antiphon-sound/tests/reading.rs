@@ -25,7 +25,7 @@ fn every_kind_of_sample_is_read_as_it_was_written() {
     // More than a packet, and of no round length.
     let samples = signal(8000, 3001);
     for sample in Sample::ALL {
-        let path = folder.file("a.wav", &wav(sample, 8000, &[samples.clone()]));
+        let path = folder.file("a.wav", &wav(sample, 8000, std::slice::from_ref(&samples)));
         let sound = read(&Recording::whole(path), MINUTE).unwrap();
         let written: Vec<f64> = samples.iter().map(|&value| sample.round(value)).collect();
         assert_eq!(sound, Sound { samples: written, rate: 8000, damaged: 0 }, "{sample:?}");
@@ -161,7 +161,7 @@ fn what_cannot_be_sound_is_said_with_a_remedy() {
 fn a_length_that_nobody_knew_is_found() {
     let folder = Folder::new();
     let samples = signal(8000, 4000);
-    let mut bytes = wav(Sample::F64, 8000, &[samples.clone()]);
+    let mut bytes = wav(Sample::F64, 8000, std::slice::from_ref(&samples));
     bytes[4..8].fill(255);
     bytes[40..44].fill(255);
     let recording = Recording::whole(folder.file("a.wav", &bytes));

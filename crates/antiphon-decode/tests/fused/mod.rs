@@ -133,13 +133,14 @@ fn a_beam_as_wide_as_the_space_finds_the_best_of_all_by_the_sum() {
             let alone = targets().into_iter().max_by(|a, b| own(a).total_cmp(&own(b))).unwrap();
             others += usize::from(alone != best);
             // What stands beside it.
-            let lone = answers(&search, toy.clone(), language_model(&beside), &crate::batch(&[source.clone()]));
+            let lone =
+                answers(&search, toy.clone(), language_model(&beside), &crate::batch(std::slice::from_ref(source)));
             assert_eq!(lone[0], found, "{seed}");
             // What it begins with is scored by both, too.
             for begun in targets().into_iter().filter(|target| (1..=2).contains(&target.len())) {
                 let begins = targets().into_iter().filter(|target| target.starts_with(&begun)).collect();
                 let Some(best) = best_of(begins) else { continue };
-                let [request] = <[_; 1]>::try_from(crate::batch(&[source.clone()])).unwrap();
+                let [request] = <[_; 1]>::try_from(crate::batch(std::slice::from_ref(source))).unwrap();
                 let request = Request { prefix: begun, ..request };
                 let found = answers(&search, toy.clone(), language_model(&beside), &[request]);
                 assert_eq!(found[0][0].tokens, best, "{seed}");

@@ -41,7 +41,7 @@ fn a_beam_as_wide_as_the_space_finds_the_best_by_both() {
         let found = crate::run(&SearchConfig::Beam(beam.clone()), &toy, &sources);
         let lone: Vec<_> = sources
             .iter()
-            .map(|source| crate::run(&SearchConfig::Beam(beam.clone()), &toy, &[source.clone()]))
+            .map(|source| crate::run(&SearchConfig::Beam(beam.clone()), &toy, std::slice::from_ref(source)))
             .collect();
         for ((source, found), lone) in sources.iter().zip(found).zip(lone) {
             let output = ctc(seed, source, 6);

@@ -162,12 +162,12 @@ impl OutputLayer {
         };
         let states = host(states);
         let rows = states.par_chunks_exact(width).zip(known).zip(tokens.par_chunks_exact(each));
-        let of_row = |((state, &(best, log_prob)), tokens): ((&[f32], &(TokenId, f32)), &[TokenId])| {
+        rows.flat_map_iter(|((state, &(best, log_prob)), tokens)| {
             let logit = |id: TokenId| screen.logit(state, id) + self.bias[id as usize];
             let log_z = f64::from(logit(best)) - f64::from(log_prob);
             tokens.iter().map(move |&id| (f64::from(logit(id)) - log_z) as f32).collect::<Vec<f32>>()
-        };
-        rows.flat_map_iter(of_row).collect()
+        })
+        .collect()
     }
 
     /// The best tokens from all logits.
