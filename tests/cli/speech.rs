@@ -290,6 +290,16 @@ fn parts_and_faults(place: &Place, best: &[&str]) {
     let parts = "predict runs/mine --input parts.tsv --set data.start=from --set data.end=to";
     assert_eq!(call(place, parts).succeeds().lines().collect::<Vec<_>>(), best[..2]);
 
+    // Twice as many samples a second are brought to what the model has learned from.
+    let between = |pair: &[i16]| [pair[0], ((i32::from(pair[0]) + i32::from(pair[1])) / 2) as i16];
+    let mut fine = wav(&first.windows(2).flat_map(between).collect::<Vec<_>>());
+    fine[24..28].copy_from_slice(&(2 * RATE as u32).to_le_bytes());
+    place.write("fine.wav", fine);
+    let refused = call(place, "transcribe runs/mine fine.wav").refuses();
+    assert!(refused.contains("set features.resample = true"), "{refused}");
+    let said = call(place, "transcribe runs/mine fine.wav --set features.resample=true").succeeds();
+    assert_eq!(said, format!("{}\n", best[0]));
+
     place.write("page.wav", "%PDF-1.7 no sound at all");
     let refused = call(place, "transcribe runs/mine data/mine/sound/test-0.wav page.wav").refuses();
     assert!(refused.contains("page.wav") && refused.contains("--skip-bad"), "{refused}");

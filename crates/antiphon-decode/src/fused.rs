@@ -18,7 +18,7 @@ use antiphon_core::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rescored::{kept, push, wider};
+use crate::rescored::{at_most_zero, kept, push, wider};
 use crate::stepper::not_above_zero;
 
 /// A language model by which answers are ranked too (shallow fusion; Gülçehre et al. 2015).
@@ -111,7 +111,7 @@ struct Fused {
 
 impl Fused {
     fn score(&self, score: f32, beside: f32) -> f32 {
-        (f64::from(score) + self.weight * f64::from(beside)).min(0.0) as f32
+        at_most_zero((f64::from(score) + self.weight * f64::from(beside)) as f32)
     }
 }
 

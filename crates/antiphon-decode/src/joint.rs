@@ -14,7 +14,7 @@ use antiphon_core::{
     Want,
 };
 
-use crate::rescored::{kept, push, wider};
+use crate::rescored::{at_most_zero, kept, push, wider};
 
 /// A model whose tokens are scored by its CTC too.
 pub(crate) struct Joint {
@@ -33,7 +33,7 @@ impl Joint {
         if log_prob == f32::NEG_INFINITY || ctc == f64::NEG_INFINITY {
             return f32::NEG_INFINITY;
         }
-        (((1.0 - self.weight) * f64::from(log_prob) + self.weight * ctc) as f32).min(0.0)
+        at_most_zero(((1.0 - self.weight) * f64::from(log_prob) + self.weight * ctc) as f32)
     }
 }
 

@@ -82,7 +82,7 @@ fn stacks() -> Vec<&'static str> {
 /// several sources.
 fn configs() -> Vec<Case> {
     let plain = single_sources().into_iter().map(Case::from);
-    plain.chain(attentive()).chain(crossed()).collect()
+    plain.chain(attentive()).chain(crossed()).chain(sharpened()).collect()
 }
 
 fn single_sources() -> Vec<ModelConfig> {
@@ -169,6 +169,13 @@ fn attentive() -> Vec<Case> {
         cases.push(streamed(memories, &config("lstm", "gru", attention, extra), bridge));
     }
     cases
+}
+
+/// What is sharpened where one operation decodes.
+fn sharpened() -> Vec<Case> {
+    let fed = r#", "input_feeding": true, "layers": 1"#;
+    let of = |decoder: &str, attention: &str| Case::from(config("gru", decoder, attention, fed));
+    vec![of("lstm", r#"{"kind": "general", "sharpening": 2.5}"#), of("rnn", r#"{"kind": "dot", "sharpening": 2.5}"#)]
 }
 
 /// Each stack with two of the ways to look and to decode, so that each of these meets memories that are shorter than their sources.

@@ -171,7 +171,7 @@ impl Analysis {
             return Ok(());
         }
         let message = format!(
-            "it has {from} samples a second, not {to}; set `resample` to true, or `rate` to {from} if all recordings have that"
+            "it has {from} samples a second, not {to}; set features.resample = true, or features.rate = {from} if all recordings have that"
         );
         Err(Error::new(message))
     }

@@ -91,7 +91,9 @@ fn sound_of_another_rate_is_refused_or_resampled() {
     let recording = folder.recording("a.wav", 8000, &signal(8000, 4000));
     let error = Extractor::new(&plain("log_mel", "")).unwrap().extract(&recording).unwrap_err().to_string();
     assert!(
-        error.contains("a.wav: it has 8000 samples a second, not 16000; set `resample` to true, or `rate` to 8000"),
+        error.contains(
+            "a.wav: it has 8000 samples a second, not 16000; set features.resample = true, or features.rate = 8000"
+        ),
         "{error}"
     );
     let config = plain("log_mel", r#", "resample": true"#);

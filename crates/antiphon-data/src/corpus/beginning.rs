@@ -53,7 +53,8 @@ impl TableConfig {
             return Ok(Vec::new());
         }
         let table = Table::of_table(self, further, file)?;
-        let names = self.columns_of(file)?;
+        // An object without entries is a bad row.
+        let names = self.columns_of(file)?.filter(|names| !names.is_empty());
         Ok(names.map_or_else(Vec::new, |names| table.lacking(&names)))
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::lines::Fault;
 
-/// The cells of a record of CSV (RFC 4180). A line end in one is a line feed, however it is written.
+/// The cells of a record of CSV (RFC 4180). CRLF in a cell becomes LF.
 pub(super) fn cells_of_csv(record: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
     let (mut cells, mut rest) = (Vec::new(), record);
     loop {

@@ -69,8 +69,8 @@ impl<R: BufRead> LineReader<R> {
     }
 
     /// Reads the records of CSV (RFC 4180), of at most `longest` bytes: a line end between quotes is part of its record. Where
-    /// a quote opens and nothing within that many bytes closes it, its line is a fault, and the next one begins a record. Neither does
-    /// a quote in a later line close it that stands before other text.
+    /// a quote opens and nothing within that many bytes closes it, its line is a fault, and the next one begins a record. A quote
+    /// in a later line does not close it either if other text follows.
     pub fn of_csv(reader: R, longest: usize) -> Self {
         Self { quotes: Some(Quotes::default()), ..Self::new(reader, longest) }
     }

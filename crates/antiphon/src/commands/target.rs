@@ -18,7 +18,7 @@ use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
 /// which rules lines are read. `*` stands for any name.
-const CHANGEABLE: [&str; 18] = [
+const CHANGEABLE: [&str; 19] = [
     "search",
     "evaluate",
     "data.column",
@@ -35,6 +35,7 @@ const CHANGEABLE: [&str; 18] = [
     "data.start",
     "data.target",
     "data.too_long",
+    "features.resample",
     "streams.*.column",
     "streams.*.max_length",
 ];
@@ -264,9 +265,14 @@ pub(super) fn key(set: &str) -> &str {
     set.split_once('=').map_or(set, |(key, _)| key)
 }
 
+/// Whether a config has a section of this name.
+fn is_section(name: &str) -> bool {
+    keys::<ExperimentConfig>().iter().any(|known| known == name)
+}
+
 /// Why an assignment outside of the changeable sections is refused: it is a slip, or comes too late.
 fn refusal(set: &str) -> String {
-    if keys::<ExperimentConfig>().iter().any(|known| known == section(set)) {
+    if is_section(section(set)) {
         return format!(
             "`{set}` cannot be changed for a model that is trained; what can is {}",
             CHANGEABLE.map(|key| format!("`{key}`")).join(", ")
@@ -346,6 +352,12 @@ fn has_settings(run: &Run, settings: &ExperimentConfig) -> bool {
 fn settings_of(run: &Run) -> Option<serde_json::Value> {
     let own = run.config().ok().and_then(|own| serde_json::to_value(own).ok())?;
     Some(serde_json::from_value::<ExperimentConfig>(own).ok()?.decisive())
+}
+
+/// An assignment to a section that no config has.
+pub(super) fn check_section(set: &str) -> Result<()> {
+    let is_known = is_section(section(set));
+    if is_known { Ok(()) } else { Err(Error::new(refusal(set)).at(Place::text("--set"))) }
 }
 
 /// An assignment that comes too late for a model that is trained, or is none.

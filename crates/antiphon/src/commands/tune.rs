@@ -9,7 +9,7 @@ use antiphon_lab::Run;
 use serde_json::{Map, Value};
 
 use super::models::Models;
-use super::target::{Begin, changed, key, section};
+use super::target::{Begin, changed, check_section, key, section};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
@@ -187,6 +187,7 @@ fn axes(sets: &[String]) -> Result<(Vec<Axis>, Vec<String>)> {
             continue;
         }
         if section(&key) != "search" {
+            check_section(set)?;
             let message =
                 format!("`{key}` is no setting of the search, and cannot be tried without training; `sweep` does that");
             return Err(Error::new(message).at(Place::text("--set")));
@@ -194,15 +195,20 @@ fn axes(sets: &[String]) -> Result<(Vec<Axis>, Vec<String>)> {
         if values.iter().any(|value| value.is_empty()) {
             return Err(Error::new(format!("`{set}`: a value is empty")).at(Place::text("--set")));
         }
-        if axes.iter().any(|axis| axis.key == key) {
-            return Err(Error::new(format!("`{key}` is given twice")).at(Place::text("--set")));
-        }
         axes.push(Axis { key, values });
     }
     if axes.is_empty() {
         let message =
             "nothing to choose from: give a setting of the search several values, as in --set search.width=2,8";
         return Err(Error::new(message).at(Place::text("--set")));
+    }
+    let named: Vec<&str> =
+        axes.iter().map(|axis| axis.key.as_str()).chain(plain.iter().map(|set| key(set).trim())).collect();
+    let twice = axes.iter().find(|axis| named.iter().filter(|name| **name == axis.key).count() > 1);
+    if let Some(Axis { key, .. }) = twice {
+        return Err(
+            Error::new(format!("`{key}` is given twice: name all of its values at once")).at(Place::text("--set"))
+        );
     }
     Ok((axes, plain))
 }
@@ -295,6 +301,9 @@ mod tests {
         assert!(refused(&["search.width=2"]).contains("several values"));
         assert!(refused(&["model.encoder.hidden=2,3"]).contains("`sweep` does that"));
         assert!(refused(&["search.width=2,"]).contains("a value is empty"));
-        assert!(refused(&["search.width=2,3", "search.width=4,5"]).contains("given twice"));
+        for twice in [["search.width=2,3", "search.width=4,5"], ["search.width=2,3", "search.width=4"]] {
+            assert!(refused(&twice).contains("given twice"));
+        }
+        assert!(refused(&["serach.width=2,3"]).contains("did you mean `search.width`"));
     }
 }
