@@ -232,13 +232,9 @@ impl<'s, 't> Check<'s, 't> {
         // Of texts alone; where anything may stand in it, a list is not all that is missing.
         // A shell has taken the quotes of a list.
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-        let list = match bare {
-            Some(items) => items.split(',').map(str::trim).filter(|item| !item.is_empty()).collect(),
-            None => vec![text],
-        };
-        let is_empty = list.iter().all(|item| item.is_empty());
-        let list = Json::from(list);
-        if !is_empty && right(&list) && !right(&Json::from(vec![0])) {
+        let items = bare.map_or(vec![text], |items| items.split(',').map(str::trim).collect());
+        let list: Json = items.into_iter().filter(|item| !item.is_empty()).collect();
+        if list != Json::Array(Vec::new()) && right(&list) && !right(&Json::from(vec![0])) {
             let quoted =
                 bare.map(|_| format!("; in a shell, with quotes around it all: '{}={list}'", self.keys.join(".")));
             return Some(format!("write {list}{}", quoted.unwrap_or_default()));

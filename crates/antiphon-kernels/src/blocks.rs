@@ -83,6 +83,14 @@ pub(crate) fn rows_mut<T>(buffer: Option<&mut [T]>, size: usize, count: usize) -
     }
 }
 
+/// How many of `steps` steps of each of `rows` rows are real: all of them, if nothing says their lengths.
+pub(crate) fn real_lengths(lengths: Option<&[u32]>, rows: usize, steps: usize) -> Vec<usize> {
+    match lengths {
+        None => vec![steps; rows],
+        Some(lengths) => lengths.iter().map(|&length| (length as usize).min(steps)).collect(),
+    }
+}
+
 /// `[real, width]`: of a `[B, steps, width]` buffer the first steps of each row, as many as `lives` says; itself, where
 /// that is all.
 pub(crate) fn real_steps<'b>(buffer: &'b [f32], width: usize, steps: usize, lives: &[usize]) -> Cow<'b, [f32]> {

@@ -347,9 +347,8 @@ impl Table {
     /// Whether a line says what columns are called that the config names, in any order and case, and no more.
     pub(crate) fn is_header(&self, line: &str) -> bool {
         let Header::Read(Columns { names, .. }) = &self.header else { return false };
-        let names: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
-        let mut left = names.clone();
         // Each is named once.
+        let mut left: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
         let mut take = |cell: &str| left.iter().position(|name| *name == cell).map(|i| left.swap_remove(i)).is_some();
         cells(self.format, line).is_ok_and(|cells| cells.iter().all(|cell| take(&cell.trim().to_lowercase())))
     }

@@ -15,6 +15,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Bool, Tensor, TensorData};
 
+use crate::blocks::real_lengths;
 use crate::flex::serves;
 
 /// What a convolution is, beside its tensors.
@@ -41,10 +42,7 @@ impl Convolution {
 
     /// Real steps of each of `rows` rows of `steps` steps.
     fn real(&self, rows: usize, steps: usize) -> Vec<usize> {
-        match &self.lengths {
-            None => vec![steps; rows],
-            Some(lengths) => lengths.iter().map(|&length| (length as usize).min(steps)).collect(),
-        }
+        real_lengths(self.lengths.as_deref(), rows, steps)
     }
 }
 

@@ -19,6 +19,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::blocks::real_lengths;
 use crate::convolution::zero_beyond;
 use crate::flex::serves;
 
@@ -48,10 +49,7 @@ impl Convolution2d {
 
     /// Real steps of each of `rows` rows of `steps` steps.
     fn real(&self, rows: usize, steps: usize) -> Vec<usize> {
-        match &self.lengths {
-            None => vec![steps; rows],
-            Some(lengths) => lengths.iter().map(|&length| (length as usize).min(steps)).collect(),
-        }
+        real_lengths(self.lengths.as_deref(), rows, steps)
     }
 }
 
