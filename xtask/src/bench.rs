@@ -68,7 +68,7 @@ pub(crate) struct Arguments {
 }
 
 /// The programs that hold the benchmarks.
-pub(crate) const BENCHMARKS: [&str; 2] = ["layers", "models"];
+pub(crate) const BENCHMARKS: [&str; 3] = ["layers", "models", "sound"];
 
 /// The peer's script.
 pub(crate) const PEER: &str = "torch_rnn.py";
@@ -80,8 +80,13 @@ const PEAK: &str = "product/2048";
 const BUSY: &str = "busy.json";
 
 /// Groups of benchmarks that count something else than operations, and what.
-const COUNTED: [(&str, &str); 4] =
-    [("train/", "target tokens/s"), ("step-", "target tokens/s"), ("search/", "sentences/s"), ("growth-", "tokens/s")];
+const COUNTED: [(&str, &str); 5] = [
+    ("train/", "target tokens/s"),
+    ("step-", "target tokens/s"),
+    ("search/", "sentences/s"),
+    ("growth-", "tokens/s"),
+    ("sound/", "seconds of sound/s"),
+];
 
 /// What is counted in a nanosecond in each round (GFLOP/s of an operation), by the benchmark's name.
 type Speeds = BTreeMap<String, Vec<f64>>;

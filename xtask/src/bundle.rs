@@ -15,8 +15,10 @@ const SCRIPT: &str = "bench.sh";
 /// Builds the benchmarks and puts them into a folder, with the peer's script if its folder is given.
 pub(crate) fn write(folder: &Path, peers: Option<&Path>) -> Outcome {
     claim(folder)?;
-    let words = ["--workspace", "--bin", "antiphon", "--bench", "layers", "--bench", "models"];
-    let built = cargo::build_targets(&words, &Features::default())?.executables;
+    let words = ["--workspace", "--bin", "antiphon"]
+        .into_iter()
+        .chain(BENCHMARKS.into_iter().flat_map(|name| ["--bench", name]));
+    let built = cargo::build_targets(&words.collect::<Vec<_>>(), &Features::default())?.executables;
     for name in BENCHMARKS.into_iter().chain(["antiphon"]) {
         let program = built.get(name).ok_or_else(|| Stop::Failed(format!("cargo built no program called {name}")))?;
         strip(program, &folder.join(name))?;
