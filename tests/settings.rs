@@ -49,7 +49,7 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
         "",
         &[
             "data={replace=true,kind='manifest',train='a.tsv'}",
-            "features={kind='given',width=1}",
+            "features={kind='log_mel'}",
             "model.source={replace=true,kind='frames'}",
         ],
     ),

@@ -105,6 +105,13 @@ pub struct Unknown {
     pub target: u64,
 }
 
+/// How many steps a path of connectionist temporal classification that says `labels` has at least: one for each of them, and one for a
+/// blank between two that are equal. A path of no labels has one.
+pub fn steps_of_path(labels: &[TokenId]) -> usize {
+    let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    (labels.len() + repeated).max(1)
+}
+
 /// How many examples are encoded before their lengths are collected.
 const BLOCK: usize = 1 << 16;
 
@@ -299,8 +306,7 @@ impl Dataset {
         self.encode_target(&self.corpus.get(example)?)
     }
 
-    /// How many examples no path of connectionist temporal classification says, where `reduction` frames become one step: one that
-    /// does needs a step for each label, and one for a blank between two that are equal.
+    /// How many examples no path of connectionist temporal classification says, where `reduction` frames become one step.
     ///
     /// # Errors
     /// As [`batch`](Self::batch).
@@ -308,9 +314,8 @@ impl Dataset {
         let lacks = |i: usize| -> Result<usize> {
             let mut labels = self.target(self.gaps.position(i))?;
             labels.pop();
-            let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
             let steps = (self.lengths[i].source as usize).div_ceil(reduction);
-            Ok(usize::from(steps < (labels.len() + repeated).max(1)))
+            Ok(usize::from(steps < steps_of_path(&labels)))
         };
         (0..self.len()).into_par_iter().map(lacks).sum()
     }

@@ -295,6 +295,11 @@ impl FeaturesConfig {
         }
     }
 
+    /// Whether the columns of a block are known to be bands, each beside its neighbours, with or without energy before them.
+    pub fn are_bands(&self) -> bool {
+        matches!(self, Self::LogMel(_))
+    }
+
     /// How many times [deltas](crate::deltas) are added.
     pub(crate) fn deltas(&self) -> usize {
         match *self {

@@ -9,7 +9,8 @@
 //! A [`Recording`] is a file, or a part of one. [`FeaturesConfig`] says what is made of it, and an [`Extractor`] makes it: the numbers
 //! of Kaldi without dither, in 64 bits up to the last step, since a loud frame has bins 10^11 times weaker than its peak. A
 //! [`FeatureCache`] holds the features of a corpus on disk, made once, and hands out those of single recordings. [`Statistics`] are means and
-//! variances over a corpus; [`Pieces`] are those of a recording that is too long to be heard at once; [`SpecAugmentConfig`] draws what is hidden while a model learns.
+//! variances over a corpus; [`Pieces`] are those of a recording that is too long to be heard at once; [`SpecAugmentConfig`] draws what is
+//! changed and hidden while a model learns.
 //!
 //! What is said in a recording, and who reads its features, is not known here.
 
@@ -18,6 +19,7 @@
 mod cache;
 mod cepstrum;
 mod config;
+mod deform;
 mod deltas;
 mod extract;
 mod flow;

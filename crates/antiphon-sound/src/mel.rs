@@ -6,11 +6,12 @@ use std::fmt;
 const FLOOR: f64 = f32::EPSILON as f64;
 
 /// `1127 ln(1 + f / 700)`: the mel scale as HTK and Kaldi have it. `frequency` is in Hz.
-fn mel(frequency: f64) -> f64 {
+pub(crate) fn mel(frequency: f64) -> f64 {
     1127.0 * (frequency / 700.0).ln_1p()
 }
 
-fn hertz(mel: f64) -> f64 {
+/// The inverse of [`mel`].
+pub(crate) fn hertz(mel: f64) -> f64 {
     700.0 * (mel / 1127.0).exp_m1()
 }
 

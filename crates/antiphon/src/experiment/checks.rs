@@ -217,6 +217,11 @@ impl Sections {
         }
         if let Some(augment) = &self.spec_augment {
             found.below("spec_augment", augment.problems());
+            if augment.frequency_warp > 0.0 && self.features.as_ref().is_some_and(|features| !features.are_bands()) {
+                let message = "moves bands, and only the columns of `log_mel` are known to be such; remove it, or set \
+                               `features.kind = \"log_mel\"`";
+                found.add("spec_augment.frequency_warp", message);
+            }
         }
         let frames = self.model.as_ref().map(ModelConfig::frames);
         if data.as_manifest().is_none() {
@@ -611,6 +616,26 @@ mod tests {
         let search = "search={kind='greedy',language_model={model='lm',weight=0.5}}";
         assert_eq!(places(&[search]), [""; 0]);
         assert_eq!(places_in(STREAM, &[search]), ["search.language_model"]);
+    }
+
+    #[test]
+    fn only_bands_are_moved() {
+        let spoken = |features: &str| {
+            let text = format!(
+                "data = {{ kind = \"manifest\", train = \"a.tsv\" }}
+                 features = {features}
+                 spec_augment = {{ speed = 0.1, noise = 0.1 }}
+                 model.source.kind = \"frames\"
+                 train = {{ epochs = 1 }}"
+            );
+            move |sets: &[&str]| places_in(&text, sets)
+        };
+        let warp = "spec_augment.frequency_warp=0.1";
+        assert_eq!(spoken("{ kind = \"log_mel\" }")(&[warp]), [""; 0]);
+        for features in ["{ kind = \"mfcc\" }", "{ kind = \"given\", width = 23 }"] {
+            assert_eq!(spoken(features)(&[]), [""; 0]);
+            assert_eq!(spoken(features)(&[warp]), ["spec_augment.frequency_warp"]);
+        }
     }
 
     /// A kind that is left to its default is known to the sections.

@@ -41,7 +41,7 @@ pub struct ExperimentConfig {
     /// data folder, and made once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<FeaturesConfig>,
-    /// What of them is hidden while the model learns; if unset, nothing.
+    /// What of them is changed and hidden while the model learns; if unset, nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec_augment: Option<SpecAugmentConfig>,
     /// How text becomes tokens; if unset, `character` by character on both sides.
@@ -243,6 +243,9 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/decoder/attention/sharpening", 1.0.into()),
         ("/model/memories", json!({ "kind": "concatenated" })),
         ("/tokenizer/*/separator", Value::Null),
+        ("/spec_augment/speed", 0.0.into()),
+        ("/spec_augment/frequency_warp", 0.0.into()),
+        ("/spec_augment/noise", 0.0.into()),
         ("/search/ctc_weight", 0.0.into()),
         ("/evaluate/by", json!([])),
         ("/evaluate/parts", 1.into()),
@@ -340,7 +343,7 @@ mod tests {
             let tokenizer = TokenizersConfig { target: Some(word), ..TokenizersConfig::default() };
             json!({
                 "tokenizer": tokenizer, "data": data, "model": model, "train": TrainConfig::default(),
-                "search": SearchConfig::default(), "evaluate": EvaluateConfig::default(),
+                "search": SearchConfig::default(), "evaluate": EvaluateConfig::default(), "spec_augment": SpecAugmentConfig::default(),
             })
         };
         let whole = [

@@ -14,6 +14,7 @@
 
 mod answering;
 mod answers;
+mod augmentation;
 mod checks;
 mod columns;
 mod config;

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Frames, Place, Result, Source, SourceBatch};
+use antiphon_core::{Error, Frames, Place, Result, Source};
 use antiphon_data::corpus::Remedy;
 use antiphon_data::lines::file_fault;
 use antiphon_data::{Corpus, Fault, Split, Spoken};
-use antiphon_sound::{Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, Sound, SpecAugmentConfig};
+use antiphon_sound::{Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, Sound};
 
 use super::ExperimentConfig;
 use super::data::files;
@@ -189,56 +188,5 @@ impl Listener {
     pub(crate) fn is_longer(&self, path: &Path, seconds: f64) -> bool {
         let is_sound = !matches!(self.extractor.config(), FeaturesConfig::Given(_));
         is_sound && Pieces::open(path, seconds).and_then(|mut pieces| pieces.is_one()).is_ok_and(|is_one| !is_one)
-    }
-}
-
-/// A batch as training sees it: some of each recording is hidden, drawn under the step's key.
-pub(super) fn augmented(batch: &Batch, how: &SpecAugmentConfig, features: &FeaturesConfig, key: Key) -> Batch {
-    let mut batch = batch.clone();
-    if let Some(SourceBatch::Frames(frames)) = batch.sources.first_mut() {
-        let (key, blocks) = (key.named("spec_augment"), features.blocks());
-        let (row, columns) = (frames.width * frames.features, frames.features / blocks);
-        for (b, (values, &length)) in frames.values.chunks_exact_mut(row).zip(&frames.lengths).enumerate() {
-            let values = &mut values[..length as usize * frames.features];
-            let masks = how.masks(key.numbered(b as u64), length as usize, columns);
-            masks.apply(values, frames.features, blocks);
-        }
-    }
-    batch
-}
-
-#[cfg(test)]
-mod tests {
-    use antiphon_core::{FrameBatch, Target};
-
-    use super::*;
-
-    #[test]
-    fn what_is_hidden_is_drawn_for_each_row_under_the_steps_key() {
-        let features: FeaturesConfig =
-            serde_json::from_str(r#"{"kind": "given", "width": 4, "deltas": 1}"#).expect("features");
-        let rows = [vec![1.0; 50 * 8], vec![1.0; 30 * 8], vec![1.0; 50 * 8]];
-        let batch = Batch {
-            sources: vec![SourceBatch::Frames(FrameBatch::from_rows(&rows, 8))],
-            target: Target::whole(&[[3], [3], [3]]),
-            continues: Vec::new(),
-            examples: vec![0, 1, 2],
-        };
-        let of = |seed: u64| {
-            let hidden = augmented(&batch, &SpecAugmentConfig::default(), &features, Key::from_seed(seed));
-            let [SourceBatch::Frames(frames)] = &hidden.sources[..] else { panic!("frames") };
-            frames.values.clone()
-        };
-        assert_eq!(of(1), of(1));
-        let different = (0..20).filter(|&seed| of(seed) != of(seed + 1)).count();
-        assert_eq!(different, 20);
-        let unlike = (0..20).filter(|&seed| of(seed)[..400] != of(seed)[800..]).count();
-        assert_eq!(unlike, 20, "rows are hidden alike");
-        // Padding stays what it is, and a column is hidden with its delta.
-        for values in (0..20).map(of) {
-            assert!(values[400 + 30 * 8..800].iter().all(|&value| value == 0.0));
-            let is_alike = |frame: &[f32]| frame[..4] == frame[4..];
-            assert!(values.chunks_exact(8).all(is_alike));
-        }
     }
 }

@@ -10,9 +10,9 @@ use antiphon_lab::{BestValidation, EndReason, MeanOfModels, Run, Stopwatch, Trai
 use antiphon_model::{Model, Vocabularies};
 use antiphon_train::{Averaged, Ended, Outcome, Pause, Progress, Training, Validation, Validator, newest_checkpoint};
 
+use super::augmentation::Augmentation;
 use super::data::{Encoded, TrainingBatches};
 use super::evaluation::{Evaluator, figures_of_validation, values};
-use super::recordings::augmented;
 use super::samples::samples;
 use super::saved::{SavedModel, TokenizersFile};
 use super::{Experiment, ExperimentConfig, Tokenizers, unknown};
@@ -83,9 +83,9 @@ impl Experiment {
             None => self.begin(run, &mut observer, &tokenizers, &device)?,
         };
 
-        let augment = config.spec_augment.as_ref().zip(config.features.as_ref());
-        let objective = |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| match augment {
-            Some((how, features)) => model.terms(&augmented(batch, how, features, key), carry, Some(key)),
+        let augmentation = Augmentation::of(config);
+        let objective = |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| match &augmentation {
+            Some(augmentation) => model.terms(&augmentation.apply(batch, key), carry, Some(key)),
             None => model.terms(batch, carry, Some(key)),
         };
         let mut validate = |model: &Model, progress: &Progress| -> Result<Option<Validation>> {
