@@ -52,6 +52,11 @@ pub struct LogMelConfig {
     pub high: Option<f64>,
     /// Whether a frame begins with the logarithm of its energy.
     pub energy: bool,
+    /// How far energies may lie below the greatest one of their recording, in decibels: lower ones, which tell of the silence of a room
+    /// rather than of what is said in it, are raised to that. If unset, as far as they do.
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<f64>,
     /// How many times the slope over five frames is added to each frame: its change, and the change of its change.
     #[schemars(range(min = 0, max = 2))]
     pub deltas: usize,
@@ -186,6 +191,7 @@ impl Default for LogMelConfig {
             low: 20.0,
             high: None,
             energy: false,
+            range: None,
             deltas: 0,
             normalize: Normalization::default(),
             max_seconds: max_seconds(),
@@ -206,6 +212,7 @@ impl Default for MfccConfig {
             low,
             high,
             energy,
+            range: _,
             deltas,
             normalize,
             max_seconds,
@@ -300,6 +307,14 @@ impl FeaturesConfig {
         matches!(self, Self::LogMel(_))
     }
 
+    /// How far energies may lie below the greatest one of their recording, in decibels.
+    pub(crate) fn range(&self) -> Option<f64> {
+        match self {
+            Self::LogMel(config) => config.range,
+            Self::Mfcc(_) | Self::Given(_) => None,
+        }
+    }
+
     /// How many times [deltas](crate::deltas) are added.
     pub(crate) fn deltas(&self) -> usize {
         match *self {
@@ -380,6 +395,9 @@ impl FeaturesConfig {
             demand(low >= 0.0 && low < high, "low", format!("must be at least 0 and below `high` ({high}), got {low}"));
             let message = format!("must be from 1000 to half of `rate` ({half}), got {high}");
             demand(within(high, 1000.0, half), "high", message);
+        }
+        if let Self::LogMel(LogMelConfig { range: Some(range), .. }) = *self {
+            demand(range > 0.0 && range.is_finite(), "range", format!("must be above 0, got {range}"));
         }
         if let Self::Mfcc(MfccConfig { coefficients, filters, lifter, .. }) = *self {
             let message = format!("must be from 1 to `filters` ({filters}), got {coefficients}");

@@ -145,7 +145,10 @@ impl Extractor {
         if samples.iter().all(|sample| *sample == samples[0]) {
             return Err(Error::new("it is silent from beginning to end; leave it out, or record it again"));
         }
-        let (frames, width) = analysis.frames(samples);
+        let (mut frames, width) = analysis.frames(samples);
+        if let Some(decibels) = self.config.range() {
+            raise(&mut frames, width, usize::from(analysis.bands.energy), decibels);
+        }
         self.finish(frames, width)
     }
 
@@ -160,6 +163,18 @@ impl Extractor {
         } else {
             Err(Error::new("its numbers are too large for features; scale it so that the loudest sample is 1 or less"))
         }
+    }
+}
+
+/// Raises energies to what lies so many decibels below the greatest: those of bands, and of whole frames, of which there are `first`
+/// before them, each among their like.
+fn raise(frames: &mut [f64], width: usize, first: usize, decibels: f64) {
+    let below = decibels * std::f64::consts::LN_10 / 10.0;
+    for columns in [0..first, first..width] {
+        let of_all = frames.chunks_exact(width).flat_map(|frame| &frame[columns.clone()]);
+        let floor = of_all.copied().fold(f64::NEG_INFINITY, f64::max) - below;
+        let all = frames.chunks_exact_mut(width).flat_map(|frame| &mut frame[columns.clone()]);
+        all.for_each(|energy| *energy = energy.max(floor));
     }
 }
 

@@ -67,6 +67,29 @@ fn a_tone_is_loudest_in_the_band_around_it() {
     }
 }
 
+/// Of a quiet stretch behind a loud one only what lies within the range is left as it is; energies of whole frames have their own.
+#[test]
+fn energies_far_below_the_greatest_are_raised_to_the_range() {
+    let mut samples = signal(16_000, 16_000);
+    samples[8000..].iter_mut().for_each(|sample| *sample *= 1e-3);
+    let whole = features(&plain("log_mel", r#", "energy": true"#), &samples);
+    for (decibels, raises) in [(25.0, true), (60.0, true), (300.0, false)] {
+        let config = plain("log_mel", &format!(r#", "energy": true, "range": {decibels:?}"#));
+        let (raised, width) = (features(&config, &samples), config.width());
+        for columns in [0..1, 1..width] {
+            let of = |values: &[f32]| -> Vec<f32> {
+                values.chunks_exact(width).flat_map(|frame| frame[columns.clone()].to_vec()).collect()
+            };
+            let (before, after) = (of(&whole), of(&raised));
+            let floor = before.iter().copied().fold(f32::MIN, f32::max) - decibels / 10.0 * 10_f32.ln();
+            for (before, after) in before.iter().zip(&after) {
+                assert!((after - before.max(floor)).abs() < 1e-5, "{decibels} dB: {before} became {after}");
+            }
+            assert_eq!(before != after, raises, "{decibels} dB");
+        }
+    }
+}
+
 #[test]
 fn columns_of_a_recording_are_normalised_with_their_deltas() {
     let samples = signal(16_000, 16_000);
