@@ -124,6 +124,17 @@ impl ModelConfig {
         self
     }
 
+    /// The key of the setting that should say of how many planes a step of the source is, if the encoder reads it by bands and
+    /// nothing says so; below `[model]`.
+    pub fn undivided(&self) -> Option<String> {
+        let encoder = match self {
+            ModelConfig::EncoderDecoder(config) => &config.encoder,
+            ModelConfig::Ctc(config) => &config.encoder,
+            ModelConfig::LanguageModel(_) => return None,
+        };
+        encoder.undivided().map(|key| format!("encoder.{key}"))
+    }
+
     /// What share of the loss is that of the memory of its source, which says the target by itself beside a decoder; `None` where it
     /// does not.
     pub fn ctc_weight(&self) -> Option<f64> {
