@@ -362,13 +362,54 @@ fn a_check_looks_at_the_first_recordings() {
     // Data may be elsewhere, unless their folder is named.
     let warned = call(&place, "check speech.toml");
     assert!(said(&warned.err()) && warned.err().contains("data.validation"), "{}", warned.err());
-    warned.succeeds();
+    // What is said last is true.
+    let last = |out: &str| out.lines().last().unwrap_or_default().to_owned();
+    assert_eq!(last(&warned.succeeds()), "# speech.toml: 1 warning; the run is called speech");
     let refused = call(&place, "check speech.toml --data-dir data").refuses();
     assert!(said(&refused), "{refused}");
     let skips = call(&place, "check speech.toml --data-dir data --set data.on_bad_line=skip");
     assert!(!skips.err().contains("none.wav"), "{}", skips.err());
+    assert_eq!(last(&skips.succeeds()), "# speech.toml: no problems; the run is called speech");
+    // Of each kind the first, and how many more.
+    place.write("page.wav", "%PDF-1.7 no sound at all");
+    let others = manifest.replace("sound/validation-4.wav", "../../page.wav");
+    let others = (1..4).fold(others, |text, i| text.replace(&format!("sound/validation-{i}.wav"), "sound/none.wav"));
+    place.write("data/mine/validation.tsv", others);
+    let warned = call(&place, "check speech.toml");
+    assert!(said(&warned.err()), "{}", warned.err());
+    assert!(warned.err().contains("(and 2 more with a recording that is not there)\n"), "{}", warned.err());
+    assert!(warned.err().contains("validation.tsv: line 6: ") && warned.err().contains("page.wav: is a PDF"));
+    assert_eq!(last(&warned.succeeds()), "# speech.toml: 2 warnings; the run is called speech");
     let other = call(&place, "check speech.toml --data-dir data --set features.rate=16000").refuses();
     assert!(other.contains("train.tsv: line 2: ") && other.contains("it has 8000 samples a second"), "{other}");
+}
+
+#[test]
+fn recordings_that_cannot_be_used_are_told_together_and_counted_by_kind() {
+    let place = place();
+    let manifest = String::from_utf8(place.read("data/mine/train.tsv")).unwrap();
+    let with = |count: usize| {
+        let none =
+            |text: String, i: usize| text.replace(&format!("sound/train-{i}.wav"), &format!("sound/none-{i}.wav"));
+        place.write("data/mine/train.tsv", (0..count).fold(manifest.clone(), none).replace("train-20.", "page."));
+        call(&place, "run speech.toml --run runs/bad").refuses()
+    };
+    place.write("data/mine/sound/page.wav", "%PDF-1.7 no sound at all");
+    let few = with(3);
+    assert!(few.contains("train.tsv: 4 problems\n"), "{few}");
+    for (line, file) in [(2, "none-0.wav"), (3, "none-1.wav"), (4, "none-2.wav"), (22, "page.wav")] {
+        let named = few.lines().filter(|told| told.contains(&format!("  line {line}: ")) && told.contains(file));
+        assert_eq!(named.count(), 1, "{few}");
+    }
+    assert!(few.ends_with("; or set data.on_bad_line = \"skip\"") && !few.contains("more such"), "{few}");
+    let many = with(14);
+    assert_eq!(many.matches("there is no such file").count(), 10, "{many}");
+    assert!(many.contains(" (and 5 more such recordings); or set data.on_bad_line"), "{many}");
+    let told = call(&place, &format!("train speech.toml --run runs/rest {STILL} --set data.on_bad_line=skip"));
+    let counted = "left out as unusable: 15 lines skipped: 14 with a recording that is not there (first: line 2), 1 with a \
+                   file that is neither wav nor flac (first: line 22)";
+    assert!(told.err().contains(counted), "{}", told.err());
+    told.succeeds();
 }
 
 #[test]
