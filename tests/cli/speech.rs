@@ -206,12 +206,19 @@ fn words_have_times(place: &Place) {
     let srt = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --srt").succeeds();
     let shown: Vec<&str> = srt.lines().collect();
     assert_eq!((shown[0], shown[2]), ("1", answered[0]["answers"][0]["text"].as_str().expect("a text")), "{srt}");
-    assert!(shown[1].starts_with("00:00:00,") && shown[1].contains(" --> 00:00:01,"), "{srt}");
+    // The word would be shown for a second, but the recording ends earlier.
+    let (from, to) = shown[1].split_once(" --> ").expect("two times");
+    assert!(from.starts_with("00:00:00,") && to == format!("00:00:00,{:03}", (1000.0 * middle) as usize), "{srt}");
     let refused = call(place, "transcribe runs/mine both.wav both.wav --vtt").refuses();
     assert!(refused.contains("--vtt") && refused.contains("one recording"), "{refused}");
     // Who asks for no words is told none.
     let plain = call(place, "predict runs/mine --input data/mine/test.tsv").succeeds();
     assert!(!plain.contains("words"), "{plain}");
+}
+
+/// Seconds, of a time as subtitles have it.
+fn clock(time: &str) -> f64 {
+    time.replace(',', ".").split(':').fold(0.0, |sum, part| 60.0 * sum + part.parse::<f64>().expect("a number"))
 }
 
 /// A long recording is answered piece by piece, with the times of the whole; a short one as ever.
@@ -241,6 +248,9 @@ fn long_recordings_are_cut(place: &Place) {
     assert!(words.iter().map(|word| word["word"].as_str().unwrap()).eq(texts.iter().flat_map(|text| text.split(' '))));
     let starts: Vec<f64> = words.iter().map(|word| word["start"].as_f64().unwrap()).collect();
     assert!(starts.is_sorted() && starts.iter().any(|&start| start > seconds - 3.0), "{starts:?}");
+    let srt = call(place, "transcribe runs/mine long.wav --srt --max-seconds 1.5").succeeds();
+    let ends: Vec<f64> = srt.lines().filter_map(|line| Some(clock(line.split_once(" --> ")?.1))).collect();
+    assert!(ends.is_sorted() && ends.last().is_some_and(|&last| last > seconds - 3.0 && last <= seconds), "{srt}");
     // The short one beside it is answered as a whole.
     let alone = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --json").succeeds();
     assert!(lines[1].get("pieces").is_none() && lines[1] == json(alone.as_bytes()), "{alone}");
@@ -308,6 +318,12 @@ fn parts_and_faults(place: &Place, best: &[&str]) {
     assert_eq!(skipped.succeeds(), format!("page.wav\t\ndata/mine/sound/test-0.wav\t{}\n", best[0]));
     let refused = call(place, "transcribe runs/mine nowhere.wav").refuses();
     assert!(refused.contains("nowhere.wav"), "{refused}");
+    // Whoever names a second model hears how that is done.
+    for model in ["runs/mine", "mine", "runs/mine/model.safetensors", "speech.toml"] {
+        let refused = call(place, &format!("transcribe runs/mine {model} fine.wav --skip-bad")).refuses();
+        assert!(refused.contains(&format!("{model}: is a model and no recording")), "{refused}");
+        assert!(refused.contains("`predict`, which takes a list of models"), "{refused}");
+    }
 
     // In a corpus its line is named, or it is left out and counted.
     let manifest = String::from_utf8(place.read("data/mine/test.tsv")).unwrap();

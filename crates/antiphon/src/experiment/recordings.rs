@@ -7,7 +7,9 @@ use antiphon_core::{Error, Frames, Place, Problem, Result, Source};
 use antiphon_data::corpus::Remedy;
 use antiphon_data::lines::file_fault;
 use antiphon_data::{Corpus, Fault, Split, Spoken};
-use antiphon_sound::{Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, Sound, counted_as};
+use antiphon_sound::{
+    Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, SHORTEST_LIMIT, Sound, counted_as,
+};
 use rayon::prelude::*;
 
 use super::ExperimentConfig;
@@ -218,6 +220,14 @@ impl Listener {
     pub(crate) fn max_seconds(&self, max_frames: usize) -> f64 {
         let config = self.extractor.config();
         config.max_seconds().min(max_frames as f64 * config.hop_seconds())
+    }
+
+    /// How long a recording is, in seconds: as its file says or, where that does not tell, as its frames do.
+    pub(crate) fn seconds(&self, path: &Path, frames: usize) -> f64 {
+        let config = self.extractor.config();
+        let is_sound = !matches!(config, FeaturesConfig::Given(_));
+        let told = is_sound.then(|| Pieces::open(path, SHORTEST_LIMIT).ok()?.seconds()).flatten();
+        told.unwrap_or(frames as f64 * config.hop_seconds())
     }
 
     /// Whether a file has more seconds of sound, and can be cut. Nobody knows where the features of another program are quiet; what
