@@ -325,6 +325,13 @@ fn parts_and_faults(place: &Place, best: &[&str]) {
         assert!(refused.contains("`predict`, which takes a list of models"), "{refused}");
     }
 
+    // A file without the speakers is measured without them.
+    let asked = "evaluate runs/mine --input data/mine/nobody.tsv";
+    place.write("data/mine/nobody.tsv", format!("path\ttext\nsound/test-0.wav\t{}\n", word(270)));
+    let called = call(place, asked);
+    let warning = "warning: data/mine/nobody.tsv: has no column `speaker`, which evaluate.by names: no figures by it";
+    assert!(called.err().contains(warning), "{}", called.err());
+    assert!(!called.succeeds().contains("split by"));
     // In a corpus its line is named, or it is left out and counted.
     let manifest = String::from_utf8(place.read("data/mine/test.tsv")).unwrap();
     place.write("data/mine/bad.tsv", manifest.replace("sound/test-1.wav", "../../page.wav"));
