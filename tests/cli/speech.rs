@@ -152,6 +152,7 @@ fn the_guide_can_be_followed_as_it_stands() {
         entry.as_ref().is_ok_and(|entry| Path::new(&entry.file_name()).extension().is_some_and(|e| e == "features"))
     });
     assert_eq!(kept.count(), 3);
+    what_no_path_says_counts_nothing(&place, test);
     parts_and_faults(&place, &best);
     words_have_times(&place);
     long_recordings_are_cut(&place);
@@ -288,6 +289,22 @@ fn several_together(place: &Place) {
     assert!(table.contains("word_error_rate") && !table.contains("ctc_loss"), "{table}");
     let refused = call(place, "predict runs/mine runs/mine --input data/mine/test.tsv").refuses();
     assert!(refused.contains("search.ctc_weight"), "{refused}");
+}
+
+/// The loss of CTC is that of what its paths say, while the decoder can say anything.
+fn what_no_path_says_counts_nothing(place: &Place, test: &Value) {
+    let figure = |table: &str, label: &str| -> f64 {
+        let line = table.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("no {label}: {table}"));
+        line.split_whitespace().nth(1).expect("a figure").parse().expect("a number")
+    };
+    let manifest = String::from_utf8(place.read("data/mine/test.tsv")).unwrap();
+    place.write("data/mine/lost.tsv", format!("{manifest}sound/test-0.wav\t{}\tann\n", "abc".repeat(30)));
+    let table = call(place, "evaluate runs/mine --input data/mine/lost.tsv").succeeds();
+    assert_eq!(figure(&table, "without_path"), 1.0);
+    let (with, without) = (figure(&table, "ctc_loss"), test["losses"]["ctc"].as_f64().unwrap());
+    assert!((with - without).abs() < 1e-3 * (1.0 + without), "{with}, not {without}");
+    let (with, without) = (figure(&table, "loss_per_token"), test["losses"]["per_token"].as_f64().unwrap());
+    assert!(with > 2.0 * without, "the decoder is asked: {with} beside {without}");
 }
 
 /// Parts of a file are answered as files of their own; a file that cannot be used is told.
