@@ -42,6 +42,26 @@ fn it_is_trained_resumed_searched_scored_and_combined() {
     let loss = results["test"]["losses"]["per_token"].as_f64().unwrap();
     assert!((loss - nats / tokens as f64).abs() < 1e-4, "{loss}, not {}", nats / tokens as f64);
 
+    // What no path says is in no loss, for one model and for several, and is not right.
+    let test = String::from_utf8(place.read("data/mine/test.tsv")).unwrap();
+    place.write("data/mine/lost.tsv", format!("{test}sound/test-0.wav\t{}\tann\n", "abc".repeat(30)));
+    let plain = place.call("evaluate runs/ctc").succeeds();
+    for models in ["runs/ctc", "runs/ctc runs/ctc"] {
+        let called = place.call(&format!("evaluate {models} --input data/mine/lost.tsv"));
+        assert!(called.err().contains("1 of 31 sources have fewer steps of memory"), "{}", called.err());
+        let table = called.succeeds();
+        for label in ["loss_per_token", "loss_per_character", "perplexity"] {
+            let (with, without) = (figure(&table, label), figure(&plain, label));
+            assert!((with - without).abs() < 2e-3 * without, "{models}, {label}: {with}, not {without}");
+        }
+        let right = figure(&plain, "token_accuracy") * tokens as f64 / (tokens + 91) as f64;
+        assert!((figure(&table, "token_accuracy") - right).abs() < 0.02, "{table}");
+        assert_eq!((figure(&table, "without_path"), figure(&plain, "without_path")), (1.0, 0.0));
+    }
+    place.write("data/mine/nothing.tsv", format!("path\ttext\tspeaker\nsound/test-0.wav\t{}\tann\n", "abc".repeat(30)));
+    let table = place.call("evaluate runs/ctc --input data/mine/nothing.tsv").succeeds();
+    assert!(table.contains("word_error_rate") && !table.contains("loss") && !table.contains("NaN"), "{table}");
+
     // The best path is an answer too, and so is that of a model beside itself.
     let path = "--set search={replace=true,kind='best_path'}";
     let table = place.call(&format!("evaluate runs/ctc {path}")).succeeds();

@@ -181,7 +181,8 @@ fn settings_of_the_search_are_chosen_on_the_validation_split() {
     let lines = told.split_once("in a config:\n\n").expect("its lines").1.split("\nnext ").next().unwrap();
     place.write("best.toml", format!("extends = \"tiny.toml\"\n{lines}"));
     place.call("check best.toml").succeeds();
-    assert!(lines.contains(&format!("width = {}", best[0][0])) && lines.contains("runs/lm"), "{lines}");
+    assert!(lines.contains(&format!("width = {}", best[0][0])), "{lines}");
+    assert_eq!(lines.contains("runs/lm"), best[0][1] != "0", "{told}");
     // And as it is reported on.
     let next = told.lines().find_map(|line| line.strip_prefix("next ")).expect("a command");
     let words = next.split_once(" evaluate ").expect("what measures").1;
@@ -196,6 +197,44 @@ fn settings_of_the_search_are_chosen_on_the_validation_split() {
         let refused = place.call(words).refuses();
         assert!(refused.contains(says), "{words}: {refused}");
     }
+}
+
+/// What changes nothing is no choice, and a language model without a say is none.
+#[test]
+fn a_setting_that_changes_no_answer_is_not_chosen() {
+    let place = company();
+    let fixed = "--set search.language_model.model=runs/lm";
+    let tune = |sets: &str| place.call(&format!("tune runs/tiny {fixed} {sets}")).succeeds();
+    // Nothing at all: the weights are as good as none.
+    let told = tune("--set search.language_model.weight=1e-12,1e-13 --set search.width=3,3");
+    for key in ["search.language_model.weight", "search.width"] {
+        assert!(told.contains(&format!("`{key}` changes no answer\n")), "{told}");
+    }
+    assert!(told.ends_with("leave the search as the model has it\n"), "{told}");
+    assert!(!told.contains("next ") && !told.contains("best,") && told.matches(" same\n").count() == 4, "{told}");
+    // One of two, and the plain search is as good as the other.
+    let told = tune("--set search.language_model.weight=1e-12,0 --set search.max_length.limit=1,40");
+    assert!(told.contains("`search.language_model.weight` changes no answer\n"), "{told}");
+    assert!(
+        told.contains("the search is best without a language model: leave `search.language_model` out\n"),
+        "{told}"
+    );
+    let row = told.lines().find(|line| line.trim_end().ends_with(" best")).expect("the best");
+    let [weight, limit] = [0, 1].map(|column| row.split_whitespace().nth(column).expect("a value"));
+    assert_eq!(weight, "0", "{told}");
+    let (_, suggested) = told.split_once("in a config:\n").expect("its lines");
+    assert!(suggested.contains(&format!("limit = {limit}\n")) && !suggested.contains("language_model"), "{told}");
+    let next = told.lines().find_map(|line| line.strip_prefix("next ")).expect("a command");
+    let words = next.split_once(" evaluate ").expect("what measures").1;
+    place.call(&format!("evaluate {words}")).succeeds();
+    // Where the model has one itself, it is turned off.
+    let own = "--set search.language_model={model='runs/lm',weight=50}";
+    place.call(&format!("run tiny.toml --run runs/loud --set train.epochs=8 {own}")).succeeds();
+    let told = place.call("tune runs/loud --set search.language_model.weight=0,50").succeeds();
+    let row = told.lines().find(|line| line.trim_end().ends_with(" best")).expect("the best");
+    assert!(row.trim_start().starts_with("0 ") && !told.contains("in a config"), "{told}");
+    let next = told.lines().find_map(|line| line.strip_prefix("next ")).expect("a command");
+    assert!(next.ends_with(" --set search.language_model.weight=0"), "{told}");
 }
 
 /// The guide's own language model, over what is said in recordings.

@@ -152,6 +152,7 @@ fn the_guide_can_be_followed_as_it_stands() {
         entry.as_ref().is_ok_and(|entry| Path::new(&entry.file_name()).extension().is_some_and(|e| e == "features"))
     });
     assert_eq!(kept.count(), 3);
+    what_no_path_says_counts_nothing(&place, test);
     parts_and_faults(&place, &best);
     words_have_times(&place);
     long_recordings_are_cut(&place);
@@ -206,12 +207,19 @@ fn words_have_times(place: &Place) {
     let srt = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --srt").succeeds();
     let shown: Vec<&str> = srt.lines().collect();
     assert_eq!((shown[0], shown[2]), ("1", answered[0]["answers"][0]["text"].as_str().expect("a text")), "{srt}");
-    assert!(shown[1].starts_with("00:00:00,") && shown[1].contains(" --> 00:00:01,"), "{srt}");
+    // The word would be shown for a second, but the recording ends earlier.
+    let (from, to) = shown[1].split_once(" --> ").expect("two times");
+    assert!(from.starts_with("00:00:00,") && to == format!("00:00:00,{:03}", (1000.0 * middle) as usize), "{srt}");
     let refused = call(place, "transcribe runs/mine both.wav both.wav --vtt").refuses();
     assert!(refused.contains("--vtt") && refused.contains("one recording"), "{refused}");
     // Who asks for no words is told none.
     let plain = call(place, "predict runs/mine --input data/mine/test.tsv").succeeds();
     assert!(!plain.contains("words"), "{plain}");
+}
+
+/// Seconds, of a time as subtitles have it.
+fn clock(time: &str) -> f64 {
+    time.replace(',', ".").split(':').fold(0.0, |sum, part| 60.0 * sum + part.parse::<f64>().expect("a number"))
 }
 
 /// A long recording is answered piece by piece, with the times of the whole; a short one as ever.
@@ -241,6 +249,9 @@ fn long_recordings_are_cut(place: &Place) {
     assert!(words.iter().map(|word| word["word"].as_str().unwrap()).eq(texts.iter().flat_map(|text| text.split(' '))));
     let starts: Vec<f64> = words.iter().map(|word| word["start"].as_f64().unwrap()).collect();
     assert!(starts.is_sorted() && starts.iter().any(|&start| start > seconds - 3.0), "{starts:?}");
+    let srt = call(place, "transcribe runs/mine long.wav --srt --max-seconds 1.5").succeeds();
+    let ends: Vec<f64> = srt.lines().filter_map(|line| Some(clock(line.split_once(" --> ")?.1))).collect();
+    assert!(ends.is_sorted() && ends.last().is_some_and(|&last| last > seconds - 3.0 && last <= seconds), "{srt}");
     // The short one beside it is answered as a whole.
     let alone = call(place, "transcribe runs/mine data/mine/sound/test-0.wav --json").succeeds();
     assert!(lines[1].get("pieces").is_none() && lines[1] == json(alone.as_bytes()), "{alone}");
@@ -280,6 +291,22 @@ fn several_together(place: &Place) {
     assert!(refused.contains("search.ctc_weight"), "{refused}");
 }
 
+/// The loss of CTC is that of what its paths say, while the decoder can say anything.
+fn what_no_path_says_counts_nothing(place: &Place, test: &Value) {
+    let figure = |table: &str, label: &str| -> f64 {
+        let line = table.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("no {label}: {table}"));
+        line.split_whitespace().nth(1).expect("a figure").parse().expect("a number")
+    };
+    let manifest = String::from_utf8(place.read("data/mine/test.tsv")).unwrap();
+    place.write("data/mine/lost.tsv", format!("{manifest}sound/test-0.wav\t{}\tann\n", "abc".repeat(30)));
+    let table = call(place, "evaluate runs/mine --input data/mine/lost.tsv").succeeds();
+    assert_eq!(figure(&table, "without_path"), 1.0);
+    let (with, without) = (figure(&table, "ctc_loss"), test["losses"]["ctc"].as_f64().unwrap());
+    assert!((with - without).abs() < 1e-3 * (1.0 + without), "{with}, not {without}");
+    let (with, without) = (figure(&table, "loss_per_token"), test["losses"]["per_token"].as_f64().unwrap());
+    assert!(with > 2.0 * without, "the decoder is asked: {with} beside {without}");
+}
+
 /// Parts of a file are answered as files of their own; a file that cannot be used is told.
 fn parts_and_faults(place: &Place, best: &[&str]) {
     let (first, second) = (sound(&word(270)), sound(&word(271)));
@@ -308,7 +335,20 @@ fn parts_and_faults(place: &Place, best: &[&str]) {
     assert_eq!(skipped.succeeds(), format!("page.wav\t\ndata/mine/sound/test-0.wav\t{}\n", best[0]));
     let refused = call(place, "transcribe runs/mine nowhere.wav").refuses();
     assert!(refused.contains("nowhere.wav"), "{refused}");
+    // Whoever names a second model hears how that is done.
+    for model in ["runs/mine", "mine", "runs/mine/model.safetensors", "speech.toml"] {
+        let refused = call(place, &format!("transcribe runs/mine {model} fine.wav --skip-bad")).refuses();
+        assert!(refused.contains(&format!("{model}: is a model and no recording")), "{refused}");
+        assert!(refused.contains("`predict`, which takes a list of models"), "{refused}");
+    }
 
+    // A file without the speakers is measured without them.
+    let asked = "evaluate runs/mine --input data/mine/nobody.tsv";
+    place.write("data/mine/nobody.tsv", format!("path\ttext\nsound/test-0.wav\t{}\n", word(270)));
+    let called = call(place, asked);
+    let warning = "warning: data/mine/nobody.tsv: has no column `speaker`, which evaluate.by names: no figures by it";
+    assert!(called.err().contains(warning), "{}", called.err());
+    assert!(!called.succeeds().contains("split by"));
     // In a corpus its line is named, or it is left out and counted.
     let manifest = String::from_utf8(place.read("data/mine/test.tsv")).unwrap();
     place.write("data/mine/bad.tsv", manifest.replace("sound/test-1.wav", "../../page.wav"));
@@ -362,13 +402,54 @@ fn a_check_looks_at_the_first_recordings() {
     // Data may be elsewhere, unless their folder is named.
     let warned = call(&place, "check speech.toml");
     assert!(said(&warned.err()) && warned.err().contains("data.validation"), "{}", warned.err());
-    warned.succeeds();
+    // What is said last is true.
+    let last = |out: &str| out.lines().last().unwrap_or_default().to_owned();
+    assert_eq!(last(&warned.succeeds()), "# speech.toml: 1 warning; the run is called speech");
     let refused = call(&place, "check speech.toml --data-dir data").refuses();
     assert!(said(&refused), "{refused}");
     let skips = call(&place, "check speech.toml --data-dir data --set data.on_bad_line=skip");
     assert!(!skips.err().contains("none.wav"), "{}", skips.err());
+    assert_eq!(last(&skips.succeeds()), "# speech.toml: no problems; the run is called speech");
+    // Of each kind the first, and how many more.
+    place.write("page.wav", "%PDF-1.7 no sound at all");
+    let others = manifest.replace("sound/validation-4.wav", "../../page.wav");
+    let others = (1..4).fold(others, |text, i| text.replace(&format!("sound/validation-{i}.wav"), "sound/none.wav"));
+    place.write("data/mine/validation.tsv", others);
+    let warned = call(&place, "check speech.toml");
+    assert!(said(&warned.err()), "{}", warned.err());
+    assert!(warned.err().contains("(and 2 more with a recording that is not there)\n"), "{}", warned.err());
+    assert!(warned.err().contains("validation.tsv: line 6: ") && warned.err().contains("page.wav: is a PDF"));
+    assert_eq!(last(&warned.succeeds()), "# speech.toml: 2 warnings; the run is called speech");
     let other = call(&place, "check speech.toml --data-dir data --set features.rate=16000").refuses();
     assert!(other.contains("train.tsv: line 2: ") && other.contains("it has 8000 samples a second"), "{other}");
+}
+
+#[test]
+fn recordings_that_cannot_be_used_are_told_together_and_counted_by_kind() {
+    let place = place();
+    let manifest = String::from_utf8(place.read("data/mine/train.tsv")).unwrap();
+    let with = |count: usize| {
+        let none =
+            |text: String, i: usize| text.replace(&format!("sound/train-{i}.wav"), &format!("sound/none-{i}.wav"));
+        place.write("data/mine/train.tsv", (0..count).fold(manifest.clone(), none).replace("train-20.", "page."));
+        call(&place, "run speech.toml --run runs/bad").refuses()
+    };
+    place.write("data/mine/sound/page.wav", "%PDF-1.7 no sound at all");
+    let few = with(3);
+    assert!(few.contains("train.tsv: 4 problems\n"), "{few}");
+    for (line, file) in [(2, "none-0.wav"), (3, "none-1.wav"), (4, "none-2.wav"), (22, "page.wav")] {
+        let named = few.lines().filter(|told| told.contains(&format!("  line {line}: ")) && told.contains(file));
+        assert_eq!(named.count(), 1, "{few}");
+    }
+    assert!(few.ends_with("; or set data.on_bad_line = \"skip\"") && !few.contains("more such"), "{few}");
+    let many = with(14);
+    assert_eq!(many.matches("there is no such file").count(), 10, "{many}");
+    assert!(many.contains(" (and 5 more such recordings); or set data.on_bad_line"), "{many}");
+    let told = call(&place, &format!("train speech.toml --run runs/rest {STILL} --set data.on_bad_line=skip"));
+    let counted = "left out as unusable: 15 lines skipped: 14 with a recording that is not there (first: line 2), 1 with a \
+                   file that is neither wav nor flac (first: line 22)";
+    assert!(told.err().contains(counted), "{}", told.err());
+    told.succeeds();
 }
 
 #[test]

@@ -306,6 +306,14 @@ impl Dataset {
         self.encode_target(&self.corpus.get(example)?)
     }
 
+    /// How much text the target of an example is, by its index in the corpus (of several, the first).
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    pub fn units_of(&self, example: usize) -> Result<Units> {
+        Ok(Units::of(&self.corpus.get(example)?.targets[0], true))
+    }
+
     /// How many examples no path of connectionist temporal classification says, where `reduction` frames become one step.
     ///
     /// # Errors

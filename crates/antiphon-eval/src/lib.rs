@@ -47,7 +47,7 @@ pub mod unit;
 pub use alignment::{Edit, align};
 pub use by_value::by_value;
 pub use distance::distance;
-pub use likelihood::Likelihood;
+pub use likelihood::{CtcLikelihood, Likelihood};
 pub use metric::MetricConfig;
 pub use summary::{Interval, Summary};
 pub use unit::Unit;

@@ -78,7 +78,8 @@ impl OfValue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Losses {
-    /// Per target token, the end symbol included. Says nothing between models with different tokenizers.
+    /// Per target token, the end symbol included; without those of targets that no path of connectionist temporal classification
+    /// says. Says nothing between models with different tokenizers.
     pub per_token: f64,
     /// Per character of the target text.
     pub per_character: Option<f64>,
@@ -89,7 +90,7 @@ pub struct Losses {
     pub perplexity: f64,
     /// Percentage of target tokens that were the most probable.
     pub token_accuracy: f64,
-    /// Of a model with connectionist temporal classification, what that lost, per target token.
+    /// Of a model with connectionist temporal classification, what that lost, per token of the targets that a path says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctc: Option<f64>,
     /// Of a language model, the losses of the same tokens judged in other ways.
@@ -167,6 +168,9 @@ pub struct Counts {
     pub target_words: Option<u64>,
     /// Examples left out because the config allows it.
     pub skipped: u64,
+    /// Of a model with connectionist temporal classification, sources whose target no path says: they count nothing in its loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_path: Option<u64>,
     /// Sources whose search ran out of patience while something better might still have come, where they were counted.
     #[serde(default)]
     pub outscored: Option<u64>,
@@ -333,6 +337,7 @@ impl SplitResults {
         ];
         optional.into_iter().for_each(|(label, n)| n.into_iter().for_each(|n| push(label, n)));
         push("skipped", skipped);
+        self.counts.without_path.into_iter().for_each(|n| push("without_path", n));
         counts
     }
 

@@ -73,6 +73,7 @@ pub(crate) fn results(wrong: f64) -> Results {
                 target_characters: Some(16_000),
                 target_words: None,
                 skipped: 1,
+                without_path: None,
                 outscored: Some(3),
             },
         }

@@ -85,12 +85,13 @@ impl Ctc {
 
     /// The loss of a target, in nats, summed over the rows: `[1]`. A row that no path says counts nothing.
     pub(crate) fn loss(&self, encoded: &Encoded, target: &Target) -> Tensor<1> {
-        let labels = |b: usize| {
-            let row = &target.labels[b * target.width..][..target.lengths[b] as usize];
-            row.iter().copied().filter(|&id| id != Special::End.id()).collect()
-        };
-        let labels = (0..target.rows()).map(labels).collect();
-        ctc_loss(self.logits(encoded), &Transcripts { steps: encoded.lengths.clone(), labels, blank: BLANK })
+        ctc_loss(self.logits(encoded), &transcripts(encoded, target))
+    }
+
+    /// Which rows of a target no path says.
+    pub(crate) fn lost(encoded: &Encoded, target: &Target) -> Vec<bool> {
+        let transcripts = transcripts(encoded, target);
+        (0..target.rows()).map(|b| !transcripts.fits(b)).collect()
     }
 
     /// What each row of a memory says, for a search. Off the graph.
@@ -115,4 +116,14 @@ impl Ctc {
         terms.push(Term::Sum { name: "ctc", loss: self.loss(encoded, target), weight: self.share });
         terms
     }
+}
+
+/// What the rows of a memory are to say.
+fn transcripts(encoded: &Encoded, target: &Target) -> Transcripts {
+    let labels = |b: usize| {
+        let row = &target.labels[b * target.width..][..target.lengths[b] as usize];
+        row.iter().copied().filter(|&id| id != Special::End.id()).collect()
+    };
+    let labels = (0..target.rows()).map(labels).collect();
+    Transcripts { steps: encoded.lengths.clone(), labels, blank: BLANK }
 }

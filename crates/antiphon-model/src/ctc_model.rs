@@ -21,7 +21,7 @@ use crate::ctc::{Ctc, CtcConfig};
 use crate::embedding::Embedding;
 use crate::encoder::{Encoded, Encoder, EncoderConfig};
 use crate::lookup::check_ids;
-use crate::model::{Vocabularies, below};
+use crate::model::{Judgement, Vocabularies, below};
 use crate::source::{FrameEntry, SourceConfig};
 use crate::stream::{Entry, Reader, Streams};
 use crate::target::Distributions;
@@ -146,27 +146,25 @@ impl CtcModel {
         Ok(vec![Term::Sum { name: "ctc", loss: self.ctc.loss(&encoded, &batch.target), weight: 1.0 }])
     }
 
-    /// How probable each real target token is behind those before it, at each of some temperatures. The tokens of a target that no
-    /// path says are told as certain, so that it counts nothing, and as wrong.
+    /// How probable each real target token is behind those before it, at each of some temperatures.
     ///
     /// # Errors
     /// As [`terms`](Self::terms).
-    pub(crate) fn scores(&self, batch: &Batch, temperatures: &[f64]) -> Result<Vec<TokenScores>> {
+    pub(crate) fn judge(&self, batch: &Batch, temperatures: &[f64]) -> Result<Judgement> {
         let (rows, vocabulary) = (self.followed(batch)?, self.vocabulary());
         let of = |&temperature: &f64| {
             let mut scores = TokenScores::default();
             for Followed { targets, log_probs } in &rows {
-                let rows = || targets.iter().zip(log_probs.chunks_exact(vocabulary));
-                let is_said = rows().all(|(&target, row)| row[target as usize] > f32::NEG_INFINITY);
-                for (&target, row) in rows() {
+                for (&target, row) in targets.iter().zip(log_probs.chunks_exact(vocabulary)) {
                     let own = row[target as usize];
-                    scores.log_probs.push(if is_said { tempered(row, own, temperature) } else { 0.0 });
-                    scores.correct.push(is_said && row.iter().all(|&other| other <= own));
+                    scores.log_probs.push(tempered(row, own, temperature));
+                    scores.correct.push(row.iter().all(|&other| other <= own));
                 }
             }
             scores
         };
-        Ok(temperatures.iter().map(of).collect())
+        let lost: Vec<bool> = rows.iter().map(|row| row.is_lost(vocabulary)).collect();
+        Ok(Judgement::of(temperatures.iter().map(of).collect(), &batch.target.lengths, &lost))
     }
 
     /// How probable every token is in the place of each real target token.
@@ -174,10 +172,11 @@ impl CtcModel {
     /// # Errors
     /// As [`terms`](Self::terms).
     pub(crate) fn distributions(&self, batch: &Batch) -> Result<Distributions> {
-        let rows = self.followed(batch)?;
+        let (rows, vocabulary) = (self.followed(batch)?, self.vocabulary());
+        let lost = rows.iter().map(|row| row.is_lost(vocabulary)).collect();
         let targets = rows.iter().flat_map(|row| row.targets.iter().copied()).collect();
         let log_probs = rows.into_iter().flat_map(|row| row.log_probs).collect();
-        Ok(Distributions::known(targets, log_probs, self.vocabulary()))
+        Ok(Distributions::known(targets, log_probs, vocabulary, lost))
     }
 
     fn followed(&self, batch: &Batch) -> Result<Vec<Followed>> {
@@ -205,6 +204,14 @@ struct Followed {
     log_probs: Vec<f32>,
 }
 
+impl Followed {
+    /// Whether no path says the target.
+    fn is_lost(&self, vocabulary: usize) -> bool {
+        let mut rows = self.targets.iter().zip(self.log_probs.chunks_exact(vocabulary));
+        rows.any(|(&target, row)| !row[target as usize].is_finite())
+    }
+}
+
 /// The logarithm of a probability, without what rounding added.
 fn at_most_one(log_prob: f64) -> f32 {
     log_prob.min(0.0) as f32
@@ -212,7 +219,7 @@ fn at_most_one(log_prob: f64) -> f32 {
 
 /// How probable a token of log-probability `own` is among these with all divided by a temperature.
 fn tempered(row: &[f32], own: f32, temperature: f64) -> f32 {
-    if temperature == 1.0 {
+    if temperature == 1.0 || own == f32::NEG_INFINITY {
         return own;
     }
     let log_z = row.iter().map(|&other| (f64::from(other) / temperature).exp()).sum::<f64>().ln();

@@ -15,7 +15,7 @@ use crate::decoder::{Decoder, DecoderConfig, DecoderState};
 use crate::embedding::{Embedding, EmbeddingConfig};
 use crate::encoder::{Encoded, Encoder, EncoderConfig, EncoderShape};
 use crate::head::{Head, HeadConfig};
-use crate::model::{Vocabularies, below};
+use crate::model::{CtcJudgement, Vocabularies, below};
 use crate::source::{FrameEntry, SourceConfig};
 use crate::stream::{Entry, Reader, Stream, Streams};
 use crate::target::{TargetSide, Taught, Tied};
@@ -264,11 +264,11 @@ impl EncoderDecoder {
         self.ctc.as_ref()
     }
 
-    /// What the memory's own saying of the target loses, in nats; `None` where it says nothing.
-    pub(crate) fn ctc_loss(&self, encoded: &[Encoded], batch: &Batch) -> Option<f64> {
+    /// What the memory's own saying of the target loses; `None` where it says nothing.
+    pub(crate) fn ctc_judgement(&self, encoded: &[Encoded], batch: &Batch) -> Option<CtcJudgement> {
         let loss = self.ctc.as_ref()?.loss(&encoded[0], &batch.target).inner();
         let loss = loss.try_into_vec_as::<f32>().expect("a loss can be read back");
-        Some(f64::from(loss[0]))
+        Some(CtcJudgement { nats: f64::from(loss[0]), lost: Ctc::lost(&encoded[0], &batch.target) })
     }
 
     /// The state before the first step.

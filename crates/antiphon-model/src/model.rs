@@ -124,6 +124,17 @@ impl ModelConfig {
         self
     }
 
+    /// The key of the setting that should say of how many planes a step of the source is, if the encoder reads it by bands and
+    /// nothing says so; below `[model]`.
+    pub fn undivided(&self) -> Option<String> {
+        let encoder = match self {
+            ModelConfig::EncoderDecoder(config) => &config.encoder,
+            ModelConfig::Ctc(config) => &config.encoder,
+            ModelConfig::LanguageModel(_) => return None,
+        };
+        encoder.undivided().map(|key| format!("encoder.{key}"))
+    }
+
     /// What share of the loss is that of the memory of its source, which says the target by itself beside a decoder; `None` where it
     /// does not.
     pub fn ctc_weight(&self) -> Option<f64> {
@@ -236,10 +247,45 @@ pub enum Model {
 /// What a model holds of the targets of a batch.
 #[derive(Debug, Clone)]
 pub struct Judgement {
-    /// How probable each token is, at each temperature.
+    /// How probable each token is, at each temperature. The tokens of rows that are lost are told as certain and as wrong.
     pub scores: Vec<TokenScores>,
-    /// The loss of `[model.ctc]`, in nats, summed over the rows; `None` where there is none.
-    pub ctc: Option<f64>,
+    /// `[B]`: which rows cannot be said at all, since no path of CTC does. Their tokens are to be left out where a loss is divided by
+    /// the number of tokens.
+    pub lost: Vec<bool>,
+    /// The same of `[model.ctc]`; `None` where there is none.
+    pub ctc: Option<CtcJudgement>,
+}
+
+/// What the CTC beside a decoder holds of the targets of a batch.
+#[derive(Debug, Clone)]
+pub struct CtcJudgement {
+    /// Its loss, in nats, summed over the rows that are not lost.
+    pub nats: f64,
+    /// `[B]`: which rows no path says.
+    pub lost: Vec<bool>,
+}
+
+impl Judgement {
+    /// That of rows of these lengths whose tokens have these scores; a row that may be lost is lost if one of its tokens is impossible.
+    pub fn of(mut scores: Vec<TokenScores>, lengths: &[u32], may_be_lost: &[bool]) -> Self {
+        let mut begin = 0;
+        let mut is_lost = |(&length, &may_be): (&u32, &bool)| {
+            let places = begin..begin + length as usize;
+            begin = places.end;
+            let impossible =
+                |scores: &TokenScores| scores.log_probs[places.clone()].iter().any(|log_prob| !log_prob.is_finite());
+            let is_lost = may_be && scores.first().is_some_and(impossible);
+            if is_lost {
+                for scores in &mut scores {
+                    scores.log_probs[places.clone()].fill(0.0);
+                    scores.correct[places.clone()].fill(false);
+                }
+            }
+            is_lost
+        };
+        let lost = lengths.iter().zip(may_be_lost).map(&mut is_lost).collect();
+        Self { scores, lost, ctc: None }
+    }
 }
 
 impl Model {
@@ -283,12 +329,13 @@ impl Model {
         let (taught, ctc) = match self {
             Model::EncoderDecoder(model) => {
                 let (taught, encoded) = model.teach(batch, carry, None)?;
-                (taught, model.ctc_loss(&encoded, batch))
+                (taught, model.ctc_judgement(&encoded, batch))
             }
-            Model::Ctc(model) => return Ok(Judgement { scores: model.scores(batch, temperatures)?, ctc: None }),
+            Model::Ctc(model) => return model.judge(batch, temperatures),
             Model::LanguageModel(model) => (model.teach(batch, carry, None)?, None),
         };
-        Ok(Judgement { scores: self.target_side().scores(&taught, temperatures), ctc })
+        let scores = self.target_side().scores(&taught, temperatures);
+        Ok(Judgement { scores, lost: vec![false; batch.target.rows()], ctc })
     }
 
     /// How probable every token is in the place of each real target token of a batch, under teacher forcing: for whoever has more

@@ -97,7 +97,8 @@ impl TargetSide<'_> {
     /// What was taught, with the head that makes probabilities of it.
     pub(crate) fn distributions(&self, taught: Taught) -> Distributions {
         let Taught { outputs, targets, .. } = taught;
-        Distributions { targets, of: Places::Outputs(Box::new((outputs, self.head.for_search(self.table())))) }
+        let of = Places::Outputs(Box::new((outputs, self.head.for_search(self.table()))));
+        Distributions { targets, of, lost: Vec::new() }
     }
 
     /// The losses of what was taught.
@@ -122,6 +123,8 @@ impl TargetSide<'_> {
 pub struct Distributions {
     targets: Vec<TokenId>,
     of: Places,
+    /// Empty where every row can be said.
+    lost: Vec<bool>,
 }
 
 /// What is said in the places.
@@ -133,10 +136,15 @@ enum Places {
 }
 
 impl Distributions {
-    /// Those whose log-probabilities `[N, V]` are known.
-    pub(crate) fn known(targets: Vec<TokenId>, log_probs: Vec<f32>, vocabulary: usize) -> Self {
+    /// Those whose log-probabilities `[N, V]` are known; `lost`, `[B]`: which rows cannot be said.
+    pub(crate) fn known(targets: Vec<TokenId>, log_probs: Vec<f32>, vocabulary: usize, lost: Vec<bool>) -> Self {
         assert_eq!(log_probs.len(), targets.len() * vocabulary, "a row for each target");
-        Self { targets, of: Places::Known(log_probs, vocabulary) }
+        Self { targets, of: Places::Known(log_probs, vocabulary), lost }
+    }
+
+    /// Whether the model cannot say a row of the batch: no path of its CTC does.
+    pub fn is_lost(&self, row: usize) -> bool {
+        self.lost.get(row).copied().unwrap_or(false)
     }
 
     /// `[N]`: the tokens that are right.

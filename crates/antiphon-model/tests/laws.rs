@@ -924,6 +924,20 @@ fn what_cannot_work_is_told_at_its_key() {
     let reduced = EncoderDecoderConfig { encoder, ..of(none, "") };
     assert_eq!(places(reduced.clone()), ["model.encoder.stages.3.factor"]);
     assert_eq!(places(EncoderDecoderConfig { source: one_hot, ..reduced }), ["model.encoder.stages.0.kind"]);
+    // Behind a stage that cannot work nobody knows what is read, until a stage makes vectors of its own width.
+    let planes = |stages: &str| {
+        let text = format!(
+            r#"{{"kind": "stack", "stages": [{{"kind": "convolution_2d", "channels": 5, "planes": 5}}, {stages}
+               {{"kind": "convolution_2d", "planes": 4}}]}}"#
+        );
+        let encoder = serde_json::from_str(&text).unwrap();
+        places(EncoderDecoderConfig { encoder, ..of(none, "") })
+    };
+    let first = "model.encoder.stages.0.planes";
+    assert_eq!(planes(""), [first]);
+    assert_eq!(planes(r#"{"kind": "layer_norm"}, {"kind": "time_reduction"},"#), [first]);
+    assert_eq!(planes(r#"{"kind": "projection", "size": 9},"#), [first, "model.encoder.stages.2.planes"]);
+    assert_eq!(planes(r#"{"kind": "projection", "size": 8},"#), [first]);
     let apart = ModelConfig::EncoderDecoder(EncoderDecoderConfig { source: all.target.clone().into(), ..all });
     let vocabularies = Vocabularies { sources: vec![SOURCE], target: TARGET, shared: false };
     let error = apart.init(Streams::default(), &vocabularies, Key::from_seed(1), &Device::flex());

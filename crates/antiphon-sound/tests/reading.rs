@@ -7,9 +7,10 @@ mod common;
 
 use std::fs;
 
+use antiphon_core::Error;
 use antiphon_core::random::Key;
-use antiphon_sound::{Recording, Sound, read};
-use common::{Folder, Sample, golden, riff, signal, wav};
+use antiphon_sound::{Extractor, FeatureCache, Recording, Sound, counted_as, read};
+use common::{Folder, Sample, config, golden, riff, signal, wav};
 
 const MINUTE: f64 = 60.0;
 
@@ -154,6 +155,61 @@ fn what_cannot_be_sound_is_said_with_a_remedy() {
     let flac = fs::read(golden("mono.flac")).unwrap();
     let error = error(&Recording::whole(folder.file("a.flac", &flac[..flac.len() / 2])), MINUTE);
     assert!(error.contains("where 1.25 s were to come: it is truncated"), "{error}");
+}
+
+/// Each as its kind, whether the features are made or were made before; and what the head of a file tells is told by that too.
+#[test]
+fn faults_are_counted_by_kind() {
+    let folder = Folder::new();
+    let whole = signal(8000, 4000);
+    let bytes = wav(Sample::I16, 8000, std::slice::from_ref(&whole));
+    let part = |start: f64, end: f64| {
+        let part = folder.recording("part.wav", 8000, &whole);
+        Recording { start: Some(start), end: Some(end), ..part }
+    };
+    let long = folder.recording("long.wav", 8000, &signal(8000, 24_000));
+    let faulty = [
+        (Recording::whole(folder.path().join("none.wav")), "with a recording that is not there"),
+        (Recording::whole(folder.file("empty.wav", b"")), "with an empty file"),
+        (Recording::whole(folder.file("page.wav", b"%PDF-1.7 no sound")), "with a file that is neither wav nor flac"),
+        (Recording::whole(folder.file("cut.wav", &bytes[..bytes.len() / 2])), "with a recording that is cut off"),
+        (folder.recording("silent.wav", 8000, &[0.25; 4000]), "with a silent recording"),
+        (folder.recording("short.wav", 8000, &whole[..50]), "with a recording shorter than a frame"),
+        (folder.recording("fine.wav", 16_000, &whole), "with a recording of another rate"),
+        (long, "with a recording over features.max_seconds"),
+        (part(0.2, 0.2), "with a part that has no length"),
+        (part(0.2, 0.8), "with a part that does not lie in its file"),
+        (Recording::whole(folder.path()), "with a recording that cannot be used"),
+    ];
+    let config = config(r#"{"kind": "log_mel", "rate": 8000, "max_seconds": 2.0}"#);
+    let recordings: Vec<Recording> = faulty.iter().map(|(recording, _)| recording.clone()).collect();
+    let kinds: Vec<&str> = faulty.iter().map(|(_, kind)| *kind).collect();
+    for _ in 0..2 {
+        let mut found = Vec::new();
+        let mut ear = |_: usize, error: Error| {
+            found.push(counted_as(&error));
+            Ok(())
+        };
+        FeatureCache::open(folder.path().join("kept"), &recordings, &config, &mut ear).unwrap();
+        assert_eq!(found, kinds);
+    }
+    let extractor = Extractor::new(&config).unwrap();
+    let looked: Vec<(&str, &str)> = faulty
+        .iter()
+        .filter_map(|(recording, kind)| Some((counted_as(&extractor.look(recording).err()?), *kind)))
+        .collect();
+    assert!(looked.len() >= 7 && looked.iter().all(|(found, kind)| found == kind), "{looked:?}");
+
+    let given = common::config(r#"{"kind": "given", "width": 3}"#);
+    let array = [&6_u32.to_be_bytes()[..], &[0; 24]].concat();
+    for (recording, kind) in [
+        (folder.file("a.txt", b"1"), "with a file that is neither `.mfc` nor `.npy`"),
+        (folder.file("a.mfc", &array[..20]), "with a recording that is cut off"),
+        (folder.file("b.mfc", &[&4_u32.to_be_bytes()[..], &[0; 16]].concat()), "with frames of another width"),
+    ] {
+        let error = Extractor::new(&given).unwrap().extract(&Recording::whole(recording)).unwrap_err();
+        assert_eq!(counted_as(&error), kind, "{error}");
+    }
 }
 
 /// A program that writes into a pipe cannot know the length, and says the greatest there is.

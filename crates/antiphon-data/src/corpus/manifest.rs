@@ -7,7 +7,6 @@ use antiphon_core::{Error, Frames, Result};
 
 use super::table::Row;
 use super::{Corpus, Gaps, Layout};
-use crate::lines::Fault;
 
 /// Where a recording lies, as a row of a manifest says it.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,21 +62,22 @@ impl Corpus {
     }
 
     /// The corpus with the frames of its [recordings](Self::recordings), which have their order, and without those of these
-    /// numbers, in ascending order, which cannot be used: they are left out and counted.
+    /// numbers, in ascending order, which cannot be used: they are left out and counted, each as its kind, as in "3 lines with a
+    /// silent recording".
     ///
     /// # Errors
     /// If none is left.
-    pub fn with_frames(mut self, frames: Arc<dyn Frames>, unusable: &[usize]) -> Result<Self> {
-        let bad = Gaps::new(unusable.iter().map(|&i| i as u64));
+    pub fn with_frames(mut self, frames: Arc<dyn Frames>, unusable: &[(usize, &str)]) -> Result<Self> {
+        let bad = Gaps::new(unusable.iter().map(|&(i, _)| i as u64));
         let numbers = (0..self.len() - bad.len()).map(|i| bad.position(i) as u32).collect::<Vec<_>>();
-        for &i in unusable {
+        for &(i, kind) in unusable {
             let (_, line) = self.place(i);
-            self.skipped.add(&Fault::Recording(String::new()).label(), line);
+            self.skipped.add(kind, line);
         }
         if numbers.is_empty() {
             return Err(Error::new(format!("no row can be used; {}", self.skipped)).in_file(self.path()));
         }
-        let bad = unusable.iter().map(|&i| self.gaps.position(i) as u64);
+        let bad = unusable.iter().map(|&(i, _)| self.gaps.position(i) as u64);
         let mut left_out: Vec<u64> = self.gaps.left_out().chain(bad).collect();
         left_out.sort_unstable();
         self.gaps = Gaps::new(left_out);

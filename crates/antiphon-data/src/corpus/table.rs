@@ -123,9 +123,9 @@ impl TableFormat {
 }
 
 /// What the settings of a table, of a manifest or of texts in a table say of its columns.
-struct Settings<'c> {
+pub(super) struct Settings<'c> {
     format: Option<TableFormat>,
-    columns: Option<&'c Vec<String>>,
+    pub(super) columns: Option<&'c Vec<String>>,
     /// The file to learn from.
     train: &'c Path,
     join: &'c str,
@@ -134,7 +134,7 @@ struct Settings<'c> {
 }
 
 impl<'c> Settings<'c> {
-    fn of_table(table: &'c TableConfig) -> Self {
+    pub(super) fn of_table(table: &'c TableConfig) -> Self {
         let TableConfig { format, columns, train, join, source, target, .. } = table;
         Self {
             format: *format,
@@ -147,7 +147,7 @@ impl<'c> Settings<'c> {
     }
 
     /// Those of a corpus, if it has columns.
-    fn of(config: &'c CorpusConfig) -> Option<Self> {
+    pub(super) fn of(config: &'c CorpusConfig) -> Option<Self> {
         Some(match config {
             CorpusConfig::Table(table) => Self::of_table(table),
             CorpusConfig::Manifest(ManifestConfig { format, columns, train, path, text, start, end, .. }) => {
@@ -180,7 +180,7 @@ impl<'c> Settings<'c> {
         })
     }
 
-    fn format_of(&self, file: Option<&Path>) -> Result<TableFormat> {
+    pub(super) fn format_of(&self, file: Option<&Path>) -> Result<TableFormat> {
         format_of(self.format, self.train, file)
     }
 }

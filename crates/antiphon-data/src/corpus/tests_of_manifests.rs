@@ -106,7 +106,7 @@ fn frames_stay_with_their_rows_when_others_are_left_out() {
     let (_folder, corpus) = opened("start = 'from'\non_bad_line = 'skip'", &text).unwrap();
     assert_eq!(corpus.len(), 3);
     // The second of the three that are left cannot be heard.
-    let corpus = corpus.with_frames(Arc::new(Counting), &[1]).unwrap();
+    let corpus = corpus.with_frames(Arc::new(Counting), &[(1, "with a silent recording")]).unwrap();
     assert_eq!((corpus.len(), corpus.skipped().total()), (2, 2));
     let examples: Vec<_> = corpus.iter().map(|example| example.unwrap()).collect();
     let seen: Vec<_> = examples.iter().map(|e| (e.targets[0].as_str(), e.recording, e.line)).collect();
@@ -134,7 +134,7 @@ fn frames_stay_with_their_rows_when_others_are_left_out() {
 /// The corpus of a manifest whose second recording cannot be heard.
 fn reopened(text: &str) -> Corpus {
     let (_folder, corpus) = opened("start = 'from'\non_bad_line = 'skip'", text).unwrap();
-    corpus.with_frames(Arc::new(Counting), &[1]).unwrap()
+    corpus.with_frames(Arc::new(Counting), &[(1, "with a silent recording")]).unwrap()
 }
 
 #[test]
@@ -143,6 +143,8 @@ fn recordings_that_nobody_heard_are_no_examples() {
     let error = Dataset::new(Arc::new(corpus), None, Vec::new(), Arc::new(Bytes), &config("").limits()).unwrap_err();
     assert!(error.to_string().contains("nobody has listened"), "{error}");
     let (_folder, corpus) = opened("", ROWS).unwrap();
-    let error = corpus.with_frames(Arc::new(Counting), &[0, 1, 2]).unwrap_err();
-    assert!(error.to_string().contains("no row can be used; "), "{error}");
+    let unusable = [(0, "with an empty file"), (1, "with a silent recording"), (2, "with an empty file")];
+    let error = corpus.with_frames(Arc::new(Counting), &unusable).unwrap_err();
+    let counted = "no row can be used; 3 lines skipped: 2 with an empty file (first: line 2), 1 with a silent recording (first: line 3)";
+    assert!(error.to_string().ends_with(counted), "{error}");
 }

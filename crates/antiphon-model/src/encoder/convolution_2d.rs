@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::time_reduction::reduced;
-use super::{Encoded, Read, StageShape, idle_dropout, one_hot, too_wide};
+use super::{Encoded, Read, StageShape, idle_at_the_end, one_hot, too_wide};
 use crate::dropout::Dropout;
 use crate::initial::{normal, zeros};
 
@@ -84,7 +84,7 @@ impl Convolution2dConfig {
     }
 
     pub(super) fn warnings(&self, is_last: bool) -> Vec<Problem> {
-        idle_dropout(self.dropout, 1, is_last).into_iter().collect()
+        idle_at_the_end(self.dropout, is_last).into_iter().collect()
     }
 
     pub(super) fn init(&self, read: Read, key: Key, device: &Device) -> Convolution2dStage {

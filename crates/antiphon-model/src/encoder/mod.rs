@@ -127,6 +127,13 @@ impl EncoderConfig {
         }
     }
 
+    /// The key of the setting that should say of how many planes a step of the source is, if a stage reads it by bands and does
+    /// not say; below `[model.encoder]`.
+    pub(crate) fn undivided(&self) -> Option<String> {
+        let EncoderConfig::Stack(stack) = self else { return None };
+        stack.undivided().map(|stage| format!("stages.{stage}.planes"))
+    }
+
     /// An encoder of inputs of width `input`.
     pub(crate) fn init(&self, input: usize, key: Key, device: &Device) -> Encoder {
         match self.form() {
@@ -148,6 +155,25 @@ impl StageConfig {
             StageConfig::Projection(config) => config.shape(),
             StageConfig::LayerNorm(config) => config.shape(vectors(), read),
             StageConfig::TimeReduction(config) => config.shape(vectors(), read),
+        }
+    }
+
+    /// The same, if it is that whatever is read.
+    fn own_shape(&self) -> Option<StageShape> {
+        match self {
+            StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => Some(self.shape(Read::source(None))),
+            StageConfig::Convolution(_) | StageConfig::Projection(_) => Some(self.shape(Read::source(None))),
+            StageConfig::Convolution2d(_) | StageConfig::LayerNorm(_) | StageConfig::TimeReduction(_) => None,
+        }
+    }
+
+    /// Whether the numbers that it hands on lie as those that it reads: so many planes of as many bands.
+    fn keeps_planes(&self) -> bool {
+        match self {
+            StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => false,
+            StageConfig::Convolution(_) | StageConfig::Convolution2d(_) | StageConfig::Projection(_) => false,
+            StageConfig::LayerNorm(_) => true,
+            StageConfig::TimeReduction(config) => config.method != Reduction::Concatenate,
         }
     }
 
@@ -192,8 +218,17 @@ impl StageConfig {
 
 /// What is said of a `dropout` between layers, of which there is but one and nothing reads on behind it.
 fn idle_dropout(dropout: f64, layers: usize, is_last: bool) -> Option<Problem> {
-    let idle = dropout > 0.0 && layers == 1 && is_last;
-    idle.then(|| Problem { place: "dropout".into(), message: "has no effect with a single layer".into() })
+    let idle = layers == 1 && is_last;
+    without_effect(dropout, idle, "has no effect with a single layer")
+}
+
+/// The same of a kind of stage that has no layers.
+fn idle_at_the_end(dropout: f64, is_last: bool) -> Option<Problem> {
+    without_effect(dropout, is_last, "has no effect: it drops from what a next stage reads, and this is the last one")
+}
+
+fn without_effect(dropout: f64, is_idle: bool, message: &str) -> Option<Problem> {
+    (is_idle && dropout > 0.0).then(|| Problem { place: "dropout".into(), message: message.into() })
 }
 
 /// What is said of a kind of stage that cannot read one-hot tokens.

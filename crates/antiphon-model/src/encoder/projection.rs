@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, StageShape, idle_dropout};
+use super::{Encoded, StageShape, idle_at_the_end};
 use crate::dropout::Dropout;
 use crate::embedding::Input;
 use crate::initial::{Initial, zeros};
@@ -54,7 +54,7 @@ impl ProjectionConfig {
     }
 
     pub(super) fn warnings(&self, is_last: bool) -> Vec<Problem> {
-        idle_dropout(self.dropout, 1, is_last).into_iter().collect()
+        idle_at_the_end(self.dropout, is_last).into_iter().collect()
     }
 
     pub(super) fn init(&self, input: usize, key: Key, device: &Device) -> Projection {

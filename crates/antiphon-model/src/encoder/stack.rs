@@ -43,14 +43,27 @@ impl StackConfig {
     pub(super) fn problems(&self, source: Read) -> Vec<Problem> {
         let message = "name at least one stage: `stages = [{ kind = \"lstm\" }]`";
         let none = self.stages.is_empty().then(|| Problem { place: "stages".into(), message: message.into() });
-        let mut read = source;
+        let mut read = Some(source);
         let of_stages = self.of_stages(|_, stage| {
-            let problems = stage.problems(read);
-            // What a stage that cannot work hands on is of no interest.
-            read = if problems.is_empty() { stage.shape(read).read() } else { Read::source(Some(1)) };
+            let problems = read.map_or_else(Vec::new, |read| stage.problems(read));
+            let shape = match read {
+                Some(read) if problems.is_empty() => Some(stage.shape(read)),
+                // What a stage that cannot work hands on, nobody knows.
+                _ => stage.own_shape(),
+            };
+            read = shape.map(StageShape::read);
             problems
         });
         none.into_iter().chain(of_stages).collect()
+    }
+
+    /// The stage that takes all numbers of a source's step for one plane of bands without saying so: a convolution over bands with
+    /// nothing before it by which they become other numbers.
+    pub(super) fn undivided(&self) -> Option<usize> {
+        self.stages.iter().position(|stage| !stage.keeps_planes()).filter(|&i| match &self.stages[i] {
+            StageConfig::Convolution2d(config) => config.planes.is_none(),
+            _ => false,
+        })
     }
 
     pub(super) fn warnings(&self) -> Vec<Problem> {

@@ -122,8 +122,19 @@ fn an_answer_is_as_probable_as_all_of_its_paths() {
 fn a_target_without_a_path_counts_nothing() {
     let model = model(&configs()[1], &Device::flex());
     let (lost, kept) = (batch(&[(1, 4)]), batch(&[(5, 2)]));
-    let judged = model.scores(&lost, &mut Carry::default()).unwrap();
-    assert_eq!((judged.log_probs, judged.correct), (vec![0.0; 5], vec![false; 5]));
+    for temperatures in [&[1.0][..], &[1.0, 0.5, 3.0]] {
+        let judged = model.judge(&lost, &mut Carry::default(), temperatures).unwrap();
+        for scores in judged.scores {
+            assert_eq!((scores.log_probs, scores.correct), (vec![0.0; 5], vec![false; 5]));
+        }
+        assert_eq!(judged.lost, [true]);
+    }
+    let beside = batch(&[(5, 2), (1, 4), (5, 0)]);
+    let judged = model.judge(&beside, &mut Carry::default(), &[1.0]).unwrap();
+    assert_eq!(judged.lost, [false, true, false]);
+    assert!(judged.scores[0].log_probs.iter().enumerate().all(|(i, &said)| (said == 0.0) == (3..8).contains(&i)));
+    let said = model.distributions(&beside, &mut Carry::default()).unwrap();
+    assert_eq!([0, 1, 2].map(|row| said.is_lost(row)), [false, true, false]);
     let loss = |batch: &Batch| match &model.terms(batch, &mut Carry::default(), None).unwrap()[..] {
         [Term::Sum { loss, .. }] => loss.clone().into_scalar::<f32>(),
         other => panic!("{other:?}"),

@@ -7,7 +7,7 @@ use antiphon_core::{
     Batch, FrameBatch, Request, Selection, Source, SourceBatch, Special, StepOutput, Target, TokenBatch, TokenId, Want,
 };
 use antiphon_kernels::{Carry, Term};
-use antiphon_model::{Model, ModelConfig, Streams, Vocabularies};
+use antiphon_model::{Judgement, Model, ModelConfig, Streams, Vocabularies};
 use burn::module::Module;
 use burn::tensor::Device;
 
@@ -68,8 +68,11 @@ fn rows_beside_a_recording_change_nothing() {
     assert_eq!(log_probs.len(), all.scores[0].log_probs.len());
     let same = log_probs.iter().zip(&all.scores[0].log_probs).all(|(a, b)| (a - b).abs() < 1e-5);
     assert!(same, "{log_probs:?}");
-    let sum: f64 = alone.iter().map(|one| one.ctc.unwrap()).sum();
-    assert!(is_near(sum, all.ctc.unwrap()), "{sum} {:?}", all.ctc);
+    let of = |judged: &Judgement| judged.ctc.clone().expect("a CTC");
+    let (sum, all): (f64, _) = (alone.iter().map(|one| of(one).nats).sum(), of(&all));
+    assert!(is_near(sum, all.nats), "{sum} {all:?}");
+    assert_eq!(alone.iter().flat_map(|one| of(one).lost).collect::<Vec<_>>(), all.lost);
+    assert_eq!(all.lost, [false; 4]);
 }
 
 #[test]
@@ -87,8 +90,8 @@ fn two_losses_share_the_weight_and_each_parameter_hears_of_them() {
     assert_eq!((said, name, weight), (0.6, "ctc", 0.4));
     let ctc = f64::from(loss.clone().inner().into_data().try_to_vec::<f32>().unwrap()[0]);
     let judged = both.judge(&batch, &mut Carry::default(), &[1.0]).unwrap();
-    assert!(is_near(ctc, judged.ctc.unwrap()));
-    assert_eq!(lone.judge(&batch, &mut Carry::default(), &[1.0]).unwrap().ctc, None);
+    assert!(is_near(ctc, judged.ctc.unwrap().nats));
+    assert!(lone.judge(&batch, &mut Carry::default(), &[1.0]).unwrap().ctc.is_none());
     // Dropout of the frames is drawn under its key.
     let lost = |seed| {
         let Some(Term::Sum { loss, .. }) = terms(&both, Some(Key::from_seed(seed))).pop() else { panic!("a sum") };
@@ -128,9 +131,15 @@ fn a_search_hears_what_the_memory_says() {
     // Two frames are one step, whose one label is all that can be said.
     let (values, _) = row(7, 2, 1);
     let short = batch(&[(values.clone(), vec![5, Special::End.id()])]);
-    let loss = model.judge(&short, &mut Carry::default(), &[1.0]).unwrap().ctc.unwrap();
-    let mut session = model.for_search().begin(&[request(&(values, vec![]))]).unwrap();
+    let loss = model.judge(&short, &mut Carry::default(), &[1.0]).unwrap().ctc.unwrap().nats;
+    let mut session = model.for_search().begin(&[request(&(values.clone(), vec![]))]).unwrap();
     assert!(is_near(loss, -session.take_ctc()[0].log_prob(0, 5)));
+    // Two labels have no path, which the decoder need not know.
+    let lost = batch(&[(values, vec![5, 4, Special::End.id()])]);
+    let judged = model.judge(&lost, &mut Carry::default(), &[1.0]).unwrap();
+    assert!(judged.lost == [false] && judged.scores[0].log_probs.iter().all(|&log_prob| log_prob < 0.0));
+    let ctc = judged.ctc.unwrap();
+    assert_eq!((ctc.nats, ctc.lost), (0.0, vec![true]));
     // Step by step the decoder says what it says at once.
     let mut session = model.for_search().begin(&requests[..1]).unwrap();
     let whole = model.scores(&batch(&rows[..1]), &mut Carry::default()).unwrap().log_probs;

@@ -43,8 +43,13 @@ impl Arguments {
                     print(&format!("# {}\n{}", config.display(), tree.seen_by::<ExperimentConfig>().annotated()))?;
                     match self.check(&tree) {
                         Err(error) => wrong.push(error),
-                        Ok(name) => {
-                            print(&format!("# {}: no problems; the run is called {name}\n", config.display()))?;
+                        Ok((name, warnings)) => {
+                            let found = match warnings {
+                                0 => "no problems".to_owned(),
+                                1 => "1 warning".to_owned(),
+                                many => format!("{many} warnings"),
+                            };
+                            print(&format!("# {}: {found}; the run is called {name}\n", config.display()))?;
                         }
                     }
                 }
@@ -58,8 +63,8 @@ impl Arguments {
         Err::<Ending, Error>(last)
     }
 
-    /// Tells the warnings of a config, and gives its run's name.
-    fn check(&self, tree: &Tree) -> Result<String> {
+    /// Tells the warnings of a config, and gives its run's name and how many they were.
+    fn check(&self, tree: &Tree) -> Result<(String, usize)> {
         let config = tree.file();
         let loaded = Loaded::from_tree(tree).map_err(|mut error| {
             error.problems.extend(lacking_columns_of(tree, &self.data.path()));
@@ -86,6 +91,7 @@ impl Arguments {
             warnings.extend(missing)
         }
         warnings.iter().for_each(|warning| warn(&warning.to_string()));
+        let mut told = warnings.len();
         if !wrong.is_empty() {
             return Err(Error::many(config, wrong));
         }
@@ -98,8 +104,9 @@ impl Arguments {
             checked.and_then(|()| experiment.check_search()).map_err(|error| place(error, tree))?;
         } else if length_matters(&loaded.config.train) {
             warn("whether the run is longer than its warm-up is not known without its data");
+            told += 1;
         }
-        Ok(name)
+        Ok((name, told))
     }
 
     /// What [`files`](Self::files) finds in the cells of a sweep, each thing once.

@@ -156,6 +156,14 @@ impl Target {
         self.unfinished.is_some()
     }
 
+    /// The settings that the model has, or the first of its file, without any changes.
+    pub(super) fn own_config(&self) -> Result<ExperimentConfig> {
+        match &self.unfinished {
+            Some((run, _)) => Ok(Loaded::from_tree(&Tree::load_with(&run.config_path(), &[], [])?)?.config),
+            None => SavedModel::config_of(&self.path),
+        }
+    }
+
     /// Reads the model, or the models of its file, onto a device and changes the settings.
     pub(super) fn open(&self, on: DeviceConfig) -> Result<SavedModels> {
         let on = device(on).map_err(|error| error.at(Place::text("--device")))?;

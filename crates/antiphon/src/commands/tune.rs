@@ -1,5 +1,7 @@
 //! `antiphon tune`: choose settings of the search on the validation split.
 
+mod choice;
+
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Judged, Place, Result};
 use antiphon_data::Split;
@@ -86,6 +88,7 @@ impl Arguments {
                 Ok((values, config))
             })
             .collect::<Result<_>>()?;
+        let own = targets[0].own_config()?;
         let corpus = Corpora::open_split(config, Split::Validation, &data_dir, &mut console)?;
         let evaluator = Evaluator::new(config, &models.first().tokenizers, &corpus)?;
         let (count, stop) = (all.len(), stop_flag()?);
@@ -100,7 +103,8 @@ impl Arguments {
             console.clear();
             tried.push(Tried { values: values.clone(), judged: answers.iter().map(Answered::judged).collect() });
         }
-        print(&self.told(&axes, &plain, &all, &tried, (&label, &metric), &models)?)?;
+        let found = Found { axes, plain, all, tried, own, label, metric };
+        print(&self.told(&found, &models)?)?;
         Ok(Ending::Done)
     }
 
@@ -126,24 +130,14 @@ impl Arguments {
         })
     }
 
-    /// The table, the best combination, how it is written in a config, and how it is reported on.
-    fn told(
-        &self,
-        axes: &[Axis],
-        plain: &[String],
-        all: &[(Vec<String>, ExperimentConfig)],
-        tried: &[Tried],
-        (label, metric): (&str, &MetricConfig),
-        models: &SavedModels,
-    ) -> Result<String> {
-        let built = metric.build();
-        let value = |tried: &Tried| Ok(built.score(&tried.judged)?.value);
-        let values: Vec<f64> = tried.iter().map(value).collect::<Result<_>>()?;
-        let sign = if built.lower_is_better() { 1.0 } else { -1.0 };
-        // Of equals the first.
-        let best = (0..values.len()).min_by(|&a, &b| (sign * values[a]).total_cmp(&(sign * values[b])));
-        let best = best.expect("there is a combination");
+    /// The table, what of it changes anything, the best combination, how it is written in a config, and how it is reported on.
+    fn told(&self, found: &Found, models: &SavedModels) -> Result<String> {
+        let Found { axes, plain, all, tried, own, label, metric } = found;
         let config = SignificanceConfig::default();
+        let idle: Vec<&Axis> =
+            axes.iter().enumerate().filter(|&(i, _)| choice::is_idle(i, tried)).map(|(_, axis)| axis).collect();
+        let changes_nothing = idle.len() == axes.len();
+        let (figures, best) = found.best(&models.first().config)?;
         let head = axes.iter().map(|axis| axis.key.clone());
         let head = head.chain([label.to_owned(), format!("{:.0} % interval", 100.0 * config.confidence), "p".into()]);
         let mut rows = vec![head.collect::<Vec<_>>()];
@@ -152,27 +146,87 @@ impl Arguments {
             let Bootstrap { first, p_value, .. } =
                 paired_bootstrap(metric, &tried_one.judged, &tried[best].judged, &config, key)?;
             let interval = format!("{:.2} to {:.2}", first.interval.low, first.interval.high);
-            let p = if i == best { "best".into() } else { format!("{p_value:.3}") };
+            let p = match (changes_nothing, i == best) {
+                (true, _) => "same".into(),
+                (false, true) => "best".into(),
+                (false, false) => format!("{p_value:.3}"),
+            };
             rows.push(tried_one.values.iter().cloned().chain([format!("{:.2}", first.value), interval, p]).collect());
         }
-        let chosen = assignments(axes, &tried[best].values);
-        let words = chosen.iter().chain(plain).flat_map(|set| ["--set".to_owned(), set.clone()]);
-        let mut named: Vec<std::ffi::OsString> = vec!["evaluate".into()];
-        named.extend(self.models.words());
-        named.extend(words.map(Into::into));
-        named.extend(self.data.words().into_iter().chain(self.runs.words()));
         let examples = tried[best].judged.len();
-        let keys = axes.iter().map(|axis| axis.key.as_str()).chain(plain.iter().map(|set| key(set).trim()));
-        let lines = written(&all[best].1, keys.filter(|key| section(key) == "search"))?;
-        let alone = models.members().len() == 1;
-        let of = if alone { "" } else { " of all together" };
-        Ok(format!(
+        let of = if models.members().len() == 1 { "" } else { " of all together" };
+        let mut text = format!(
             "{label}{of} on {examples} sources of the validation split; p: how likely it is luck that the best is better \
-             (paired bootstrap, one-sided, {} trials)\n\n{}\nthe best, as it is written in a config:\n\n{lines}\n{}",
+             (paired bootstrap, one-sided, {} trials)\n\n{}\n",
             config.trials,
             columns(&rows),
-            finished::next(&[command(named)]),
-        ))
+        );
+        text.extend(idle.iter().map(|axis| format!("`{}` changes no answer\n", axis.key)));
+        if changes_nothing {
+            return Ok(text + "nothing of this is worth setting: leave the search as the model has it\n");
+        }
+        let equal = figures.iter().filter(|&&figure| figure == figures[best]).count();
+        if equal > 1 {
+            text += &format!(
+                "{equal} are equally good; of these the best is the one nearest to the model's own settings\n"
+            );
+        }
+        let chosen = assignments(axes, &tried[best].values);
+        let mut sets: Vec<&String> = chosen.iter().chain(plain).collect();
+        let searched = &all[best].1.search;
+        let without = String::from("search.language_model.weight=0");
+        if searched.language_model().is_none() && sets.iter().any(|set| choice::is_of_language_model(key(set))) {
+            text += "the search is best without a language model: leave `search.language_model` out\n";
+            sets.retain(|set| !choice::is_of_language_model(key(set)));
+            sets.extend(own.search.language_model().map(|_| &without));
+        }
+        let is_written = |key: &&str| {
+            section(key) == "search" && (searched.language_model().is_some() || !choice::is_of_language_model(key))
+        };
+        let lines = written(&all[best].1, sets.iter().map(|set| key(set).trim()).filter(is_written))?;
+        if !lines.trim().is_empty() {
+            text += &format!("the best, as it is written in a config:\n\n{lines}\n");
+        }
+        let mut named: Vec<std::ffi::OsString> = vec!["evaluate".into()];
+        named.extend(self.models.words());
+        named.extend(sets.into_iter().flat_map(|set| ["--set".into(), set.into()]));
+        named.extend(self.data.words().into_iter().chain(self.runs.words()));
+        Ok(text + &finished::next(&[command(named)]))
+    }
+}
+
+/// All that was tried.
+struct Found {
+    axes: Vec<Axis>,
+    /// The settings that are the same for all, each as an assignment.
+    plain: Vec<String>,
+    /// The combinations, and the settings with each.
+    all: Vec<(Vec<String>, ExperimentConfig)>,
+    /// What each answered, in the same order.
+    tried: Vec<Tried>,
+    /// The settings of the model, or of the first, without any assignment.
+    own: ExperimentConfig,
+    /// What they are judged by.
+    label: String,
+    metric: MetricConfig,
+}
+
+impl Found {
+    /// The figure of each combination, turned so that less is better, and which is the best; `given` are the settings of the model with
+    /// the assignments that are the same for all.
+    fn best(&self, given: &ExperimentConfig) -> Result<(Vec<f64>, usize)> {
+        let metric = self.metric.build();
+        let sign = if metric.lower_is_better() { 1.0 } else { -1.0 };
+        let figure = |tried: &Tried| Ok(sign * metric.score(&tried.judged)?.value);
+        let figures: Vec<f64> = self.tried.iter().map(figure).collect::<Result<_>>()?;
+        let mut base = choice::effective(&given.search);
+        // A language model that is tried is none of the model's own.
+        base["search"]["language_model"] = choice::effective(&self.own.search)["search"]["language_model"].take();
+        let kept =
+            |(_, config): &(_, ExperimentConfig)| choice::kept(&self.axes, &base, &choice::effective(&config.search));
+        let kept: Vec<usize> = self.all.iter().map(kept).collect();
+        let best = choice::best(&figures, &kept);
+        Ok((figures, best))
     }
 }
 
@@ -252,8 +306,7 @@ fn written<'k>(config: &ExperimentConfig, keys: impl Iterator<Item = &'k str>) -
     let whole = serde_json::to_value(config).expect("a config is JSON");
     let mut chosen = Value::Object(Map::new());
     for key in keys {
-        let pointer: String = key.split('.').map(|part| format!("/{}", part.trim())).collect();
-        let Some(value) = whole.pointer(&pointer) else { continue };
+        let Some(value) = choice::at(&whole, key) else { continue };
         let mut at = &mut chosen;
         for part in key.split('.') {
             if !at.is_object() {

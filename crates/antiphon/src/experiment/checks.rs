@@ -254,6 +254,17 @@ impl Sections {
             }
             _ => {}
         }
+        if let (Some(features), Some(Some(_)), Some(key)) =
+            (&self.features, frames, self.model.as_ref().and_then(ModelConfig::undivided))
+            && features.blocks() > 1
+        {
+            let planes = features.blocks();
+            let message = format!(
+                "a frame of `features` is {planes} planes, the bands and their deltas, and is read here as neighbouring bands of one; \
+                 set `planes = {planes}`"
+            );
+            found.add(&format!("model.{key}"), message);
+        }
     }
 
     /// How many numbers a frame has, if that is known.
@@ -673,12 +684,47 @@ mod tests {
         assert_eq!(places(&[data, "train.validate.every_steps=2"]), ["warning train.validate.every_steps"]);
     }
 
+    /// Deltas stand behind the bands as planes of their own, and are no neighbours of theirs.
+    #[test]
+    fn a_convolution_over_bands_is_told_of_the_deltas() {
+        let of = |stages: &str, deltas: usize| {
+            let text = format!(
+                "data = {{ kind = \"manifest\", train = \"a.tsv\", text = \"text\", path = \"path\" }}
+                 features = {{ kind = \"log_mel\", rate = 8000, filters = 40, deltas = {deltas} }}
+                 tokenizer.target = {{ kind = \"character\" }}
+                 model = {{ source = {{ kind = \"frames\" }}, encoder = {{ kind = \"stack\", stages = [{stages}] }} }}
+                 train = {{ epochs = 1 }}"
+            );
+            places_in(&text, &[])
+        };
+        let (bare, behind) = ("{ kind = \"convolution_2d\" }", "{ kind = \"convolution_2d\" }, { kind = \"lstm\" }");
+        for (stages, place) in [
+            (bare.to_owned(), Some("model.encoder.stages.0.planes")),
+            (format!("{behind}, {bare}"), Some("model.encoder.stages.0.planes")),
+            (format!("{{ kind = \"layer_norm\" }}, {bare}"), Some("model.encoder.stages.1.planes")),
+            (
+                format!("{{ kind = \"time_reduction\", method = \"mean\" }}, {bare}"),
+                Some("model.encoder.stages.1.planes"),
+            ),
+            ("{ kind = \"convolution_2d\", planes = 3 }".to_owned(), None),
+            // Who says one means it.
+            ("{ kind = \"convolution_2d\", planes = 1 }".to_owned(), None),
+            (format!("{{ kind = \"convolution_2d\", planes = 3 }}, {bare}"), None),
+            (format!("{{ kind = \"lstm\" }}, {bare}"), None),
+        ] {
+            assert_eq!(of(&stages, 2), place.into_iter().collect::<Vec<_>>(), "{stages}");
+            let without = stages.replace("planes = 3", "planes = 1");
+            assert_eq!(of(&without, 0), [""; 0], "{stages}");
+        }
+    }
+
     #[test]
     fn what_has_no_effect_is_said() {
         for (set, expected) in [
             ("train.stop.min_delta=0.1", "train.stop.min_delta"),
             ("model.encoder={kind='gru',dropout=0.1}", "model.encoder.dropout"),
             ("model.encoder={kind='gru',initial={forget_bias=2.0}}", "model.encoder.initial.forget_bias"),
+            ("model.encoder={kind='stack',stages=[{kind='projection',dropout=0.1}]}", "model.encoder.stages.0.dropout"),
             ("model.encoder={kind='gru',layers=2,locked_dropout=true}", "model.encoder.locked_dropout"),
             ("model.decoder={kind='gru',locked_dropout=true}", "model.decoder.locked_dropout"),
             ("model.decoder={kind='gru',dropout=0.1,output_dropout=0.2}", "model.decoder.dropout"),

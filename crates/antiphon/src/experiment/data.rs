@@ -246,20 +246,38 @@ impl Encoded {
         }
     }
 
-    /// What to say of examples that no path of CTC says, if the model has it and there are such.
+    /// How many examples no path of CTC says; `None` where the model has none.
     ///
     /// # Errors
     /// If the corpus cannot be read.
-    pub(super) fn without_path(&self, config: &ExperimentConfig) -> Result<Option<String>> {
-        let (Self::Examples(dataset), true) = (self, config.model.says_by_steps()) else { return Ok(None) };
-        let reduction = config.reductions()[0];
-        let (lost, all) = (dataset.without_path(reduction)?, dataset.len());
-        Ok((lost > 0).then(|| {
-            format!(
-                "{lost} of {all} sources have fewer steps of memory than CTC needs to say their targets, and count nothing in its \
-                 loss; reduce time by less than {reduction}"
-            )
-        }))
+    pub(super) fn without_path(&self, config: &ExperimentConfig) -> Result<Option<usize>> {
+        match self {
+            Self::Examples(dataset) if config.model.says_by_steps() => {
+                dataset.without_path(config.reductions()[0]).map(Some)
+            }
+            Self::Examples(_) | Self::Stream(_) => Ok(None),
+        }
+    }
+
+    /// What to say of so many examples that no path of CTC says, if there are such.
+    pub(super) fn lost(&self, without_path: Option<usize>, config: &ExperimentConfig) -> Option<String> {
+        let (Self::Examples(dataset), Some(lost @ 1..)) = (self, without_path) else { return None };
+        let (all, reduction) = (dataset.len(), config.reductions()[0]);
+        Some(format!(
+            "{lost} of {all} sources have fewer steps of memory than CTC needs to say their targets, and count nothing in its loss; \
+             reduce time by less than {reduction}"
+        ))
+    }
+
+    /// How much text the target of an example is, by its index in the corpus.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read.
+    pub(super) fn units_of(&self, example: usize) -> Result<Units> {
+        match self {
+            Self::Examples(dataset) => dataset.units_of(example),
+            Self::Stream(_) => unreachable!("running text has no examples that could be lost"),
+        }
     }
 
     /// What the tokenizers do not know.

@@ -9,7 +9,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Judged, Result, Score, Source, SourceBatch, TokenBatch, Tokenizer};
 use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, Reader, References, Skipped, Units};
 use antiphon_decode::{SearchConfig, rename_sources};
-use antiphon_eval::{Likelihood, by_value};
+use antiphon_eval::{CtcLikelihood, Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
 use antiphon_lab::{Beside, Counts, CountsOfStream, Losses, OfValue, SplitResults, TokenLosses};
 use antiphon_model::Judgement;
@@ -26,20 +26,25 @@ use super::{EvaluateConfig, ExperimentConfig, Temperature, Tokenizers, unknown};
 /// A figure of the likelihood, if it has that.
 type Figure = fn(&Likelihood) -> Option<f64>;
 
-/// The name of the loss in nats per real target token.
+/// The name of the loss in nats per real target token, those left out that no path of CTC says.
 pub(super) const LOSS: &str = "loss";
 
-/// The name of the loss of `[model.ctc]`, in nats per real target token, of models that have it.
+/// The name of the loss of `[model.ctc]`, of models that have it, in nats per real target token of what its paths say.
 pub(super) const CTC_LOSS: &str = "ctc_loss";
 
 /// What is known about a model without any search: name, figure, and whether smaller is better.
 const FIGURES: [(&str, Figure, bool); 5] = [
-    (LOSS, |of| Some(of.per_token()), true),
-    ("loss_per_character", |of| Some(of.per_character()), true),
-    (CTC_LOSS, Likelihood::ctc_per_token, true),
-    ("perplexity", |of| Some(of.perplexity()), true),
+    (LOSS, |of| has_loss(of).then(|| of.per_token()), true),
+    ("loss_per_character", |of| has_loss(of).then(|| of.per_character()), true),
+    (CTC_LOSS, |of| of.ctc_per_token().filter(|loss| !loss.is_nan()), true),
+    ("perplexity", |of| has_loss(of).then(|| of.perplexity()), true),
     ("token_accuracy", |of| Some(of.token_accuracy()), false),
 ];
+
+/// Whether anything can be said of what was judged.
+fn has_loss(likelihood: &Likelihood) -> bool {
+    likelihood.tokens > 0
+}
 
 /// The names of the figures that need no search, and whether smaller is better.
 pub(super) fn figures_of_likelihood() -> impl Iterator<Item = (&'static str, bool)> {
@@ -369,18 +374,31 @@ impl<'a> Evaluator<'a> {
             for reading in &readings {
                 batches.push(self.reread(&batches[0], reading)?);
             }
-            let Judgement { scores, ctc } = model.judge(&batches, &mut carries, temperatures)?;
+            let Judgement { scores, lost, ctc } = model.judge(&batches, &mut carries, temperatures)?;
             each(&batches[0], &scores[0]);
-            done += batches[0].target.tokens() as u64;
+            let Batch { target, examples, .. } = &batches[0];
+            let tokens = target.tokens() as u64;
+            done += tokens;
             progress(Pace { of: "tokens judged", done, all });
+            let tokens_of = |rows: &[bool]| -> u64 {
+                target.lengths.iter().zip(rows).filter(|(_, lost)| **lost).map(|(&length, _)| u64::from(length)).sum()
+            };
+            let lost_tokens = tokens_of(&lost);
+            let ctc = ctc.map(|ctc| CtcLikelihood { nats: ctc.nats, tokens: tokens - tokens_of(&ctc.lost) });
             for (sum, scores) in sums.iter_mut().zip(scores) {
                 sum.merge(&Likelihood {
                     nats: scores.log_probs.iter().map(|&log_prob| -f64::from(log_prob)).sum(),
-                    tokens: scores.log_probs.len() as u64,
+                    tokens: tokens - lost_tokens,
+                    lost_tokens,
                     correct_tokens: scores.correct.iter().filter(|&&correct| correct).count() as u64,
-                    ctc_nats: ctc,
+                    ctc,
                     ..Likelihood::default()
                 });
+            }
+            for (&example, _) in examples.iter().zip(&lost).filter(|(_, lost)| **lost) {
+                let Units { characters, words } = self.encoded.units_of(example)?;
+                sums.iter_mut()
+                    .for_each(|sum| (sum.characters, sum.words) = (sum.characters - characters, sum.words - words));
             }
         }
         Ok(Some(sums))
@@ -541,16 +559,14 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Option<Evaluation>> {
         let has_source = self.config.data.has_source();
         let is_spoken = self.encoded.corpus().is_spoken();
-        let (mut losses, mut token_losses) = (None, None);
-        if has_source {
-            let found = self.likelihood_at(&[1.0], model, stop, progress)?;
-            losses = found.map(|found| losses_of(&found[0], None));
-        } else if let Some((found, tally)) = self.judge(model, stop, progress)? {
-            losses = Some(found);
+        let (losses, token_losses) = if has_source {
+            let Some(found) = self.likelihood_at(&[1.0], model, stop, progress)? else { return Ok(None) };
+            (has_loss(&found[0]).then(|| losses_of(&found[0], None)), None)
+        } else {
+            let Some((found, tally)) = self.judge(model, stop, progress)? else { return Ok(None) };
             let tokenizer = self.tokenizers.target().as_ref();
-            token_losses = Some(tally.finish(&self.encoded, tokenizer, self.learned.as_deref())?);
-        }
-        let Some(losses) = losses else { return Ok(None) };
+            (Some(found), Some(tally.finish(&self.encoded, tokenizer, self.learned.as_deref())?))
+        };
         let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
         let mut by = BTreeMap::new();
         if self.config.searches() {
@@ -563,7 +579,8 @@ impl<'a> Evaluator<'a> {
             (answers, unlike) = (found, self.unlike());
         }
         let (unknown, mut strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
-        strangers.extend(self.encoded.without_path(self.config)?);
+        let without_path = self.encoded.without_path(self.config)?;
+        strangers.extend(self.encoded.lost(without_path, self.config));
         let Units { characters, words } = self.encoded.units();
         let left_out = self.encoded.corpus().skipped().total() + self.encoded.too_long().map_or(0, Skipped::total);
         let counts = Counts {
@@ -581,9 +598,10 @@ impl<'a> Evaluator<'a> {
             target_characters: Some(characters),
             target_words: (!has_source).then_some(words),
             skipped: left_out as u64,
+            without_path: without_path.map(|lost| lost as u64),
         };
         Ok(Some(Evaluation {
-            results: SplitResults { metrics, by, losses: Some(losses), counts },
+            results: SplitResults { metrics, by, losses, counts },
             answers,
             token_losses,
             unlike,
@@ -702,7 +720,8 @@ fn losses_of(likelihood: &Likelihood, per_word: Option<f64>) -> Losses {
         per_word,
         perplexity: likelihood.perplexity(),
         token_accuracy: likelihood.token_accuracy(),
-        ctc: likelihood.ctc_per_token(),
+        // There is none where no path says anything.
+        ctc: likelihood.ctc_per_token().filter(|loss| !loss.is_nan()),
         beside: Vec::new(),
     }
 }

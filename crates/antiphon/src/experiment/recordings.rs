@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use antiphon_core::{Error, Frames, Place, Result, Source};
+use antiphon_core::{Error, Frames, Place, Problem, Result, Source};
 use antiphon_data::corpus::Remedy;
 use antiphon_data::lines::file_fault;
 use antiphon_data::{Corpus, Fault, Split, Spoken};
-use antiphon_sound::{Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, Sound};
+use antiphon_sound::{
+    Extracted, Extractor, FeatureCache, FeaturesConfig, Pieces, Recording, SHORTEST_LIMIT, Sound, counted_as,
+};
+use rayon::prelude::*;
 
 use super::ExperimentConfig;
 use super::data::files;
@@ -82,53 +85,89 @@ pub(crate) fn heard(
 ) -> Result<Corpus> {
     let (Some(manifest), Some(features)) = (config.data.as_manifest(), &config.features) else { return Ok(corpus) };
     let recordings: Vec<Recording> = corpus.recordings()?.into_iter().map(recording).collect();
-    let mut unusable = Vec::new();
+    let is_strict = manifest.on_bad_line == Remedy::Error;
+    let (mut unusable, mut beyond) = (Vec::new(), None);
     let mut fault = |number: usize, error: Error| {
-        if manifest.on_bad_line == Remedy::Skip {
-            unusable.push(number);
-            return Ok(());
+        if is_strict && unusable.len() == LISTED {
+            beyond = Some(number);
+            return Err(error);
         }
-        let (file, line) = corpus.place(number);
-        let message = format!("{error}; or set data.on_bad_line = \"skip\"");
-        Err(Error::new(message).at(Place::line(line)).in_file(file))
+        unusable.push((number, error));
+        Ok(())
     };
     // All of them are read for that.
     console.status(&format!("{}: looking for the features of its recordings", corpus.path().display()));
     let mut making = Making { fault: &mut fault, console, corpus: &corpus };
     let kept = FeatureCache::open(data_dir.join(FEATURES), &recordings, features, &mut making);
     console.clear();
+    if let Some(number) = beyond {
+        let extractor = Extractor::new(features)?;
+        let others = recordings[number + 1..].par_iter().filter(|recording| extractor.look(recording).is_err());
+        return Err(refusal(&corpus, &unusable, 1 + others.count()));
+    }
     let kept = kept?;
-    corpus.with_frames(Arc::new(Kept(kept)), &unusable)
+    if is_strict && !unusable.is_empty() {
+        return Err(refusal(&corpus, &unusable, 0));
+    }
+    let counted: Vec<(usize, &str)> = unusable.iter().map(|(number, error)| (*number, counted_as(error))).collect();
+    corpus.with_frames(Arc::new(Kept(kept)), &counted)
+}
+
+/// How many recordings that cannot be used are named; of the others only the heads are looked at.
+const LISTED: usize = 10;
+
+/// What to say of recordings that cannot be used; `more`: how many others there are, as far as is known.
+fn refusal(corpus: &Corpus, faults: &[(usize, Error)], more: usize) -> Error {
+    let problem = |(number, error): &(usize, Error)| {
+        let (_, line) = corpus.place(*number);
+        Problem { place: Place::line(line), message: error.to_string() }
+    };
+    let mut problems: Vec<Problem> = faults.iter().map(problem).collect();
+    let last = problems.last_mut().expect("there is a fault");
+    if more > 0 {
+        last.message += &format!(" (and {more} more such recordings)");
+    }
+    last.message += "; or set data.on_bad_line = \"skip\"";
+    Error::many(corpus.path(), problems)
 }
 
 /// How many recordings of a split are looked at before all of them are heard.
 const LOOKED_AT: usize = 100;
 
 /// What is wrong with manifests that are there, and with the first recordings that they name, as far as the heads of these tell: for
-/// each the setting, and what to say. Of a split it is the first fault; what is left out and counted is none.
+/// each the setting, and what to say. Of faults of one kind in a split it is the first; what is left out and counted is none.
 pub(crate) fn unheard(config: &ExperimentConfig, data_dir: &Path) -> Vec<(String, String)> {
     let (Some(manifest), Some(features)) = (config.data.as_manifest(), &config.features) else { return Vec::new() };
     let Ok(extractor) = Extractor::new(features) else { return Vec::new() };
-    let first_fault = |split: Split| -> Result<()> {
+    let faults = |split: Split| -> Result<Vec<String>> {
         let corpus = Corpus::open_with(&config.data, &config.further_columns(), split, data_dir)?;
         if manifest.on_bad_line == Remedy::Skip {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        // Of each kind the first, and how many more.
+        let mut kinds: Vec<(&str, Error, usize)> = Vec::new();
         for (i, spoken) in corpus.recordings()?.into_iter().enumerate().take(LOOKED_AT) {
-            let (file, line) = corpus.place(i);
-            let looked = extractor.look(&recording(spoken));
-            looked.map_err(|error| Error::new(error.to_string()).at(Place::line(line)).in_file(file))?;
+            let Err(error) = extractor.look(&recording(spoken)) else { continue };
+            let (kind, (file, line)) = (counted_as(&error), corpus.place(i));
+            match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+                Some((_, _, more)) => *more += 1,
+                None => kinds.push((kind, Error::new(error.to_string()).at(Place::line(line)).in_file(file), 0)),
+            }
         }
-        Ok(())
+        let said = |(kind, error, more): (&str, Error, usize)| match more {
+            0 => format!("{error}"),
+            more => format!("{error} (and {more} more {kind})"),
+        };
+        Ok(kinds.into_iter().map(said).collect())
     };
     let mut found = Vec::new();
     for split in [Split::Train, Split::Validation, Split::Test].into_iter().filter(|&split| config.data.has(split)) {
         let files = files(&config.data, Some(split), data_dir);
         if let [(key, path), ..] = files.as_slice()
             && file_fault(path).is_none()
-            && let Err(error) = first_fault(split)
         {
-            found.push((key.clone(), error.to_string()));
+            let faults = faults(split).unwrap_or_else(|error| vec![error.to_string()]);
+            found.extend(faults.into_iter().map(|fault| (key.clone(), fault)));
         }
     }
     found
@@ -181,6 +220,14 @@ impl Listener {
     pub(crate) fn max_seconds(&self, max_frames: usize) -> f64 {
         let config = self.extractor.config();
         config.max_seconds().min(max_frames as f64 * config.hop_seconds())
+    }
+
+    /// How long a recording is, in seconds: as its file says or, where that does not tell, as its frames do.
+    pub(crate) fn seconds(&self, path: &Path, frames: usize) -> f64 {
+        let config = self.extractor.config();
+        let is_sound = !matches!(config, FeaturesConfig::Given(_));
+        let told = is_sound.then(|| Pieces::open(path, SHORTEST_LIMIT).ok()?.seconds()).flatten();
+        told.unwrap_or(frames as f64 * config.hop_seconds())
     }
 
     /// Whether a file has more seconds of sound, and can be cut. Nobody knows where the features of another program are quiet; what

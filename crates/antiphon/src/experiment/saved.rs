@@ -117,17 +117,26 @@ impl SavedModel {
     /// # Errors
     /// As [`read`](Self::read).
     pub(super) fn tokenizers_of(path: &Path) -> Result<Tokenizers> {
-        let read = || {
-            let file = ModelFile::read(path)?;
-            let tokenizers = |text: &str| Tokenizers::from_saved(&parsed::<Metadata>(text)?.tokenizers);
-            if !file.is_ensemble() {
-                return tokenizers(&file.metadata());
-            }
-            let EnsembleMetadata { members, .. } = parsed(&file.metadata())?;
-            let first = members.first().ok_or_else(|| Error::new("holds no model"))?;
-            tokenizers(&first.model.to_string())
-        };
+        let read = || Tokenizers::from_saved(&Self::metadata_of(path)?.tokenizers);
         read().map_err(|error| error.in_file(path))
+    }
+
+    /// The settings of a file, or of the first model in it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn config_of(path: &Path) -> Result<ExperimentConfig> {
+        Self::metadata_of(path).map(|metadata| metadata.config).map_err(|error| error.in_file(path))
+    }
+
+    fn metadata_of(path: &Path) -> Result<Metadata> {
+        let file = ModelFile::read(path)?;
+        if !file.is_ensemble() {
+            return parsed(&file.metadata());
+        }
+        let EnsembleMetadata { members, .. } = parsed(&file.metadata())?;
+        let first = members.first().ok_or_else(|| Error::new("holds no model"))?;
+        parsed(&first.model.to_string())
     }
 
     /// What metadata tell: all but the parameters, which are still to be loaded.

@@ -234,7 +234,9 @@ impl Answering for SavedModels {
             }
         }
         // Each has a CTC of its own, and together they have none.
-        Ok(Judgement { scores, ctc: None })
+        let lengths = &batches[0].target.lengths;
+        let may_be_lost: Vec<bool> = (0..lengths.len()).map(|b| said.iter().any(|said| said.is_lost(b))).collect();
+        Ok(Judgement::of(scores, lengths, &may_be_lost))
     }
 }
 

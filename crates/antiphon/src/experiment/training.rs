@@ -56,7 +56,7 @@ impl Experiment {
         }
         let vocabularies = tokenizers.vocabularies();
         console.note(&format!("train    {}", described(&training, &vocabularies)));
-        let lost = training.without_path(config)?.map(|lost| format!("train: {lost}"));
+        let lost = training.lost(training.without_path(config)?, config).map(|lost| format!("train: {lost}"));
         for warning in unknown::warnings(&training, true).into_iter().map(|w| format!("train: {w}")).chain(lost) {
             console.warn(&warning);
         }

@@ -102,7 +102,10 @@ impl Long<'_> {
         console.clear();
         Ok(match (silence, answers.is_empty()) {
             (Some(fault), true) => Err(format!("{}: {fault}", path.display())),
-            _ => Ok(Transcript { answers: vec![joined(answers)], pieces: parts, skipped: None }),
+            _ => {
+                let end = parts.last().map(|part| part.end);
+                Ok(Transcript { answers: vec![joined(answers)], pieces: parts, end, skipped: None })
+            }
         })
     }
 

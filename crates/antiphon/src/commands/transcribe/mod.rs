@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use antiphon_core::{Error, Place, Result, printable};
 use antiphon_data::Spoken;
 use antiphon_decode::rename_sources;
+use antiphon_lab::{Run, Runs};
 use antiphon_sound::SHORTEST_LIMIT;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -68,6 +69,13 @@ pub(super) struct Arguments {
     runs: RunsFolder,
 }
 
+/// Whether a path is that of a model, as commands take it.
+fn is_model(path: &Path, runs: &Runs) -> bool {
+    let is_run = |folder: &Path| folder.is_dir() && Run::open(folder).is_ok();
+    let is_file = path.extension().is_some_and(|ending| ending == "safetensors" || ending == "toml") && path.is_file();
+    is_file || is_run(path) || !path.exists() && is_run(&runs.root().join(path))
+}
+
 fn max_seconds(text: &str) -> Result<f64, String> {
     let seconds: Option<f64> = text.parse().ok().filter(|seconds: &f64| seconds.is_finite());
     let seconds = seconds.filter(|&seconds| seconds >= SHORTEST_LIMIT);
@@ -93,6 +101,8 @@ struct Transcript {
     answers: Vec<Answer>,
     /// Of a recording that was cut.
     pieces: Vec<Part>,
+    /// Where the recording ends, in seconds, if subtitles are asked for.
+    end: Option<f64>,
     /// Why there is nothing.
     skipped: Option<String>,
 }
@@ -107,9 +117,11 @@ enum Heard {
 impl Arguments {
     pub(super) fn perform(self) -> Result<Ending> {
         let threads = self.threads.threads.map(usize::from);
+        let runs = self.runs.runs();
+        self.check_files(&runs)?;
         start_threads(threads)?;
         let begin = Begin::quietly(threads);
-        let target = Target::find(&self.what, &self.sets.set, &self.runs.runs(), &[], &begin)?;
+        let target = Target::find(&self.what, &self.sets.set, &runs, &[], &begin)?;
         let models = target.open(self.device.device)?;
         let saved = models.first();
         models.check_search(&saved.config.search)?;
@@ -158,9 +170,10 @@ impl Arguments {
             let mut answers = answers.map_err(|error| rename_sources(error, named))?.unwrap_or_default().into_iter();
             for ((number, path), heard) in (first..).zip(files).zip(heard) {
                 let found = match heard {
-                    Ok(Heard::Whole(_)) => {
+                    Ok(Heard::Whole(question)) => {
                         let answers = answers.next().map_or_else(Vec::new, |found| found.answers);
-                        Ok(Transcript { answers, ..Transcript::default() })
+                        let end = || listener.seconds(path, question.sources[0].len());
+                        Ok(Transcript { answers, end: self.subtitles().map(|_| end()), ..Transcript::default() })
                     }
                     Ok(Heard::Long) => long.transcribe(number, path, &mut console)?,
                     Err(fault) => Err(fault),
@@ -174,6 +187,15 @@ impl Arguments {
             }
         }
         Ok(Ending::Done)
+    }
+
+    /// That none of the files is a model, as of somebody who names several.
+    fn check_files(&self, runs: &Runs) -> Result<()> {
+        let Some(model) = self.files.iter().find(|file| is_model(file, runs)) else { return Ok(()) };
+        let message = "is a model and no recording: one model transcribes files. Several together answer the recordings that a table \
+                       names, with `predict`, which takes a list of models and `--input TABLE`; or they are one file, which `sweep \
+                       --keep-ensemble` writes, and then transcribe as one";
+        Err(Error::new(message).in_file(model))
     }
 
     /// By which words get their times, where that is asked.
@@ -207,7 +229,7 @@ impl Arguments {
 
     /// What is written of a file: a line, or its subtitles.
     fn written(&self, path: &Path, found: &Transcript, to_person: bool) -> Result<String> {
-        let Transcript { answers, pieces, skipped } = found;
+        let Transcript { answers, pieces, end, skipped } = found;
         if self.json {
             let line = Line { path, answers, pieces, skipped: skipped.as_deref() };
             return json_line(&line).map(|line| line + "\n").map_err(|e| Error::new(e.to_string()));
@@ -219,7 +241,7 @@ impl Arguments {
                     let why = "its answer has more tokens than the encoder has steps, and no times";
                     tell(&format!("warning: {}: {why}", path.display()));
                 }
-                subtitles(words, form)
+                subtitles(words, form, *end)
             }
             // Whatever the model says, it stays one line.
             None if self.files.len() > 1 => format!("{}\t{}\n", path.display(), one_line(text)),

@@ -29,10 +29,10 @@ struct Cue {
     text: String,
 }
 
-/// Words in the order of their times as a file of subtitles.
-pub(super) fn subtitles(words: &[Word], form: Form) -> String {
+/// Words in the order of their times as a file of subtitles; `end`: where the recording ends, in seconds, if that is known.
+pub(super) fn subtitles(words: &[Word], form: Form, end: Option<f64>) -> String {
     let mut file = String::from(if form == Form::Vtt { "WEBVTT\n\n" } else { "" });
-    for (i, Cue { start, end, text }) in cues(words).into_iter().enumerate() {
+    for (i, Cue { start, end, text }) in cues(words, end.unwrap_or(f64::INFINITY)).into_iter().enumerate() {
         let text = match form {
             Form::Srt => text,
             Form::Vtt => text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
@@ -43,8 +43,9 @@ pub(super) fn subtitles(words: &[Word], form: Form) -> String {
     file
 }
 
-/// Lines of at most [`LINE`] characters, which end at a [`PAUSE`] or where they are full.
-fn cues(words: &[Word]) -> Vec<Cue> {
+/// Lines of at most [`LINE`] characters, which end at a [`PAUSE`] or where they are full, in a recording that ends so many seconds
+/// behind its beginning.
+fn cues(words: &[Word], end_of_all: f64) -> Vec<Cue> {
     let mut cues: Vec<Cue> = Vec::new();
     for Word { word, start, end, .. } in words {
         let fits = |cue: &&mut Cue| {
@@ -60,11 +61,13 @@ fn cues(words: &[Word]) -> Vec<Cue> {
             None => cues.push(Cue { start: *start, end: *end, text: word.clone() }),
         }
     }
+    // In thousandths no time lies behind the end.
+    let last = (end_of_all * 1000.0).floor() / 1000.0;
     // What is said in an instant is read in a second.
     for i in 0..cues.len() {
         let next = cues.get(i + 1).map_or(f64::INFINITY, |next| next.start);
         let cue = &mut cues[i];
-        cue.end = cue.end.max(next.min(cue.start + SHOWN));
+        cue.end = cue.end.max(next.min(cue.start + SHOWN)).min(last.max(cue.start));
     }
     cues
 }
@@ -89,7 +92,7 @@ mod tests {
 
     #[test]
     fn every_word_is_shown_once_in_short_lines_cut_at_pauses() {
-        let (mut pauses, mut full) = (0, 0);
+        let (mut pauses, mut full, mut clipped) = (0, 0, 0);
         for seed in 0..200 {
             let key = Key::from_seed(seed);
             let mut now = 0.0;
@@ -101,7 +104,9 @@ mod tests {
                     word(&"é".repeat(letters as usize), start, now)
                 })
                 .collect();
-            let found = cues(&words);
+            // Before or behind the time up to which a short last line would be shown.
+            let end = now + 0.5 * key.named("end").uniform(0);
+            let found = cues(&words, end);
             let shown: Vec<&str> = found.iter().flat_map(|cue| cue.text.split(' ')).collect();
             assert_eq!(shown, words.iter().map(|word| word.word.as_str()).collect::<Vec<_>>());
             let mut next = 0;
@@ -114,7 +119,10 @@ mod tests {
                 assert_eq!(cue.start, own[0].start);
                 let said = own[count - 1].end;
                 let Some(after) = found.get(i + 1) else {
-                    assert_eq!(cue.end, said.max(cue.start + SHOWN));
+                    let wanted = said.max(cue.start + SHOWN);
+                    let is_clipped = cue.end < wanted && cue.end <= end && end - cue.end < 0.001;
+                    assert!(cue.end == wanted && wanted <= end || is_clipped, "{cue:?} {end}");
+                    clipped += usize::from(is_clipped);
                     continue;
                 };
                 assert!(cue.end >= said && cue.end <= after.start, "{cue:?} {after:?}");
@@ -126,16 +134,19 @@ mod tests {
             }
             assert_eq!(next, words.len());
         }
-        assert!(pauses > 50 && full > 50, "{pauses} {full}");
+        assert!(pauses > 50 && full > 50 && (10..190).contains(&clipped), "{pauses} {full} {clipped}");
     }
 
     #[test]
     fn files_are_as_players_read_them() {
         let words = [word("a<b", 0.0, 0.5), word("&", 0.6, 0.64), word("c", 3723.04, 3723.9)];
         let srt = "1\n00:00:00,000 --> 00:00:01,000\na<b &\n\n2\n01:02:03,040 --> 01:02:04,040\nc\n\n";
-        assert_eq!(subtitles(&words, Form::Srt), srt);
-        let vtt = "WEBVTT\n\n1\n00:00:00.000 --> 00:00:01.000\na&lt;b &amp;\n\n2\n01:02:03.040 --> 01:02:04.040\nc\n\n";
-        assert_eq!(subtitles(&words, Form::Vtt), vtt);
-        assert_eq!((subtitles(&[], Form::Srt).as_str(), subtitles(&[], Form::Vtt).as_str()), ("", "WEBVTT\n\n"));
+        assert_eq!(subtitles(&words, Form::Srt, None), srt);
+        let vtt = "WEBVTT\n\n1\n00:00:00.000 --> 00:00:01.000\na&lt;b &amp;\n\n2\n01:02:03.040 --> 01:02:04.000\nc\n\n";
+        assert_eq!(subtitles(&words, Form::Vtt, Some(3724.0)), vtt);
+        assert_eq!(
+            (subtitles(&[], Form::Srt, None).as_str(), subtitles(&[], Form::Vtt, Some(1.0)).as_str()),
+            ("", "WEBVTT\n\n")
+        );
     }
 }
