@@ -78,6 +78,8 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("train.optimizer(sgd).nesterov", "meant", &["train.optimizer.momentum=0.5"]),
     ("train.schedule(plateau)", "", &["data.validation='v.tsv'"]),
     ("train.average(", "", &["data.validation='v.tsv'"]),
+    // Somebody who teaches.
+    ("train.teacher.", "", &["train.teacher.models=['x']"]),
     ("train.stop.patience", "", &["data.validation='v.tsv'"]),
     (").floor", "", &["train.optimizer.learning_rate=3.4028234663852886e38"]),
     (").min_length", "high", &["search.max_length.limit=4294967295"]),

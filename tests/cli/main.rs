@@ -36,5 +36,6 @@ mod stream;
 mod suggestions;
 mod sweep;
 mod tables;
+mod teacher;
 mod text;
 mod wgpu;

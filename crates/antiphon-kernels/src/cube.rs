@@ -5,6 +5,7 @@
 
 use burn::backend::Cube;
 
+use crate::distillation::DistillationOps;
 use crate::loss::LossOps;
 use crate::recurrent::RecurrentOps;
 use crate::tanh::TanhOps;
@@ -12,5 +13,6 @@ use crate::update::UpdateOps;
 
 impl RecurrentOps for Cube {}
 impl LossOps for Cube {}
+impl DistillationOps for Cube {}
 impl TanhOps for Cube {}
 impl UpdateOps for Cube {}

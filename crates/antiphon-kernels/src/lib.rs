@@ -5,6 +5,7 @@
 //!   whose looks hear where those before them have looked;
 //! - [`fed_decoder`](feeding::fed_decoder): a whole decoder with attention and input feeding, in one node;
 //! - [`cross_entropy`](loss::cross_entropy): output projection, softmax, label smoothing and loss, in chunks;
+//! - [`taught_cross_entropy`]: the same, with a share for what a teacher holds of all tokens;
 //! - [`ctc_loss`]: connectionist temporal classification, forward and backward over all paths;
 //! - [`dropout`](dropout::dropout), [`locked_dropout`], [`word_dropout`]: masks from counter-based random numbers;
 //! - [`activation_penalty`], [`temporal_penalty`]: penalties on what a layer puts out;
@@ -18,7 +19,7 @@
 //! Each has a body for the Flex CPU backend on plain slices, which is chosen for `f32`. What serves every other device and
 //! number type, and is the oracle of the tests, depends on whether a gradient by hand pays there:
 //!
-//! - recurrent layers, the loss, tanh and the optimizers have a *portable* body made of backend operations, the default of
+//! - recurrent layers, the losses over a vocabulary, tanh and the optimizers have a *portable* body made of backend operations, the default of
 //!   their traits' methods, in one node of the graph with a gradient by hand;
 //! - attention, a sequence times a weight, convolutions and what stands beside them, dropout, penalties and the steps of a
 //!   search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits exist for Flex alone,
@@ -35,6 +36,7 @@ mod convolution_2d;
 mod ctc;
 #[cfg(feature = "wgpu")]
 mod cube;
+mod distillation;
 pub mod dropout;
 pub mod feeding;
 mod flex;
@@ -61,6 +63,7 @@ pub use average::average_steps;
 pub use convolution::{Convolution, convolve, zero_beyond};
 pub use convolution_2d::{Convolution2d, convolve_2d};
 pub use ctc::{Transcripts, ctc_loss};
+pub use distillation::{TaughtLoss, Teacher, Teaching, taught_cross_entropy};
 pub use dropout::{dropout, locked_dropout, word_dropout};
 pub use feeding::{FedDecoder, Feeding, fed_decoder, serves_fed_decoder};
 pub use gate::gated_linear_unit;

@@ -5,12 +5,14 @@
 //! made: a chunk's logits become its probabilities and then its gradient in one buffer, and since a training step
 //! always goes backward, the gradients are made on the way forward.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use antiphon_core::TokenId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
 use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
@@ -71,9 +73,9 @@ pub fn token_scores(projection: Projection) -> TokenScores {
     }
 }
 
-type Primitive = burn::backend::DispatchTensor;
+pub(crate) type Primitive = burn::backend::DispatchTensor;
 
-fn parts(projection: Projection) -> (Primitive, Primitive, Primitive, Arc<[TokenId]>) {
+pub(crate) fn parts(projection: Projection) -> (Primitive, Primitive, Primitive, Arc<[TokenId]>) {
     let Projection { states, weight, bias, targets } = projection;
     let ([n, h], [v, width]) = (states.dims(), weight.dims());
     assert!(n == targets.len() && h == width, "states [{n}, {h}], weight [{v}, {width}], {} targets", targets.len());
@@ -172,7 +174,7 @@ impl<B: LossOps, C: CheckpointStrategy> LossOps for Autodiff<B, C> {
     }
 }
 
-fn portable_logits<B: Backend>(
+pub(crate) fn portable_logits<B: Backend>(
     states: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
@@ -183,7 +185,7 @@ fn portable_logits<B: Backend>(
 }
 
 /// `[N, 1]`: the targets as indices of a row.
-fn portable_indices<B: Backend>(targets: &[TokenId], like: &FloatTensor<B>) -> IntTensor<B> {
+pub(crate) fn portable_indices<B: Backend>(targets: &[TokenId], like: &FloatTensor<B>) -> IntTensor<B> {
     let indices: Vec<i32> = targets.iter().map(|&target| target as i32).collect();
     B::int_from_data(TensorData::new(indices, [targets.len(), 1]), &like.device())
 }
@@ -227,7 +229,7 @@ fn portable_scores<B: Backend>(
 
 /// Tokens a chunk: about four million logits, and no fewer than 256 rows, since each chunk's products pass over the whole
 /// weight.
-fn chunk_rows(vocabulary: usize) -> usize {
+pub(crate) fn chunk_rows(vocabulary: usize) -> usize {
     ((1 << 22) / vocabulary).max(256)
 }
 
@@ -254,7 +256,7 @@ multiversion!(pub(crate) fn exponentials(row: &mut [f32], bias: &[f32]) -> (f32,
 
 /// Adds the bias to a row; → the largest sum.
 #[inline(always)]
-fn add_bias(row: &mut [f32], bias: &[f32]) -> f32 {
+pub(crate) fn add_bias(row: &mut [f32], bias: &[f32]) -> f32 {
     let mut tops = [f32::NEG_INFINITY; 16];
     let (mut rows, mut biases) = (row.chunks_exact_mut(16), bias.chunks_exact(16));
     for (x, b) in rows.by_ref().zip(biases.by_ref()) {
@@ -319,7 +321,7 @@ fn sum_body<const FMA: bool>(values: &[f32]) -> f32 {
     }
     sums.iter().sum::<f32>() + rest
 }
-multiversion!(fn sum(values: &[f32]) -> f32 = sum_body);
+multiversion!(pub(crate) fn sum(values: &[f32]) -> f32 = sum_body);
 
 impl LossOps for Flex {
     fn cross_entropy_gradients(
@@ -333,49 +335,20 @@ impl LossOps for Flex {
             return portable_gradients::<Self>(states, weight, bias, &targets, smoothing);
         }
         let (states, weight, bias) = (dense(states), dense(weight), dense(bias));
-        let (n, v, h) = (targets.len(), weight.shape()[0], weight.shape()[1]);
-        let (mut ds, mut dw) = (unwritten(n * h), unwritten(v * h));
-        let mut db = vec![0.0; v];
+        let (v, bias) = (weight.shape()[0], slice(&bias));
         let even = smoothing / v as f32;
-        let bias_total = f64::from(sum(slice(&bias)));
-        let mut loss = 0.0_f64;
-        for_chunks(slice(&states), slice(&weight), v, &targets, |first, targets, logits| {
-            let losses: Vec<f64> = logits
-                .par_chunks_exact_mut(v)
-                .zip(targets.par_iter())
-                .map(|(row, &target)| {
-                    let own = f64::from(row[target as usize] + slice(&bias)[target as usize]);
-                    let total = if smoothing > 0.0 { f64::from(sum(row)) + bias_total } else { 0.0 };
-                    let (top, z) = exponentials(row, slice(&bias));
-                    rescale(row, 1.0 / z, even);
-                    row[target as usize] -= 1.0 - smoothing;
-                    let log_z = f64::from(top) + f64::from(z).ln();
-                    log_z - f64::from(1.0 - smoothing) * own - f64::from(even) * total
-                })
-                .collect();
-            loss += losses.iter().sum::<f64>();
-            let (m, rows) = (targets.len(), &slice(&states)[first * h..][..targets.len() * h]);
-            let (wide, narrow) = (Strides::rows(v), Strides::rows(h));
-            let to = narrow.at(first * h);
-            product_into([m, h, v], &mut ds, to, logits, wide, slice(&weight), narrow);
-            let d = Strides::transposed(v);
-            if first == 0 {
-                product_into([v, h, m], &mut dw, narrow, logits, d, rows, narrow);
-            } else {
-                // SAFETY: the first chunk has written all of it.
-                let dw = unsafe { dw.assume_init_mut() };
-                product([v, h, m], dw, narrow, true, logits, d, rows, narrow);
-            }
-            const COLUMNS: usize = 512;
-            db.par_chunks_mut(COLUMNS).enumerate().for_each(|(k, sums)| {
-                for row in logits.chunks_exact(v) {
-                    sums.iter_mut().zip(&row[k * COLUMNS..]).for_each(|(sum, d)| *sum += d);
-                }
-            });
-        });
-        // SAFETY: the products of each chunk have written its rows of `ds`, those of the first one all of `dw`.
-        let (ds, dw) = unsafe { (written(ds), written(dw)) };
-        (wrap(vec![loss as f32], [1]), wrap(ds, [n, h]), wrap(dw, [v, h]), wrap(db, [v]))
+        let bias_total = f64::from(sum(bias));
+        let judge = |(): &(), _: usize, target: TokenId, row: &mut [f32]| {
+            let own = f64::from(row[target as usize] + bias[target as usize]);
+            let total = if smoothing > 0.0 { f64::from(sum(row)) + bias_total } else { 0.0 };
+            let (top, z) = exponentials(row, bias);
+            rescale(row, 1.0 / z, even);
+            row[target as usize] -= 1.0 - smoothing;
+            let log_z = f64::from(top) + f64::from(z).ln();
+            [log_z - f64::from(1.0 - smoothing) * own - f64::from(even) * total]
+        };
+        let ([loss], ds, dw, db) = chunked_gradients(&states, &weight, &targets, |_| (), judge);
+        (wrap(vec![loss as f32], [1]), ds, dw, db)
     }
 
     fn token_scores(
@@ -408,6 +381,54 @@ impl LossOps for Flex {
     }
 }
 
+/// Losses summed over the rows, and the gradients of states, weight and bias from those of the logits.
+///
+/// `begin`: what a chunk of rows needs. `judge` is handed that, a row's number in the chunk, its target and its logits without bias; it
+/// leaves their gradient in their place, and gives the row's losses.
+pub(crate) fn chunked_gradients<const K: usize, C: Sync>(
+    states: &FlexTensor,
+    weight: &FlexTensor,
+    targets: &[TokenId],
+    mut begin: impl FnMut(Range<usize>) -> C,
+    judge: impl Fn(&C, usize, TokenId, &mut [f32]) -> [f64; K] + Sync,
+) -> ([f64; K], FlexTensor, FlexTensor, FlexTensor) {
+    let (n, v, h) = (targets.len(), weight.shape()[0], weight.shape()[1]);
+    let (states, weight) = (slice(states), slice(weight));
+    let (mut ds, mut dw) = (unwritten(n * h), unwritten(v * h));
+    let mut db = vec![0.0; v];
+    let mut total = [0.0_f64; K];
+    for_chunks(states, weight, v, targets, |first, targets, logits| {
+        let m = targets.len();
+        let of_chunk = begin(first..first + m);
+        let rows = logits.par_chunks_exact_mut(v).zip(targets.par_iter()).enumerate();
+        let losses: Vec<[f64; K]> = rows.map(|(i, (row, &target))| judge(&of_chunk, i, target, row)).collect();
+        for (k, total) in total.iter_mut().enumerate() {
+            *total += losses.iter().map(|losses| losses[k]).sum::<f64>();
+        }
+        let rows = &states[first * h..][..m * h];
+        let (wide, narrow) = (Strides::rows(v), Strides::rows(h));
+        let to = narrow.at(first * h);
+        product_into([m, h, v], &mut ds, to, logits, wide, weight, narrow);
+        let d = Strides::transposed(v);
+        if first == 0 {
+            product_into([v, h, m], &mut dw, narrow, logits, d, rows, narrow);
+        } else {
+            // SAFETY: the first chunk has written all of it.
+            let dw = unsafe { dw.assume_init_mut() };
+            product([v, h, m], dw, narrow, true, logits, d, rows, narrow);
+        }
+        const COLUMNS: usize = 512;
+        db.par_chunks_mut(COLUMNS).enumerate().for_each(|(k, sums)| {
+            for row in logits.chunks_exact(v) {
+                sums.iter_mut().zip(&row[k * COLUMNS..]).for_each(|(sum, d)| *sum += d);
+            }
+        });
+    });
+    // SAFETY: the products of each chunk have written its rows of `ds`, those of the first one all of `dw`.
+    let (ds, dw) = unsafe { (written(ds), written(dw)) };
+    (total, wrap(ds, [n, h]), wrap(dw, [v, h]), wrap(db, [v]))
+}
+
 /// Calls `visit(first row, the chunk's targets, its logits without bias)`; the buffer of the logits is reused.
 fn for_chunks(
     states: &[f32],
@@ -431,7 +452,6 @@ fn for_chunks(
 mod tests {
     use super::*;
     use antiphon_core::random::Key;
-    use burn::backend::flex::FlexTensor;
     use burn::tensor::DType;
 
     fn numbers(tensor: FlexTensor) -> Vec<f64> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use antiphon_core::{Error, Result};
 use burn::tensor::{Bool, Tensor, TensorData};
 
+use crate::distillation::Teacher;
 use crate::loss::Projection;
 
 /// A summand of the loss of one batch: a *sum* over the batch's target tokens. A step divides all of them by its real target
@@ -16,6 +17,15 @@ pub enum Term {
     CrossEntropy {
         /// States, output weight and targets.
         projection: Projection,
+        /// Its share.
+        weight: f64,
+    },
+    /// The same with a share for what a teacher holds of all tokens in their places.
+    Taught {
+        /// States, output weight and targets.
+        projection: Projection,
+        /// Who teaches.
+        teacher: Teacher,
         /// Its share.
         weight: f64,
     },
@@ -34,7 +44,7 @@ impl Term {
     /// Its share of the loss. A term without one takes no part.
     pub fn weight(&self) -> f64 {
         match self {
-            Term::CrossEntropy { weight, .. } | Term::Sum { weight, .. } => *weight,
+            Term::CrossEntropy { weight, .. } | Term::Taught { weight, .. } | Term::Sum { weight, .. } => *weight,
         }
     }
 }
@@ -60,6 +70,18 @@ impl Carry {
     /// All arrays, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<2>)> {
         self.arrays.iter().map(|(name, array)| (name.as_str(), array))
+    }
+
+    /// The arrays whose names begin with `prefix`, without it.
+    #[must_use]
+    pub fn part(&self, prefix: &str) -> Self {
+        let named = |(name, array): (&String, &Tensor<2>)| Some((name.strip_prefix(prefix)?.to_owned(), array.clone()));
+        Self { arrays: self.arrays.iter().filter_map(named).collect() }
+    }
+
+    /// Takes in the arrays of another, whose names get this prefix.
+    pub fn add(&mut self, prefix: &str, part: Self) {
+        self.arrays.extend(part.arrays.into_iter().map(|(name, array)| (format!("{prefix}{name}"), array)));
     }
 
     /// Puts the array called `name` in the place of `fresh` `[B, …]`, in the rows that go on where the batch before stopped.
@@ -118,6 +140,24 @@ mod tests {
         assert_eq!(values, [1.0, 2.0, -3.0, -4.0, 5.0, 6.0]);
         assert_eq!((fresh, carried), (Some(vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0]), None));
         assert_eq!(resumed(&[false; 3]).0, new.concat());
+    }
+
+    #[test]
+    fn parts_are_told_apart_by_their_prefix() {
+        let array = |number: f32| Tensor::<2>::full([2, 2], number, &Device::flex());
+        let of = |names: &[(&str, f32)]| Carry::new(names.iter().map(|&(name, n)| (name.to_owned(), array(n))));
+        let listed = |carry: &Carry| {
+            let number = |array: &Tensor<2>| array.clone().into_data().try_to_vec::<f32>().unwrap()[0];
+            carry.iter().map(|(name, array)| (name.to_owned(), number(array))).collect::<Vec<_>>()
+        };
+        let mut carry = of(&[("state", 1.0)]);
+        let (first, second) = (of(&[("state", 2.0), ("looks", 3.0)]), of(&[("state", 4.0)]));
+        carry.add("other.0.", first.clone());
+        carry.add("other.1.", second.clone());
+        assert_eq!(listed(&carry).len(), 4);
+        assert_eq!(listed(&carry.part("other.0.")), listed(&first));
+        assert_eq!(listed(&carry.part("other.1.")), listed(&second));
+        assert!(carry.part("nobody").is_empty());
     }
 
     #[test]

@@ -2,14 +2,17 @@
 //!
 //! On Debian, `mesa-vulkan-drivers` brings such a driver. Its first call of each kernel compiles a shader.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
 use antiphon_kernels::{
     Cell, Convolution, Convolution2d, OutputLayer, Over, PackedWeight, Past, Projection, Recurrence, Shared,
-    activation_penalty, attend, attend_in_turn, average_steps, convolve, convolve_2d, cross_entropy, dropout,
-    gated_linear_unit, layer_norm, locked_dropout, recurrent, recurrent_step, tanh, temporal_penalty, token_scores,
-    word_dropout,
+    TaughtLoss, Teacher, Teaching, activation_penalty, attend, attend_in_turn, average_steps, convolve, convolve_2d,
+    cross_entropy, dropout, gated_linear_unit, layer_norm, locked_dropout, recurrent, recurrent_step, tanh,
+    taught_cross_entropy, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -75,6 +78,33 @@ fn losses(device: &Device, found: &mut Found) {
         let gradients = loss.clone().backward();
         let name = |part: &str| format!("loss with smoothing {smoothing}: {part}");
         found.push((name("value"), numbers(loss.inner())));
+        found.push((name("gradient of the states"), numbers(states.grad(&gradients).unwrap())));
+        found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
+        found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
+    }
+}
+
+/// Logarithms that are the same everywhere.
+struct Known(Vec<f32>);
+
+impl Teaching for Known {
+    fn log_probs(&self, places: Range<usize>) -> Vec<f32> {
+        self.0[places.start * 11..places.end * 11].to_vec()
+    }
+}
+
+fn taught_losses(device: &Device, found: &mut Found) {
+    let (states, weight, bias) = (leaf("s", [7, 5], device), leaf("w", [11, 5], device), leaf("b", [11], device));
+    let targets = vec![0, 10, 3, 3, 7, 1, 9];
+    let projection = Projection { states: states.clone(), weight: weight.clone(), bias: Some(bias.clone()), targets };
+    let says: Arc<dyn Teaching> = Arc::new(Known(numbers(given("teacher", [7, 11], &Device::flex()))));
+    for (share, temperature) in [(0.3, 1.0), (0.6, 2.5)] {
+        let teacher = Teacher { says: Arc::clone(&says), share, temperature };
+        let TaughtLoss { loss, of_teacher } = taught_cross_entropy(projection.clone(), 0.1, teacher);
+        let gradients = loss.clone().backward();
+        let name = |part: &str| format!("a teacher's share of {share}: {part}");
+        found.push((name("value"), numbers(loss.inner())));
+        found.push((name("its summand"), numbers(of_teacher)));
         found.push((name("gradient of the states"), numbers(states.grad(&gradients).unwrap())));
         found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
         found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
@@ -206,6 +236,7 @@ fn everything(device: &Device) -> Found {
     let (mut found, learning) = (Found::new(), device.clone().autodiff());
     recurrent_layers(&learning, &mut found);
     losses(&learning, &mut found);
+    taught_losses(&learning, &mut found);
     elementwise(&learning, &mut found);
     convolutions(&learning, &mut found);
     updates(device, &mut found);

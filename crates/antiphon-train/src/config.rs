@@ -4,7 +4,7 @@ use antiphon_core::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AverageConfig, OptimizerConfig, ParametersConfig, ScheduleConfig, StartConfig};
+use crate::{AverageConfig, OptimizerConfig, ParametersConfig, ScheduleConfig, StartConfig, TeacherConfig};
 
 /// How the model is trained. At least one of `epochs` and `steps` must be set; the first that is reached ends the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,8 @@ pub struct TrainConfig {
     pub accumulate: u64,
     /// What the parameters start from, if not from what is drawn.
     pub start_from: StartConfig,
+    /// Trained models from which it learns beside the corpus, if it does.
+    pub teacher: TeacherConfig,
     /// What is minimised.
     pub loss: LossConfig,
     /// The weight of the penalty `l1 · Σ|w|` over all parameters, added to the loss per token.
@@ -57,6 +59,7 @@ impl Default for TrainConfig {
             steps: None,
             accumulate: 1,
             start_from: StartConfig::default(),
+            teacher: TeacherConfig::default(),
             loss: LossConfig::default(),
             l1: 0.0,
             l2: 0.0,
@@ -150,6 +153,7 @@ impl TrainConfig {
             "must be at least 2: a damaged checkpoint needs one before it".into()
         });
         self.start_from.problems(&mut found);
+        self.teacher.problems(&mut found);
         self.parameters.problems(&mut found);
         self.optimizer.problems(&mut found);
         self.schedule.problems(&mut found);
@@ -181,6 +185,7 @@ impl TrainConfig {
     pub fn warnings(&self) -> Vec<Problem> {
         let mut found = Demands::default();
         self.start_from.warnings(&mut found);
+        self.teacher.warnings(&mut found);
         if self.stop.patience == 0 && self.stop.min_delta != 0.0 {
             found.demand(false, "stop.min_delta", || "has no effect: `train.stop.patience` is 0".into());
         }
@@ -220,6 +225,12 @@ fn too_long(validations: u64) -> String {
 pub(crate) struct Demands(Vec<Problem>);
 
 impl Demands {
+    /// Where they are.
+    #[cfg(test)]
+    pub(crate) fn into_places(self) -> Vec<String> {
+        self.0.into_iter().map(|problem| problem.place.to_string()).collect()
+    }
+
     pub(crate) fn demand(&mut self, holds: bool, place: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.0.push(Problem { place: place.into(), message: message() });

@@ -35,6 +35,7 @@ mod path;
 mod patience;
 mod schedule;
 mod start;
+mod teacher;
 mod training;
 mod weights;
 
@@ -57,6 +58,7 @@ pub use schedule::{
     ScheduleConfig, StepConfig,
 };
 pub use start::{Inherited, Rows, Slices, StartConfig, StartTokenizers};
+pub use teacher::{TeacherCombination, TeacherConfig};
 pub use training::{
     Averaged, Batches, Ended, Objective, Outcome, Pause, Progress, Training, Validation, Validator, planned_steps,
 };

@@ -23,6 +23,9 @@ pub struct StepReport {
     /// The training loss in nats per real target token: all terms of the model, label smoothing and dropout included, but not the
     /// penalties `l1` and `l2`.
     pub loss: f64,
+    /// The part of a teacher in that loss, without its share, in nats per real target token: the cross-entropy of the model to what
+    /// the teacher holds, times the square of the temperature. `None` where nobody teaches.
+    pub teacher_loss: Option<f64>,
     /// The learning rate.
     pub learning_rate: f64,
     /// The global norm of the gradient of that loss, before clipping.

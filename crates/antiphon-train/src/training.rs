@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Problem, Result};
-use antiphon_kernels::{Carry, Term, attentively, cross_entropy};
+use antiphon_kernels::{Carry, TaughtLoss, Term, attentively, cross_entropy, taught_cross_entropy};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -39,17 +39,39 @@ impl<M, F: Fn(&M, &Batch, &mut Carry, Key) -> Result<Vec<Term>>> Objective<M> fo
     }
 }
 
-/// The weighted sum of terms, `[1]`; `None` if none of them has a weight.
-fn total(terms: Vec<Term>, label_smoothing: f32) -> Option<Tensor<1>> {
-    let weighted = |term: Term| {
-        let weight = term.weight();
-        let loss = match term {
-            Term::CrossEntropy { projection, .. } => cross_entropy(projection, label_smoothing),
-            Term::Sum { loss, .. } => loss,
+/// The loss of a batch.
+struct Total {
+    /// `[1]`: the weighted sum of its terms.
+    loss: Tensor<1>,
+    /// `[1]`, off the graph: what a teacher's part in it is, without its share; `None` where nobody teaches.
+    of_teacher: Option<Tensor<1>>,
+}
+
+impl Total {
+    /// Of terms; `None` if none of them has a weight.
+    fn of(terms: Vec<Term>, label_smoothing: f32) -> Option<Self> {
+        let mut of_teacher: Option<Tensor<1>> = None;
+        let mut weighted = |term: Term| {
+            let weight = term.weight();
+            let loss = match term {
+                Term::CrossEntropy { projection, .. } => cross_entropy(projection, label_smoothing),
+                Term::Taught { projection, teacher, .. } => {
+                    let TaughtLoss { loss, of_teacher: own } =
+                        taught_cross_entropy(projection, label_smoothing, teacher);
+                    of_teacher = Some(match of_teacher.take() {
+                        Some(sum) => sum + own,
+                        None => own,
+                    });
+                    loss
+                }
+                Term::Sum { loss, .. } => loss,
+            };
+            if weight == 1.0 { loss } else { loss * weight }
         };
-        if weight == 1.0 { loss } else { loss * weight }
-    };
-    terms.into_iter().filter(|term| term.weight() != 0.0).map(weighted).reduce(|sum, loss| sum + loss)
+        let counting = terms.into_iter().filter(|term| term.weight() != 0.0);
+        let loss = counting.map(&mut weighted).reduce(|sum, loss| sum + loss)?;
+        Some(Self { loss, of_teacher })
+    }
 }
 
 /// The training corpus in batches. The order is a function of the epoch's number alone, so that a run can be resumed.
@@ -409,7 +431,7 @@ impl<M: Module> Training<'_, M> {
         let in_epoch = count(self.batches, state.epoch)? as u64;
         let dropout = Key::from_seed(self.seed).named("dropout").numbered(state.step);
         let smoothing = self.config.loss.label_smoothing as f32;
-        let (mut losses, mut tokens, mut examples) = (Vec::new(), 0, Vec::new());
+        let (mut losses, mut of_teacher, mut tokens, mut examples) = (Vec::new(), Vec::new(), 0, Vec::new());
         let mut gradients = ParameterGradients::default();
         let first = state.batch;
         let end = in_epoch.min(first + self.config.accumulate);
@@ -424,13 +446,15 @@ impl<M: Module> Training<'_, M> {
             }
             tokens += real;
             let terms = self.objective.terms(&model, &batch, carry, dropout.numbered(number - first))?;
-            let loss = total(terms, smoothing).ok_or_else(|| Error::new("the model has no loss with a weight"))?;
-            gradients.add(&model, loss.backward());
-            losses.push(loss.inner());
+            let none = || Error::new("the model has no loss with a weight");
+            let total = Total::of(terms, smoothing).ok_or_else(none)?;
+            gradients.add(&model, total.loss.backward());
+            losses.push(total.loss.inner());
+            of_teacher.extend(total.of_teacher);
             examples.push(batch.examples);
         }
 
-        let losses = Tensor::cat(losses, 0).try_into_vec_as::<f32>().expect("a loss can be read back");
+        let losses = read_back(losses);
         if let Some((i, loss)) = losses.iter().enumerate().find(|(_, loss)| !loss.is_finite()) {
             let number = first + i as u64;
             return Err(diverged("loss", f64::from(*loss), &place(state, number..number + 1, &examples[i..=i])));
@@ -451,13 +475,15 @@ impl<M: Module> Training<'_, M> {
         let model = optimizer.step(model, gradients, rate, scale);
         average.take_in(&model, &mut state.average);
 
+        let per_token = |nats: &[f32]| nats.iter().map(|&nats| f64::from(nats)).sum::<f64>() / tokens as f64;
         let report = StepReport {
             step: state.step + 1,
             total_steps,
             epoch: state.epoch,
             batches: in_epoch,
             batches_done: end,
-            loss: losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / tokens as f64,
+            loss: per_token(&losses),
+            teacher_loss: (!of_teacher.is_empty()).then(|| per_token(&read_back(of_teacher))),
             learning_rate: rate,
             gradient_norm: norm,
             tokens,
@@ -548,6 +574,11 @@ impl<M: Module> Training<'_, M> {
             Checkpoint::read(&path).and_then(|c| load_weights(model, c.into_model()).map_err(|e| e.in_file(&path)));
         found.map_err(|error| lost("the best model of the run", &path, &error))
     }
+}
+
+/// The numbers of some `[1]`.
+fn read_back(sums: Vec<Tensor<1>>) -> Vec<f32> {
+    Tensor::cat(sums, 0).try_into_vec_as::<f32>().expect("a loss can be read back")
 }
 
 /// What is said of a model that a run needs at its end and that cannot be read.

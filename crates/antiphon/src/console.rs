@@ -150,6 +150,8 @@ fn seconds_left(took: Duration, done: u64, step: u64, total: u64) -> f64 {
 #[derive(Default)]
 struct Window {
     nats: f64,
+    /// Only where somebody teaches.
+    teacher_nats: Option<f64>,
     tokens: u64,
     seconds: f64,
 }
@@ -175,6 +177,9 @@ enum Record<'r> {
         step: u64,
         epoch: u64,
         loss: f64,
+        /// Only where somebody teaches.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        teacher_loss: Option<f64>,
         learning_rate: f64,
         gradient_norm: f64,
         tokens: u64,
@@ -243,17 +248,19 @@ impl<'a> RunObserver<'a> {
     }
 
     fn tell(&mut self, report: &StepReport) {
-        let Window { nats, tokens, seconds } = std::mem::take(&mut self.window);
+        let Window { nats, teacher_nats, tokens, seconds } = std::mem::take(&mut self.window);
         self.told = Instant::now();
         if self.console.quiet {
             return;
         }
         let epochs = self.epochs.map_or(String::new(), |epochs| format!("/{epochs}"));
         let loss = nats / tokens as f64;
+        let of_teacher = teacher_nats.map(|nats| format!(" (teacher {:.4})", nats / tokens as f64)).unwrap_or_default();
         let rate = tokens as f64 / seconds.max(1e-9);
         let (start, first) = self.began;
         let left = duration(seconds_left(start.elapsed(), report.step - first, report.step, report.total_steps));
-        let what = format!("epoch {}{epochs}  loss {loss:.4}  {rate:.0} tokens/s  {left} left", report.epoch + 1);
+        let what =
+            format!("epoch {}{epochs}  loss {loss:.4}{of_teacher}  {rate:.0} tokens/s  {left} left", report.epoch + 1);
         if self.console.terminal {
             if self.console.bar.as_ref().is_none_or(|bar| bar.length() != Some(report.total_steps)) {
                 self.console.new_bar(Some(report.total_steps), "{msg} {wide_bar} step {pos}/{len}");
@@ -270,13 +277,17 @@ impl<'a> RunObserver<'a> {
 
 impl Observer for RunObserver<'_> {
     fn step(&mut self, report: &StepReport) -> Result<()> {
-        let &StepReport { step, epoch, loss, learning_rate, gradient_norm, tokens, seconds, .. } = report;
-        self.log.append(&Record::Step { step, epoch, loss, learning_rate, gradient_norm, tokens, seconds })?;
+        let &StepReport { step, epoch, loss, teacher_loss, learning_rate, gradient_norm, tokens, seconds, .. } = report;
+        let record = Record::Step { step, epoch, loss, teacher_loss, learning_rate, gradient_norm, tokens, seconds };
+        self.log.append(&record)?;
         if let Some(dashboard) = self.console.dashboard() {
             dashboard.step(report);
             return Ok(());
         }
         self.window.nats += loss * tokens as f64;
+        if let Some(loss) = teacher_loss {
+            *self.window.teacher_nats.get_or_insert(0.0) += loss * tokens as f64;
+        }
         self.window.tokens += tokens;
         self.window.seconds += seconds;
         if self.told.elapsed() >= self.console.interval() || step == self.began.1 + 1 {

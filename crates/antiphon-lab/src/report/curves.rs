@@ -41,6 +41,8 @@ enum Record {
 struct Step {
     step: u64,
     loss: Option<f64>,
+    /// Only where somebody taught.
+    teacher_loss: Option<f64>,
     learning_rate: Option<f64>,
     gradient_norm: Option<f64>,
     tokens: u64,
@@ -128,7 +130,13 @@ impl Curves {
         let training = self.smooth_line("training", |step| (step.loss.unwrap_or(f64::NAN), 1.0));
         let points = self.validated(LOSS);
         let validation = Line { name: "validation".into(), look: Look::Own(1), points, raw: Vec::new(), dots: true };
-        let lines = [training, validation].into_iter().filter(|line| !line.points.is_empty()).collect();
+        let is_taught = self.steps.iter().any(|step| step.teacher_loss.is_some());
+        let teacher = is_taught.then(|| {
+            let line = self.smooth_line("the teacher's part", |step| (step.teacher_loss.unwrap_or(f64::NAN), 1.0));
+            Line { look: Look::Own(2), ..line }
+        });
+        let lines = [training, validation].into_iter().chain(teacher);
+        let lines = lines.filter(|line| !line.points.is_empty()).collect();
         self.chart("Loss", "nats per target token; in training with dropout and label smoothing, if set", lines)
     }
 
@@ -291,6 +299,7 @@ mod tests {
         let step = |step| Step {
             step,
             loss: Some(1.0),
+            teacher_loss: None,
             learning_rate: Some(1e-3),
             gradient_norm: Some(1.0),
             tokens: 10,

@@ -7,6 +7,7 @@ use antiphon_config::Tree;
 use antiphon_core::{Error, Problem, Result};
 use antiphon_data::lines::file_fault;
 use antiphon_lab::sweep::{Plan, PlannedRun, SweepConfig};
+use antiphon_train::TrainConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -96,11 +97,13 @@ impl Arguments {
             return Err(Error::many(config, wrong));
         }
         let name = loaded.name.clone();
-        let reads_models = loaded.config.train.start_from.is_used() || !loaded.config.files_of_search().is_empty();
+        let TrainConfig { start_from, teacher, .. } = &loaded.config.train;
+        let reads_models = start_from.is_used() || teacher.is_used() || !loaded.config.files_of_search().is_empty();
         let asks_the_data = length_matters(&loaded.config.train) || reads_models;
         if asks_the_data && all_there {
             let experiment = Experiment::open_telling(loaded, &self.data.path(), &mut Console::new(false))?;
             let checked = experiment.check_length().and_then(|()| experiment.check_start());
+            let checked = checked.and_then(|()| experiment.check_teacher());
             checked.and_then(|()| experiment.check_search()).map_err(|error| place(error, tree))?;
         } else if length_matters(&loaded.config.train) {
             warn("whether the run is longer than its warm-up is not known without its data");
@@ -113,8 +116,8 @@ impl Arguments {
     fn files_of_cells(&self, tree: &Tree, sweep: &SweepConfig, runs: &[PlannedRun]) -> Result<Found> {
         let (mut seen, mut all) = (BTreeSet::new(), Found::default());
         for PlannedRun { settings, .. } in runs {
-            let models =
-                [&settings["train"]["start_from"], &settings["search"]["language_model"]].map(Value::to_string);
+            let (train, search) = (&settings["train"], &settings["search"]);
+            let models = [&train["start_from"], &train["teacher"], &search["language_model"]].map(Value::to_string);
             let read = ["data", "tokenizer", "streams"].map(|section| settings[section].to_string());
             if !seen.insert((read, settings["evaluate"]["by"].to_string(), models)) {
                 continue;
@@ -142,6 +145,7 @@ impl Arguments {
         let of_corpus = all.len();
         all.extend(config.files_of_tokenizers(&data_dir));
         all.extend(config.files_of_start(&data_dir));
+        all.extend(config.files_of_teacher());
         all.extend(config.files_of_search());
         let lacking = lacking_columns(&config.data, &config.further_columns(), &data_dir);
         let wrong = lacking.into_iter().map(|(key, message)| problem(&key, message)).collect();

@@ -89,7 +89,7 @@ impl Job {
         let check = |console: &mut Console| {
             console.status("looking at the corpus");
             let checked = experiment.check_length().and_then(|()| experiment.check_start());
-            let checked = checked.and_then(|()| experiment.check_search());
+            let checked = checked.and_then(|()| experiment.check_teacher()).and_then(|()| experiment.check_search());
             console.clear();
             checked.map_err(|error| error.in_file(&self.config))?;
             if self.work.again { Ok(()) } else { self.look_around(&experiment.identity, console) }

@@ -47,14 +47,15 @@ impl<R: MetricsRenderer> View<R> {
 
     pub(super) fn step(&mut self, report: &StepReport) {
         self.progress(report);
-        let &StepReport { loss, learning_rate, gradient_norm, tokens, seconds, .. } = report;
+        let &StepReport { loss, teacher_loss, learning_rate, gradient_norm, tokens, seconds, .. } = report;
         let speed = tokens as f64 / seconds.max(1e-9);
-        for (name, value) in [
+        let figures = [
             (LOSS, loss),
             ("tokens_per_second", speed),
             ("learning_rate", learning_rate),
             ("gradient_norm", gradient_norm),
-        ] {
+        ];
+        for (name, value) in figures.into_iter().chain(teacher_loss.map(|loss| ("teacher_loss", loss))) {
             let figure = self.figure(name, value);
             self.renderer.update_train(figure);
         }
@@ -227,6 +228,7 @@ mod tests {
             batches: 10,
             batches_done,
             loss: 2.5,
+            teacher_loss: None,
             learning_rate: 1e-4,
             gradient_norm: 0.5,
             tokens: 600,

@@ -114,6 +114,7 @@ impl Sections {
         if let Some(train) = &self.train {
             found.below("train", train.problems());
             self.validation_problems(train, &mut found);
+            self.teacher_problems(train, &mut found);
         }
         if let Some(search) = &self.search {
             found.below("search", search.problems());
@@ -364,6 +365,23 @@ impl Sections {
         } else if evaluate.validation_examples == 0 {
             let message = format!("`{metric}` needs a search at every validation; set `evaluate.validation_examples`");
             found.add("train.validate.metric", message);
+        }
+    }
+
+    /// That there is somebody to be taught.
+    fn teacher_problems(&self, train: &TrainConfig, found: &mut Found<'_>) {
+        if !train.teacher.is_used() {
+            return;
+        }
+        if !self.has_decoder() {
+            let message = "teachers say how probable each token is behind those before it, and a model without a decoder cannot be \
+                           held against that; remove them, or set `model.kind = \"encoder_decoder\"`";
+            found.add("train.teacher.models", message);
+        }
+        if self.model.as_ref().and_then(ModelConfig::ctc_weight) == Some(1.0) {
+            let message = "CTC has all of the loss, and the decoder, which would be taught, none; lower `model.ctc.weight`, or remove \
+                           them";
+            found.add("train.teacher.models", message);
         }
     }
 

@@ -258,6 +258,7 @@ fn young() -> Vec<(&'static str, Value)> {
             "/train/start_from",
             json!({ "model": null, "parts": [], "leave_out": [], "tokenizers": "learn", "vectors": {} }),
         ),
+        ("/train/teacher", json!({ "models": [], "weights": [], "combine": null, "weight": 0.5, "temperature": 1.0 })),
     ]
 }
 

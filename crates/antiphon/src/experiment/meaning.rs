@@ -9,6 +9,7 @@ use antiphon_core::{Error, Result};
 use antiphon_data::Split;
 use antiphon_lab::sweep::{Checked, Figure, Meaning};
 use antiphon_lab::{Beside, Identity, digest_of};
+use antiphon_train::TrainConfig;
 use serde_json::Value;
 
 use super::config::without_uncounted;
@@ -77,14 +78,15 @@ impl Meaning for Interpreter {
     fn identify(&self, settings: &Value) -> Result<Identity> {
         let config: ExperimentConfig =
             serde_json::from_value(settings.clone()).map_err(|e| Error::new(format!("not a config: {e}")))?;
-        let start = &config.train.start_from;
+        let TrainConfig { start_from, teacher, .. } = &config.train;
         let files = serde_json::json!([
             config.data,
             config.features,
             config.tokenizer,
             config.streams,
             config.evaluate.by,
-            start,
+            start_from,
+            teacher,
             config.search.language_model()
         ]);
         let files = files.to_string();

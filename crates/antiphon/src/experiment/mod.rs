@@ -34,6 +34,7 @@ mod shape;
 mod speech;
 mod start;
 mod streams;
+mod teacher;
 mod together;
 mod tokenizers;
 mod training;
@@ -124,6 +125,7 @@ impl Experiment {
         let corpora = Corpora::open_telling(&config, data_dir, console)?;
         let mut data = corpora.digests(data_dir);
         data.extend(config.digests_of_tokenizers(data_dir)?);
+        data.extend(config.digests_of_teacher(data_dir)?);
         data.extend(config.digests_of_search(data_dir)?);
         let of_start = config.names_of_start(data_dir).into_iter();
         data.extend(of_start.filter_map(|name| Some((name.clone(), parent.data.get(&name)?.clone()))));
@@ -213,6 +215,7 @@ fn digests(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Res
     let mut data = corpora.digests(data_dir);
     data.extend(config.digests_of_tokenizers(data_dir)?);
     data.extend(config.digests_of_start(data_dir)?);
+    data.extend(config.digests_of_teacher(data_dir)?);
     data.extend(config.digests_of_search(data_dir)?);
     Ok(data)
 }

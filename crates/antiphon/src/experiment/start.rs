@@ -203,7 +203,7 @@ impl Experiment {
         let (inherited, mut start) = self.inherited(&model, tokenizers)?;
         let model = inherited.map_or(Ok(model.clone()), |inherited| inherited.give(model))?;
         let (model, vectors) = self.with_vectors(model, tokenizers)?;
-        self.check_files_of_start()?;
+        self.check_files(self.config.files_of_start(&self.data_dir))?;
         start.vectors = vectors;
         observer.note(&format!("start    {start}"));
         run.update_manifest(|manifest| manifest.start = Some(start))?;
@@ -222,15 +222,16 @@ impl Experiment {
         let model = self.config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), &Device::flex())?;
         self.inherited(&model, tokenizers)?;
         self.check_vectors(&model)?;
-        self.check_files_of_start()
+        self.check_files(self.config.files_of_start(&self.data_dir))
     }
 
-    /// Checks that the files that were read for the start are those of the identity, which are named by their SHA-256.
-    fn check_files_of_start(&self) -> Result<()> {
-        for (key, path) in self.config.files_of_start(&self.data_dir) {
+    /// Checks that files that were read are those of the identity, which are named by their SHA-256; for each the setting, and where
+    /// it lies.
+    pub(super) fn check_files(&self, files: Vec<(String, PathBuf)>) -> Result<()> {
+        for (key, path) in files {
             if self.identity.data.get(&named(&path, &self.data_dir)) != Some(&sha256_file(&path)?) {
-                let message = "has been changed since this began, and another start is another experiment: give the same command \
-                               again";
+                let message = "has been changed since this began, and with another file it is another experiment: give the same \
+                               command again";
                 return Err(Error::new(message).in_file(path).at(key));
             }
         }

@@ -1,6 +1,7 @@
 //! Saved models that answer together: one, which is itself, or several as an ensemble.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use antiphon_core::{Batch, Error, Result, StepModel, TokenId, Tokenizer};
@@ -179,6 +180,22 @@ impl SavedModels {
         &self.mixture
     }
 
+    /// How probable they find every token in the place of each real target token of a batch, row after row, under teacher forcing;
+    /// `batches` and `carries` are those of [`judge`](Answering::judge).
+    ///
+    /// # Errors
+    /// If the batch cannot be read, or a row goes on and nothing was carried.
+    pub(super) fn say(&self, batches: &[Batch], carries: &mut Vec<Carry>) -> Result<Said> {
+        carries.resize_with(self.members.len(), Carry::default);
+        let all = self.members.iter().zip(&self.readings).zip(carries);
+        let said = all.map(|(((name, saved), &reading), carry)| {
+            let model: &Model = &saved.model;
+            model.distributions(&batches[reading], carry).map_err(|error| error.of(name))
+        });
+        let vocabulary = self.first().tokenizers.target().size();
+        Ok(Said { each: said.collect::<Result<_>>()?, mixture: self.mixture.clone(), vocabulary })
+    }
+
     /// How large they are together, without what files hold beside the weights.
     pub(crate) fn size_of_weights(&self) -> ModelSize {
         let sizes = self.members.iter().map(|(_, saved)| saved.size_of_weights());
@@ -187,6 +204,30 @@ impl SavedModels {
             bytes: a.bytes + b.bytes,
         };
         sizes.reduce(add).expect("there is one")
+    }
+}
+
+/// What models hold together of every token in the places of a batch's real target tokens.
+pub(super) struct Said {
+    each: Vec<Distributions>,
+    mixture: Mixture,
+    vocabulary: usize,
+}
+
+impl Said {
+    /// `[N]`: the tokens that are right.
+    fn targets(&self) -> &[TokenId] {
+        self.each[0].targets()
+    }
+
+    /// Natural logarithms of the probabilities of all tokens in some of the `N` places, `[n, V]`.
+    pub(super) fn log_probs(&self, places: Range<usize>) -> Vec<f32> {
+        if let [alone] = self.each.as_slice() {
+            return alone.log_probs(places);
+        }
+        let each: Vec<Vec<f32>> = self.each.iter().map(|said| said.log_probs(places.clone())).collect();
+        let each: Vec<&[f32]> = each.iter().map(Vec::as_slice).collect();
+        self.mixture.of_rows(&each, self.vocabulary)
     }
 }
 
@@ -212,20 +253,12 @@ impl Answering for SavedModels {
         if let [(_, saved)] = self.members.as_slice() {
             return Answering::judge(&saved.model, batches, carries, temperatures);
         }
-        carries.resize_with(self.members.len(), Carry::default);
-        let all = self.members.iter().zip(&self.readings).zip(carries);
-        let said = all.map(|(((name, saved), &reading), carry)| {
-            let model: &Model = &saved.model;
-            model.distributions(&batches[reading], carry).map_err(|error| error.of(name))
-        });
-        let said: Vec<Distributions> = said.collect::<Result<_>>()?;
-        let (targets, vocabulary) = (said[0].targets(), self.first().tokenizers.target().size());
+        let said = self.say(batches, carries)?;
+        let (targets, vocabulary) = (said.targets(), said.vocabulary);
         let mut scores = vec![TokenScores::default(); temperatures.len()];
         for (k, targets) in targets.chunks(TOGETHER).enumerate() {
             let places = k * TOGETHER..k * TOGETHER + targets.len();
-            let each: Vec<Vec<f32>> = said.iter().map(|said| said.log_probs(places.clone())).collect();
-            let each: Vec<&[f32]> = each.iter().map(Vec::as_slice).collect();
-            let combined = self.mixture.of_rows(&each, vocabulary);
+            let combined = said.log_probs(places);
             for (scores, &temperature) in scores.iter_mut().zip(temperatures) {
                 let rows = combined.par_chunks_exact(vocabulary).zip(targets);
                 let judged: Vec<(f32, bool)> = rows.map(|(row, &target)| judged(row, target, temperature)).collect();
@@ -276,13 +309,7 @@ fn judged(log_probs: &[f32], target: TokenId, temperature: f64) -> (f32, bool) {
 /// That another can answer together with the first.
 fn agree((first, one): &(String, SavedModel), (name, other): &(String, SavedModel)) -> Result<()> {
     let error = |message: String| Err(Error::new(message).in_file(name));
-    let answers = |config: &ExperimentConfig| match &config.data {
-        CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) => "answers sources",
-        CorpusConfig::Manifest(_) => "transcribes recordings",
-        CorpusConfig::Text(_) => "is a model of single texts",
-        CorpusConfig::Stream(_) => "is a model of running text",
-    };
-    let (a, b) = (answers(&one.config), answers(&other.config));
+    let (a, b) = (occupation(&one.config), occupation(&other.config));
     if a != b {
         return error(format!("{b}, and `{first}` {a}: models answer together that are asked the same"));
     }
@@ -292,28 +319,45 @@ fn agree((first, one): &(String, SavedModel), (name, other): &(String, SavedMode
         );
         return error(message);
     }
-    // Of what is no table there is only the source.
-    let are_tables = one.config.data.as_table().is_some() && other.config.data.as_table().is_some();
-    let (a, b) = (columns(&one.config, are_tables), columns(&other.config, are_tables));
+    let (a, b) = read_by(&one.config, &other.config);
     if a != b {
         return error(format!("reads {b}, and `{first}` reads {a}: models answer together that read the same sources"));
     }
-    let (a, b) = (one.tokenizers.target(), other.tokenizers.target());
-    let differs = |id: &TokenId| a.token(*id) != b.token(*id);
-    let what = if a.size() != b.size() {
-        format!("{} tokens, not {}", b.size(), a.size())
-    } else if let Some(id) = (0..a.size() as TokenId).find(differs) {
-        let token = |tokenizer: &Arc<dyn Tokenizer>| tokenizer.token(id).unwrap_or_default();
-        format!("token {id} is `{}`, not `{}`", token(b), token(a))
-    } else if a.to_json() != b.to_json() {
-        "the tokens are the same, but texts are cut into them, or joined of them, in another way".to_owned()
-    } else {
-        return Ok(());
-    };
+    let Some(what) = unlike(one.tokenizers.target(), other.tokenizers.target()) else { return Ok(()) };
     error(format!(
         "its target vocabulary is not that of `{first}`: {what}; models answer together that have one, as the seeds of a config have: \
          train them on the same targets with the same `tokenizer.target`, or with the tokenizer of one file (`kind = \"file\"`)"
     ))
+}
+
+/// What a model is for, in words that follow its name.
+pub(super) fn occupation(config: &ExperimentConfig) -> &'static str {
+    match &config.data {
+        CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) => "answers sources",
+        CorpusConfig::Manifest(_) => "transcribes recordings",
+        CorpusConfig::Text(_) => "is a model of single texts",
+        CorpusConfig::Stream(_) => "is a model of running text",
+    }
+}
+
+/// What a vocabulary has that another one has not, if they differ.
+pub(super) fn unlike(a: &Arc<dyn Tokenizer>, b: &Arc<dyn Tokenizer>) -> Option<String> {
+    let differs = |id: &TokenId| a.token(*id) != b.token(*id);
+    if a.size() != b.size() {
+        Some(format!("{} tokens, not {}", b.size(), a.size()))
+    } else if let Some(id) = (0..a.size() as TokenId).find(differs) {
+        let token = |tokenizer: &Arc<dyn Tokenizer>| tokenizer.token(id).unwrap_or_default();
+        Some(format!("token {id} is `{}`, not `{}`", token(b), token(a)))
+    } else {
+        let message = "the tokens are the same, but texts are cut into them, or joined of them, in another way";
+        (a.to_json() != b.to_json()).then(|| message.to_owned())
+    }
+}
+
+/// What each of two models reads of a line, as far as that can differ: of what is no table there is only the source.
+pub(super) fn read_by(one: &ExperimentConfig, other: &ExperimentConfig) -> (String, String) {
+    let are_tables = one.data.as_table().is_some() && other.data.as_table().is_some();
+    (columns(one, are_tables), columns(other, are_tables))
 }
 
 /// What a model reads of a line: its source, of a table that of some columns, and its streams.

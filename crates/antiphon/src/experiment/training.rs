@@ -83,10 +83,22 @@ impl Experiment {
             None => self.begin(run, &mut observer, &tokenizers, &device)?,
         };
 
+        let teacher = self.teacher(&tokenizers, &device)?;
+        if let Some(teacher) = &teacher {
+            observer.note(&format!("teacher  {teacher}"));
+        }
         let augmentation = Augmentation::of(config);
-        let objective = |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| match &augmentation {
-            Some(augmentation) => model.terms(&augmentation.apply(batch, key), carry, Some(key)),
-            None => model.terms(batch, carry, Some(key)),
+        let objective = |model: &Model, batch: &Batch, carry: &mut Carry, key: Key| {
+            // Those of before, which the model's own take the place of.
+            let carries = teacher.as_ref().map(|teacher| teacher.carries(carry));
+            let terms = match &augmentation {
+                Some(augmentation) => model.terms(&augmentation.apply(batch, key), carry, Some(key)),
+                None => model.terms(batch, carry, Some(key)),
+            }?;
+            match teacher.as_ref().zip(carries) {
+                Some((teacher, carries)) => teacher.teach(terms, batch, carries, carry),
+                None => Ok(terms),
+            }
         };
         let mut validate = |model: &Model, progress: &Progress| -> Result<Option<Validation>> {
             let Some(validation) = &validation else { return Ok(None) };
