@@ -268,7 +268,7 @@ impl Answering for SavedModels {
         }
         // Each has a CTC of its own, and together they have none.
         let lengths = &batches[0].target.lengths;
-        let may_be_lost: Vec<bool> = (0..lengths.len()).map(|b| said.iter().any(|said| said.is_lost(b))).collect();
+        let may_be_lost: Vec<bool> = (0..lengths.len()).map(|b| said.each.iter().any(|said| said.is_lost(b))).collect();
         Ok(Judgement::of(scores, lengths, &may_be_lost))
     }
 }
