@@ -214,7 +214,8 @@ impl Followed {
 
 /// The logarithm of a probability, without what rounding added.
 fn at_most_one(log_prob: f64) -> f32 {
-    log_prob.min(0.0) as f32
+    // What is not a number stays so.
+    if log_prob > 0.0 { 0.0 } else { log_prob as f32 }
 }
 
 /// How probable a token of log-probability `own` is among these with all divided by a temperature.

@@ -312,7 +312,8 @@ impl Model {
         }
     }
 
-    /// How probable each real target token of a batch is, row after row, under teacher forcing.
+    /// How probable each real target token of a batch is, row after row, under teacher forcing. The tokens of a row that no path of
+    /// CTC says, where there is no decoder, are told as certain: [`judge`](Self::judge) tells which these are.
     ///
     /// # Errors
     /// As [`terms`](Self::terms).

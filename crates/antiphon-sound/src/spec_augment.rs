@@ -32,8 +32,8 @@ pub struct SpecAugmentConfig {
     #[schemars(range(min = 0.0, max = 1.0), extend("format" = "float"))]
     pub time_share: f64,
     /// How much faster or slower a recording is made at most: the number of its frames is multiplied by a factor that is drawn from
-    /// `1 / (1 + speed)` to `1 + speed`, by linear interpolation between them. Those that CTC needs to say its text are kept. 0: it
-    /// is left as it is.
+    /// `1 / (1 + speed)` to `1 + speed`, by linear interpolation between them. Those that CTC needs to say its text are kept.
+    /// Batches are counted before that: one may have up to `1 + speed` times as many frames as `batch.count`. 0: it is left as it is.
     #[schemars(range(min = 0.0, max = 1.0), extend("format" = "float"))]
     pub speed: f64,
     /// By how much the vocal tract of a speaker is made shorter or longer at most: frequencies are multiplied by a factor that is drawn

@@ -81,6 +81,9 @@ impl TeacherConfig {
     pub(crate) fn warnings(&self, found: &mut Demands) {
         if !self.models.is_empty() {
             found.demand(self.weight > 0.0, "teacher", || "has no effect: its `weight` is 0".into());
+            found.demand(self.models.len() > 1 || self.weights.is_empty(), "teacher.weights", || {
+                "has no effect: one model has all of it".into()
+            });
             return;
         }
         let default = Self::default();
@@ -118,6 +121,8 @@ mod tests {
         assert_eq!(places(json!({"models": ["a", "b"], "weights": [1, 2], "weight": 1})), (none(), none(), true));
         let idle = vec!["teacher".to_owned()];
         assert_eq!(places(json!({"models": ["a"], "weight": 0, "temperature": 2})), (none(), idle, false));
+        let idle = vec!["teacher.weights".to_owned()];
+        assert_eq!(places(json!({"models": ["a"], "weights": [2]})), (none(), idle, true));
         let idle = ["weights", "combine", "weight", "temperature"].map(|key| format!("teacher.{key}")).to_vec();
         let alone = json!({"weights": [1], "combine": "linear", "weight": 0.25, "temperature": 2});
         assert_eq!(places(alone), (none(), idle, false));

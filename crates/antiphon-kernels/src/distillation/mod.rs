@@ -3,7 +3,7 @@
 //!
 //! `loss = Σ_n (1 − λ) (−Σ_v t_nv log p_nv) + λ T² (−Σ_v q_nv log p_nv(T))` with the smoothed target `t` of
 //! [`cross_entropy`](crate::cross_entropy), `p(T) = softmax(logits / T)` and the teacher's `q` under the same temperature. There is
-//! one product for the logits and one for each gradient, in chunks of tokens: of `[N, V]` no more is there than a chunk, of the teacher
+//! one product for the logits and one for each gradient, on the CPU in chunks of tokens: of `[N, V]` no more is there than a chunk, of the teacher
 //! neither. With `λ = 0` it has the bits of the plain loss.
 
 use std::fmt;
@@ -94,6 +94,7 @@ pub(crate) trait DistillationOps: Backend {
     }
 
     /// → (loss `[1]`, the teacher's summand `[1]`, gradients of states, weight and bias).
+    #[allow(clippy::type_complexity)] // the macro above wants it spelled out
     fn taught_cross_entropy_gradients(
         states: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -162,7 +162,7 @@ impl Arguments {
             columns(&rows),
         );
         text.extend(idle.iter().map(|axis| format!("`{}` changes no answer\n", axis.key)));
-        if changes_nothing {
+        if changes_nothing && plain.is_empty() {
             return Ok(text + "nothing of this is worth setting: leave the search as the model has it\n");
         }
         let equal = figures.iter().filter(|&&figure| figure == figures[best]).count();

@@ -26,8 +26,7 @@ impl<'a> Augmentation<'a> {
 
     /// A batch as training sees it, drawn under the step's key.
     pub(super) fn apply(&self, batch: &Batch, key: Key) -> Batch {
-        let mut batch = batch.clone();
-        let Some(SourceBatch::Frames(frames)) = batch.sources.first_mut() else { return batch };
+        let Some((SourceBatch::Frames(frames), others)) = batch.sources.split_first() else { return batch.clone() };
         let key = key.named("spec_augment");
         let length = |(b, &frames): (usize, &u32)| {
             let frames = self.how.frames(key.numbered(b as u64), frames as usize, self.least(&batch.target, b));
@@ -43,8 +42,13 @@ impl<'a> Augmentation<'a> {
                 (&heard[..frames.lengths[b] as usize * features], &mut out[..lengths[b] as usize * features]);
             self.how.apply(key.numbered(b as u64), self.features, heard, out);
         });
-        *frames = FrameBatch { values, lengths, width, features };
-        batch
+        let changed = SourceBatch::Frames(FrameBatch { values, lengths, width, features });
+        Batch {
+            sources: std::iter::once(changed).chain(others.iter().cloned()).collect(),
+            target: batch.target.clone(),
+            continues: batch.continues.clone(),
+            examples: batch.examples.clone(),
+        }
     }
 
     /// How few frames leave CTC a path that says the target of a row.

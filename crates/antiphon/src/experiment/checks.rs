@@ -261,8 +261,8 @@ impl Sections {
         {
             let planes = features.blocks();
             let message = format!(
-                "a frame of `features` is {planes} planes, the bands and their deltas, and is read here as neighbouring bands of one; \
-                 set `planes = {planes}`"
+                "a frame of `features` is {planes} planes, one of them itself and the others its deltas, and would be read here as \
+                 neighbouring bands of one; set `planes = {planes}`, or `planes = 1` if that is meant"
             );
             found.add(&format!("model.{key}"), message);
         }
@@ -465,6 +465,10 @@ impl Sections {
         let smooths = self.train.as_ref().is_some_and(|train| train.loss.label_smoothing > 0.0);
         if smooths && !self.has_decoder() {
             found.if_set(&["train.loss.label_smoothing"], "CTC has the loss of no single token to smooth");
+        } else if smooths
+            && self.train.as_ref().is_some_and(|train| train.teacher.is_used() && train.teacher.weight == 1.0)
+        {
+            found.if_set(&["train.loss.label_smoothing"], "teachers have all of the loss");
         }
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
@@ -751,6 +755,10 @@ mod tests {
             ("search={width=1,length_penalty={kind='gnmt'}}", "search.length_penalty"),
             ("search={language_model={model='lm',weight=0}}", "search.language_model"),
             ("search={kind='sample',length_penalty={kind='gnmt'}}", "search.length_penalty"),
+            (
+                "train={steps=5,loss={label_smoothing=0.1},teacher={models=['a'],weight=1}}",
+                "train.loss.label_smoothing",
+            ),
             ("train.stop.patience=1", "train.stop.patience"),
             ("train.schedule={kind='plateau'}", "train.schedule.patience"),
             ("train={epochs=7,average={kind='triggered'}}", "train.average.patience"),

@@ -32,12 +32,13 @@ pub(super) const LOSS: &str = "loss";
 /// The name of the loss of `[model.ctc]`, of models that have it, in nats per real target token of what its paths say.
 pub(super) const CTC_LOSS: &str = "ctc_loss";
 
-/// What is known about a model without any search: name, figure, and whether smaller is better.
+/// What is known about a model without any search: name, figure, and whether smaller is better. Losses are not a number where no path
+/// of CTC says anything, and so no best of a training.
 const FIGURES: [(&str, Figure, bool); 5] = [
-    (LOSS, |of| has_loss(of).then(|| of.per_token()), true),
-    ("loss_per_character", |of| has_loss(of).then(|| of.per_character()), true),
-    (CTC_LOSS, |of| of.ctc_per_token().filter(|loss| !loss.is_nan()), true),
-    ("perplexity", |of| has_loss(of).then(|| of.perplexity()), true),
+    (LOSS, |of| Some(of.per_token()), true),
+    ("loss_per_character", |of| Some(of.per_character()), true),
+    (CTC_LOSS, Likelihood::ctc_per_token, true),
+    ("perplexity", |of| Some(of.perplexity()), true),
     ("token_accuracy", |of| Some(of.token_accuracy()), false),
 ];
 

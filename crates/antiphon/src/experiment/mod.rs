@@ -124,11 +124,12 @@ impl Experiment {
         let Loaded { config, name, .. } = loaded;
         let corpora = Corpora::open_telling(&config, data_dir, console)?;
         let mut data = corpora.digests(data_dir);
+        let of_start = config.names_of_start(data_dir).into_iter();
+        data.extend(of_start.filter_map(|name| Some((name.clone(), parent.data.get(&name)?.clone()))));
+        // A file that it started from may teach it too, and is then as it is now.
         data.extend(config.digests_of_tokenizers(data_dir)?);
         data.extend(config.digests_of_teacher(data_dir)?);
         data.extend(config.digests_of_search(data_dir)?);
-        let of_start = config.names_of_start(data_dir).into_iter();
-        data.extend(of_start.filter_map(|name| Some((name.clone(), parent.data.get(&name)?.clone()))));
         let identity = identity(&config, name, data);
         Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf(), learned: tokenizers.into() })
     }

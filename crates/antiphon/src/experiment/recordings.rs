@@ -86,46 +86,43 @@ pub(crate) fn heard(
     let (Some(manifest), Some(features)) = (config.data.as_manifest(), &config.features) else { return Ok(corpus) };
     let recordings: Vec<Recording> = corpus.recordings()?.into_iter().map(recording).collect();
     let is_strict = manifest.on_bad_line == Remedy::Error;
-    let (mut unusable, mut beyond) = (Vec::new(), None);
+    let mut unusable = Vec::new();
     let mut fault = |number: usize, error: Error| {
-        if is_strict && unusable.len() == LISTED {
-            beyond = Some(number);
-            return Err(error);
-        }
-        unusable.push((number, error));
-        Ok(())
+        unusable.push((number, error.clone()));
+        // Nobody waits for hours to be told.
+        if is_strict { Err(error) } else { Ok(()) }
     };
     // All of them are read for that.
     console.status(&format!("{}: looking for the features of its recordings", corpus.path().display()));
     let mut making = Making { fault: &mut fault, console, corpus: &corpus };
     let kept = FeatureCache::open(data_dir.join(FEATURES), &recordings, features, &mut making);
     console.clear();
-    if let Some(number) = beyond {
+    if is_strict && let Some(&(first, _)) = unusable.first() {
         let extractor = Extractor::new(features)?;
-        let others = recordings[number + 1..].par_iter().filter(|recording| extractor.look(recording).is_err());
-        return Err(refusal(&corpus, &unusable, 1 + others.count()));
+        let others = recordings.par_iter().enumerate().skip(first + 1);
+        let look = |(number, recording): (usize, &Recording)| Some((number, extractor.look(recording).err()?));
+        unusable.extend(others.filter_map(look).collect::<Vec<_>>());
+        return Err(refusal(&corpus, &unusable));
     }
     let kept = kept?;
-    if is_strict && !unusable.is_empty() {
-        return Err(refusal(&corpus, &unusable, 0));
-    }
     let counted: Vec<(usize, &str)> = unusable.iter().map(|(number, error)| (*number, counted_as(error))).collect();
     corpus.with_frames(Arc::new(Kept(kept)), &counted)
 }
 
-/// How many recordings that cannot be used are named; of the others only the heads are looked at.
+/// How many recordings that cannot be used are named.
 const LISTED: usize = 10;
 
-/// What to say of recordings that cannot be used; `more`: how many others there are, as far as is known.
-fn refusal(corpus: &Corpus, faults: &[(usize, Error)], more: usize) -> Error {
+/// What to say of recordings that cannot be used, of which those behind the first were only looked at.
+fn refusal(corpus: &Corpus, faults: &[(usize, Error)]) -> Error {
+    let (named, others) = faults.split_at(faults.len().min(LISTED));
     let problem = |(number, error): &(usize, Error)| {
         let (_, line) = corpus.place(*number);
         Problem { place: Place::line(line), message: error.to_string() }
     };
-    let mut problems: Vec<Problem> = faults.iter().map(problem).collect();
+    let mut problems: Vec<Problem> = named.iter().map(problem).collect();
     let last = problems.last_mut().expect("there is a fault");
-    if more > 0 {
-        last.message += &format!(" (and {more} more such recordings)");
+    if !others.is_empty() {
+        last.message += &format!(" (and at least {} more such recordings)", others.len());
     }
     last.message += "; or set data.on_bad_line = \"skip\"";
     Error::many(corpus.path(), problems)

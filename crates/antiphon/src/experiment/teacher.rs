@@ -122,6 +122,10 @@ fn fits(theirs: &SavedModel, own: &ExperimentConfig, tokenizers: &Tokenizers) ->
             "has no decoder, and says of no token how probable it is behind those before it; name a model that has one";
         return error(message.into());
     }
+    if theirs.config.model.ctc_weight() == Some(1.0) {
+        let message = "has learned by CTC alone (`model.ctc.weight = 1`), and its decoder knows nothing; name a model with a lower weight";
+        return error(message.into());
+    }
     let (a, b) = (occupation(own), occupation(&theirs.config));
     if a != b {
         return error(format!("{b}, and the model of this config {a}: name a model that is asked the same"));

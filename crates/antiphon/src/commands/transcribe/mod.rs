@@ -193,8 +193,8 @@ impl Arguments {
     fn check_files(&self, runs: &Runs) -> Result<()> {
         let Some(model) = self.files.iter().find(|file| is_model(file, runs)) else { return Ok(()) };
         let message = "is a model and no recording: one model transcribes files. Several together answer the recordings that a table \
-                       names, with `predict`, which takes a list of models and `--input TABLE`; or they are one file, which `sweep \
-                       --keep-ensemble` writes, and then transcribe as one";
+                       names, with `predict`, which takes a list of models and `--input TABLE`; or join them into one file \
+                       with `sweep --keep-ensemble`, which transcribes";
         Err(Error::new(message).in_file(model))
     }
 

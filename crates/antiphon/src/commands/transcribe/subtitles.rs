@@ -62,7 +62,7 @@ fn cues(words: &[Word], end_of_all: f64) -> Vec<Cue> {
         }
     }
     // In thousandths no time lies behind the end.
-    let last = (end_of_all * 1000.0).floor() / 1000.0;
+    let last = (end_of_all * 1000.0 + 1e-6).floor() / 1000.0;
     // What is said in an instant is read in a second.
     for i in 0..cues.len() {
         let next = cues.get(i + 1).map_or(f64::INFINITY, |next| next.start);
