@@ -212,6 +212,10 @@ fn a_setting_that_changes_no_answer_is_not_chosen() {
     }
     assert!(told.ends_with("leave the search as the model has it\n"), "{told}");
     assert!(!told.contains("next ") && !told.contains("best,") && told.matches(" same\n").count() == 4, "{told}");
+    // The model itself has one value, which nothing was held against.
+    let told = tune("--set search.language_model.weight=0.5 --set search.width=3,3");
+    assert!(told.contains("`search.width` changes no answer\n") && !told.contains("as the model has it"), "{told}");
+    assert!(told.contains("search.language_model.weight=0.5") && told.contains("next "), "{told}");
     // One of two, and the plain search is as good as the other.
     let told = tune("--set search.language_model.weight=1e-12,0 --set search.max_length.limit=1,40");
     assert!(told.contains("`search.language_model.weight` changes no answer\n"), "{told}");

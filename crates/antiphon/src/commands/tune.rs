@@ -162,7 +162,9 @@ impl Arguments {
             columns(&rows),
         );
         text.extend(idle.iter().map(|axis| format!("`{}` changes no answer\n", axis.key)));
-        if changes_nothing && plain.is_empty() {
+        // What was given one value was not tried, unless it only names the language model whose weight was.
+        let weighs = axes.iter().any(|axis| choice::is_of_language_model(&axis.key));
+        if changes_nothing && plain.iter().all(|set| weighs && choice::is_of_language_model(key(set))) {
             return Ok(text + "nothing of this is worth setting: leave the search as the model has it\n");
         }
         let equal = figures.iter().filter(|&&figure| figure == figures[best]).count();
