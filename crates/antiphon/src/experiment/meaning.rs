@@ -9,7 +9,6 @@ use antiphon_core::{Error, Result};
 use antiphon_data::Split;
 use antiphon_lab::sweep::{Checked, Figure, Meaning};
 use antiphon_lab::{Beside, Identity, digest_of};
-use antiphon_train::TrainConfig;
 use serde_json::Value;
 
 use super::config::without_uncounted;
@@ -78,7 +77,7 @@ impl Meaning for Interpreter {
     fn identify(&self, settings: &Value) -> Result<Identity> {
         let config: ExperimentConfig =
             serde_json::from_value(settings.clone()).map_err(|e| Error::new(format!("not a config: {e}")))?;
-        let TrainConfig { start_from, teacher, .. } = &config.train;
+        let start_from = &config.train.start_from;
         let files = serde_json::json!([
             config.data,
             config.features,
@@ -86,7 +85,7 @@ impl Meaning for Interpreter {
             config.streams,
             config.evaluate.by,
             start_from,
-            teacher,
+            config.files_of_teacher(),
             config.search.language_model()
         ]);
         let files = files.to_string();

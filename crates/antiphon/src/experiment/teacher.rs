@@ -83,8 +83,11 @@ impl Experiment {
         }
         let read = |(key, file): &(String, PathBuf)| {
             let models = SavedModels::read(file, device).map_err(|error| error.at(key.clone()))?;
-            for (_, saved) in models.members() {
-                fits(saved, &self.config, tokenizers).map_err(|error| error.in_file(file).at(key.clone()))?;
+            let together = models.members().len() > 1;
+            for (name, saved) in models.members() {
+                let fits = fits(saved, &self.config, tokenizers);
+                let fits = fits.map_err(|error| if together { error.of(name) } else { error });
+                fits.map_err(|error| error.in_file(file).at(key.clone()))?;
             }
             Ok(models)
         };
