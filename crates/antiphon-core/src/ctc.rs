@@ -9,6 +9,13 @@
 use crate::TokenId;
 use crate::token::Special;
 
+/// How many steps a path of connectionist temporal classification that says `labels` has at least: one for each of them, and one for a
+/// blank between two that are equal. A path of no labels has one.
+pub fn steps_of_path(labels: &[TokenId]) -> usize {
+    let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    (labels.len() + repeated).max(1)
+}
+
 /// What the steps of a source's memory say by themselves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CtcOutput {

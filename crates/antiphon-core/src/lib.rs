@@ -21,7 +21,7 @@ pub mod step;
 pub mod token;
 
 pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
-pub use ctc::{CtcOutput, CtcPrefix};
+pub use ctc::{CtcOutput, CtcPrefix, steps_of_path};
 pub use error::{Error, Place, Problem, Result};
 pub use frames::Frames;
 pub use hex::hex;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use antiphon_core::{
     Batch, Error, FrameBatch, Frames, Place, Problem, Result, SourceBatch, Special, Target, TokenBatch, TokenId,
-    Tokenizer,
+    Tokenizer, steps_of_path,
 };
 use rayon::prelude::*;
 
@@ -103,13 +103,6 @@ pub struct Unknown {
     pub source: u64,
     /// Unknown tokens of the targets.
     pub target: u64,
-}
-
-/// How many steps a path of connectionist temporal classification that says `labels` has at least: one for each of them, and one for a
-/// blank between two that are equal. A path of no labels has one.
-pub fn steps_of_path(labels: &[TokenId]) -> usize {
-    let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    (labels.len() + repeated).max(1)
 }
 
 /// How many examples are encoded before their lengths are collected.

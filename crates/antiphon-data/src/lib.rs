@@ -29,7 +29,7 @@ mod units;
 pub mod vectors;
 
 pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split, Spoken};
-pub use dataset::{Dataset, FurtherSource, FurtherTokens, Lengths, Reader, Unknown, steps_of_path};
+pub use dataset::{Dataset, FurtherSource, FurtherTokens, Lengths, Reader, Unknown};
 pub use lines::{Fault, LineReader, Skipped};
 pub use plan::{BatchConfig, plan, plan_in_order};
 pub use prefetch::Prefetch;

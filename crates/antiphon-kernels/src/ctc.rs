@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use antiphon_core::TokenId;
+use antiphon_core::{TokenId, steps_of_path};
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -33,12 +33,9 @@ pub struct Transcripts {
 }
 
 impl Transcripts {
-    /// Whether there is a path for row `b`: it needs a step for each label, and one for a blank between two that are equal. A row
-    /// without steps has none.
+    /// Whether there is a path for row `b`, which has [so many steps](steps_of_path) at least. A row without steps has none.
     pub fn fits(&self, b: usize) -> bool {
-        let labels = &self.labels[b];
-        let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
-        (self.steps[b] as usize) >= (labels.len() + repeated).max(1)
+        (self.steps[b] as usize) >= steps_of_path(&self.labels[b])
     }
 }
 

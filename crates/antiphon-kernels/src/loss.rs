@@ -73,7 +73,7 @@ pub fn token_scores(projection: Projection) -> TokenScores {
     }
 }
 
-pub(crate) type Primitive = burn::backend::DispatchTensor;
+type Primitive = burn::backend::DispatchTensor;
 
 pub(crate) fn parts(projection: Projection) -> (Primitive, Primitive, Primitive, Arc<[TokenId]>) {
     let Projection { states, weight, bias, targets } = projection;
@@ -132,21 +132,21 @@ pub(crate) trait LossOps: Backend {
     }
 }
 
+/// A loss whose gradients were made on the way forward.
 #[derive(Debug)]
-struct LossNode;
+pub(crate) struct LossNode;
 
-impl<B: LossOps> Backward<B, 3> for LossNode {
+impl<B: Backend> Backward<B, 3> for LossNode {
     // gradients of states, weight and bias
-    type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+    type State = [FloatTensor<B>; 3];
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let scale = grads.consume::<B>(&ops.node);
-        let (states, weight, bias) = ops.state;
         let scaled = |gradient: FloatTensor<B>| {
             let dims = gradient.shape().num_dims();
             B::float_mul(gradient, B::float_reshape(scale.clone(), Shape::from(vec![1; dims])))
         };
-        for (parent, gradient) in ops.parents.into_iter().zip([states, weight, bias]) {
+        for (parent, gradient) in ops.parents.into_iter().zip(ops.state) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, scaled(gradient));
             }
@@ -167,7 +167,7 @@ impl<B: LossOps, C: CheckpointStrategy> LossOps for Autodiff<B, C> {
         match LossNode.prepare::<C>([s_node, w_node, b_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let (loss, ds, dw, db) = B::cross_entropy_gradients(states, weight, bias, targets, smoothing);
-                prep.finish((ds, dw, db), loss)
+                prep.finish([ds, dw, db], loss)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::cross_entropy(states, weight, bias, targets, smoothing)),
         }
@@ -185,7 +185,7 @@ pub(crate) fn portable_logits<B: Backend>(
 }
 
 /// `[N, 1]`: the targets as indices of a row.
-pub(crate) fn portable_indices<B: Backend>(targets: &[TokenId], like: &FloatTensor<B>) -> IntTensor<B> {
+fn portable_indices<B: Backend>(targets: &[TokenId], like: &FloatTensor<B>) -> IntTensor<B> {
     let indices: Vec<i32> = targets.iter().map(|&target| target as i32).collect();
     B::int_from_data(TensorData::new(indices, [targets.len(), 1]), &like.device())
 }
@@ -197,8 +197,20 @@ fn portable_gradients<B: Backend>(
     targets: &[TokenId],
     smoothing: f32,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let (logits, v) = portable_logits::<B>(states.clone(), weight.clone(), bias);
+    let (logits, _) = portable_logits::<B>(states.clone(), weight.clone(), bias);
+    let (loss, d) = portable_judgement::<B>(logits, targets, smoothing);
+    let (ds, dw, db) = portable_backward::<B>(d, states, weight);
+    (B::float_reshape(loss, Shape::new([1])), ds, dw, db)
+}
+
+/// → (the summed loss of logits `[N, V]`, the gradient of these)
+pub(crate) fn portable_judgement<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: &[TokenId],
+    smoothing: f32,
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let own = portable_indices::<B>(targets, &logits);
+    let v = logits.shape()[1];
     let (sharp, even) = (1.0 - f64::from(smoothing), f64::from(smoothing) / v as f64);
     let (device, dtype) = (logits.device(), logits.dtype());
     let log_p = B::log_softmax(logits, 1);
@@ -207,10 +219,19 @@ fn portable_gradients<B: Backend>(
     let loss = B::float_neg(B::float_add(total(picked, sharp), total(log_p.clone(), even)));
     let d = B::float_add_scalar(B::float_exp(log_p), (-even).into());
     let excess = B::float_full(Shape::new([targets.len(), 1]), (-sharp).into(), &device, dtype.into());
-    let d = B::float_scatter(1, d, own, excess, IndexingUpdateOp::Add);
+    (loss, B::float_scatter(1, d, own, excess, IndexingUpdateOp::Add))
+}
+
+/// From the gradient of logits, `d` of `[N, V]`, those of states, weight and bias.
+pub(crate) fn portable_backward<B: Backend>(
+    d: FloatTensor<B>,
+    states: FloatTensor<B>,
+    weight: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let v = weight.shape()[0];
     let dw = B::float_matmul(B::float_transpose(d.clone()), states);
     let db = B::float_reshape(B::float_sum_dim(d.clone(), 0), Shape::new([v]));
-    (B::float_reshape(loss, Shape::new([1])), B::float_matmul(d, weight), dw, db)
+    (B::float_matmul(d, weight), dw, db)
 }
 
 fn portable_scores<B: Backend>(

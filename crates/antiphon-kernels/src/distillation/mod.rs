@@ -11,17 +11,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use antiphon_core::TokenId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::ops::{Backward, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
-use burn::tensor::{IndexingUpdateOp, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, is_f32, slice, wrap};
 use crate::loss::{
-    Projection, add_bias, chunked_gradients, exponentials, parts, portable_indices, portable_logits, sum,
+    LossNode, Projection, add_bias, chunked_gradients, exponentials, parts, portable_backward, portable_judgement,
+    portable_logits, sum,
 };
 use crate::vector::{exp, multiversion};
 
@@ -107,27 +107,6 @@ pub(crate) trait DistillationOps: Backend {
     }
 }
 
-#[derive(Debug)]
-struct TaughtNode;
-
-impl<B: DistillationOps> Backward<B, 3> for TaughtNode {
-    // gradients of states, weight and bias
-    type State = [FloatTensor<B>; 3];
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let scale = grads.consume::<B>(&ops.node);
-        let scaled = |gradient: FloatTensor<B>| {
-            let dims = gradient.shape().num_dims();
-            B::float_mul(gradient, B::float_reshape(scale.clone(), Shape::from(vec![1; dims])))
-        };
-        for (parent, gradient) in ops.parents.into_iter().zip(ops.state) {
-            if let Some(node) = parent {
-                grads.register::<B>(node.id, scaled(gradient));
-            }
-        }
-    }
-}
-
 impl<B: DistillationOps, C: CheckpointStrategy> DistillationOps for Autodiff<B, C> {
     fn taught_cross_entropy(
         states: FloatTensor<Self>,
@@ -141,7 +120,7 @@ impl<B: DistillationOps, C: CheckpointStrategy> DistillationOps for Autodiff<B, 
         let (bias, b_node) = bias.into_parts();
         let (loss, of_teacher, ds, dw, db) =
             B::taught_cross_entropy_gradients(states, weight, bias, targets, smoothing, teacher);
-        let loss = match TaughtNode.prepare::<C>([s_node, w_node, b_node]).compute_bound().stateful() {
+        let loss = match LossNode.prepare::<C>([s_node, w_node, b_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish([ds, dw, db], loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
         };
@@ -159,34 +138,24 @@ fn portable_gradients<B: Backend>(
 ) -> Gradients5<B> {
     let n = targets.len();
     let (logits, v) = portable_logits::<B>(states.clone(), weight.clone(), bias);
-    let index = portable_indices::<B>(targets, &logits);
     let (device, dtype) = (logits.device(), logits.dtype());
     let &Teacher { share, temperature, .. } = teacher;
-    let own = 1.0 - share;
-    let (sharp, even) = (1.0 - f64::from(smoothing), f64::from(smoothing) / v as f64);
-    let total = |t: FloatTensor<B>, by: f64| B::float_mul_scalar(B::float_sum(t), by.into());
+    let (hard, d) = portable_judgement::<B>(logits.clone(), targets, smoothing);
 
-    let log_p = B::log_softmax(logits.clone(), 1);
-    let picked = B::float_gather(1, log_p.clone(), index.clone());
-    let hard = B::float_neg(B::float_add(total(picked, sharp), total(log_p.clone(), even)));
-    let d = B::float_add_scalar(B::float_exp(log_p), (-even).into());
-    let excess = B::float_full(Shape::new([n, 1]), (-sharp).into(), &device, dtype.into());
-    let d = B::float_scatter(1, d, index, excess, IndexingUpdateOp::Add);
-
+    let scaled = |t: FloatTensor<B>, by: f64| B::float_mul_scalar(t, by.into());
     let softened = |t: FloatTensor<B>| B::log_softmax(B::float_div_scalar(t, temperature.into()), 1);
     let said = TensorData::new(teacher.says.log_probs(0..n), [n, v]).convert_dtype(dtype);
     let q = B::float_exp(softened(B::float_from_data(said, &device)));
     let log_p = softened(logits);
-    let soft = total(B::float_mul(q.clone(), log_p.clone()), -temperature * temperature);
+    let soft = B::float_sum(B::float_mul(q.clone(), log_p.clone()));
+    let soft = scaled(soft, -temperature * temperature);
     let apart = B::float_sub(B::float_exp(log_p), q);
 
-    let scaled = |t: FloatTensor<B>, by: f64| B::float_mul_scalar(t, by.into());
-    let d = B::float_add(scaled(d, own), scaled(apart, share * temperature));
-    let loss = B::float_add(scaled(hard, own), scaled(soft.clone(), share));
-    let dw = B::float_matmul(B::float_transpose(d.clone()), states);
-    let db = B::float_reshape(B::float_sum_dim(d.clone(), 0), Shape::new([v]));
+    let d = B::float_add(scaled(d, 1.0 - share), scaled(apart, share * temperature));
+    let loss = B::float_add(scaled(hard, 1.0 - share), scaled(soft.clone(), share));
+    let (ds, dw, db) = portable_backward::<B>(d, states, weight);
     let one = |t| B::float_reshape(t, Shape::new([1]));
-    (one(loss), one(soft), B::float_matmul(d, weight), dw, db)
+    (one(loss), one(soft), ds, dw, db)
 }
 
 /// `softmax(row · by)`.

@@ -1,8 +1,7 @@
 //! What is changed of recordings while a model learns.
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, FrameBatch, SourceBatch, Special, Target};
-use antiphon_data::steps_of_path;
+use antiphon_core::{Batch, FrameBatch, SourceBatch, Special, Target, steps_of_path};
 use antiphon_sound::{FeaturesConfig, SpecAugmentConfig};
 use rayon::prelude::*;
 
