@@ -40,6 +40,11 @@ pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && tensor.device().inner() == Device::flex()
 }
 
+/// Whether the slice bodies, or the kernels on a GPU, can serve what is computed from this tensor.
+pub(crate) fn serves_kernels<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && (cfg!(feature = "wgpu") || serves(tensor))
+}
+
 /// Stands where nothing is to be handed over.
 pub(crate) fn dummy() -> FlexTensor {
     wrap(vec![0.0], [1])

@@ -10,7 +10,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::flex::{dense, dummy, serves, slice, wrap};
+use crate::flex::{dense, dummy, serves_kernels, slice, wrap};
 use crate::memory::{unwritten, written};
 use crate::packed::{Columns, Packed};
 use crate::product::{Strides, product_into};
@@ -24,20 +24,20 @@ use crate::weight::{column_tasks, multiply_rows};
 pub fn linear(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     let ([b, t, i], [rows, o]) = (x.dims(), weight.dims());
     assert_eq!(i, rows, "a weight for each input");
-    if !serves(&x) {
+    if !serves_kernels(&x) {
         return x.reshape([b * t, i]).matmul(weight).reshape([b, t, o]);
     }
     Tensor::from_dispatch(<Dispatch as LinearOps>::linear_of(x.into_dispatch(), weight.into_dispatch()))
 }
 
-/// The operation on plain slices, as Burn's backends see it.
-#[backend_extension(Flex, Autodiff)]
+/// The operation as Burn's backends see it.
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait LinearOps: Backend {
     fn linear_of(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// A backend that has the operation.
-trait Body: LinearOps {
+pub(crate) trait Body: LinearOps {
     /// → the gradients of `x` and of the weight, as far as they are `wanted`; else dummies
     fn backward(
         gradient: FloatTensor<Self>,

@@ -14,7 +14,7 @@
 
 mod flex;
 pub(crate) mod gates;
-mod portable;
+pub(crate) mod portable;
 mod step;
 
 pub use step::{Shared, recurrent_step};
@@ -31,7 +31,7 @@ use burn::tensor::Tensor;
 use crate::rows::{first_rows, select_rows};
 
 /// The recurrent unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cell {
     /// Elman's simple recurrent network with tanh.
     Rnn,
@@ -86,7 +86,7 @@ impl Recurrence {
     }
 
     /// The steps in the order in which they are taken.
-    fn order(&self, steps: usize) -> impl DoubleEndedIterator<Item = usize> + use<> {
+    pub(crate) fn order(&self, steps: usize) -> impl DoubleEndedIterator<Item = usize> + use<> {
         let reverse = self.reverse;
         (0..steps).map(move |s| if reverse { steps - 1 - s } else { s })
     }

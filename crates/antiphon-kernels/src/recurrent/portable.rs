@@ -83,7 +83,7 @@ fn row<B: Backend>(bias: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// See [`super::RecurrentOps::recurrent_forward`].
-pub(super) fn forward<B: Backend>(
+pub(crate) fn forward<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
@@ -136,7 +136,7 @@ pub(super) fn forward<B: Backend>(
 }
 
 /// See [`super::RecurrentOps::recurrent_backward`].
-pub(super) fn backward<B: Backend>(
+pub(crate) fn backward<B: Backend>(
     gradient: FloatTensor<B>,
     packed: FloatTensor<B>,
     gates: FloatTensor<B>,

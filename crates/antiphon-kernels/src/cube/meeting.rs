@@ -1,0 +1,106 @@
+//! Cubes that wait for each other within a launch, where a GPU lets them.
+//!
+//! No graphics interface promises that all cubes of a launch run at once, and one that waits for another that never starts would
+//! wait for ever. So a device is asked once, by a launch of cubes as large as those that will wait, whether they meet; none
+//! waits without bound; and what was made after a meeting that failed is no number, so that a training sees it.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use cubecl::client::Client;
+use cubecl::prelude::*;
+
+use super::UNITS;
+use super::tile::SUMS;
+
+/// How often a cube looks before it gives up: some seconds.
+const LOOKS: u32 = 1 << 24;
+
+/// The same for the question, which every process asks: some milliseconds.
+const LOOKS_OF_QUESTION: u32 = 1 << 14;
+
+/// Cubes that are asked about, the most first.
+const ASKED: [usize; 3] = [128, 64, 32];
+
+/// Whether so many cubes of 256 units and 16 KiB can wait for each other on this device.
+pub(crate) fn can_meet(client: &Client, cubes: usize) -> bool {
+    static KNOWN: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
+    if !client.properties().features.device_memory_scope {
+        return false;
+    }
+    let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let device = format!("{:?}", client.properties().identity);
+    let most = *known
+        .get_or_insert_default()
+        .entry(device)
+        .or_insert_with(|| ASKED.into_iter().find(|&cubes| do_meet(client, cubes)).unwrap_or(0));
+    cubes <= most
+}
+
+/// Lets cubes meet a few times; → whether all saw all others.
+fn do_meet(client: &Client, cubes: usize) -> bool {
+    let counters = client.create_from_slice(&[0; 4]);
+    let found = client.create_from_slice(&vec![0; 4 * cubes]);
+    // SAFETY: the kernel reads and writes one counter, and a number a cube.
+    unsafe {
+        question::launch_unchecked(
+            client,
+            CubeCount::Static(cubes as u32, 1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            BufferArg::from_raw_parts(counters, 1),
+            BufferArg::from_raw_parts(found.clone(), cubes),
+        );
+    }
+    let found = client.read_one_unchecked(found);
+    u32::from_bytes(&found).iter().all(|&met| met == 1)
+}
+
+#[cube(launch_unchecked)]
+fn question(counters: &[Atomic<u32>], found: &mut [u32]) {
+    let mut held = Shared::<[f32]>::new_slice(SUMS);
+    held[UNIT_POS as usize] = 0.0f32;
+    let mut fault = 0.0f32;
+    let mut round = 0u32;
+    while round < 4 {
+        round += 1;
+        fault = meet_within(&counters[0], round * CUBE_COUNT_X, &mut held, fault, LOOKS_OF_QUESTION);
+    }
+    if UNIT_POS == 0 && fault == 0.0f32 {
+        found[CUBE_POS_X as usize] = 1;
+    }
+}
+
+/// Waits until `target` cubes have come here, each as often as it was to; what they wrote before can then be read. All units of a cube must come here.
+///
+/// → `fault`, which is 0; but no number if not all came in time, or if it was none before. `told`: shared memory for one number.
+#[cube]
+pub(crate) fn meet(counter: &Atomic<u32>, target: u32, told: &mut Shared<[f32]>, fault: f32) -> f32 {
+    meet_within(counter, target, told, fault, LOOKS)
+}
+
+#[cube]
+fn meet_within(
+    counter: &Atomic<u32>,
+    target: u32,
+    told: &mut Shared<[f32]>,
+    fault: f32,
+    #[comptime] looks: u32,
+) -> f32 {
+    sync_storage();
+    if UNIT_POS == 0 {
+        counter.fetch_add(1u32);
+        let mut left = looks.runtime();
+        // Who has lost the others once does not wait again.
+        if fault != 0.0f32 {
+            left = 1u32.runtime();
+        }
+        while left > 0 && counter.load() < target {
+            left -= 1;
+        }
+        told[0] = select(left > 0, 0.0f32, 1.0f32);
+    }
+    sync_storage();
+    let lost = told[0];
+    // The root of a negative number is none.
+    fault + (-lost).sqrt()
+}

@@ -1,0 +1,69 @@
+//! The operations on Burn's GPU backend: kernels in CubeCL for what a step of training spends its time on, the portable bodies
+//! for the rest.
+//!
+//! Every kernel computes in `f32`, uses no operations of subgroups and at most 16 KiB of shared memory, so that WebGPU has it
+//! too, and sums in an order that depends on the sizes alone, so that the bits are the same from run to run.
+//!
+//! - [`tile`]: what a step multiplies, sixteen rows by some columns, inside a kernel that goes on with the sums;
+//! - [`product`]: large products of matrices, and sums of columns;
+//! - [`recurrent`]: a step of a layer in one launch, forward and backward;
+//! - [`meeting`]: cubes that wait for each other, where a GPU lets them;
+//! - [`cell`]: the arithmetic of the units.
+//!
+//! A new operation lists `Cube: cfg(feature = "wgpu")` in its `backend_extension`, gives each method a default body made
+//! of backend operations, and has a line here until it has a kernel.
+
+mod cell;
+mod linear;
+pub(crate) mod meeting;
+pub(crate) mod product;
+mod recurrent;
+pub(crate) mod tile;
+
+use burn::backend::{Cube, DType, Shape};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, zeros_client};
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::distillation::DistillationOps;
+use crate::loss::LossOps;
+use crate::tanh::TanhOps;
+use crate::update::UpdateOps;
+
+impl LossOps for Cube {}
+impl DistillationOps for Cube {}
+impl TanhOps for Cube {}
+impl UpdateOps for Cube {}
+
+/// Units (threads) of a cube (workgroup), in every kernel here.
+pub(crate) const UNITS: usize = 256;
+
+/// Whether the kernels serve this tensor.
+pub(crate) fn is_f32(tensor: &CubeTensor) -> bool {
+    tensor.dtype == DType::F32
+}
+
+/// The same numbers in rows without gaps.
+pub(crate) fn dense(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// The numbers of a [`dense`] tensor to write over: its own buffer if nobody else reads it, else a copy.
+pub(crate) fn into_owned(tensor: CubeTensor) -> CubeTensor {
+    if tensor.handle.can_mut() { tensor } else { tensor.copy() }
+}
+
+/// A tensor of that shape beside another one, whose numbers are not written yet.
+pub(crate) fn unwritten(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), DType::F32)
+}
+
+/// Counters that nobody has reached.
+pub(crate) fn zeros(like: &CubeTensor, count: usize) -> CubeTensor {
+    zeros_client(like.client.clone(), like.device.clone(), Shape::new([count]), DType::U32)
+}
+
+/// Stands where nothing is to be handed over.
+pub(crate) fn dummy(like: &CubeTensor) -> CubeTensor {
+    unwritten(like, [1])
+}
