@@ -11,7 +11,7 @@ use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
 use antiphon_kernels::{
     Cell, Convolution, Convolution2d, OutputLayer, Over, PackedWeight, Past, Projection, Recurrence, Shared,
     TaughtLoss, Teacher, Teaching, activation_penalty, attend, attend_in_turn, average_steps, convolve, convolve_2d,
-    cross_entropy, dropout, gated_linear_unit, layer_norm, locked_dropout, recurrent, recurrent_step, tanh,
+    cross_entropy, dropout, gated_linear_unit, layer_norm, linear, locked_dropout, recurrent, recurrent_step, tanh,
     taught_cross_entropy, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -43,26 +43,52 @@ fn loss_of<const D: usize>(y: Tensor<D>) -> Tensor<1> {
     (y.clone() * y * weights).sum()
 }
 
+/// Rows, steps and units: a few; several groups of rows, the last one not full; and sizes at which a cube has other shares of the units.
+const LAYERS: [[usize; 3]; 4] = [[5, 4, 6], [37, 5, 50], [64, 3, 500], [16, 3, 1024]];
+
 fn recurrent_layers(device: &Device, found: &mut Found) {
-    let [b, t, h] = [5, 4, 6];
-    for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
-        for (reverse, lengths) in [(false, None), (true, Some([4, 0, 2, 1, 3].into()))] {
-            let x = leaf("x", [b, t, cell.gates() * h], device);
-            let weight = leaf("weight", [h, cell.gates() * h], device);
-            let bias = leaf("bias", [cell.biases() * h], device);
-            let state = leaf("state", [b, cell.states() * h], device);
-            let run = Recurrence { cell, reverse, lengths };
-            let out = recurrent(x.clone(), weight.clone(), bias.clone(), state.clone(), &run);
-            let (sequence, last) = (out.sequence(), out.state());
-            let gradients = (loss_of(sequence.clone()) + loss_of(last.clone())).backward();
-            let name = |part: &str| format!("{cell:?}, reverse {reverse}: {part}");
-            found.push((name("sequence"), numbers(sequence.inner())));
-            found.push((name("state"), numbers(last.inner())));
-            found.push((name("gradient of x"), numbers(x.grad(&gradients).unwrap())));
-            found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
-            found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
-            found.push((name("gradient of the state"), numbers(state.grad(&gradients).unwrap())));
+    for [b, t, h] in LAYERS {
+        for cell in [Cell::Rnn, Cell::Lstm, Cell::Gru] {
+            let ragged: Arc<[u32]> = (0..b).map(|row| ((row * 3 + 4) % (t + 1)) as u32).collect();
+            for (reverse, lengths) in [(false, None), (true, Some(ragged.clone())), (false, Some(ragged))] {
+                recurrent_layer([b, t, h], Recurrence { cell, reverse, lengths }, device, found);
+            }
         }
+    }
+}
+
+fn recurrent_layer([b, t, h]: [usize; 3], run: Recurrence, device: &Device, found: &mut Found) {
+    let cell = run.cell;
+    let x = leaf("x", [b, t, cell.gates() * h], device);
+    // Of a size that does not saturate the units.
+    let weight = leaf("weight", [h, cell.gates() * h], device);
+    let scaled = weight.clone() * (1.0 / h as f32).sqrt();
+    let bias = leaf("bias", [cell.biases() * h], device);
+    let state = leaf("state", [b, cell.states() * h], device);
+    let out = recurrent(x.clone(), scaled, bias.clone(), state.clone(), &run);
+    let (sequence, last) = (out.sequence(), out.state());
+    let gradients = (loss_of(sequence.clone()) + loss_of(last.clone())).backward();
+    let kind = if run.lengths.is_some() { "ragged" } else { "full" };
+    let name =
+        |part: &str| format!("{cell:?} of {b} rows, {t} steps, {h} units, {kind}, reverse {}: {part}", run.reverse);
+    found.push((name("sequence"), numbers(sequence.inner())));
+    found.push((name("state"), numbers(last.inner())));
+    found.push((name("gradient of x"), numbers(x.grad(&gradients).unwrap())));
+    found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
+    found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
+    found.push((name("gradient of the state"), numbers(state.grad(&gradients).unwrap())));
+}
+
+fn products(device: &Device, found: &mut Found) {
+    // Vectors of four and none, sides that no tile divides, and a depth that several cubes share.
+    for [b, t, i, o] in [[3, 5, 8, 12], [3, 5, 7, 9], [5, 13, 68, 132], [40, 13, 12, 20], [37, 11, 30, 7]] {
+        let (x, weight) = (leaf("x", [b, t, i], device), leaf("weight", [i, o], device));
+        let y = linear(x.clone(), weight.clone());
+        let gradients = loss_of(y.clone()).backward();
+        let name = |part: &str| format!("product {b}·{t} × {i} × {o}: {part}");
+        found.push((name("value"), numbers(y.inner())));
+        found.push((name("gradient of x"), numbers(x.grad(&gradients).unwrap())));
+        found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
     }
 }
 
@@ -234,6 +260,7 @@ fn searches(device: &Device, found: &mut Found) {
 
 fn everything(device: &Device) -> Found {
     let (mut found, learning) = (Found::new(), device.clone().autodiff());
+    products(&learning, &mut found);
     recurrent_layers(&learning, &mut found);
     losses(&learning, &mut found);
     taught_losses(&learning, &mut found);

@@ -5,7 +5,7 @@
 //! waits without bound; and what was made after a meeting that failed is no number, so that a training sees it.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use cubecl::client::Client;
 use cubecl::prelude::*;
@@ -22,10 +22,14 @@ const LOOKS_OF_QUESTION: u32 = 1 << 14;
 /// Cubes that are asked about, the most first.
 const ASKED: [usize; 3] = [128, 64, 32];
 
+/// A launch for every step wherever this variable of the environment is set to it, for drivers that the question misleads.
+const APART: (&str, &str) = ("ANTIPHON_GPU_STEPS", "apart");
+
 /// Whether so many cubes of 256 units and 16 KiB can wait for each other on this device.
 pub(crate) fn can_meet(client: &Client, cubes: usize) -> bool {
     static KNOWN: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
-    if !client.properties().features.device_memory_scope {
+    static IS_APART: LazyLock<bool> = LazyLock::new(|| std::env::var_os(APART.0).is_some_and(|value| value == APART.1));
+    if *IS_APART || !client.properties().features.device_memory_scope {
         return false;
     }
     let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -57,50 +61,46 @@ fn do_meet(client: &Client, cubes: usize) -> bool {
 
 #[cube(launch_unchecked)]
 fn question(counters: &[Atomic<u32>], found: &mut [u32]) {
-    let mut held = Shared::<[f32]>::new_slice(SUMS);
-    held[UNIT_POS as usize] = 0.0f32;
-    let mut fault = 0.0f32;
+    let mut held = Shared::<[u32]>::new_slice(SUMS);
+    held[UNIT_POS as usize] = 0;
+    let mut lost = 0u32;
     let mut round = 0u32;
     while round < 4 {
         round += 1;
-        fault = meet_within(&counters[0], round * CUBE_COUNT_X, &mut held, fault, LOOKS_OF_QUESTION);
+        lost = meet_within(&counters[0], round * CUBE_COUNT_X, &mut held, lost, LOOKS_OF_QUESTION);
     }
-    if UNIT_POS == 0 && fault == 0.0f32 {
+    if UNIT_POS == 0 && lost == 0 {
         found[CUBE_POS_X as usize] = 1;
     }
 }
 
 /// Waits until `target` cubes have come here, each as often as it was to; what they wrote before can then be read. All units of a cube must come here.
 ///
-/// → `fault`, which is 0; but no number if not all came in time, or if it was none before. `told`: shared memory for one number.
+/// → 0; but 1 if not all came in time, or if `lost` was 1: who has lost the others once does not wait again. `told`: shared memory for one
+/// number.
 #[cube]
-pub(crate) fn meet(counter: &Atomic<u32>, target: u32, told: &mut Shared<[f32]>, fault: f32) -> f32 {
-    meet_within(counter, target, told, fault, LOOKS)
+pub(crate) fn meet(counter: &Atomic<u32>, target: u32, told: &mut Shared<[u32]>, lost: u32) -> u32 {
+    meet_within(counter, target, told, lost, LOOKS)
 }
 
 #[cube]
-fn meet_within(
-    counter: &Atomic<u32>,
-    target: u32,
-    told: &mut Shared<[f32]>,
-    fault: f32,
-    #[comptime] looks: u32,
-) -> f32 {
+fn meet_within(counter: &Atomic<u32>, target: u32, told: &mut Shared<[u32]>, lost: u32, #[comptime] looks: u32) -> u32 {
     sync_storage();
     if UNIT_POS == 0 {
         counter.fetch_add(1u32);
-        let mut left = looks.runtime();
-        // Who has lost the others once does not wait again.
-        if fault != 0.0f32 {
-            left = 1u32.runtime();
-        }
+        let mut left = select(lost == 0, looks, 1u32);
         while left > 0 && counter.load() < target {
             left -= 1;
         }
-        told[0] = select(left > 0, 0.0f32, 1.0f32);
+        told[0] = select(left > 0, lost, 1u32);
     }
     sync_storage();
-    let lost = told[0];
+    told[0]
+}
+
+/// What is added to the numbers of a cube that has lost the others: nothing if it has not, else no number.
+#[cube]
+pub(crate) fn fault(lost: u32) -> f32 {
     // The root of a negative number is none.
-    fault + (-lost).sqrt()
+    (-f32::cast_from(lost)).sqrt()
 }

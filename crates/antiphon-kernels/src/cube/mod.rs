@@ -7,6 +7,7 @@
 //! - [`tile`]: what a step multiplies, sixteen rows by some columns, inside a kernel that goes on with the sums;
 //! - [`product`]: large products of matrices, and sums of columns;
 //! - [`recurrent`]: a step of a layer in one launch, forward and backward;
+//! - [`search`]: the best tokens of a state;
 //! - [`meeting`]: cubes that wait for each other, where a GPU lets them;
 //! - [`cell`]: the arithmetic of the units.
 //!
@@ -18,6 +19,7 @@ mod linear;
 pub(crate) mod meeting;
 pub(crate) mod product;
 mod recurrent;
+mod search;
 pub(crate) mod tile;
 
 use burn::backend::{Cube, DType, Shape};

@@ -142,7 +142,8 @@ fn four<N: Size>(
     let mut vector = Four::new(0.0f32);
     if row < rows && column < columns {
         let at = first + row * stride + column;
-        if comptime!(N::value() == 4) {
+        let width = N::value();
+        if comptime!(width == 4) {
             vector = Four::cast_from(from[at / 4]);
         } else {
             #[unroll]

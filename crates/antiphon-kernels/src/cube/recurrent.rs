@@ -11,7 +11,7 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 
 use super::cell::{sigmoid, tangent};
-use super::meeting::{can_meet, meet};
+use super::meeting::{can_meet, fault, meet};
 use super::product::{Matrix, product_into, sum_columns};
 use super::tile::{self, Four, ROWS, SUMS, at_rows, multiply, sum};
 use super::{UNITS, dense, dummy, into_owned, is_f32, unwritten, zeros};
@@ -476,8 +476,8 @@ fn whole_forward(
     #[comptime] reverse: bool,
 ) {
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
-    let mut spoilt = Shared::<[f32]>::new_slice(1usize);
-    let mut fault = 0.0f32;
+    let mut told = Shared::<[u32]>::new_slice(1usize);
+    let mut lost = 0u32;
     let mut s = 0u32;
     while s < steps {
         let step = if comptime!(reverse) { steps - 1 - s } else { s };
@@ -498,14 +498,14 @@ fn whole_forward(
             step,
             s % 2,
             u32::cast_from(s + 1 == steps),
-            fault,
+            fault(lost),
             cell,
             units,
             save,
             is_ragged,
         );
         s += 1;
-        fault = meet(&counters[CUBE_POS_Y as usize], s * CUBE_COUNT_X, &mut spoilt, fault);
+        lost = meet(&counters[CUBE_POS_Y as usize], s * CUBE_COUNT_X, &mut told, lost);
     }
 }
 
@@ -675,8 +675,8 @@ fn whole_backward(
     #[comptime] reverse: bool,
 ) {
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
-    let mut spoilt = Shared::<[f32]>::new_slice(1usize);
-    let mut fault = 0.0f32;
+    let mut told = Shared::<[u32]>::new_slice(1usize);
+    let mut lost = 0u32;
     let mut taken = 0u32;
     while taken < steps + wanted {
         let mut step = u32::MAX.runtime();
@@ -707,13 +707,13 @@ fn whole_backward(
             before,
             taken % 2,
             u32::cast_from(taken == 0),
-            fault,
+            fault(lost),
             cell,
             units,
             is_ragged,
         );
         taken += 1;
-        fault = meet(&counters[CUBE_POS_Y as usize], taken * CUBE_COUNT_X, &mut spoilt, fault);
+        lost = meet(&counters[CUBE_POS_Y as usize], taken * CUBE_COUNT_X, &mut told, lost);
     }
 }
 

@@ -14,6 +14,7 @@
 //! What is left of the rounding is in the share of the others in that sum, where it mostly averages out; it moves the
 //! log-probabilities of a state, all by the same, by some 3e-5, however widely logits deviate (`tests::screening_costs_little`).
 
+pub(crate) mod best;
 mod choice;
 mod contest;
 mod rounded;
@@ -25,7 +26,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::attention::rows::dots;
-use crate::flex::serves;
+use crate::flex::{serves, serves_kernels};
 use crate::loss::{log_partition, log_softmax_rows};
 use crate::memory::{unwritten, written};
 use crate::packed::{Columns, Packed, TILE};
@@ -43,6 +44,8 @@ pub struct OutputLayer {
     weight: Tensor<2>,
     /// `[V]`.
     bias: Vec<f32>,
+    /// The same beside the weight, where a device other than the CPU chooses.
+    bias_there: Option<Tensor<1>>,
     /// For all logits, if anybody wants them.
     all: OnceLock<PackedWeight>,
     /// Where the CPU screens.
@@ -60,7 +63,8 @@ impl OutputLayer {
     /// From `[V, H]` and `[V]`, off the graph.
     pub fn new(weight: Tensor<2>, bias: Tensor<1>) -> Self {
         let screen = serves(&weight).then(|| Screen::new(host(weight.clone()), weight.dims()));
-        Self { weight, bias: host(bias), all: OnceLock::new(), screen }
+        let bias_there = (screen.is_none() && serves_kernels(&weight)).then(|| bias.clone());
+        Self { weight, bias: host(bias), bias_there, all: OnceLock::new(), screen }
     }
 
     /// `V`.
@@ -172,10 +176,39 @@ impl OutputLayer {
 
     /// The best tokens from all logits.
     fn best_in_full(&self, states: Tensor<2>, choices: &[&Choice<'_>], k: usize) -> Vec<Vec<(TokenId, f32)>> {
+        if let Some((bias, more)) = self.bias_there.clone().zip(most_banned(choices).filter(|more| k + more <= FEW)) {
+            let count = (k + more).min(self.vocabulary());
+            let found = best::best(states, self.weight.clone(), bias, count);
+            return found
+                .into_iter()
+                .zip(choices)
+                .map(|(row, choice)| best_of_few(row, choice, self.vocabulary(), k))
+                .collect();
+        }
         let mut logits = self.logits(states);
         let rows = logits.par_chunks_exact_mut(self.vocabulary()).zip(choices);
         rows.map(|(logits, choice)| best_of_all(logits, &self.bias, choice, k)).collect()
     }
+}
+
+/// As many tokens as a device chooses for the host, those that are banned among them.
+const FEW: usize = 64;
+
+/// The most tokens that are banned in a row, if all rows may choose all but some.
+fn most_banned(choices: &[&Choice<'_>]) -> Option<usize> {
+    choices.iter().try_fold(0, |most: usize, choice| match choice {
+        Choice::AllBut(banned) => Some(most.max(banned.len())),
+        Choice::Only(_) => None,
+    })
+}
+
+/// The `k` best that a row may choose, of some more that a device has found.
+fn best_of_few(row: best::Best, choice: &Choice<'_>, vocabulary: usize, k: usize) -> Vec<(TokenId, f32)> {
+    if row.log_z.is_nan() {
+        return choice.not_a_number(vocabulary, k);
+    }
+    let chosen = row.tokens.into_iter().filter(|&(_, id)| choice.has(id)).take(k);
+    chosen.map(|(logit, id)| (id, logit - row.log_z)).collect()
 }
 
 /// The best of one row of logits without bias, which are written over.
