@@ -2,8 +2,12 @@
 //!
 //! A cube has sixteen rows and some units with all their gates, multiplies them with the state before ([`tile`](super::tile)), and goes on
 //! with the arithmetic of the unit while the sums are at hand. The new state is handed to the other cubes through a buffer that lies
-//! as they will read it; two halves take turns, since a cube may still read the old state while another one writes the new. On the
-//! way back the gradient of the gates takes the state's place. Gradients of the weights are products over all steps at the end.
+//! as they will read it. On the way back the gradient of the gates takes the state's place. Gradients of the weights are products over
+//! all steps at the end.
+//!
+//! Where cubes can [meet](super::meeting), all steps are taken in one launch, by the same arithmetic. Each step then has a place of its own
+//! in that buffer: a cube's cache may keep what it has once read, whatever another cube writes there later. Else two places take
+//! turns, since a cube may still read the old state while another one writes the new.
 
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
@@ -61,6 +65,9 @@ struct Saved {
     trace: CubeTensor,
 }
 
+/// Numbers that the steps of one launch hand over at most: a quarter of a GiB.
+const MOST: usize = 1 << 26;
+
 /// Units of a layer that a cube has: as many as leave enough cubes for a large GPU.
 fn units_of_a_cube(groups: usize, hidden: usize) -> usize {
     [16, 8].into_iter().find(|&units| groups * hidden.div_ceil(units) >= 96).unwrap_or(4)
@@ -105,9 +112,9 @@ impl<'a> Layer<'a> {
         CubeCount::Static(self.slices() as u32, self.groups as u32, 1)
     }
 
-    /// Whether all steps are taken in one launch.
-    fn meets(&self, client: &Client) -> bool {
-        self.steps > 1 && can_meet(client, self.slices() * self.groups)
+    /// Whether all steps are taken in one launch, each of which hands over so many numbers.
+    fn meets(&self, client: &Client, place: usize) -> bool {
+        self.steps > 1 && place * self.steps <= MOST && can_meet(client, self.slices() * self.groups)
     }
 
     /// `[B]`: the rows' lengths on the device; any buffer if all rows have all steps.
@@ -131,7 +138,9 @@ impl<'a> Layer<'a> {
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let (b, t, h, client) = (self.batch, self.steps, self.hidden, x.client.clone());
         let columns = unwritten(&x, [self.slices() * self.padded * self.units * 4]);
-        let exchange = unwritten(&x, [2 * self.groups * self.padded * ROWS]);
+        let place = self.groups * self.padded * ROWS;
+        let is_whole = self.meets(&client, place);
+        let exchange = unwritten(&x, [place * if is_whole { t + 1 } else { 2 }]);
         let running = unwritten(&x, [2 * b * h]);
         let packed = unwritten(&x, [b * t + if self.is_lstm() { b } else { 0 }, h]);
         let gates = if save { into_owned(x) } else { x };
@@ -168,7 +177,7 @@ impl<'a> Layer<'a> {
                 self.run.cell.states() as u32,
             );
         }
-        if self.meets(&client) {
+        if is_whole {
             let counters = zeros(&running, self.groups);
             // SAFETY: as above.
             unsafe {
@@ -219,6 +228,7 @@ impl<'a> Layer<'a> {
                     self.padded as u32,
                     step as u32,
                     (s % 2) as u32,
+                    (1 - s % 2) as u32,
                     u32::from(s + 1 == t),
                     self.run.cell,
                     self.units,
@@ -243,7 +253,9 @@ impl<'a> Layer<'a> {
         let Saved { packed, gates: dx, trace } = saved;
         let depth = gates * self.padded;
         let columns = unwritten(&dx, [self.slices() * depth * self.units]);
-        let exchange = unwritten(&dx, [2 * self.groups * depth * ROWS]);
+        let place = self.groups * depth * ROWS;
+        let is_whole = self.meets(&client, place);
+        let exchange = unwritten(&dx, [place * if is_whole { t + 2 } else { 2 }]);
         let running = unwritten(&dx, [2 * b * h]);
         let ds = if state_gradient { unwritten(&dx, [b, cell.states() * h]) } else { dummy(&dx) };
         let lengths = self.lengths(weight);
@@ -262,7 +274,7 @@ impl<'a> Layer<'a> {
                 wide,
             );
         }
-        if self.meets(&client) {
+        if is_whole {
             let counters = zeros(&dx, self.groups);
             // SAFETY: as above.
             unsafe {
@@ -297,7 +309,7 @@ impl<'a> Layer<'a> {
         }
         let order: Vec<usize> = self.run.order(t).collect();
         // Behind the first step, its gradient goes on to the state before it.
-        for s in (0..t).rev().chain(if state_gradient { Some(usize::MAX) } else { None }) {
+        for (taken, s) in (0..t).rev().chain(state_gradient.then_some(usize::MAX)).enumerate() {
             let step = order.get(s).copied();
             let before = if s == 0 { None } else { order.get(s.wrapping_sub(1)).copied() };
             let number = |step: Option<usize>| step.map_or(u32::MAX, |step| step as u32);
@@ -323,8 +335,9 @@ impl<'a> Layer<'a> {
                     self.padded as u32,
                     number(step),
                     number(before),
-                    (s.wrapping_add(2) % 2) as u32,
-                    u32::from(s == t - 1),
+                    (taken % 2) as u32,
+                    (1 - taken % 2) as u32,
+                    u32::from(taken == 0),
                     cell,
                     self.units,
                     self.run.lengths.is_some(),
@@ -439,7 +452,8 @@ fn step_forward(
     hidden: u32,
     padded: u32,
     step: u32,
-    half: u32,
+    from: u32,
+    to: u32,
     is_last: u32,
     #[comptime] cell: Cell,
     #[comptime] units: usize,
@@ -449,7 +463,7 @@ fn step_forward(
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
     forward(
         columns, bias, lengths, exchange, running, packed, gates, trace, &mut sums, batch, steps, hidden, padded, step,
-        half, is_last, 0.0f32, cell, units, save, is_ragged,
+        from, to, is_last, 0.0f32, cell, units, save, is_ragged,
     );
 }
 
@@ -496,7 +510,8 @@ fn whole_forward(
             hidden,
             padded,
             step,
-            s % 2,
+            s,
+            s + 1,
             u32::cast_from(s + 1 == steps),
             fault(lost),
             cell,
@@ -526,7 +541,8 @@ fn forward(
     hidden: u32,
     padded: u32,
     step: u32,
-    half: u32,
+    from: u32,
+    to: u32,
     is_last: u32,
     fault: f32,
     #[comptime] cell: Cell,
@@ -536,40 +552,56 @@ fn forward(
 ) {
     let (batch, steps, hidden, padded) = (batch as usize, steps as usize, hidden as usize, padded as usize);
     let (slice, group, unit) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
-    let halves = CUBE_COUNT_Y as usize;
-    let from = at_rows(half as usize * halves + group, padded, 0, 0);
-    multiply(&*exchange, from, columns, slice * padded * units, padded, sums, units);
-
+    let groups = CUBE_COUNT_Y as usize;
     let (row, own) = (unit / units, unit % units);
     let (b, k) = (group * ROWS + row, slice * units + own);
     let is_mine = row < ROWS && b < batch && k < hidden;
-    let mut h = 0.0f32;
+    let place = (b * steps + step as usize) * hidden + k;
+    let at = (b * steps + step as usize) * comptime!(cell.gates()) * hidden + k;
+    let kept = b * hidden + k;
+    // What does not depend on other cubes is read while the product waits for what does.
+    let mut live = true;
+    let mut before = 0.0f32;
+    let mut c_before = 0.0f32;
+    let mut x0 = 0.0f32;
+    let mut x1 = 0.0f32;
+    let mut x2 = 0.0f32;
+    let mut x3 = 0.0f32;
     if is_mine {
-        let place = (b * steps + step as usize) * hidden + k;
-        let at = (b * steps + step as usize) * comptime!(cell.gates()) * hidden + k;
-        let kept = b * hidden + k;
-        let before = running[kept];
-        let mut live = true;
         if comptime!(is_ragged) {
             live = step < lengths[b];
         }
+        before = running[kept];
+        x0 = gates[at] + bias[k];
+        if comptime!(cell != Cell::Rnn) {
+            x1 = gates[at + hidden] + bias[hidden + k];
+            x2 = gates[at + 2 * hidden] + bias[2 * hidden + k];
+            x3 = bias[3 * hidden + k];
+        }
+        if comptime!(cell == Cell::Lstm) {
+            x3 += gates[at + 3 * hidden];
+            c_before = running[batch * hidden + kept];
+        }
+    }
+    let first = at_rows(from as usize * groups + group, padded, 0, 0);
+    multiply(&*exchange, first, columns, slice * padded * units, padded, sums, units);
+
+    let mut h = 0.0f32;
+    if is_mine {
         if comptime!(cell == Cell::Rnn) {
-            let y = tangent(gates[at] + sum(&*sums, row, own, 0usize, units) + bias[k]);
+            h = tangent(x0 + sum(&*sums, row, own, 0usize, units));
             if comptime!(save) {
-                gates[at] = y;
+                gates[at] = h;
             }
-            h = y;
         } else if comptime!(cell == Cell::Lstm) {
-            let i = sigmoid(gates[at] + sum(&*sums, row, own, 0usize, units) + bias[k]);
-            let f = sigmoid(gates[at + hidden] + sum(&*sums, row, own, 1usize, units) + bias[hidden + k]);
-            let g = tangent(gates[at + 2 * hidden] + sum(&*sums, row, own, 2usize, units) + bias[2 * hidden + k]);
-            let o = sigmoid(gates[at + 3 * hidden] + sum(&*sums, row, own, 3usize, units) + bias[3 * hidden + k]);
-            let c_at = batch * hidden + kept;
-            let c_before = running[c_at];
+            let i = sigmoid(x0 + sum(&*sums, row, own, 0usize, units));
+            let f = sigmoid(x1 + sum(&*sums, row, own, 1usize, units));
+            let g = tangent(x2 + sum(&*sums, row, own, 2usize, units));
+            let o = sigmoid(x3 + sum(&*sums, row, own, 3usize, units));
             let c_new = f * c_before + i * g;
             h = o * tangent(c_new);
             let c = select(live, c_new, c_before);
-            running[c_at] = c;
+            running[batch * hidden + kept] = c;
             if comptime!(save) {
                 gates[at] = i;
                 gates[at + hidden] = f;
@@ -581,10 +613,10 @@ fn forward(
                 packed[batch * steps * hidden + kept] = c;
             }
         } else {
-            let r = sigmoid(gates[at] + sum(&*sums, row, own, 0usize, units) + bias[k]);
-            let z = sigmoid(gates[at + hidden] + sum(&*sums, row, own, 1usize, units) + bias[hidden + k]);
-            let q = sum(&*sums, row, own, 2usize, units) + bias[3 * hidden + k];
-            let n = tangent(gates[at + 2 * hidden] + bias[2 * hidden + k] + r * q);
+            let r = sigmoid(x0 + sum(&*sums, row, own, 0usize, units));
+            let z = sigmoid(x1 + sum(&*sums, row, own, 1usize, units));
+            let q = x3 + sum(&*sums, row, own, 2usize, units);
+            let n = tangent(x2 + r * q);
             h = n + z * (before - n);
             if comptime!(save) {
                 gates[at] = r;
@@ -604,7 +636,7 @@ fn forward(
     }
     sync_cube();
     if unit < comptime!(ROWS / 4) * units && k_of(slice, unit, units) < padded {
-        let other = (1 - half as usize) * halves + group;
+        let other = to as usize * groups + group;
         hand_over(&*sums, 0usize, exchange, other, padded, k_of(slice, unit, units), units);
     }
 }
@@ -637,7 +669,8 @@ fn step_backward(
     padded: u32,
     step: u32,
     before: u32,
-    half: u32,
+    from: u32,
+    to: u32,
     is_first: u32,
     #[comptime] cell: Cell,
     #[comptime] units: usize,
@@ -646,7 +679,7 @@ fn step_backward(
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
     backward(
         columns, lengths, gradient, packed, state, exchange, running, gates, trace, ds, &mut sums, batch, steps,
-        hidden, padded, step, before, half, is_first, 0.0f32, cell, units, is_ragged,
+        hidden, padded, step, before, from, to, is_first, 0.0f32, cell, units, is_ragged,
     );
 }
 
@@ -705,7 +738,8 @@ fn whole_backward(
             padded,
             step,
             before,
-            taken % 2,
+            taken,
+            taken + 1,
             u32::cast_from(taken == 0),
             fault(lost),
             cell,
@@ -737,7 +771,8 @@ fn backward(
     padded: u32,
     step: u32,
     before: u32,
-    half: u32,
+    from: u32,
+    to: u32,
     is_first: u32,
     fault: f32,
     #[comptime] cell: Cell,
@@ -747,24 +782,27 @@ fn backward(
     let (batch, steps, hidden, padded) = (batch as usize, steps as usize, hidden as usize, padded as usize);
     let (slice, group, unit) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
     let (count, states) = (comptime!(cell.gates()), comptime!(cell.states()));
-    let halves = CUBE_COUNT_Y as usize;
+    let groups = CUBE_COUNT_Y as usize;
     let depth = count * padded;
     let wide = comptime!(units / 4);
-    let from = at_rows(half as usize * halves + group, depth, 0, 0);
-    // The last step has no gradient from behind.
-    let deep = select(is_first == 1, 0, depth);
-    multiply(&*exchange, from, columns, slice * depth * wide, deep, sums, wide);
-
     let (row, own) = (unit / units, unit % units);
     let (b, k) = (group * ROWS + row, slice * units + own);
-    let mut da = 0.0f32;
-    let mut db = 0.0f32;
-    let mut dc = 0.0f32;
-    let mut dd = 0.0f32;
-    if row < ROWS && b < batch && k < hidden {
-        let kept = b * hidden + k;
-        let mut dh = sum(&*sums, row, own / 4, own % 4, wide) + fault;
-        let mut dcell = 0.0f32;
+    let is_mine = row < ROWS && b < batch && k < hidden;
+    let is_step = step != u32::MAX;
+    let kept = b * hidden + k;
+    let place = (b * steps + step as usize) * hidden + k;
+    let at = (b * steps + step as usize) * count * hidden + k;
+    // What does not depend on other cubes is read while the product waits for what does.
+    let mut live = is_step;
+    let mut dh = fault;
+    let mut dcell = 0.0f32;
+    let mut traced = 0.0f32;
+    let mut old = 0.0f32;
+    let mut g0 = 0.0f32;
+    let mut g1 = 0.0f32;
+    let mut g2 = 0.0f32;
+    let mut g3 = 0.0f32;
+    if is_mine {
         if is_first == 0 {
             dh += running[kept];
             if comptime!(cell == Cell::Lstm) {
@@ -773,54 +811,62 @@ fn backward(
         } else if comptime!(cell == Cell::Lstm) {
             dcell = gradient[batch * steps * hidden + kept];
         }
-        if step == u32::MAX {
-            ds[b * states * hidden + k] = dh;
-            if comptime!(cell == Cell::Lstm) {
-                ds[b * states * hidden + hidden + k] = dcell;
-            }
-        } else {
-            let place = (b * steps + step as usize) * hidden + k;
-            let at = (b * steps + step as usize) * count * hidden + k;
-            dh += gradient[place];
-            let mut live = true;
+        if is_step {
             if comptime!(is_ragged) {
                 live = step < lengths[b];
             }
+            dh += gradient[place];
+            g0 = gates[at];
+            if comptime!(cell != Cell::Rnn) {
+                g1 = gates[at + hidden];
+                g2 = gates[at + 2 * hidden];
+                traced = trace[place];
+            }
+            if comptime!(cell == Cell::Lstm) {
+                g3 = gates[at + 3 * hidden];
+            }
+            // The cell before, or the GRU's state.
+            let past = (b * steps + before as usize) * hidden + k;
+            if comptime!(cell == Cell::Lstm) {
+                old = if before == u32::MAX { state[b * states * hidden + hidden + k] } else { trace[past] };
+            } else if comptime!(cell == Cell::Gru) {
+                old = if before == u32::MAX { state[kept] } else { packed[past] };
+            }
+        }
+    }
+    // The last step has no gradient from behind.
+    let deep = select(is_first == 1, 0, depth);
+    let first = at_rows(from as usize * groups + group, depth, 0, 0);
+    multiply(&*exchange, first, columns, slice * depth * wide, deep, sums, wide);
+
+    let mut da = 0.0f32;
+    let mut db = 0.0f32;
+    let mut dc = 0.0f32;
+    let mut dd = 0.0f32;
+    if is_mine {
+        dh += sum(&*sums, row, own / 4, own % 4, wide);
+        if is_step {
             let mut direct = dh;
             if live {
                 direct = 0.0f32;
                 if comptime!(cell == Cell::Rnn) {
-                    let y = gates[at];
-                    da = dh * (1.0f32 - y * y);
+                    da = dh * (1.0f32 - g0 * g0);
                 } else if comptime!(cell == Cell::Lstm) {
-                    let (i, f) = (gates[at], gates[at + hidden]);
-                    let (g, o) = (gates[at + 2 * hidden], gates[at + 3 * hidden]);
-                    let c_before = if before == u32::MAX {
-                        state[b * states * hidden + hidden + k]
-                    } else {
-                        trace[(b * steps + before as usize) * hidden + k]
-                    };
-                    let bent = tangent(trace[place]);
-                    let d = dcell + dh * o * (1.0f32 - bent * bent);
-                    da = d * g * i * (1.0f32 - i);
-                    db = d * c_before * f * (1.0f32 - f);
-                    dc = d * i * (1.0f32 - g * g);
-                    dd = dh * bent * o * (1.0f32 - o);
-                    dcell = d * f;
+                    let bent = tangent(traced);
+                    let d = dcell + dh * g3 * (1.0f32 - bent * bent);
+                    da = d * g2 * g0 * (1.0f32 - g0);
+                    db = d * old * g1 * (1.0f32 - g1);
+                    dc = d * g0 * (1.0f32 - g2 * g2);
+                    dd = dh * bent * g3 * (1.0f32 - g3);
+                    dcell = d * g1;
                 } else {
-                    let (r, z, n, q) = (gates[at], gates[at + hidden], gates[at + 2 * hidden], trace[place]);
-                    let h_before = if before == u32::MAX {
-                        state[b * hidden + k]
-                    } else {
-                        packed[(b * steps + before as usize) * hidden + k]
-                    };
-                    let dn = dh * (1.0f32 - z) * (1.0f32 - n * n);
-                    da = dn * q * r * (1.0f32 - r);
-                    db = dh * (h_before - n) * z * (1.0f32 - z);
+                    let dn = dh * (1.0f32 - g1) * (1.0f32 - g2 * g2);
+                    da = dn * traced * g0 * (1.0f32 - g0);
+                    db = dh * (old - g2) * g1 * (1.0f32 - g1);
                     // What goes to the input, and what to the product.
                     dd = dn;
-                    dc = dn * r;
-                    direct = dh * z;
+                    dc = dn * g0;
+                    direct = dh * g1;
                 }
             }
             running[kept] = direct;
@@ -835,6 +881,11 @@ fn backward(
                 gates[at + 2 * hidden] = dd;
                 trace[place] = dc;
             }
+        } else {
+            ds[b * states * hidden + k] = dh;
+            if comptime!(cell == Cell::Lstm) {
+                ds[b * states * hidden + hidden + k] = dcell;
+            }
         }
     }
     // All sums have been read.
@@ -848,7 +899,7 @@ fn backward(
     sync_cube();
     let k = k_of(slice, unit, units);
     if unit < comptime!(ROWS / 4) * units && k < padded {
-        let other = (1 - half as usize) * halves + group;
+        let other = to as usize * groups + group;
         #[unroll]
         for gate in 0..count {
             let first = comptime!(gate * ROWS * units);
