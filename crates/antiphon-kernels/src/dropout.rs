@@ -6,7 +6,7 @@
 //! - [`locked_dropout`]: the steps of a row (variational dropout, Gal and Ghahramani 2016);
 //! - [`word_dropout`]: all vectors of one word (the same, section 3.2).
 //!
-//! On the CPU a mask is never written down where it would be as large as what it is for: the backward pass draws it again.
+//! A mask is never written down where it would be as large as what it is for: the backward pass draws it again.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::flex::{dense, serves, slice, wrap};
+use crate::flex::{dense, serves, serves_kernels, slice, wrap};
 use crate::memory::{Unwritten, unwritten, written};
 use crate::vector::multiversion;
 
@@ -33,7 +33,7 @@ pub fn dropout<const D: usize>(x: Tensor<D>, rate: f64, key: Key) -> Tensor<D> {
     if rate <= 0.0 {
         return x;
     }
-    if serves(&x) {
+    if serves_kernels(&x) {
         return masked(x, Mask::Elements { rate, key });
     }
     let shape = x.shape();
@@ -50,10 +50,12 @@ pub fn locked_dropout(x: Tensor<3>, rate: f64, key: Key) -> Tensor<3> {
         return x;
     }
     let [b, t, w] = x.dims();
-    let mask = mask(b * w, rate, key);
-    if serves(&x) {
-        return masked(x, Mask::Steps { mask: mask.into(), steps: t, width: w });
+    let drawn = |here: bool| if here { mask(b * w, rate, key) } else { Vec::new() };
+    if serves_kernels(&x) {
+        let drawn = drawn(serves(&x)).into();
+        return masked(x, Mask::Steps { rate, key, drawn, steps: t, width: w });
     }
+    let mask = drawn(true);
     let mask = Tensor::<3>::from_data(TensorData::new(mask, [b, 1, w]), &x.device().inner()).cast(x.dtype());
     x * mask
 }
@@ -93,8 +95,8 @@ fn check(rate: f64) {
 pub(crate) enum Mask {
     /// Each by its own.
     Elements { rate: f64, key: Key },
-    /// Row `r` of `[B · steps, width]` by row `r / steps` of the mask `[B, width]`.
-    Steps { mask: Arc<[f32]>, steps: usize, width: usize },
+    /// Row `r` of `[B · steps, width]` by row `r / steps` of the mask `[B, width]`, which is `drawn` for the CPU.
+    Steps { rate: f64, key: Key, drawn: Arc<[f32]>, steps: usize, width: usize },
     /// Row `r` of `[N, width]` by `factors[r]`.
     Rows { factors: Arc<[f32]>, width: usize },
 }
@@ -103,8 +105,8 @@ fn masked<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as DropoutOps>::masked(x.into_dispatch(), mask))
 }
 
-/// The operation on plain slices, as Burn's backends see it. Its gradient is itself.
-#[backend_extension(Flex, Autodiff)]
+/// The operation as Burn's backends see it. Its gradient is itself.
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait DropoutOps: Backend {
     fn masked(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self>;
 }
@@ -158,7 +160,7 @@ impl DropoutOps for Flex {
                     }
                 });
             }
-            Mask::Steps { mask, steps, width } => {
+            Mask::Steps { drawn: mask, steps, width, .. } => {
                 let rows = y.par_chunks_mut(*width).zip(numbers.par_chunks(*width)).enumerate();
                 let rows = rows.with_min_len(CHUNK.div_ceil(*width));
                 rows.for_each(|(r, (y, x))| multiply(x, &mask[r / steps * width..][..*width], y));
@@ -190,6 +192,16 @@ fn scale_body<const FMA: bool>(x: &[f32], factor: f32, y: &mut Unwritten) {
 }
 multiversion!(fn scale(x: &[f32], factor: f32, y: &mut Unwritten) = scale_body);
 
+/// 16 bits below this drop an element.
+pub(crate) fn threshold(rate: f64) -> u32 {
+    (rate * 65536.0).round() as u32
+}
+
+/// What an element is multiplied by that is kept.
+pub(crate) fn keep(rate: f64) -> f32 {
+    (1.0 / (1.0 - rate)) as f32
+}
+
 /// The mask of `elements` elements.
 fn mask(elements: usize, rate: f64, key: Key) -> Vec<f32> {
     let mut mask = vec![0.0; elements];
@@ -200,8 +212,7 @@ fn mask(elements: usize, rate: f64, key: Key) -> Vec<f32> {
 
 /// The mask of the elements from number `first` on. Each 64-bit word decides four of them.
 pub(crate) fn fill_mask(mask: &mut [f32], first: usize, rate: f64, key: Key) {
-    let threshold = (rate * 65536.0).round() as u64;
-    let keep = (1.0 / (1.0 - rate)) as f32;
+    let (threshold, keep) = (u64::from(threshold(rate)), keep(rate));
     let decide = |word: u64, at: usize| if (word >> (16 * at)) & 0xFFFF < threshold { 0.0 } else { keep };
     let (head, rest) = mask.split_at_mut((first.wrapping_neg() % 4).min(mask.len()));
     for (at, element) in (first..).zip(head.iter_mut()) {

@@ -14,7 +14,7 @@
 //! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
 //! - [`select_rows`], [`first_rows`], [`concat`]: what only moves numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
-//! - [`update`]: an optimizer's step over one parameter, and its running average.
+//! - [`update`]: an optimizer's step over one parameter or several, the norm of their gradients, and running averages.
 //!
 //! Each has a body for the Flex CPU backend on plain slices, which is chosen for `f32`. What serves every other device and
 //! number type, and is the oracle of the tests, depends on whether a gradient by hand pays there:
@@ -22,8 +22,8 @@
 //! - recurrent layers, the losses over a vocabulary, tanh and the optimizers have a *portable* body made of backend operations, the default of
 //!   their traits' methods, in one node of the graph with a gradient by hand;
 //! - attention, a sequence times a weight, convolutions and what stands beside them, dropout, penalties and the steps of a
-//!   search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits exist for Flex alone,
-//!   and the public function asks whether that serves;
+//!   search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits exist for Flex alone, or for a
+//!   GPU too where it has a kernel of ours, and the public function asks whether one of these serves;
 //! - [`fed_decoder`](feeding::fed_decoder) has no other body: see its module.
 //!
 //! Nothing here knows modules.

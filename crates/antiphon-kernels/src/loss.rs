@@ -121,6 +121,16 @@ pub(crate) trait LossOps: Backend {
         portable_gradients::<Self>(states, weight, bias, &targets, smoothing)
     }
 
+    /// Gradients of states, weight and bias, times one number `[1]`.
+    fn scaled(
+        states: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        by: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable_scaled::<Self>(states, weight, bias, by)
+    }
+
     /// → `[2, N]`: the targets' log-probabilities, then the largest of each row.
     fn token_scores(
         states: FloatTensor<Self>,
@@ -136,22 +146,32 @@ pub(crate) trait LossOps: Backend {
 #[derive(Debug)]
 pub(crate) struct LossNode;
 
-impl<B: Backend> Backward<B, 3> for LossNode {
+impl<B: LossOps> Backward<B, 3> for LossNode {
     // gradients of states, weight and bias
     type State = [FloatTensor<B>; 3];
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let scale = grads.consume::<B>(&ops.node);
-        let scaled = |gradient: FloatTensor<B>| {
-            let dims = gradient.shape().num_dims();
-            B::float_mul(gradient, B::float_reshape(scale.clone(), Shape::from(vec![1; dims])))
-        };
-        for (parent, gradient) in ops.parents.into_iter().zip(ops.state) {
+        let [states, weight, bias] = ops.state;
+        let (states, weight, bias) = B::scaled(states, weight, bias, grads.consume::<B>(&ops.node));
+        for (parent, gradient) in ops.parents.into_iter().zip([states, weight, bias]) {
             if let Some(node) = parent {
-                grads.register::<B>(node.id, scaled(gradient));
+                grads.register::<B>(node.id, gradient);
             }
         }
     }
+}
+
+pub(crate) fn portable_scaled<B: Backend>(
+    states: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    by: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let scaled = |gradient: FloatTensor<B>| {
+        let dims = gradient.shape().num_dims();
+        B::float_mul(gradient, B::float_reshape(by.clone(), Shape::from(vec![1; dims])))
+    };
+    (scaled(states), scaled(weight), scaled(bias))
 }
 
 impl<B: LossOps, C: CheckpointStrategy> LossOps for Autodiff<B, C> {
@@ -190,7 +210,7 @@ fn portable_indices<B: Backend>(targets: &[TokenId], like: &FloatTensor<B>) -> I
     B::int_from_data(TensorData::new(indices, [targets.len(), 1]), &like.device())
 }
 
-fn portable_gradients<B: Backend>(
+pub(crate) fn portable_gradients<B: Backend>(
     states: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
@@ -234,7 +254,7 @@ pub(crate) fn portable_backward<B: Backend>(
     (B::float_matmul(d, weight), dw, db)
 }
 
-fn portable_scores<B: Backend>(
+pub(crate) fn portable_scores<B: Backend>(
     states: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,

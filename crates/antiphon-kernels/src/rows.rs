@@ -14,7 +14,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, Slice, TensorMetadata, ba
 use burn::tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::flex::{dense, serves, slice, wrap};
+use crate::flex::{dense, serves_kernels, slice, wrap};
 use crate::memory::{LINE, unwritten, written};
 use crate::packed::Columns;
 
@@ -24,7 +24,7 @@ use crate::packed::Columns;
 /// If a number lies beyond the table.
 pub fn select_rows(table: Tensor<2>, numbers: &[TokenId]) -> Tensor<2> {
     let device = table.device();
-    if numbers.is_empty() || !serves(&table) {
+    if numbers.is_empty() || !serves_kernels(&table) {
         let ids: Vec<i32> = numbers.iter().map(|&number| number as i32).collect();
         let ids = TensorData::new(ids, [numbers.len()]);
         return table.select(0, Tensor::<1, Int>::from_data(ids, &device.inner()));
@@ -39,7 +39,7 @@ pub fn select_rows(table: Tensor<2>, numbers: &[TokenId]) -> Tensor<2> {
 /// # Panics
 /// If there are not so many.
 pub fn first_rows(table: Tensor<2>, count: usize) -> Tensor<2> {
-    if !serves(&table) {
+    if !serves_kernels(&table) {
         return table.narrow(0, 0, count);
     }
     assert!(count <= table.dims()[0], "{count} of {} rows", table.dims()[0]);
@@ -51,15 +51,15 @@ pub fn first_rows(table: Tensor<2>, count: usize) -> Tensor<2> {
 /// # Panics
 /// If they are not equally long.
 pub fn concat(left: Tensor<3>, right: Tensor<3>) -> Tensor<3> {
-    if !serves(&left) || !serves(&right) {
+    if !serves_kernels(&left) || !serves_kernels(&right) {
         return Tensor::cat(vec![left, right], 2);
     }
     assert_eq!(left.dims()[..2], right.dims()[..2], "rows and steps");
     Tensor::from_dispatch(<Dispatch as RowsOps>::concat_of(left.into_dispatch(), right.into_dispatch()))
 }
 
-/// The operations on plain slices, as Burn's backends see them.
-#[backend_extension(Flex, Autodiff)]
+/// The operations as Burn's backends see them.
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait RowsOps: Backend {
     fn rows_of(table: FloatTensor<Self>, numbers: Arc<[TokenId]>) -> FloatTensor<Self>;
 
@@ -69,7 +69,7 @@ pub(crate) trait RowsOps: Backend {
 }
 
 /// A backend that has the operations.
-trait Body: RowsOps {
+pub(crate) trait Body: RowsOps {
     /// → the gradient of a table of `count` rows
     fn rows_backward(gradient: FloatTensor<Self>, numbers: &[TokenId], count: usize) -> FloatTensor<Self>;
 

@@ -32,7 +32,7 @@ pub(crate) trait TanhOps: Backend {
     }
 }
 
-fn portable_gradient<B: Backend>(y: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn portable_gradient<B: Backend>(y: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
     let square = B::float_mul(y.clone(), y);
     B::float_sub(dy.clone(), B::float_mul(dy, square))
 }

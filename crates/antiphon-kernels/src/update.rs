@@ -21,10 +21,13 @@
 //! A running average of parameters is one more pass ([`average`]).
 //!
 //! Parameter and state are written in place where nobody else holds them.
+//!
+//! A device that works through a queue need not be waited for: the factor of all gradients is made there ([`scaling`]), and
+//! [`Updates`] takes it from there, and the steps of several parameters together.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::flex;
@@ -114,9 +117,7 @@ pub fn update(
     rule: Rule,
     step: Step,
 ) -> Tensor<1> {
-    assert_eq!(state.len(), rule.slots(), "{rule:?} needs another state");
-    let n = parameter.dims();
-    assert!(gradient.dims() == n && state.iter().all(|slot| slot.dims() == n), "tensors as long as the parameter");
+    check(&parameter, &gradient, state, rule);
     let (parameter, gradient) = (parameter.into_dispatch(), gradient.into_dispatch());
     let second = state.pop();
     let first = state.pop();
@@ -137,6 +138,85 @@ pub fn update(
         }
     };
     Tensor::from_dispatch(parameter)
+}
+
+fn check(parameter: &Tensor<1>, gradient: &Tensor<1>, state: &[Tensor<1>], rule: Rule) {
+    assert_eq!(state.len(), rule.slots(), "{rule:?} needs another state");
+    let n = parameter.dims();
+    assert!(gradient.dims() == n && state.iter().all(|slot| slot.dims() == n), "tensors as long as the parameter");
+}
+
+/// Whether a number is read from this device only after all that was asked of it before: then it is better read late, with others.
+pub fn is_queued(device: &Device) -> bool {
+    device.clone().inner() != Device::flex()
+}
+
+/// What gradients are to be multiplied by and the norm of all of them together after that, if it is not clipped: `[2]`, of at least one
+/// gradient, and on their device, which nothing waits for.
+///
+/// The factor is `factor`, or as much smaller as makes the norm `most`.
+pub fn scaling(gradients: Vec<Tensor<1>>, factor: f64, most: Option<f64>) -> Tensor<1> {
+    let (factor, most) = (factor as f32, most.map_or(f32::MAX, |most| most as f32));
+    #[cfg(feature = "wgpu")]
+    if gradients.iter().all(crate::cube::serves) {
+        let gradients = gradients.into_iter().filter_map(crate::cube::primitive).collect();
+        return Tensor::from_primitive::<burn::backend::Cube>(crate::cube::scaling(gradients, factor, most));
+    }
+    let squares: Vec<Tensor<1>> = gradients.into_iter().map(square_sum).collect();
+    let norm = Tensor::cat(squares, 0).sum().sqrt() * factor;
+    let smaller = norm.clone().recip() * most;
+    Tensor::cat(vec![smaller.clamp_max(1.0) * factor, norm], 0)
+}
+
+/// Steps of several parameters, made together where the device can: at latest when this is dropped, and only then what it gave may
+/// be read.
+#[derive(Debug)]
+pub struct Updates {
+    scaling: Option<Tensor<1>>,
+    #[cfg(feature = "wgpu")]
+    queue: crate::cube::Queue,
+}
+
+impl Updates {
+    /// `scaling`: what all gradients are multiplied by besides [`Step::scale`], the first number of what [`scaling`] gives.
+    pub fn new(scaling: Option<Tensor<1>>) -> Self {
+        #[cfg(feature = "wgpu")]
+        let queue = crate::cube::Queue::new(scaling.clone().and_then(crate::cube::primitive));
+        Self {
+            scaling,
+            #[cfg(feature = "wgpu")]
+            queue,
+        }
+    }
+
+    /// The number that all gradients are multiplied by besides [`Step::scale`], `[1]`.
+    pub fn scaling(&self) -> Option<Tensor<1>> {
+        self.scaling.clone().map(|scaling| scaling.narrow(0, 0, 1))
+    }
+
+    /// As [`update`].
+    ///
+    /// # Panics
+    /// As [`update`].
+    pub fn update(
+        &mut self,
+        parameter: Tensor<1>,
+        gradient: Tensor<1>,
+        state: &mut Vec<Tensor<1>>,
+        rule: Rule,
+        step: Step,
+    ) -> Tensor<1> {
+        #[cfg(feature = "wgpu")]
+        if crate::cube::serves(&parameter) {
+            check(&parameter, &gradient, state, rule);
+            return self.queue.step(parameter, gradient, state, rule, step);
+        }
+        let gradient = match self.scaling() {
+            Some(scaling) => gradient * scaling,
+            None => gradient,
+        };
+        update(parameter, gradient, state, rule, step)
+    }
 }
 
 /// The sum of the squares of a tensor, `[1]`: the square of its part of the global gradient norm.
@@ -434,14 +514,14 @@ fn average_body<const FMA: bool>(a: &mut [f32], w: &[f32], share: f32) {
 multiversion!(fn average_chunk(a: &mut [f32], w: &[f32], share: f32) = average_body);
 
 /// The same steps from backend operations, for every other device and as the oracle of the tests.
-mod portable {
+pub(crate) mod portable {
     use super::*;
 
     fn times<B: Backend>(x: FloatTensor<B>, by: f32) -> FloatTensor<B> {
         B::float_mul_scalar(x, by.into())
     }
 
-    pub(super) fn average<B: Backend>(a: FloatTensor<B>, w: FloatTensor<B>, share: f32) -> FloatTensor<B> {
+    pub(crate) fn average<B: Backend>(a: FloatTensor<B>, w: FloatTensor<B>, share: f32) -> FloatTensor<B> {
         match share {
             1.0 => w,
             _ => B::float_add(a.clone(), times::<B>(B::float_sub(w, a), share)),
@@ -464,11 +544,11 @@ mod portable {
         B::float_div(g, B::float_sqrt(B::float_add_scalar(s, epsilon.into())))
     }
 
-    pub(super) fn square_sum<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    pub(crate) fn square_sum<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
         B::float_sum(B::float_mul(x.clone(), x))
     }
 
-    pub(super) fn update<B: Backend, const S: usize>(
+    pub(crate) fn update<B: Backend, const S: usize>(
         w: FloatTensor<B>,
         d: FloatTensor<B>,
         state: [FloatTensor<B>; S],
@@ -678,6 +758,22 @@ mod tests {
             let portable = portable::average::<Flex>(a, w, 0.3);
             let ours = values(average(tensor(random(n, "a")), tensor(random(n, "w")), 0.3));
             assert!(ours.iter().zip(flex::slice(&portable)).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn a_factor_clips_the_norm_of_all_gradients_together_and_steps_take_it() {
+        let parts = || ["a", "b", "c"].map(|name| random(300, name));
+        let norm = parts().concat().iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt() * 0.25;
+        for (most, factor) in [(None, 0.25), (Some(2.0 * norm), 0.25), (Some(norm / 3.0), 0.25 / 3.0)] {
+            let scaling = scaling(parts().map(tensor).into(), 0.25, most);
+            let found = values(scaling.clone());
+            assert!((f64::from(found[0]) - factor).abs() < 1e-6 && (f64::from(found[1]) - norm).abs() < 1e-4);
+            let (mut updates, step) = (Updates::new(Some(scaling)), Step { scale: 1.0, ..STEP });
+            let (w, d) = (|| tensor(random(300, "w")), || tensor(random(300, "a")));
+            let together = values(updates.update(w(), d(), &mut vec![], Rule::Sgd, step));
+            let alone = update(w(), d(), &mut vec![], Rule::Sgd, Step { scale: factor as f32, ..step });
+            assert!(together.iter().zip(values(alone)).all(|(a, b)| (a - b).abs() < 1e-6));
         }
     }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use antiphon_core::Mask;
 use antiphon_core::random::Key;
-use antiphon_kernels::update::{Rule, Step, average, square_sum, update};
+use antiphon_kernels::update::{Rule, Step, Updates, average, scaling, square_sum, update};
 use antiphon_kernels::{
     Cell, Convolution, Convolution2d, OutputLayer, Over, PackedWeight, Past, Projection, Recurrence, Shared,
-    TaughtLoss, Teacher, Teaching, activation_penalty, attend, attend_in_turn, average_steps, convolve, convolve_2d,
-    cross_entropy, dropout, gated_linear_unit, layer_norm, linear, locked_dropout, recurrent, recurrent_step, tanh,
-    taught_cross_entropy, temporal_penalty, token_scores, word_dropout,
+    TaughtLoss, Teacher, Teaching, activation_penalty, attend, attend_in_turn, average_steps, concat, convolve,
+    convolve_2d, cross_entropy, dropout, first_rows, gated_linear_unit, layer_norm, linear, locked_dropout, recurrent,
+    recurrent_step, select_rows, tanh, taught_cross_entropy, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -92,17 +92,43 @@ fn products(device: &Device, found: &mut Found) {
     }
 }
 
+/// The same, off the graph.
+fn off_the_graph(projection: &Projection) -> Projection {
+    let Projection { states, weight, bias, targets } = projection.clone();
+    Projection { states: states.inner(), weight: weight.inner(), bias: bias.map(Tensor::inner), targets }
+}
+
 fn losses(device: &Device, found: &mut Found) {
     let (states, weight, bias) = (leaf("s", [7, 5], device), leaf("w", [11, 5], device), leaf("b", [11], device));
     let targets = vec![0, 10, 3, 3, 7, 1, 9];
     let projection = Projection { states: states.clone(), weight: weight.clone(), bias: Some(bias.clone()), targets };
-    let scores = token_scores(projection.clone());
+    let scores = token_scores(off_the_graph(&projection));
     found.push(("log-probabilities".into(), scores.log_probs));
     found.push(("right tokens".into(), scores.correct.into_iter().map(f32::from).collect()));
     for smoothing in [0.0, 0.1] {
         let loss = cross_entropy(projection.clone(), smoothing);
         let gradients = loss.clone().backward();
         let name = |part: &str| format!("loss with smoothing {smoothing}: {part}");
+        found.push((name("value"), numbers(loss.inner())));
+        found.push((name("gradient of the states"), numbers(states.grad(&gradients).unwrap())));
+        found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
+        found.push((name("gradient of the bias"), numbers(bias.grad(&gradients).unwrap())));
+    }
+}
+
+/// Vocabularies of real size, the second one in several chunks.
+fn large_losses(device: &Device, found: &mut Found) {
+    for [n, v, h] in [[700, 8000, 33], [601, 30_001, 4]] {
+        let (states, weight, bias) = (leaf("s", [n, h], device), leaf("w", [v, h], device), leaf("b", [v], device));
+        let targets = (0..n).map(|i| (i * i % v) as u32).collect();
+        let projection =
+            Projection { states: states.clone(), weight: weight.clone(), bias: Some(bias.clone()), targets };
+        let name = |part: &str| format!("loss over {v} tokens: {part}");
+        let scores = token_scores(off_the_graph(&projection));
+        found.push((name("log-probabilities"), scores.log_probs));
+        found.push((name("right tokens"), scores.correct.into_iter().map(f32::from).collect()));
+        let loss = cross_entropy(projection, 0.1);
+        let gradients = (loss.clone() * 0.25).backward();
         found.push((name("value"), numbers(loss.inner())));
         found.push((name("gradient of the states"), numbers(states.grad(&gradients).unwrap())));
         found.push((name("gradient of the weight"), numbers(weight.grad(&gradients).unwrap())));
@@ -163,6 +189,39 @@ fn elementwise(device: &Device, found: &mut Found) {
     }
 }
 
+/// Of ones the masks themselves are left, number for number.
+fn masks(device: &Device, found: &mut Found) {
+    for (rate, key) in [(0.3, Key::from_seed(5)), (0.5, Key::from_seed(6).named("mask")), (0.95, Key::from_seed(7))] {
+        let ones = || Tensor::<3>::ones([7, 31, 53], device);
+        found.push((format!("mask of {rate}"), numbers(dropout(ones(), rate, key))));
+        found.push((format!("locked mask of {rate}"), numbers(locked_dropout(ones(), rate, key))));
+    }
+}
+
+fn moves(device: &Device, found: &mut Found) {
+    for (count, width) in [(1, 1), (50, 33), (700, 256)] {
+        let table = leaf("table", [count, width], device);
+        let often: Vec<u32> = (0..700).map(|i| (i * i % count as u32) / 3).collect();
+        let once: Vec<u32> = (0..count as u32).rev().step_by(2).collect();
+        for which in [often, once] {
+            let rows = select_rows(table.clone(), &which);
+            let gradients = loss_of(rows.clone()).backward();
+            found.push((format!("{} of {count} rows", which.len()), numbers(rows.inner())));
+            found.push(("their gradient".into(), numbers(table.grad(&gradients).unwrap())));
+        }
+        let first = first_rows(table.clone(), count / 2 + 1);
+        let gradients = loss_of(first.clone() * 2.0).backward();
+        found.push((format!("first of {count} rows"), numbers(first.inner())));
+        found.push(("their gradient".into(), numbers(table.grad(&gradients).unwrap())));
+        let sides = [leaf("left", [count, 3, width], device), leaf("right", [count, 3, 5], device)];
+        let [left, right] = sides.clone();
+        let both = concat(left, right);
+        let gradients = loss_of(both.clone()).backward();
+        found.push((format!("{width} beside 5"), numbers(both.inner())));
+        found.extend(sides.map(|side| ("gradient of a side".to_owned(), numbers(side.grad(&gradients).unwrap()))));
+    }
+}
+
 fn convolutions(device: &Device, found: &mut Found) {
     let lengths: std::sync::Arc<[u32]> = [7, 0, 4].into();
     for (width, stride) in [(3, 1), (4, 2)] {
@@ -210,6 +269,30 @@ fn updates(device: &Device, found: &mut Found) {
         found.push((format!("{rule:?}"), numbers(parameter)));
         found.extend(state.into_iter().enumerate().map(|(k, slot)| (format!("{rule:?}, slot {k}"), numbers(slot))));
     }
+    // Several parameters together, by a factor that is made of their gradients.
+    let lengths = [1, 40, 70_001, 256, 4097, 3, 8, 1000, 17, 5];
+    for (most, slots) in [(None, 2), (Some(3.0), 2), (Some(0.5), 0)] {
+        let name = |i: usize, what: &str| format!("{what} {i}");
+        let gradient = |(i, &n): (usize, &usize)| given(&name(i, "gradient"), [n], device);
+        let scaling = scaling(lengths.iter().enumerate().map(gradient).collect(), 0.01, most);
+        found.push((format!("factor and norm, at most {most:?}"), numbers(scaling.clone())));
+        let mut updates = Updates::new(Some(scaling));
+        let mut after = Vec::new();
+        for (i, &n) in lengths.iter().enumerate() {
+            let rule = match slots {
+                0 => Rule::Sgd,
+                _ => Rule::Adam { complement1, complement2, epsilon, correction1, correction2, weight_decay: 0.01 },
+            };
+            let mut state = vec![Tensor::<1>::ones([n], device); slots];
+            let step = Step { rate: 0.01 * (i + 1) as f32, scale: 1.0, ..step };
+            let parameter = given(&name(i, "parameter"), [n], device);
+            after.push(updates.update(parameter, gradient((i, &n)), &mut state, rule, step));
+            after.extend(state);
+        }
+        drop(updates);
+        found.extend(after.into_iter().map(|after| (format!("together, at most {most:?}"), numbers(after))));
+    }
+    found.push(("sum of many squares".into(), numbers(square_sum(given("squares", [300_007], device)))));
     let mut mean = given("mean", [40], device);
     for share in [0.3, 1.0, 0.5] {
         mean = average(mean, given("parameter", [40], device), share);
@@ -263,7 +346,10 @@ fn everything(device: &Device) -> Found {
     products(&learning, &mut found);
     recurrent_layers(&learning, &mut found);
     losses(&learning, &mut found);
+    large_losses(&learning, &mut found);
     taught_losses(&learning, &mut found);
+    masks(device, &mut found);
+    moves(&learning, &mut found);
     elementwise(&learning, &mut found);
     convolutions(&learning, &mut found);
     updates(device, &mut found);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_kernels::update::square_sum;
+use antiphon_kernels::update::{scaling, square_sum};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
@@ -22,6 +22,12 @@ impl ParameterGradients {
     /// The gradient of one parameter, which is then gone.
     pub(crate) fn take(&mut self, path: &str) -> Option<Tensor<1>> {
         self.0.remove(path)
+    }
+
+    /// What they are to be multiplied by, `factor` or so much less that their norm is `most`, and that norm before: `[2]`, on their
+    /// device. `None` if there are none.
+    pub(crate) fn scaling(&self, factor: f64, most: Option<f64>) -> Option<Tensor<1>> {
+        (!self.0.is_empty()).then(|| scaling(self.0.values().cloned().collect(), factor, most))
     }
 
     /// The Euclidean norm of all gradients together: one number crosses to the host.

@@ -25,6 +25,7 @@ mod checkpoint;
 mod config;
 mod extend;
 mod gradients;
+mod late;
 mod mean;
 mod model_file;
 mod observer;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use antiphon_core::{Error, Problem, Result};
-use antiphon_kernels::update::{Rule, Step, update};
+use antiphon_kernels::update::{Rule, Step, Updates, update};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
@@ -217,11 +217,37 @@ pub(crate) struct Optimizer {
     start: BTreeMap<String, (Vec<usize>, Tensor<1>)>,
 }
 
+/// What multiplies all gradients of a step.
+#[derive(Debug, Clone)]
+pub(crate) enum Scale {
+    Known(f64),
+    /// The first number of a tensor.
+    OnDevice(Tensor<1>),
+}
+
+impl From<f64> for Scale {
+    fn from(scale: f64) -> Self {
+        Scale::Known(scale)
+    }
+}
+
 /// What all parameters have in common in one step.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Common {
     rate: f64,
+    /// As far as it is known.
     scale: f64,
+    /// Where the rest of it is known.
+    updates: Updates,
+}
+
+impl Common {
+    fn new(rate: f64, scale: Scale) -> Self {
+        match scale {
+            Scale::Known(scale) => Self { rate, scale, updates: Updates::new(None) },
+            Scale::OnDevice(scaling) => Self { rate, scale: 1.0, updates: Updates::new(Some(scaling)) },
+        }
+    }
 }
 
 /// What is remembered of one parameter.
@@ -252,8 +278,14 @@ impl Optimizer {
     }
 
     /// One step over all parameters that have a gradient; the gradients are used up. `scale` multiplies each gradient.
-    pub(crate) fn step<M: Module>(&mut self, model: M, gradients: ParameterGradients, rate: f64, scale: f64) -> M {
-        let common = Common { rate, scale };
+    pub(crate) fn step<M: Module>(
+        &mut self,
+        model: M,
+        gradients: ParameterGradients,
+        rate: f64,
+        scale: impl Into<Scale>,
+    ) -> M {
+        let common = Common::new(rate, scale.into());
         model.map(&mut Walk { path: ModulePath::default(), optimizer: self, gradients, common })
     }
 
@@ -263,11 +295,16 @@ impl Optimizer {
         dims: &[usize],
         value: Tensor<1>,
         mut gradient: Tensor<1>,
-        common: Common,
+        common: &mut Common,
     ) -> Tensor<1> {
-        let Common { rate, mut scale } = common;
+        let Common { rate, mut scale, .. } = *common;
+        let is_scaled = self.start.contains_key(&path);
         if let Some((_, start)) = self.start.get(&path) {
-            gradient = gradient * scale + (value.clone() - start.clone()) * self.parameters.pull(&path);
+            gradient = match common.updates.scaling() {
+                Some(scaling) => gradient * scaling,
+                None => gradient * scale,
+            };
+            gradient = gradient + (value.clone() - start.clone()) * self.parameters.pull(&path);
             scale = 1.0;
         }
         let rate = (rate * self.parameters.rate(&path)) as f32;
@@ -279,7 +316,11 @@ impl Optimizer {
             slots: (0..count).map(|_| Tensor::zeros(value.shape(), &value.device())).collect(),
         });
         memory.updates += 1;
-        update(value, gradient, &mut memory.slots, self.config.rule(memory.updates), step)
+        let rule = self.config.rule(memory.updates);
+        match is_scaled {
+            true => update(value, gradient, &mut memory.slots, rule, step),
+            false => common.updates.update(value, gradient, &mut memory.slots, rule, step),
+        }
     }
 
     /// How many updates each parameter has had.
@@ -432,7 +473,7 @@ impl ModuleMapper for Walk<'_> {
         let (dims, checkpointing) = (tensor.dims(), tensor.gradient_checkpointing_strategy());
         let n = dims.iter().product::<usize>();
         let value = tensor.inner().reshape([n]);
-        let value = self.optimizer.update(path, &dims, value, gradient, self.common);
+        let value = self.optimizer.update(path, &dims, value, gradient, &mut self.common);
         let mut tensor = Tensor::from_inner(value.reshape(dims));
         if let Some(strategy) = checkpointing {
             tensor = tensor.with_gradient_checkpointing_strategy(strategy);
@@ -607,7 +648,7 @@ mod tests {
         let mut optimizer = Optimizer::new(OptimizerConfig::Adam(config), 0.0, 0.0);
         let mut parameter = Tensor::<1>::zeros([3], &burn::tensor::Device::flex());
         let mut truth = [[0.0_f64; 3]; 3]; // weight, first and second moment of each
-        let common = Common { rate, scale: 1.0 };
+        let mut common = Common::new(rate, Scale::Known(1.0));
         for t in 1..=1000 {
             let gradient = |i: usize| [1.0, 0.3, 20.0][i] * (1.5 + (0.7 * f64::from(t) + i as f64).sin()) as f32;
             for (i, [w, m, s]) in truth.iter_mut().enumerate() {
@@ -619,7 +660,7 @@ mod tests {
             }
             let gradient = TensorData::new([0, 1, 2].map(gradient).to_vec(), [3]);
             let gradient = Tensor::from_data(gradient, &burn::tensor::Device::flex());
-            parameter = optimizer.update("p".into(), &[3], parameter, gradient, common);
+            parameter = optimizer.update("p".into(), &[3], parameter, gradient, &mut common);
         }
         let found: Vec<f32> = parameter.into_data().try_to_vec().unwrap();
         for (found, [truth, ..]) in found.into_iter().zip(truth) {

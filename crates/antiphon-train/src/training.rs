@@ -15,7 +15,8 @@ use crate::average::Average;
 use crate::carried::{load_carry, save_carry};
 use crate::checkpoint::{self, AVERAGE, Best, CARRY, Checkpoint, MODEL, OPTIMIZER, START, State, checkpoint_path};
 use crate::gradients::ParameterGradients;
-use crate::optimizer::Optimizer;
+use crate::late::{Made, Place, Unread, per_token, read_back, reports, steps_together};
+use crate::optimizer::{Optimizer, Scale};
 use crate::parameters::freeze;
 use crate::schedule::{ScheduleBegin, When};
 use crate::weights::{Places, initialise};
@@ -247,7 +248,13 @@ impl<M: Module> Training<'_, M> {
     /// If the settings contradict each other, the checkpoint does not fit, the folder holds checkpoints but the run is not
     /// resumed, the corpus or a checkpoint (that of the best model, too) cannot be read or written, or the loss or its gradient
     /// is no longer finite. The last checkpoint stays usable.
-    pub fn run(mut self, model: M, resume: Option<Checkpoint>) -> Result<Outcome<M>> {
+    pub fn run(self, model: M, resume: Option<Checkpoint>) -> Result<Outcome<M>> {
+        let together = steps_together(Places::of(&model).device());
+        self.run_reading(model, resume, together)
+    }
+
+    /// The same, where the figures of as many steps are read together; of one step they are read before its update is made.
+    pub(crate) fn run_reading(mut self, model: M, resume: Option<Checkpoint>, together: usize) -> Result<Outcome<M>> {
         let total = self.check(resume.as_ref().map_or(0, |checkpoint| checkpoint.state.schedule.step))?;
         let TrainConfig { optimizer, l1, l2, average, parameters, .. } = self.config;
         let mut optimizer = Optimizer::new(optimizer.clone(), *l1, *l2).with(parameters.clone());
@@ -263,12 +270,15 @@ impl<M: Module> Training<'_, M> {
         };
 
         let corpus = self.batches;
-        let mut epoch = None;
+        let (mut epoch, mut made) = (None, Vec::new());
         loop {
             let stopping = self.stop.load(Ordering::Relaxed);
             let limit = self.limit(&state);
             let mut pending = self.validation_is_due(&state, limit.is_some());
             let mut new_best = false;
+            if pending && !stopping {
+                self.hear(&mut made)?;
+            }
             if pending
                 && !stopping
                 && let Some(best) = self.validate(&average.of(&model), &mut state, total)?
@@ -280,7 +290,11 @@ impl<M: Module> Training<'_, M> {
             let pausing = self.pause.is_some_and(|pause| pause.is_reached(&state));
             let ended = ended.or((stopping || pausing).then_some(Ended::Stopped));
             let due = state.step > 0 && state.step.is_multiple_of(self.config.checkpoint.every_steps);
-            if unsaved && (due || new_best || ended.is_some()) {
+            let saving = unsaved && (due || new_best || ended.is_some());
+            if saving || ended.is_some() {
+                self.hear(&mut made)?;
+            }
+            if saving {
                 self.save(&model, &average, &optimizer, &carry, &mut state)?;
             }
             if let Some(ended) = ended {
@@ -296,10 +310,20 @@ impl<M: Module> Training<'_, M> {
             };
             let report;
             let parts = (&mut optimizer, &mut average);
-            (model, report) = attentively(|| self.step(model, parts, &mut state, &mut carry, batches.as_mut(), total))?;
+            let late = together > 1;
+            (model, report) =
+                attentively(|| self.step(model, parts, &mut state, &mut carry, batches.as_mut(), (total, late)))?;
             unsaved = true;
-            self.observer.step(&report)?;
+            made.push(report);
+            if made.len() >= together {
+                self.hear(&mut made)?;
+            }
         }
+    }
+
+    /// Tells of the steps that were made since.
+    fn hear(&mut self, made: &mut Vec<Made>) -> Result<()> {
+        reports(std::mem::take(made)).into_iter().try_for_each(|report| self.observer.step(&report?))
     }
 
     /// Checks the settings and counts the steps of the run, whose schedule begins after `begins` of them.
@@ -417,7 +441,7 @@ impl<M: Module> Training<'_, M> {
         Ok(Some(best))
     }
 
-    /// One optimizer step over up to `accumulate` batches.
+    /// One optimizer step over up to `accumulate` batches. `late`: whether nothing of it is to be read yet.
     fn step(
         &self,
         model: M,
@@ -425,14 +449,16 @@ impl<M: Module> Training<'_, M> {
         state: &mut State,
         carry: &mut Carry,
         batches: &mut dyn Iterator<Item = Result<Batch>>,
-        total_steps: u64,
-    ) -> Result<(M, StepReport)> {
+        (total_steps, late): (u64, bool),
+    ) -> Result<(M, Made)> {
         let began = Instant::now();
         let in_epoch = count(self.batches, state.epoch)? as u64;
         let dropout = Key::from_seed(self.seed).named("dropout").numbered(state.step);
         let smoothing = self.config.loss.label_smoothing as f32;
         let (mut losses, mut of_teacher, mut tokens, mut examples) = (Vec::new(), Vec::new(), 0, Vec::new());
         let mut gradients = ParameterGradients::default();
+        let (step, epoch) = (state.step + 1, state.epoch);
+        let place = |batches, examples| Place { step, epoch, batches, examples };
         let first = state.batch;
         let end = in_epoch.min(first + self.config.accumulate);
         for number in first..end {
@@ -441,7 +467,7 @@ impl<M: Module> Training<'_, M> {
             })?;
             let real = batch.target.tokens() as u64;
             if real == 0 {
-                let place = place(state, number..number + 1, &[batch.examples]);
+                let place = place(number..number + 1, vec![batch.examples]);
                 return Err(Error::new(format!("a batch without target tokens at {place}")));
             }
             tokens += real;
@@ -454,19 +480,18 @@ impl<M: Module> Training<'_, M> {
             examples.push(batch.examples);
         }
 
-        let losses = read_back(losses);
-        if let Some((i, loss)) = losses.iter().enumerate().find(|(_, loss)| !loss.is_finite()) {
-            let number = first + i as u64;
-            return Err(diverged("loss", f64::from(*loss), &place(state, number..number + 1, &examples[i..=i])));
-        }
-        let mut scale = 1.0 / tokens as f64;
-        let norm = gradients.norm() * scale;
-        if !norm.is_finite() {
-            return Err(diverged("gradient's norm", norm, &place(state, first..end, &examples)));
-        }
-        if let Some(most) = self.config.clip_norm.filter(|&most| norm > most) {
-            scale *= most / norm;
-        }
+        let (place, factor, most) = (place(first..end, examples), 1.0 / tokens as f64, self.config.clip_norm);
+        let on_device = late.then(|| gradients.scaling(factor, most)).flatten();
+        let (loss, norm, scale) = match &on_device {
+            // They are read later.
+            Some(scaling) => (f64::NAN, f64::NAN, Scale::OnDevice(scaling.clone())),
+            None => {
+                let loss = place.loss(&read_back(std::mem::take(&mut losses)), tokens)?;
+                let norm = place.norm(gradients.norm() * factor)?;
+                let clip = most.filter(|&most| norm > most).map(|most| most / norm);
+                (loss, norm, Scale::Known(clip.map_or(factor, |clip| factor * clip)))
+            }
+        };
         let ScheduleBegin { step, epoch } = state.schedule;
         let total = total_steps.saturating_sub(step);
         let when = When { step: state.step + 1 - step, epoch: state.epoch - epoch, total };
@@ -475,15 +500,15 @@ impl<M: Module> Training<'_, M> {
         let model = optimizer.step(model, gradients, rate, scale);
         average.take_in(&model, &mut state.average);
 
-        let per_token = |nats: &[f32]| nats.iter().map(|&nats| f64::from(nats)).sum::<f64>() / tokens as f64;
+        let of_teacher_now = if on_device.is_some() { Vec::new() } else { std::mem::take(&mut of_teacher) };
         let report = StepReport {
             step: state.step + 1,
             total_steps,
             epoch: state.epoch,
             batches: in_epoch,
             batches_done: end,
-            loss: per_token(&losses),
-            teacher_loss: (!of_teacher.is_empty()).then(|| per_token(&read_back(of_teacher))),
+            loss,
+            teacher_loss: (!of_teacher_now.is_empty()).then(|| per_token(&read_back(of_teacher_now), tokens)),
             learning_rate: rate,
             gradient_norm: norm,
             tokens,
@@ -491,7 +516,8 @@ impl<M: Module> Training<'_, M> {
         };
         state.step += 1;
         (state.epoch, state.batch) = if end == in_epoch { (state.epoch + 1, 0) } else { (state.epoch, end) };
-        Ok((model, report))
+        let unread = on_device.map(|scaling| Unread { place, began, losses, of_teacher, scaling });
+        Ok((model, Made { report, unread }))
     }
 
     fn save(
@@ -576,11 +602,6 @@ impl<M: Module> Training<'_, M> {
     }
 }
 
-/// The numbers of some `[1]`.
-fn read_back(sums: Vec<Tensor<1>>) -> Vec<f32> {
-    Tensor::cat(sums, 0).try_into_vec_as::<f32>().expect("a loss can be read back")
-}
-
 /// What is said of a model that a run needs at its end and that cannot be read.
 fn lost(what: &str, path: &Path, error: &Error) -> Error {
     let cause = error.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -598,28 +619,4 @@ fn monitored(name: &str, validation: &Validation) -> Result<f64> {
         let message = format!("validation does not give `{name}`; it gives {}", known.join(", "));
         Error::new(message).at("train.validate.metric")
     })
-}
-
-/// Names a step's batches and their examples, all counted from 1 but the examples.
-fn place(state: &State, batches: std::ops::Range<u64>, examples: &[Vec<usize>]) -> String {
-    const SHOWN: usize = 16;
-    let all: Vec<String> = examples.iter().flatten().map(usize::to_string).collect();
-    let more = match all.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let batch = if batches.end - batches.start == 1 {
-        format!("batch {}", batches.end)
-    } else {
-        format!("batches {} to {}", batches.start + 1, batches.end)
-    };
-    let shown = all[..all.len().min(SHOWN)].join(", ");
-    format!("step {}, epoch {}, {batch} (examples {shown}{more})", state.step + 1, state.epoch + 1)
-}
-
-fn diverged(what: &str, value: f64, place: &str) -> Error {
-    Error::new(format!(
-        "the {what} is {value} at {place}: lower `train.optimizer.learning_rate`, set `train.clip_norm`, or look at these \
-         examples; the last checkpoint is untouched"
-    ))
 }

@@ -9,33 +9,38 @@
 //! - [`recurrent`]: a step of a layer in one launch, forward and backward;
 //! - [`search`]: the best tokens of a state;
 //! - [`meeting`]: cubes that wait for each other, where a GPU lets them;
-//! - [`cell`]: the arithmetic of the units.
+//! - [`cell`]: the arithmetic of the units;
+//! - [`loss`]: the output layer's loss and its gradients, a few launches for a chunk of tokens;
+//! - [`update`]: the steps of an optimizer over several parameters in a launch, and the norm of their gradients;
+//! - [`dropout`], [`rows`], [`tanh`], [`linear`]: what stands between the layers.
 //!
 //! A new operation lists `Cube: cfg(feature = "wgpu")` in its `backend_extension`, gives each method a default body made
 //! of backend operations, and has a line here until it has a kernel.
 
 mod cell;
+mod dropout;
 mod linear;
+mod loss;
 pub(crate) mod meeting;
 pub(crate) mod product;
 mod recurrent;
+mod rows;
 mod search;
+mod tanh;
 pub(crate) mod tile;
+mod update;
 
 use burn::backend::{Cube, DType, Shape};
+use burn::tensor::Tensor;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, zeros_client};
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::CubeCount;
 
 use crate::distillation::DistillationOps;
-use crate::loss::LossOps;
-use crate::tanh::TanhOps;
-use crate::update::UpdateOps;
+pub(crate) use update::{Queue, scaling};
 
-impl LossOps for Cube {}
 impl DistillationOps for Cube {}
-impl TanhOps for Cube {}
-impl UpdateOps for Cube {}
 
 /// Units (threads) of a cube (workgroup), in every kernel here.
 pub(crate) const UNITS: usize = 256;
@@ -43,6 +48,24 @@ pub(crate) const UNITS: usize = 256;
 /// Whether the kernels serve this tensor.
 pub(crate) fn is_f32(tensor: &CubeTensor) -> bool {
     tensor.dtype == DType::F32
+}
+
+/// The GPU's tensor behind one of any device, if it is one.
+pub(crate) fn primitive(tensor: Tensor<1>) -> Option<CubeTensor> {
+    tensor.try_into_primitive::<Cube>().ok()
+}
+
+/// Whether the kernels serve this tensor, which may be on any device.
+pub(crate) fn serves(tensor: &Tensor<1>) -> bool {
+    primitive(tensor.clone()).is_some_and(|tensor| is_f32(&tensor))
+}
+
+/// Cubes with a unit for each of so many numbers, and perhaps more.
+pub(crate) fn cubes(count: usize) -> CubeCount {
+    // WebGPU's bound on a dimension is 65,535.
+    let cubes = count.div_ceil(UNITS).max(1);
+    let rows = cubes.div_ceil(65_535);
+    CubeCount::Static(cubes.div_ceil(rows) as u32, rows as u32, 1)
 }
 
 /// The same numbers in rows without gaps.

@@ -20,8 +20,8 @@ use rayon::prelude::*;
 
 use crate::flex::{dense, is_f32, slice, wrap};
 use crate::loss::{
-    LossNode, Projection, add_bias, chunked_gradients, exponentials, parts, portable_backward, portable_judgement,
-    portable_logits, sum,
+    LossNode, LossOps, Projection, add_bias, chunked_gradients, exponentials, parts, portable_backward,
+    portable_judgement, portable_logits, sum,
 };
 use crate::vector::{exp, multiversion};
 
@@ -78,7 +78,7 @@ type Gradients5<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTenso
 
 /// The operation as Burn's backends see it.
 #[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
-pub(crate) trait DistillationOps: Backend {
+pub(crate) trait DistillationOps: LossOps {
     /// → (loss `[1]`, the teacher's summand `[1]`).
     fn taught_cross_entropy(
         states: FloatTensor<Self>,

@@ -152,9 +152,10 @@ impl EncoderLayer {
         };
         let sequence = concat(forward.sequence(), backward.sequence());
         let h = self.forward.hidden();
-        let (from, to) = (forward.state(), backward.state());
-        let parts = (0..from.dims()[1] / h).flat_map(|k| [&from, &to].map(|state| state.clone().narrow(1, k * h, h)));
-        (sequence, Tensor::cat(parts.collect(), 1))
+        // Each state vector of one direction stands beside that of the other.
+        let [rows, width] = forward.state().dims();
+        let [from, to] = [forward.state(), backward.state()].map(|state| state.reshape([rows, width / h, h]));
+        (sequence, concat(from, to).reshape([rows, 2 * width]))
     }
 }
 
