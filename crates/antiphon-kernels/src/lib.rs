@@ -16,14 +16,14 @@
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
 //! - [`update`]: an optimizer's step over one parameter or several, the norm of their gradients, and running averages.
 //!
-//! Each has a body for the Flex CPU backend on plain slices, which is chosen for `f32`. What serves every other device and
-//! number type, and is the oracle of the tests, depends on whether a gradient by hand pays there:
+//! Each has a body for the Flex CPU backend on plain slices, which is chosen for `f32`; some have kernels for GPUs (`cube`). What serves
+//! every other device and number type, and is the oracle of the tests, depends on whether a gradient by hand pays there:
 //!
 //! - recurrent layers, the losses over a vocabulary, tanh and the optimizers have a *portable* body made of backend operations, the default of
 //!   their traits' methods, in one node of the graph with a gradient by hand;
 //! - attention, a sequence times a weight, convolutions and what stands beside them, dropout, penalties and the steps of a
-//!   search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits exist for Flex alone, or for a
-//!   GPU too where it has a kernel of ours, and the public function asks whether one of these serves;
+//!   search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits exist where there are slices
+//!   or kernels, and the public function asks whether these serve;
 //! - [`fed_decoder`](feeding::fed_decoder) has no other body: see its module.
 //!
 //! Nothing here knows modules.

@@ -3,7 +3,7 @@
 //! On Debian, `mesa-vulkan-drivers` brings such a driver. Its first call of each kernel compiles a shader.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use antiphon_core::Mask;
 use antiphon_core::random::Key;
@@ -15,6 +15,9 @@ use antiphon_kernels::{
     recurrent_step, select_rows, tanh, taught_cross_entropy, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
+
+#[path = "wgpu/looking.rs"]
+mod looking;
 
 /// What may differ: the CPU sums in another order and with other exponentials, the GPU in single precision throughout.
 const TOLERANCE: f32 = 2e-5;
@@ -357,11 +360,12 @@ fn everything(device: &Device) -> Found {
     found
 }
 
-#[test]
-#[ignore = "slow"]
-fn the_gpu_computes_what_the_cpu_computes() {
-    let gpu = Device::wgpu_options().init().expect("a GPU, or a driver that plays one (Debian: mesa-vulkan-drivers)");
-    let (theirs, ours) = (everything(&gpu), everything(&Device::flex()));
+/// Panics unless the GPU finds what the CPU does.
+fn compare(find: fn(&Device) -> Found) {
+    static GPU: LazyLock<Device> = LazyLock::new(|| {
+        Device::wgpu_options().init().expect("a GPU, or a driver that plays one (Debian: mesa-vulkan-drivers)")
+    });
+    let (theirs, ours) = (find(&GPU), find(&Device::flex()));
     assert_eq!(theirs.len(), ours.len());
     for ((name, theirs), (same, ours)) in theirs.iter().zip(&ours) {
         assert_eq!((name, theirs.len()), (same, ours.len()));
@@ -370,4 +374,10 @@ fn the_gpu_computes_what_the_cpu_computes() {
             assert!((a - b).abs() <= TOLERANCE * scale, "{name}, element {i}: {a} on the GPU, {b} on the CPU");
         }
     }
+}
+
+#[test]
+#[ignore = "slow"]
+fn the_gpu_computes_what_the_cpu_computes() {
+    compare(everything);
 }

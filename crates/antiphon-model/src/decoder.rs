@@ -459,7 +459,7 @@ impl Decoder {
         let hides = self.penalties.needs_undropped() && self.output.rate > 0.0 && dropout_key.is_some();
         let fused = self.attention.as_ref().and_then(Attention::fused).filter(|_| !hides);
         match (fused, &weights[..], memories) {
-            (Some(fused), [weight], [memory]) if serves_fed_decoder(&projected) => {
+            (Some(fused), [weight], [memory]) if serves_fed_decoder(&projected, &memory.memory) => {
                 self.fused(projected, weight.clone(), &state, memory, fused, lengths, kept, dropout_key)
             }
             _ => self.single_steps(projected, &weights, state, memories, kept.then_some(&lengths), dropout_key),

@@ -29,7 +29,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, backend_extension};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::softmax};
 
-use crate::flex::serves;
+use crate::flex::{serves, serves_kernels};
 
 /// What is looked at, beside the tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn attend(
     over: &Over,
 ) -> Tensor<3> {
     over.check(&query, &keys, &memory, energy.as_ref());
-    if !serves(&query) {
+    if !is_fused(&query, &memory) {
         return composed(query, keys, memory, energy, over).0;
     }
     Tensor::from_dispatch(<Dispatch as AttentionOps>::attend(inputs(query, keys, memory, energy), over.clone()))
@@ -80,12 +80,27 @@ pub fn attend_with_weights(
 ) -> (Tensor<3>, Tensor<3>) {
     over.check(&query, &keys, &memory, energy.as_ref());
     let (query, keys, memory, energy) = (query.inner(), keys.inner(), memory.inner(), energy.map(Tensor::inner));
-    if !serves(&query) {
+    if !is_fused(&query, &memory) {
         return composed(query, keys, memory, energy, over);
     }
     let inputs = inputs(query, keys, memory, energy);
     let (contexts, weights) = <Dispatch as WeightsOps>::attend_with_weights(inputs, over.clone());
     (Tensor::from_dispatch(contexts), Tensor::from_dispatch(weights))
+}
+
+/// Whether a body of its own serves what is computed from this query over this memory.
+fn is_fused(query: &Tensor<3>, memory: &Tensor<3>) -> bool {
+    serves_kernels(query) && serves_memory(memory)
+}
+
+/// Whether the kernels on a GPU, if that is where it is, can look at so long a memory.
+pub(crate) fn serves_memory(memory: &Tensor<3>) -> bool {
+    #[cfg(feature = "wgpu")]
+    if memory.dims()[1] > crate::cube::attention::MOST_STEPS {
+        return serves(memory);
+    }
+    let _ = memory;
+    true
 }
 
 fn inputs(query: Tensor<3>, keys: Tensor<3>, memory: Tensor<3>, energy: Option<Tensor<1>>) -> Inputs<Dispatch> {
@@ -190,15 +205,15 @@ fn composed(
     (weights.clone().matmul(over.rows_of(memory)), weights)
 }
 
-/// The operation on plain slices, as Burn's backends see it.
-#[backend_extension(Flex, Autodiff)]
+/// The operation as Burn's backends see it.
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait AttentionOps: Backend {
     /// → contexts
     fn attend(#[extension_type] inputs: Inputs<Self>, over: Over) -> FloatTensor<Self>;
 }
 
 /// As [`AttentionOps`], off the graph.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"))]
 pub(crate) trait WeightsOps: Backend {
     /// → (contexts, weights)
     fn attend_with_weights(
@@ -210,16 +225,16 @@ pub(crate) trait WeightsOps: Backend {
 /// Tensors of one attention.
 #[derive(Debug, Clone, ExtensionType)]
 pub(crate) struct Inputs<B: Backend> {
-    query: FloatTensor<B>,
-    keys: FloatTensor<B>,
-    memory: FloatTensor<B>,
+    pub(crate) query: FloatTensor<B>,
+    pub(crate) keys: FloatTensor<B>,
+    pub(crate) memory: FloatTensor<B>,
     /// A dummy unless `additive`.
-    energy: FloatTensor<B>,
-    additive: bool,
+    pub(crate) energy: FloatTensor<B>,
+    pub(crate) additive: bool,
 }
 
 /// A backend that has the operation.
-trait Body: Backend {
+pub(crate) trait Body: Backend {
     /// → (contexts, weights `[B, T, S]`)
     fn forward(inputs: Inputs<Self>, over: &Over) -> (FloatTensor<Self>, FloatTensor<Self>);
 

@@ -7,6 +7,8 @@
 //! - [`tile`]: what a step multiplies, sixteen rows by some columns, inside a kernel that goes on with the sums;
 //! - [`product`]: large products of matrices, and sums of columns;
 //! - [`recurrent`]: a step of a layer in one launch, forward and backward;
+//! - [`attention`]: scores, softmax and context in one launch;
+//! - [`feeding`]: the decoder with input feeding, a few launches a step;
 //! - [`search`]: the best tokens of a state;
 //! - [`meeting`]: cubes that wait for each other, where a GPU lets them;
 //! - [`cell`]: the arithmetic of the units;
@@ -17,8 +19,10 @@
 //! A new operation lists `Cube: cfg(feature = "wgpu")` in its `backend_extension`, gives each method a default body made
 //! of backend operations, and has a line here until it has a kernel.
 
+pub(crate) mod attention;
 mod cell;
 mod dropout;
+mod feeding;
 mod linear;
 mod loss;
 pub(crate) mod meeting;

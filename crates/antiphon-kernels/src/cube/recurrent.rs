@@ -69,7 +69,7 @@ struct Saved {
 const MOST: usize = 1 << 26;
 
 /// Units of a layer that a cube has: as many as leave enough cubes for a large GPU.
-fn units_of_a_cube(groups: usize, hidden: usize) -> usize {
+pub(super) fn units_of_a_cube(groups: usize, hidden: usize) -> usize {
     [16, 8].into_iter().find(|&units| groups * hidden.div_ceil(units) >= 96).unwrap_or(4)
 }
 
@@ -163,6 +163,7 @@ impl<'a> Layer<'a> {
                 self.padded as u32,
                 self.gates(),
                 self.units,
+                self.gates() - 1,
             );
             begin::launch_unchecked(
                 &client,
@@ -270,6 +271,8 @@ impl<'a> Layer<'a> {
                 h as u32,
                 h as u32,
                 self.padded as u32,
+                0,
+                0,
                 gates,
                 wide,
             );
@@ -416,7 +419,7 @@ fn begin(state: &[f32], exchange: &mut [Four], running: &mut [f32], batch: u32, 
 
 /// Writes what the cube's units made for their rows where the other cubes read it: `made` is `[ROWS][units]` in shared memory.
 #[cube]
-fn hand_over(
+pub(super) fn hand_over(
     made: &Shared<[f32]>,
     first: usize,
     exchange: &mut [Four],
@@ -643,7 +646,7 @@ fn forward(
 
 /// The number of a unit of the layer that a unit of the cube hands over.
 #[cube]
-fn k_of(slice: usize, unit: usize, #[comptime] units: usize) -> usize {
+pub(super) fn k_of(slice: usize, unit: usize, #[comptime] units: usize) -> usize {
     slice * units + unit % units
 }
 

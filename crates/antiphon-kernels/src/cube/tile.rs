@@ -4,7 +4,7 @@
 //!
 //! - the rows as `[groups][depth][16]`: the number `k` of sixteen rows beside each other ([`at_rows`]);
 //! - the columns as `[slices][depth][wide][4]`: those of a cube beside each other, in vectors of four ([`pack_gates`],
-//!   [`pack_units`]).
+//!   [`pack_units`], [`pack_columns`]).
 //!
 //! A unit has four rows of one vector of columns and a share of the depth, sixteen sums in registers for two reads. The shares
 //! then meet in shared memory, and are added in their order.
@@ -98,8 +98,9 @@ pub(crate) fn sum(sums: &Shared<[f32]>, row: usize, column: usize, part: usize, 
     total
 }
 
-/// Packs rows of a recurrent weight `[rows, gates·hidden]` as columns in vectors of a unit's gates, `wide` units a slice: rows `from..` of
-/// `columns`, as far as there are any, else zeros. A unit of the kernel a vector; cubes `[.., slices]`.
+/// Packs rows of a recurrent weight `[rows, gates·hidden]` as columns in vectors of a unit's gates, of which the last is number `last`,
+/// `wide` units a slice: rows `from..` of `columns`, as far as there are any, else zeros. A unit of the kernel a vector; cubes
+/// `[.., slices]`.
 #[cube(launch_unchecked)]
 pub(crate) fn pack_gates(
     weight: &[f32],
@@ -111,6 +112,7 @@ pub(crate) fn pack_gates(
     depth: u32,
     #[comptime] gates: usize,
     #[comptime] wide: usize,
+    #[comptime] last: usize,
 ) {
     let slice = CUBE_POS_Y as usize;
     let place = CUBE_POS_X as usize * UNITS + UNIT_POS as usize;
@@ -122,15 +124,49 @@ pub(crate) fn pack_gates(
         if row < rows as usize && unit < hidden as usize {
             #[unroll]
             for gate in 0..gates {
-                vector.insert(gate, weight[(row * gates + gate) * hidden as usize + unit]);
+                let at = comptime!(if gate + 1 == gates { last } else { gate });
+                vector.insert(at, weight[(row * gates + gate) * hidden as usize + unit]);
             }
         }
         columns[(slice * depth as usize + k) * wide + column] = vector;
     }
 }
 
-/// Packs a weight `[units, gates·hidden]` transposed, as columns in vectors of four units, `wide` vectors a slice: the depth is
-/// `gates` times `padded`, `hidden` and zeros behind it. A unit of the kernel a vector; cubes `[.., slices]`.
+/// Packs a weight `[rows, width]` as columns in vectors of four, `wide` vectors a slice: rows `from..` of `columns`, as far as there are
+/// any, else zeros. A unit of the kernel a vector; cubes `[.., slices]`.
+#[cube(launch_unchecked)]
+pub(crate) fn pack_columns(
+    weight: &[f32],
+    columns: &mut [Four],
+    rows: u32,
+    width: u32,
+    from: u32,
+    upto: u32,
+    depth: u32,
+    #[comptime] wide: usize,
+) {
+    let slice = CUBE_POS_Y as usize;
+    let place = CUBE_POS_X as usize * UNITS + UNIT_POS as usize;
+    let (k, column) = (from as usize + place / wide, place % wide);
+    if k < upto as usize {
+        let row = k - from as usize;
+        let mut vector = Four::new(0.0f32);
+        if row < rows as usize {
+            #[unroll]
+            for i in 0..4usize {
+                let at = (slice * wide + column) * 4 + i;
+                if at < width as usize {
+                    vector.insert(i, weight[row * width as usize + at]);
+                }
+            }
+        }
+        columns[(slice * depth as usize + k) * wide + column] = vector;
+    }
+}
+
+/// Packs a weight `[units, gates·hidden]` transposed, as columns in vectors of four units, `wide` vectors a slice, from slice `first`
+/// on: the depth is `gates` times `padded`, `hidden` and zeros behind it; gate 0 comes behind `turn` others. A unit of the kernel a
+/// vector; cubes `[.., slices]`.
 #[cube(launch_unchecked)]
 pub(crate) fn pack_units(
     weight: &[f32],
@@ -138,6 +174,8 @@ pub(crate) fn pack_units(
     units: u32,
     hidden: u32,
     padded: u32,
+    first: u32,
+    turn: u32,
     #[comptime] gates: usize,
     #[comptime] wide: usize,
 ) {
@@ -147,7 +185,7 @@ pub(crate) fn pack_units(
     // Neighbours read neighbouring numbers of a row.
     let (column, k) = (place / depth, place % depth);
     if column < wide {
-        let (gate, number) = (k / padded as usize, k % padded as usize);
+        let (gate, number) = ((k / padded as usize + gates - turn as usize) % gates, k % padded as usize);
         let mut vector = Four::new(0.0f32);
         if number < hidden as usize {
             #[unroll]
@@ -158,6 +196,6 @@ pub(crate) fn pack_units(
                 }
             }
         }
-        columns[(slice * depth + k) * wide + column] = vector;
+        columns[((first as usize + slice) * depth + k) * wide + column] = vector;
     }
 }

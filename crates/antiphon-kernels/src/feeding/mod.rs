@@ -12,7 +12,7 @@
 //! inputs once a step. Here a thread walks its rows through all steps, and every weight's gradient is one product over
 //! all steps at the end.
 //!
-//! There is no portable body: of backend operations it would be the very steps that a caller takes elsewhere, with layers of
+//! On a GPU a step is a few kernels for all rows (`cube/feeding`). There is no portable body: of backend operations it would be the very steps that a caller takes elsewhere, with layers of
 //! any kind and number, and autodiff makes their gradient.
 
 mod flex;
@@ -27,8 +27,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, ExtensionType, backend_extension};
 use burn::tensor::Tensor;
 
-use crate::attention::Over;
-use crate::flex::serves;
+use crate::attention::{Over, serves_memory};
+use crate::flex::serves_kernels;
 use crate::recurrent::Cell;
 
 /// The tensors of the layer.
@@ -71,9 +71,9 @@ pub struct Feeding {
     pub dropout: Option<(f64, Arc<[Key]>)>,
 }
 
-/// Whether [`fed_decoder`] serves the device and the number type of these inputs; else the caller takes the steps itself.
-pub fn serves_fed_decoder(x: &Tensor<3>) -> bool {
-    serves(x)
+/// Whether [`fed_decoder`] serves the device, the number type and the memory of these inputs; else the caller takes the steps itself.
+pub fn serves_fed_decoder(x: &Tensor<3>, memory: &Tensor<3>) -> bool {
+    serves_kernels(x) && serves_memory(memory)
 }
 
 /// The outputs `r` `[B, T, R]` and the last state `[B, N·H]`, where the operation [is served](serves_fed_decoder).
@@ -132,22 +132,22 @@ impl FedDecoder {
 /// The tensors but for `x` as a backend sees them; `query` and `energy` are dummies unless `additive`.
 #[derive(Debug, Clone, ExtensionType)]
 pub(crate) struct Parts<B: Backend> {
-    recurrent: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    state: FloatTensor<B>,
-    feed: FloatTensor<B>,
-    keys: FloatTensor<B>,
-    memory: FloatTensor<B>,
-    query: FloatTensor<B>,
-    energy: FloatTensor<B>,
-    readout_state: FloatTensor<B>,
-    readout_context: FloatTensor<B>,
-    readout_bias: FloatTensor<B>,
-    additive: bool,
+    pub(crate) recurrent: FloatTensor<B>,
+    pub(crate) bias: FloatTensor<B>,
+    pub(crate) state: FloatTensor<B>,
+    pub(crate) feed: FloatTensor<B>,
+    pub(crate) keys: FloatTensor<B>,
+    pub(crate) memory: FloatTensor<B>,
+    pub(crate) query: FloatTensor<B>,
+    pub(crate) energy: FloatTensor<B>,
+    pub(crate) readout_state: FloatTensor<B>,
+    pub(crate) readout_context: FloatTensor<B>,
+    pub(crate) readout_bias: FloatTensor<B>,
+    pub(crate) additive: bool,
 }
 
-/// The operation on plain slices, as Burn's backends see it.
-#[backend_extension(Flex, Autodiff)]
+/// The operation as Burn's backends see it.
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait FeedingOps: Backend {
     /// → outputs, last state (off the graph)
     fn fed_decoder(
@@ -161,19 +161,19 @@ pub(crate) trait FeedingOps: Backend {
 #[derive(Debug, Clone)]
 pub(crate) struct Saved<B: Backend> {
     /// `[B, T, R]`.
-    outputs: FloatTensor<B>,
+    pub(crate) outputs: FloatTensor<B>,
     /// `[B, T, G·H]`, activated.
-    gates: FloatTensor<B>,
+    pub(crate) gates: FloatTensor<B>,
     /// `[B, T, H]`.
-    hidden: FloatTensor<B>,
+    pub(crate) hidden: FloatTensor<B>,
     /// `[B, T, H]`: cells (LSTM) or products inside the reset gate (GRU); a dummy for the RNN.
-    trace: FloatTensor<B>,
+    pub(crate) trace: FloatTensor<B>,
     /// `[B, T, A]`; a dummy unless additive.
-    queries: FloatTensor<B>,
+    pub(crate) queries: FloatTensor<B>,
     /// `[B, T, S]`.
-    weights: FloatTensor<B>,
+    pub(crate) weights: FloatTensor<B>,
     /// `[B, T, M]`.
-    contexts: FloatTensor<B>,
+    pub(crate) contexts: FloatTensor<B>,
 }
 
 /// A backend that has the operation.

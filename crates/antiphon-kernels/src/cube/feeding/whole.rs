@@ -1,0 +1,375 @@
+//! All steps in one launch, where cubes can wait for each other.
+//!
+//! A group of rows has as many cubes as fit. Each takes every so many of the slices, or rows, of each part of a step, and then waits for
+//! the others of the group: `counters` counts their arrivals. `handed` is `exchange`, as single numbers.
+
+use cubecl::prelude::*;
+
+use super::super::attention::kernels as look;
+use super::super::meeting::{fault, meet};
+use super::super::tile::{Four, ROWS, SUMS};
+use super::backward::{before_back, blocks, cell_back, readout_back};
+use super::forward::{cell_of, query_of, readout_of};
+use crate::recurrent::Cell;
+
+/// Forward: see [`forward`](super::forward).
+#[cube(launch_unchecked)]
+pub(super) fn whole_forward(
+    of_cell: &[Four],
+    of_query: &[Four],
+    of_readout: &[Four],
+    bias: &[f32],
+    readout_bias: &[f32],
+    table: &[u32],
+    state: &[f32],
+    keys: &[f32],
+    memory: &[f32],
+    energy: &[f32],
+    exchange: &mut [Four],
+    handed: &mut [f32],
+    gates: &mut [f32],
+    trace: &mut [f32],
+    hiddens: &mut [f32],
+    queries: &mut [f32],
+    weights: &mut [f32],
+    contexts: &mut [f32],
+    outputs: &mut [f32],
+    counters: &[Atomic<u32>],
+    batch: u32,
+    steps: u32,
+    hidden: u32,
+    padded: u32,
+    width: u32,
+    fed: u32,
+    depth: u32,
+    s: u32,
+    a: u32,
+    m: u32,
+    parts: u32,
+    cell_slices: u32,
+    query_slices: u32,
+    readout_slices: u32,
+    threshold: u32,
+    keep: f32,
+    #[comptime] kind: Cell,
+    #[comptime] cell_units: usize,
+    #[comptime] query_wide: usize,
+    #[comptime] readout_wide: usize,
+    #[comptime] additive: bool,
+) {
+    let mut sums = Shared::<[f32]>::new_slice(SUMS);
+    let mut told = Shared::<[u32]>::new_slice(1usize);
+    let mut lost = 0u32;
+    let mut met = 0u32;
+    let mut t = 0u32;
+    while t < steps {
+        let mut slice = CUBE_POS_X;
+        while slice < cell_slices {
+            cell_of(
+                of_cell,
+                bias,
+                table,
+                state,
+                exchange,
+                gates,
+                trace,
+                hiddens,
+                &mut sums,
+                slice,
+                batch,
+                steps,
+                hidden,
+                padded,
+                fed,
+                depth,
+                t,
+                fault(lost),
+                kind,
+                cell_units,
+            );
+            sync_cube();
+            slice += CUBE_COUNT_X;
+        }
+        met += CUBE_COUNT_X;
+        lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+        if comptime!(additive) {
+            slice = CUBE_POS_X;
+            while slice < query_slices {
+                query_of(
+                    of_query, &*exchange, queries, &mut sums, slice, batch, steps, a, padded, fed, depth, t, query_wide,
+                );
+                sync_cube();
+                slice += CUBE_COUNT_X;
+            }
+            met += CUBE_COUNT_X;
+            lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+        }
+        let group = (1 - t % 2) * CUBE_COUNT_Y;
+        let mut row = CUBE_POS_X;
+        while row < comptime!(ROWS as u32) {
+            let b = CUBE_POS_Y * comptime!(ROWS as u32) + row;
+            if b < batch {
+                if comptime!(additive) {
+                    look::forward(
+                        &*queries,
+                        keys,
+                        memory,
+                        energy,
+                        table,
+                        weights,
+                        contexts,
+                        handed,
+                        &mut sums,
+                        steps,
+                        b,
+                        t,
+                        s,
+                        a,
+                        m,
+                        parts,
+                        group,
+                        depth,
+                        fed + padded,
+                        additive,
+                    );
+                } else {
+                    look::forward(
+                        &*hiddens,
+                        keys,
+                        memory,
+                        energy,
+                        table,
+                        weights,
+                        contexts,
+                        handed,
+                        &mut sums,
+                        steps,
+                        b,
+                        t,
+                        s,
+                        a,
+                        m,
+                        parts,
+                        group,
+                        depth,
+                        fed + padded,
+                        additive,
+                    );
+                }
+            }
+            sync_cube();
+            row += CUBE_COUNT_X;
+        }
+        met += CUBE_COUNT_X;
+        lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+        slice = CUBE_POS_X;
+        while slice < readout_slices {
+            readout_of(
+                of_readout,
+                readout_bias,
+                table,
+                exchange,
+                outputs,
+                &mut sums,
+                slice,
+                batch,
+                steps,
+                width,
+                fed,
+                depth,
+                t,
+                threshold,
+                keep,
+                readout_wide,
+            );
+            sync_cube();
+            slice += CUBE_COUNT_X;
+        }
+        met += CUBE_COUNT_X;
+        lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+        t += 1;
+    }
+}
+
+/// Back: see [`backward`](super::backward).
+#[cube(launch_unchecked)]
+pub(super) fn whole_backward(
+    of_before: &[Four],
+    of_readout: &[Four],
+    of_cell: &[Four],
+    table: &[u32],
+    state: &[f32],
+    keys: &[f32],
+    memory: &[f32],
+    energy: &[f32],
+    gradient: &[f32],
+    outputs: &[f32],
+    hiddens: &[f32],
+    queries: &[f32],
+    weights: &[f32],
+    exchange: &mut [Four],
+    handed: &mut [f32],
+    running: &mut [f32],
+    gates: &mut [f32],
+    trace: &mut [f32],
+    dsums: &mut [f32],
+    dcontexts: &mut [f32],
+    dscores: &mut [f32],
+    dquery: &mut [f32],
+    counters: &[Atomic<u32>],
+    batch: u32,
+    steps: u32,
+    hidden: u32,
+    padded: u32,
+    width: u32,
+    fed: u32,
+    asked: u32,
+    s: u32,
+    a: u32,
+    m: u32,
+    parts: u32,
+    fed_slices: u32,
+    before_slices: u32,
+    state_slices: u32,
+    readout_slices: u32,
+    cell_slices: u32,
+    threshold: u32,
+    keep: f32,
+    #[comptime] kind: Cell,
+    #[comptime] before_wide: usize,
+    #[comptime] readout_wide: usize,
+    #[comptime] cell_wide: usize,
+    #[comptime] additive: bool,
+) {
+    let mut sums = Shared::<[f32]>::new_slice(SUMS);
+    let mut told = Shared::<[u32]>::new_slice(1usize);
+    let mut lost = 0u32;
+    let all = fed + asked + comptime!(blocks(kind) as u32) * padded;
+    let mut met = 0u32;
+    let mut left = steps + 1;
+    while left > 0 {
+        left -= 1;
+        // Behind the last step there is nothing but what comes from the loss.
+        if left < steps {
+            let mut slice = CUBE_POS_X;
+            while slice < readout_slices {
+                readout_back(
+                    of_readout,
+                    &*exchange,
+                    running,
+                    dcontexts,
+                    &mut sums,
+                    slice,
+                    batch,
+                    steps,
+                    hidden,
+                    m,
+                    fed,
+                    all,
+                    left,
+                    state_slices,
+                    readout_wide,
+                );
+                sync_cube();
+                slice += CUBE_COUNT_X;
+            }
+            met += CUBE_COUNT_X;
+            lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+            let mut row = CUBE_POS_X;
+            while row < comptime!(ROWS as u32) {
+                let b = CUBE_POS_Y * comptime!(ROWS as u32) + row;
+                if b < batch {
+                    look::backward(
+                        &*dcontexts,
+                        queries,
+                        keys,
+                        memory,
+                        energy,
+                        table,
+                        weights,
+                        dscores,
+                        dquery,
+                        handed,
+                        &mut sums,
+                        steps,
+                        b,
+                        left,
+                        s,
+                        a,
+                        m,
+                        parts,
+                        0u32,
+                        all,
+                        fed,
+                        additive,
+                    );
+                }
+                sync_cube();
+                row += CUBE_COUNT_X;
+            }
+            met += CUBE_COUNT_X;
+            lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+            slice = CUBE_POS_X;
+            while slice < cell_slices {
+                cell_back(
+                    of_cell,
+                    table,
+                    state,
+                    hiddens,
+                    exchange,
+                    running,
+                    gates,
+                    trace,
+                    &mut sums,
+                    slice,
+                    batch,
+                    steps,
+                    hidden,
+                    padded,
+                    fed,
+                    asked,
+                    left,
+                    fault(lost),
+                    kind,
+                    cell_wide,
+                    additive,
+                );
+                sync_cube();
+                slice += CUBE_COUNT_X;
+            }
+            met += CUBE_COUNT_X;
+            lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+        }
+        let mut slice = CUBE_POS_X;
+        while slice < before_slices {
+            before_back(
+                of_before,
+                table,
+                exchange,
+                gradient,
+                outputs,
+                running,
+                dsums,
+                &mut sums,
+                slice,
+                batch,
+                steps,
+                hidden,
+                padded,
+                width,
+                fed,
+                asked,
+                left,
+                fed_slices,
+                threshold,
+                keep,
+                kind,
+                before_wide,
+            );
+            sync_cube();
+            slice += CUBE_COUNT_X;
+        }
+        met += CUBE_COUNT_X;
+        lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
+    }
+}
