@@ -20,8 +20,8 @@ const DEEP: usize = 16;
 const PITCH: usize = DEEP / 4 + 1;
 /// Cubes that keep a large GPU busy.
 const BUSY: usize = 256;
-/// The least depth that is worth a cube.
-const LEAST: usize = 128;
+/// The least depth that is worth a cube: adding up costs a launch more.
+const LEAST: usize = 512;
 
 /// A matrix in a buffer: where it starts, and how far its rows lie apart, in numbers.
 #[derive(Debug, Clone)]
