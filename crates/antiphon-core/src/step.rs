@@ -16,6 +16,11 @@ pub trait StepModel: Send + Sync {
 
     /// `V`: the number of token ids the model can give.
     fn vocabulary(&self) -> usize;
+
+    /// How many times as large as on the CPU a batch of requests is best: a GPU takes hardly longer for many rows than for few.
+    fn batch_factor(&self) -> usize {
+        1
+    }
 }
 
 /// What is asked of a search: one answer, whatever stands beside it in a batch.

@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::serves;
+use crate::linear::linear;
 use crate::memory::{unwritten, written};
 use crate::packed::{Columns, Packed, TILE};
 use crate::product::Strides;
@@ -45,7 +46,9 @@ impl PackedWeight {
 
     /// `[B, I] → [B, O]`.
     pub fn multiply(&self, x: Tensor<2>) -> Tensor<2> {
-        let Some(packed) = &self.packed else { return x.matmul(self.tensor()) };
+        let Some(packed) = &self.packed else {
+            return linear(x.unsqueeze_dim(0), self.tensor()).squeeze_dim(0);
+        };
         let (rows, device) = (x.dims()[0], x.device());
         let y = multiply_rows(packed, &host(x));
         Tensor::from_data(TensorData::new(y, [rows, self.tensor.dims()[1]]), &device)

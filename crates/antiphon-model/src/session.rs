@@ -6,7 +6,7 @@ use antiphon_core::{CtcOutput, Mask, PrefixOutput, source_batches};
 use antiphon_core::{Request, Result, Selection, StepModel, StepOutput, StepSession, TokenId, Want};
 use antiphon_kernels::select_rows;
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::attention::Prepared;
 use crate::decoder::{DecoderWeights, SearchState};
@@ -15,6 +15,9 @@ use crate::head::SearchHead;
 use crate::lookup::check_ids;
 use crate::model::Model;
 use crate::prefix::Read;
+
+/// See [`StepModel::batch_factor`].
+const GPU_BATCH_FACTOR: usize = 8;
 
 /// A model with a decoder made ready for search, off the graph: its weights are packed once, for all requests.
 pub(crate) struct SearchModel {
@@ -62,6 +65,10 @@ impl StepModel for SearchModel {
 
     fn vocabulary(&self) -> usize {
         self.head.vocabulary()
+    }
+
+    fn batch_factor(&self) -> usize {
+        if self.model.target_side().head.device() == Device::flex() { 1 } else { GPU_BATCH_FACTOR }
     }
 }
 

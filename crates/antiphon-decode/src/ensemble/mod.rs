@@ -153,4 +153,8 @@ impl StepModel for Ensemble {
     fn vocabulary(&self) -> usize {
         self.vocabulary
     }
+
+    fn batch_factor(&self) -> usize {
+        self.members.iter().map(|member| member.model.batch_factor()).min().unwrap_or(1)
+    }
 }

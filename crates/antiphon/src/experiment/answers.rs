@@ -97,7 +97,7 @@ pub struct Searcher<'a> {
 }
 
 impl<'a> Searcher<'a> {
-    /// Answers with `model`, whose tokenizers these are, `rows` sentences at a time; what is drawn is drawn under `seed`, unless the search has one of its own.
+    /// Answers with `model`, whose tokenizers these are, `rows` sentences at a time, or [several times](StepModel::batch_factor) as many; what is drawn is drawn under `seed`, unless the search has one of its own.
     ///
     /// # Errors
     /// If the search settings cannot work, or the language model that they name cannot be used.
@@ -112,6 +112,7 @@ impl<'a> Searcher<'a> {
         let stops = StopTexts::new(speech, search.stop());
         let strategy = search.build_with(|_| Arc::new(stops.clone()), language_model(search, tokenizers)?)?;
         let (model, readings) = (model.for_search(), model.readings());
+        let rows = rows.saturating_mul(model.batch_factor());
         Ok(Self { model, tokenizers, readings, strategy, key: search.key(seed), stops, rows, clock: None })
     }
 
