@@ -3,13 +3,16 @@
 //! Burn's own product takes half-precision units where a GPU has them, which keeps three digits; and which kernel it takes may
 //! change from machine to machine. This one is plain: a cube makes 64 × 64 numbers, a unit 4 × 4 of them in registers; both factors
 //! lie in shared memory as they lie in theirs, sixteen deep, and the next sixteen are read meanwhile. Where that gives too few
-//! cubes, the depth is divided among several, whose sums are added in their order.
+//! cubes, the depth is divided among several, whose sums are added in their order: by the cube that comes last, where a GPU lets
+//! it see what the others have written, else by a launch of its own.
+
+use std::cell::RefCell;
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::tile::Four;
-use super::{UNITS, unwritten};
+use super::{UNITS, unwritten, zeros};
 
 /// Rows and columns of a cube.
 const TILE: usize = 64;
@@ -73,11 +76,21 @@ pub(crate) fn product_into(
     let each = k.div_ceil(splits).next_multiple_of(DEEP);
     let splits = k.div_ceil(each).max(1);
     let client = &left.tensor.client;
-    let partial = (splits > 1).then(|| unwritten(left.tensor, [splits, m, n]));
+    let joins = splits > 1 && client.properties().features.device_memory_scope;
+    let partial = (splits > 1).then(|| match joins {
+        true => unwritten(left.tensor, [splits * tiles[0] * tiles[1] * TILE * TILE]),
+        false => unwritten(left.tensor, [splits, m, n]),
+    });
     let (target, [first, stride]) = match &partial {
-        Some(partial) => (partial, [0, n]),
-        None => (out, place),
+        Some(partial) if !joins => (partial, [0, n]),
+        _ => (out, place),
     };
+    let mut of_shares = SequenceArg::new();
+    let mut of_counters = SequenceArg::new();
+    if let Some(partial) = partial.as_ref().filter(|_| joins) {
+        of_shares.push(partial.clone().into_buffer_arg());
+        of_counters.push(counters_beside(left.tensor).into_buffer_arg());
+    }
     // Whether vectors of four can be read: each lies in its factor as a whole.
     let along = |matrix: &Matrix<'_>, rows: usize, columns: usize| {
         matrix.is_even() && if matrix.transposed { rows } else { columns }.is_multiple_of(4)
@@ -94,6 +107,8 @@ pub(crate) fn product_into(
             left.tensor.clone().into_buffer_arg(),
             right.tensor.clone().into_buffer_arg(),
             target.clone().into_buffer_arg(),
+            of_shares,
+            of_counters,
             m as u32,
             k as u32,
             n as u32,
@@ -106,9 +121,10 @@ pub(crate) fn product_into(
             stride as u32,
             left.transposed,
             right.transposed,
+            joins,
         );
     }
-    if let Some(partial) = partial {
+    if let Some(partial) = partial.filter(|_| !joins) {
         let count = CubeCount::Static((m * n).div_ceil(UNITS) as u32, 1, 1);
         // SAFETY: as above.
         unsafe {
@@ -126,6 +142,20 @@ pub(crate) fn product_into(
             );
         }
     }
+}
+
+/// Counters, one for each tile of a product whose depth is divided, that are zero between any two launches of this thread.
+fn counters_beside(tensor: &CubeTensor) -> CubeTensor {
+    thread_local! {
+        static COUNTERS: RefCell<Vec<CubeTensor>> = const { RefCell::new(Vec::new()) };
+    }
+    COUNTERS.with_borrow_mut(|all| match all.iter().find(|counters| counters.device == tensor.device) {
+        Some(counters) => counters.clone(),
+        None => {
+            all.push(zeros(tensor, BUSY));
+            all[all.len() - 1].clone()
+        }
+    })
 }
 
 /// Four numbers of a matrix along a row of its buffer, zeros beyond `rows` and `columns`.
@@ -183,6 +213,8 @@ fn multiply<N: Size>(
     left: &[Vector<f32, N>],
     right: &[Vector<f32, N>],
     out: &mut [f32],
+    mut shares: Sequence<Box<[f32]>>,
+    counters: Sequence<Box<[Atomic<u32>]>>,
     m: u32,
     k: u32,
     n: u32,
@@ -195,6 +227,7 @@ fn multiply<N: Size>(
     out_stride: u32,
     #[comptime] left_transposed: bool,
     #[comptime] right_transposed: bool,
+    #[comptime] joins: bool,
 ) {
     let (m, k, n, each) = (m as usize, k as usize, n as usize, each as usize);
     let unit = UNIT_POS as usize;
@@ -258,24 +291,61 @@ fn multiply<N: Size>(
             }
         }
     }
-    let first = out_first as usize + CUBE_POS_Z as usize * m * n;
-    #[unroll]
-    for i in 0..4usize {
-        let column = if comptime!(right_transposed) { side + tx + i * 16 } else { side + tx * 4 + i };
-        let row = top + ty * 4;
-        if column < n {
-            let place = first + row * out_stride as usize + column;
-            if row < m {
-                out[place] = a.extract(i);
+    if comptime!(joins) {
+        let tiles = CUBE_COUNT_X as usize * CUBE_COUNT_Y as usize;
+        let tile = CUBE_POS_Y as usize * CUBE_COUNT_X as usize + CUBE_POS_X as usize;
+        let own = (CUBE_POS_Z as usize * tiles + tile) * comptime!(TILE * TILE) + ty * comptime!(4 * TILE);
+        #[unroll]
+        for i in 0..4usize {
+            let place = own + if comptime!(right_transposed) { tx + i * 16 } else { tx * 4 + i };
+            shares.index_mut(0)[place] = a.extract(i);
+            shares.index_mut(0)[place + TILE] = b.extract(i);
+            shares.index_mut(0)[place + comptime!(2 * TILE)] = c.extract(i);
+            shares.index_mut(0)[place + comptime!(3 * TILE)] = d.extract(i);
+        }
+        let mut before = Shared::<[u32]>::new_slice(1usize);
+        sync_storage();
+        if UNIT_POS == 0 {
+            before[0] = counters.index(0)[tile].fetch_add(1u32);
+        }
+        sync_storage();
+        if before[0] + 1 == CUBE_COUNT_Z {
+            if UNIT_POS == 0 {
+                counters.index(0)[tile].store(0u32);
             }
-            if row + 1 < m {
-                out[place + out_stride as usize] = b.extract(i);
+            #[unroll]
+            for part in 0..comptime!(TILE * TILE / UNITS) {
+                let place = part * UNITS + unit;
+                let (row, column) = (top + place / TILE, side + place % TILE);
+                if row < m && column < n {
+                    let mut total = 0.0f32;
+                    for share in 0..CUBE_COUNT_Z as usize {
+                        total += shares.index(0)[(share * tiles + tile) * comptime!(TILE * TILE) + place];
+                    }
+                    out[out_first as usize + row * out_stride as usize + column] = total;
+                }
             }
-            if row + 2 < m {
-                out[place + 2 * out_stride as usize] = c.extract(i);
-            }
-            if row + 3 < m {
-                out[place + 3 * out_stride as usize] = d.extract(i);
+        }
+    } else {
+        let first = out_first as usize + CUBE_POS_Z as usize * m * n;
+        #[unroll]
+        for i in 0..4usize {
+            let column = if comptime!(right_transposed) { side + tx + i * 16 } else { side + tx * 4 + i };
+            let row = top + ty * 4;
+            if column < n {
+                let place = first + row * out_stride as usize + column;
+                if row < m {
+                    out[place] = a.extract(i);
+                }
+                if row + 1 < m {
+                    out[place + out_stride as usize] = b.extract(i);
+                }
+                if row + 2 < m {
+                    out[place + 2 * out_stride as usize] = c.extract(i);
+                }
+                if row + 3 < m {
+                    out[place + 3 * out_stride as usize] = d.extract(i);
+                }
             }
         }
     }

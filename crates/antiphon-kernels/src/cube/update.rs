@@ -21,7 +21,7 @@ const MOST_UPDATING: usize = 4096;
 const MOST_SUMMING: usize = 256;
 
 /// Buffers of a launch at most, where the device has as many.
-const BUFFERS: usize = 30;
+const BUFFERS: usize = 64;
 
 /// What a step multiplies and adds, for each parameter: the rate, the factor of the gradient, `l1` and `l2`, and what the rule has.
 const NUMBERS: usize = 10;
