@@ -16,7 +16,7 @@ const GAMMA_HIGH: u32 = 0x9E37_79B9;
 
 /// The 16 bits that decide an element: number `element % 4` of `Key::word(element / 4)`, by SplitMix64.
 #[cube]
-fn decisive_bits(key_low: u32, key_high: u32, element: u32) -> u32 {
+pub(super) fn decisive_bits(key_low: u32, key_high: u32, element: u32) -> u32 {
     let counter = element / 4u32 + 1u32;
     let product = counter * GAMMA_LOW;
     let mut low = product + key_low;

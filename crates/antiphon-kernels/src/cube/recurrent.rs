@@ -66,7 +66,7 @@ struct Saved {
 }
 
 /// Numbers that the steps of one launch hand over at most: a quarter of a GiB.
-const MOST: usize = 1 << 26;
+pub(super) const MOST: usize = 1 << 26;
 
 /// Units of a layer that a cube has: as many as leave enough cubes for a large GPU.
 pub(super) fn units_of_a_cube(groups: usize, hidden: usize) -> usize {

@@ -87,6 +87,10 @@ fn decoders(device: &Device) -> Found {
     for (cell, additive, rate) in [(Cell::Rnn, true, 0.4), (Cell::Lstm, true, 0.4), (Cell::Gru, false, 0.0)] {
         decoder([19, 5, 6, 4, 5, 7, 9], cell, additive, rate, &learning, &mut found);
     }
+    // Whole lines, so that cubes may take all steps together, if they can wait for each other.
+    for (cell, additive) in [(Cell::Rnn, false), (Cell::Lstm, true), (Cell::Gru, false), (Cell::Gru, true)] {
+        decoder([37, 7, 64, 5, 40, 32, 96], cell, additive, 0.3, &learning, &mut found);
+    }
     decoder([3, 2, 70, 50, 37, 300, 41], Cell::Gru, true, 0.2, &learning, &mut found);
     decoder([64, 6, 512, 11, 512, 512, 512], Cell::Lstm, true, 0.3, &learning, &mut found);
     decoder([64, 6, 512, 11, 512, 512, 512], Cell::Gru, false, 0.3, &learning, &mut found);

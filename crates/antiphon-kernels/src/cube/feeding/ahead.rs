@@ -5,6 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::super::attention::Handed;
+use super::super::recurrent::units_of_a_cube;
 use super::super::tile::ROWS;
 use super::super::{UNITS, dummy, unwritten, zeros};
 use super::columns::{Columns, padded};
@@ -24,15 +25,20 @@ impl Layer<'_> {
         of_cell.pack_gates(&parts.feed, 0, h, cell.gates(), last);
         // The GRU's candidate has a sum of its own inside the reset gate.
         of_cell.pack_gates(&parts.recurrent, rp, h, cell.gates(), if cell == Cell::Gru { 3 } else { last });
-        let of_readout = Columns::new(&gates, groups, (hp + mp) as usize, [r, 0]);
+        let of_readout = Columns::new(&gates, units_of_a_cube(groups, r), (hp + mp) as usize, [r, 0]);
         of_readout.pack(&parts.readout_state, 0);
         of_readout.pack(&parts.readout_context, hp);
         let of_query = parts.additive.then(|| {
-            let columns = Columns::new(&gates, groups, hp as usize, [a, 0]);
+            let columns = Columns::new(&gates, units_of_a_cube(groups, a), hp as usize, [a, 0]);
             columns.pack(&parts.query, 0);
             columns
         });
-        let exchange = unwritten(&gates, [2 * groups * depth * ROWS]);
+        let query_slices = of_query.as_ref().map_or(0, Columns::all_slices);
+        let slices = [of_cell.all_slices(), query_slices, of_readout.all_slices()];
+        let together = self.together(&client, slices.into_iter().max().unwrap_or(1), groups * depth * ROWS);
+        // A step has its own place, or two places take turns.
+        let places = if together.is_some() { t + 1 } else { 2 };
+        let exchange = unwritten(&gates, [places * groups * depth * ROWS]);
         let (outputs, hidden) = (unwritten(&gates, [b, t, r]), unwritten(&gates, [b, t, h]));
         let (weights, contexts) = (unwritten(&gates, [b, t, s]), unwritten(&gates, [b, t, m]));
         let trace = if cell == Cell::Rnn { dummy(&gates) } else { unwritten(&gates, [b, t, h]) };
@@ -55,9 +61,6 @@ impl Layer<'_> {
             );
         }
         let (threshold, keep) = self.mask();
-        let query_slices = of_query.as_ref().map_or(0, Columns::all_slices);
-        let slices = [of_cell.all_slices(), query_slices, of_readout.all_slices()];
-        let together = self.together(&client, slices.into_iter().max().unwrap_or(1));
         if let Some(cubes) = together {
             // SAFETY: as above.
             unsafe {
@@ -110,6 +113,7 @@ impl Layer<'_> {
             }
         }
         for step in if together.is_some() { 0..0 } else { 0..t } {
+            let (before, after) = (step % 2, 1 - step % 2);
             let (cubes, units) = of_cell.cubes(groups);
             // SAFETY: as above.
             unsafe {
@@ -132,6 +136,8 @@ impl Layer<'_> {
                     rp,
                     depth as u32,
                     step as u32,
+                    before as u32,
+                    after as u32,
                     cell,
                     of_cell.units,
                 );
@@ -154,12 +160,12 @@ impl Layer<'_> {
                         rp,
                         depth as u32,
                         step as u32,
+                        after as u32,
                         columns.wide(),
                     );
                 }
             }
-            let half = 1 - step % 2;
-            let handed = Handed { to: &exchange, group: half * groups, depth, at: (rp + hp) as usize };
+            let handed = Handed { to: &exchange, group: after * groups, depth, at: (rp + hp) as usize };
             let query = if parts.additive { &queries } else { &hidden };
             look.forward(query, t, step..step + 1, &weights, &contexts, Some(handed));
             let (cubes, units) = of_readout.cubes(groups);
@@ -180,6 +186,7 @@ impl Layer<'_> {
                     rp,
                     depth as u32,
                     step as u32,
+                    after as u32,
                     threshold,
                     keep,
                     of_readout.wide(),

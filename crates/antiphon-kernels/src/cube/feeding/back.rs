@@ -7,6 +7,7 @@ use cubecl::prelude::*;
 
 use super::super::attention::Handed;
 use super::super::product::{Matrix, product, product_into, sum_columns};
+use super::super::recurrent::units_of_a_cube;
 use super::super::tile::ROWS;
 use super::super::{UNITS, dummy, unwritten, zeros};
 use super::backward::{self, blocks};
@@ -24,18 +25,23 @@ impl Layer<'_> {
         let Saved { outputs, gates: dx, hidden, trace, queries, weights, contexts } = saved;
         let query = if parts.additive { &queries } else { &hidden };
 
-        let of_before = Columns::new(&dx, groups, gates * hp as usize, [r, h]);
-        of_before.pack_transposed(&parts.feed, 0, gates, u32::from(cell == Cell::Gru));
-        of_before.pack_transposed(&parts.recurrent, 1, gates, 0);
-        let of_readout = Columns::new(&dx, groups, rp as usize, [h, m]);
+        // The same cubes have the same units of the state in each part of a step.
+        let units = units_of_a_cube(groups, h);
+        let of_before = Columns::new(&dx, units, gates * hp as usize, [h, r]);
+        of_before.pack_transposed(&parts.recurrent, 0, gates, 0);
+        of_before.pack_transposed(&parts.feed, 1, gates, u32::from(cell == Cell::Gru));
+        let of_readout = Columns::new(&dx, units, rp as usize, [h, m]);
         of_readout.pack_transposed(&parts.readout_state, 0, 1, 0);
         of_readout.pack_transposed(&parts.readout_context, 1, 1, 0);
-        let of_cell = Columns::new(&dx, groups, ap as usize, [h, 0]);
+        let of_cell = Columns::new(&dx, units, ap as usize, [h, 0]);
         if parts.additive {
             of_cell.pack_transposed(&parts.query, 0, 1, 0);
         }
         let depth = (rp + ap) as usize + blocks(cell) * hp as usize;
-        let exchange = unwritten(&dx, [groups * depth * ROWS]);
+        let most = of_before.all_slices().max(of_readout.all_slices()).max(of_cell.all_slices());
+        let together = self.together(&client, most, groups * depth * ROWS);
+        let places = if together.is_some() { t } else { 1 };
+        let exchange = unwritten(&dx, [places * groups * depth * ROWS]);
         let running = unwritten(&dx, [cell.states(), b, h]);
         let (dsums, dcontexts) = (unwritten(&dx, [b, t, r]), unwritten(&dx, [b, t, m]));
         let (dscores, dquery) = (unwritten(&dx, [b, t, s]), unwritten(&dx, [b, t, a]));
@@ -63,6 +69,8 @@ impl Layer<'_> {
                     rp,
                     ap,
                     t_of_cell as u32,
+                    0,
+                    0,
                     of_before.slices[0] as u32,
                     threshold,
                     keep,
@@ -71,8 +79,6 @@ impl Layer<'_> {
                 );
             }
         };
-        let most = of_before.all_slices().max(of_readout.all_slices()).max(of_cell.all_slices());
-        let together = self.together(&client, most);
         if let Some(cubes) = together {
             // SAFETY: as above.
             unsafe {
@@ -114,7 +120,6 @@ impl Layer<'_> {
                     a as u32,
                     m as u32,
                     look.parts() as u32,
-                    of_before.slices[0] as u32,
                     of_before.all_slices() as u32,
                     of_readout.slices[0] as u32,
                     of_readout.all_slices() as u32,
@@ -150,6 +155,7 @@ impl Layer<'_> {
                     rp,
                     depth as u32,
                     step as u32,
+                    0,
                     of_readout.slices[0] as u32,
                     of_readout.wide(),
                 );
@@ -178,6 +184,7 @@ impl Layer<'_> {
                     rp,
                     ap,
                     step as u32,
+                    0,
                     cell,
                     of_cell.wide(),
                     parts.additive,

@@ -1,14 +1,14 @@
 //! The kernels of a step back, each for all rows: see [`forward`](super::forward).
 //!
-//! `exchange` is `[groups][all][16]` and has three parts: what goes back from the readout's sums, `fed` wide, from the query, `asked` wide, and
+//! `exchange` has places `[groups][all][16]` of three parts: what goes back from the readout's sums, `fed` wide, from the query, `asked` wide, and
 //! from the blocks of a cell.
 
 use cubecl::prelude::*;
 
 use super::super::cell::tangent;
+use super::super::dropout::decisive_bits;
 use super::super::recurrent::{hand_over, k_of};
 use super::super::tile::{Four, ROWS, SUMS, at_rows, multiply, sum};
-use super::forward::decisive_bits;
 use crate::recurrent::Cell;
 
 /// Blocks of what goes back from a cell: one for each gate, and for the GRU's product inside the reset gate.
@@ -34,7 +34,9 @@ pub(super) fn before_backward(
     fed: u32,
     asked: u32,
     t: u32,
-    fed_slices: u32,
+    from: u32,
+    to: u32,
+    state_slices: u32,
     threshold: u32,
     keep: f32,
     #[comptime] cell: Cell,
@@ -42,13 +44,35 @@ pub(super) fn before_backward(
 ) {
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
     before_back(
-        columns, table, exchange, gradient, outputs, running, dsums, &mut sums, CUBE_POS_X, batch, steps, hidden,
-        padded, width, fed, asked, t, fed_slices, threshold, keep, cell, wide,
+        columns,
+        table,
+        exchange,
+        gradient,
+        outputs,
+        running,
+        dsums,
+        &mut sums,
+        CUBE_POS_X,
+        batch,
+        steps,
+        hidden,
+        padded,
+        width,
+        fed,
+        asked,
+        t,
+        from,
+        to,
+        state_slices,
+        threshold,
+        keep,
+        cell,
+        wide,
     );
 }
 
-/// Back from the cell of step `t` (behind the last step: from nothing) to the output and the state before it. The first `fed_slices` slices are those of the output. Its whole gradient, through the
-/// readout's tanh, becomes `dsums`, and is handed over.
+/// Back from the cell of step `t` (behind the last step: from nothing) to the output and the state before it. The first `state_slices` slices are those of the state. The output's
+/// whole gradient, through the readout's tanh, becomes `dsums`, and is handed over in place `to`.
 #[cube]
 pub(super) fn before_back(
     columns: &[Four],
@@ -68,7 +92,9 @@ pub(super) fn before_back(
     fed: u32,
     asked: u32,
     t: u32,
-    fed_slices: u32,
+    from: u32,
+    to: u32,
+    state_slices: u32,
     threshold: u32,
     keep: f32,
     #[comptime] cell: Cell,
@@ -78,14 +104,15 @@ pub(super) fn before_back(
     let (padded, fed, asked) = (padded as usize, fed as usize, asked as usize);
     let (slice, group, unit) = (slice as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
     let depth = comptime!(cell.gates()) * padded;
-    let is_fed = slice < fed_slices as usize;
+    let is_fed = slice >= state_slices as usize;
+    let groups = CUBE_COUNT_Y as usize;
     // A GRU's blocks are n, r, z and q: the first three go to the output, the last three to the state.
     let (count, apart) = (comptime!(blocks(cell)), comptime!(blocks(cell) - cell.gates()));
     let first = fed + asked + select(is_fed, 0usize, apart * padded);
     let all = fed + asked + count * padded;
     let deep = select(t as usize == steps, 0usize, depth);
-    let from = at_rows(group, all, first, 0);
-    multiply(&*exchange, from, columns, slice * depth * wide, deep, sums, wide);
+    let rows_at = at_rows(from as usize * groups + group, all, first, 0);
+    multiply(&*exchange, rows_at, columns, slice * depth * wide, deep, sums, wide);
 
     let units = comptime!(wide * 4);
     let (row, own) = (unit / units, unit % units);
@@ -94,7 +121,7 @@ pub(super) fn before_back(
     if row < ROWS && b < batch {
         let found = sum(&*sums, row, own / 4, own % 4, wide);
         if is_fed {
-            let k = slice * units + own;
+            let k = (slice - state_slices as usize) * units + own;
             if k < width && t > 0 {
                 let place = (b * steps + t as usize - 1) * width + k;
                 let key = batch * 3 + (t as usize - 1) * 2;
@@ -106,7 +133,7 @@ pub(super) fn before_back(
                 dsums[place] = d;
             }
         } else {
-            let k = (slice - fed_slices as usize) * units + own;
+            let k = slice * units + own;
             if k < hidden {
                 let kept = b * hidden + k;
                 let mut dh = found;
@@ -123,9 +150,11 @@ pub(super) fn before_back(
         sums[row * units + own] = d;
     }
     sync_cube();
-    let k = k_of(slice, unit, units);
-    if is_fed && unit < comptime!(ROWS / 4) * units && k < fed {
-        hand_over(&*sums, 0usize, exchange, group, all, k, units);
+    if is_fed && t > 0 {
+        let k = k_of(slice - state_slices as usize, unit, units);
+        if unit < comptime!(ROWS / 4) * units && k < fed {
+            hand_over(&*sums, 0usize, exchange, to as usize * groups + group, all, k, units);
+        }
     }
 }
 
@@ -143,6 +172,7 @@ pub(super) fn readout_backward(
     fed: u32,
     depth: u32,
     t: u32,
+    place: u32,
     state_slices: u32,
     #[comptime] wide: usize,
 ) {
@@ -161,6 +191,7 @@ pub(super) fn readout_backward(
         fed,
         depth,
         t,
+        place,
         state_slices,
         wide,
     );
@@ -183,12 +214,21 @@ pub(super) fn readout_back(
     fed: u32,
     depth: u32,
     t: u32,
+    place: u32,
     state_slices: u32,
     #[comptime] wide: usize,
 ) {
     let (batch, hidden, width, fed) = (batch as usize, hidden as usize, width as usize, fed as usize);
     let (slice, group, unit) = (slice as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
-    multiply(exchange, at_rows(group, depth as usize, 0, 0), columns, slice * fed * wide, fed, sums, wide);
+    multiply(
+        exchange,
+        at_rows(place as usize * CUBE_COUNT_Y as usize + group, depth as usize, 0, 0),
+        columns,
+        slice * fed * wide,
+        fed,
+        sums,
+        wide,
+    );
     let units = comptime!(wide * 4);
     let (row, own) = (unit / units, unit % units);
     let b = group * ROWS + row;
@@ -226,6 +266,7 @@ pub(super) fn cell_backward(
     fed: u32,
     asked: u32,
     t: u32,
+    in_place: u32,
     #[comptime] cell: Cell,
     #[comptime] wide: usize,
     #[comptime] additive: bool,
@@ -233,7 +274,7 @@ pub(super) fn cell_backward(
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
     cell_back(
         columns, table, state, hiddens, exchange, running, gates, trace, &mut sums, CUBE_POS_X, batch, steps, hidden,
-        padded, fed, asked, t, 0.0f32, cell, wide, additive,
+        padded, fed, asked, t, in_place, 0.0f32, cell, wide, additive,
     );
 }
 
@@ -259,6 +300,7 @@ pub(super) fn cell_back(
     fed: u32,
     asked: u32,
     t: u32,
+    in_place: u32,
     fault: f32,
     #[comptime] cell: Cell,
     #[comptime] wide: usize,
@@ -268,63 +310,82 @@ pub(super) fn cell_back(
     let (padded, fed, asked) = (padded as usize, fed as usize, asked as usize);
     let all = fed + asked + comptime!(blocks(cell)) * padded;
     let (slice, group, unit) = (slice as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
-    if comptime!(additive) {
-        multiply(&*exchange, at_rows(group, all, fed, 0), columns, slice * asked * wide, asked, sums, wide);
-    }
+    let in_place = in_place as usize * CUBE_COUNT_Y as usize + group;
     let units = comptime!(wide * 4);
     let (row, own) = (unit / units, unit % units);
     let (b, k) = (group * ROWS + row, slice * units + own);
+    let is_mine = row < ROWS && b < batch && k < hidden;
+    let kept = b * hidden + k;
+    let place = (b * steps + t as usize) * hidden + k;
+    let at = (b * steps + t as usize) * comptime!(cell.gates()) * hidden + k;
+    // What does not depend on other cubes is read while the product waits for what does.
+    let mut live = false;
+    let mut dh = 0.0f32;
+    let mut dcell = 0.0f32;
+    let mut traced = 0.0f32;
+    let mut before = 0.0f32;
+    let mut g0 = 0.0f32;
+    let mut g1 = 0.0f32;
+    let mut g2 = 0.0f32;
+    let mut g3 = 0.0f32;
+    if is_mine {
+        live = t < table[b * 3 + 2];
+        dh = running[kept] + fault;
+        g0 = gates[at];
+        if comptime!(cell != Cell::Rnn) {
+            g1 = gates[at + hidden];
+            g2 = gates[at + 2 * hidden];
+            traced = trace[place];
+            let first = b * comptime!(cell.states()) * hidden + k;
+            if comptime!(cell == Cell::Lstm) {
+                g3 = gates[at + 3 * hidden];
+                before = if t == 0 { state[first + hidden] } else { trace[place - hidden] };
+                if (t as usize) + 1 < steps {
+                    dcell = running[batch * hidden + kept];
+                }
+            } else {
+                before = if t == 0 { state[first] } else { hiddens[place - hidden] };
+            }
+        }
+    }
+    if comptime!(additive) {
+        multiply(&*exchange, at_rows(in_place, all, fed, 0), columns, slice * asked * wide, asked, sums, wide);
+    }
     let mut da = 0.0f32;
     let mut db = 0.0f32;
     let mut dc = 0.0f32;
     let mut dd = 0.0f32;
-    if row < ROWS && b < batch && k < hidden {
-        let kept = b * hidden + k;
-        let mut dh = running[kept] + fault;
+    if is_mine {
         if comptime!(additive) {
             dh += sum(&*sums, row, own / 4, own % 4, wide);
         } else {
             // The query is the state.
-            let four = exchange[at_rows(group, all, fed + k, row / 4)];
+            let four = exchange[at_rows(in_place, all, fed + k, row / 4)];
             let low = select(row % 4 == 0, four.extract(0usize), four.extract(1usize));
             let high = select(row % 4 == 2, four.extract(2usize), four.extract(3usize));
             dh += select(row % 4 < 2, low, high);
         }
-        let mut dcell = 0.0f32;
-        if comptime!(cell == Cell::Lstm) {
-            if (t as usize) + 1 < steps {
-                dcell = running[batch * hidden + kept];
-            }
-        }
-        let place = (b * steps + t as usize) * hidden + k;
-        let at = (b * steps + t as usize) * comptime!(cell.gates()) * hidden + k;
-        let first = b * comptime!(cell.states()) * hidden + k;
         let mut direct = dh;
-        if t < table[b * 3 + 2] {
+        if live {
             direct = 0.0f32;
             if comptime!(cell == Cell::Rnn) {
-                let y = gates[at];
-                da = dh * (1.0f32 - y * y);
+                da = dh * (1.0f32 - g0 * g0);
             } else if comptime!(cell == Cell::Lstm) {
-                let (i, f) = (gates[at], gates[at + hidden]);
-                let (g, o) = (gates[at + 2 * hidden], gates[at + 3 * hidden]);
-                let before = if t == 0 { state[first + hidden] } else { trace[place - hidden] };
-                let bent = tangent(trace[place]);
-                let d = dcell + dh * o * (1.0f32 - bent * bent);
-                da = d * g * i * (1.0f32 - i);
-                db = d * before * f * (1.0f32 - f);
-                dc = d * i * (1.0f32 - g * g);
-                dd = dh * bent * o * (1.0f32 - o);
-                dcell = d * f;
+                // i, f, g and o.
+                let bent = tangent(traced);
+                let d = dcell + dh * g3 * (1.0f32 - bent * bent);
+                da = d * g2 * g0 * (1.0f32 - g0);
+                db = d * before * g1 * (1.0f32 - g1);
+                dc = d * g0 * (1.0f32 - g2 * g2);
+                dd = dh * bent * g3 * (1.0f32 - g3);
+                dcell = d * g1;
             } else {
-                let (r, z, n, q) = (gates[at], gates[at + hidden], gates[at + 2 * hidden], trace[place]);
-                let before = if t == 0 { state[first] } else { hiddens[place - hidden] };
-                // n, r, z and q.
-                da = dh * (1.0f32 - z) * (1.0f32 - n * n);
-                db = da * q * r * (1.0f32 - r);
-                dc = dh * (before - n) * z * (1.0f32 - z);
-                dd = da * r;
-                direct = dh * z;
+                // From r, z and n those of n, r, z and q.
+                da = dh * (1.0f32 - g1) * (1.0f32 - g2 * g2);
+                db = da * traced * g0 * (1.0f32 - g0);
+                dc = dh * (before - g2) * g1 * (1.0f32 - g1);
+                dd = da * g0;
+                direct = dh * g1;
             }
         }
         running[kept] = direct;
@@ -357,7 +418,7 @@ pub(super) fn cell_back(
         #[unroll]
         for block in 0..comptime!(blocks(cell)) {
             let made = comptime!(block * ROWS * units);
-            hand_over(&*sums, made, exchange, group, all, fed + asked + block * padded + k, units);
+            hand_over(&*sums, made, exchange, in_place, all, fed + asked + block * padded + k, units);
         }
     }
 }

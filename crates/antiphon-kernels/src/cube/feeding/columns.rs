@@ -23,9 +23,8 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Of two widths, one beside the other.
-    pub(super) fn new(like: &CubeTensor, groups: usize, depth: usize, widths: [usize; 2]) -> Self {
-        let units = units_of_a_cube(groups, widths[0] + widths[1]);
+    /// Of two widths, one beside the other, in slices of `units`.
+    pub(super) fn new(like: &CubeTensor, units: usize, depth: usize, widths: [usize; 2]) -> Self {
         let slices = widths.map(|width| width.div_ceil(units));
         Self { packed: unwritten(like, [(slices[0] + slices[1]) * depth * units]), units, depth, slices }
     }

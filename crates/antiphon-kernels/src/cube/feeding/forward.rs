@@ -8,6 +8,7 @@
 use cubecl::prelude::*;
 
 use super::super::cell::{sigmoid, tangent};
+use super::super::dropout::decisive_bits;
 use super::super::recurrent::{hand_over, k_of};
 use super::super::tile::{Four, ROWS, SUMS, at_rows, multiply, sum};
 use crate::recurrent::Cell;
@@ -61,17 +62,19 @@ pub(super) fn cell_forward(
     fed: u32,
     depth: u32,
     t: u32,
+    before: u32,
+    after: u32,
     #[comptime] cell: Cell,
     #[comptime] units: usize,
 ) {
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
     cell_of(
         columns, bias, table, state, exchange, gates, trace, hiddens, &mut sums, CUBE_POS_X, batch, steps, hidden,
-        padded, fed, depth, t, 0.0f32, cell, units,
+        padded, fed, depth, t, before, after, 0.0f32, cell, units,
     );
 }
 
-/// The cell: from the last output and state, which lie beside each other in a half of `exchange`, to the state in the other half.
+/// The cell: from the last output and state, which lie beside each other in place `before`, to the state in place `after`, of which `exchange` has several.
 /// `gates` holds the projected inputs and becomes the activated gates; `trace` becomes an LSTM's cells, or the GRU's products inside
 /// the reset gate. A row that has ended keeps its state.
 #[cube]
@@ -93,6 +96,8 @@ pub(super) fn cell_of(
     fed: u32,
     depth: u32,
     t: u32,
+    before: u32,
+    after: u32,
     fault: f32,
     #[comptime] cell: Cell,
     #[comptime] units: usize,
@@ -100,55 +105,72 @@ pub(super) fn cell_of(
     let (batch, steps, hidden) = (batch as usize, steps as usize, hidden as usize);
     let (padded, fed, depth) = (padded as usize, fed as usize, depth as usize);
     let (slice, group, unit) = (slice as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
-    let (half, groups) = (t as usize % 2, CUBE_COUNT_Y as usize);
-    let from = at_rows(half * groups + group, depth, 0, 0);
-    multiply(&*exchange, from, columns, slice * (fed + padded) * units, fed + padded, sums, units);
-
+    let groups = CUBE_COUNT_Y as usize;
     let (row, own) = (unit / units, unit % units);
     let (b, k) = (group * ROWS + row, slice * units + own);
+    let is_mine = row < ROWS && b < batch && k < hidden;
+    let place = (b * steps + t as usize) * hidden + k;
+    let at = (b * steps + t as usize) * comptime!(cell.gates()) * hidden + k;
+    // What does not depend on other cubes is read while the product waits for what does.
+    let mut live = false;
     let mut h = 0.0f32;
-    if row < ROWS && b < batch && k < hidden {
-        let place = (b * steps + t as usize) * hidden + k;
-        let at = (b * steps + t as usize) * comptime!(cell.gates()) * hidden + k;
+    let mut c = 0.0f32;
+    let mut x0 = 0.0f32;
+    let mut x1 = 0.0f32;
+    let mut x2 = 0.0f32;
+    let mut x3 = 0.0f32;
+    if is_mine {
+        live = t < table[b * 3 + 2];
         let first = b * comptime!(cell.states()) * hidden + k;
-        if t == 0 {
-            h = state[first];
-        } else {
-            h = hiddens[place - hidden];
+        h = if t == 0 { state[first] } else { hiddens[place - hidden] };
+        if comptime!(cell == Cell::Lstm) {
+            c = if t == 0 { state[first + hidden] } else { trace[place - hidden] };
         }
-        let live = t < table[b * 3 + 2];
-        if comptime!(cell == Cell::Rnn) {
-            if live {
-                h = tangent(gates[at] + sum(&*sums, row, own, 0usize, units) + bias[k]);
+        x0 = gates[at] + bias[k];
+        if comptime!(cell != Cell::Rnn) {
+            x1 = gates[at + hidden] + bias[hidden + k];
+            x2 = gates[at + 2 * hidden] + bias[2 * hidden + k];
+            x3 = bias[3 * hidden + k];
+        }
+        if comptime!(cell == Cell::Lstm) {
+            x3 += gates[at + 3 * hidden];
+        }
+    }
+    let from = at_rows(before as usize * groups + group, depth, 0, 0);
+    multiply(&*exchange, from, columns, slice * (fed + padded) * units, fed + padded, sums, units);
+
+    if is_mine {
+        if live {
+            x0 += sum(&*sums, row, own, 0usize, units);
+            if comptime!(cell == Cell::Rnn) {
+                h = tangent(x0);
                 gates[at] = h;
-            }
-        } else if comptime!(cell == Cell::Lstm) {
-            let mut c = if t == 0 { state[first + hidden] } else { trace[place - hidden] };
-            if live {
-                let i = sigmoid(gates[at] + sum(&*sums, row, own, 0usize, units) + bias[k]);
-                let f = sigmoid(gates[at + hidden] + sum(&*sums, row, own, 1usize, units) + bias[hidden + k]);
-                let g = tangent(gates[at + 2 * hidden] + sum(&*sums, row, own, 2usize, units) + bias[2 * hidden + k]);
-                let o = sigmoid(gates[at + 3 * hidden] + sum(&*sums, row, own, 3usize, units) + bias[3 * hidden + k]);
+            } else if comptime!(cell == Cell::Lstm) {
+                let i = sigmoid(x0);
+                let f = sigmoid(x1 + sum(&*sums, row, own, 1usize, units));
+                let g = tangent(x2 + sum(&*sums, row, own, 2usize, units));
+                let o = sigmoid(x3 + sum(&*sums, row, own, 3usize, units));
                 c = f * c + i * g;
                 h = o * tangent(c);
                 gates[at] = i;
                 gates[at + hidden] = f;
                 gates[at + 2 * hidden] = g;
                 gates[at + 3 * hidden] = o;
+            } else {
+                // What is fed back is not inside the reset gate.
+                let r = sigmoid(x0);
+                let z = sigmoid(x1 + sum(&*sums, row, own, 1usize, units));
+                let q = x3 + sum(&*sums, row, own, 3usize, units);
+                let n = tangent(x2 + sum(&*sums, row, own, 2usize, units) + r * q);
+                h = n + z * (h - n);
+                gates[at] = r;
+                gates[at + hidden] = z;
+                gates[at + 2 * hidden] = n;
+                trace[place] = q;
             }
+        }
+        if comptime!(cell == Cell::Lstm) {
             trace[place] = c;
-        } else if live {
-            // What is fed back is not inside the reset gate.
-            let r = sigmoid(gates[at] + sum(&*sums, row, own, 0usize, units) + bias[k]);
-            let z = sigmoid(gates[at + hidden] + sum(&*sums, row, own, 1usize, units) + bias[hidden + k]);
-            let x = gates[at + 2 * hidden] + sum(&*sums, row, own, 2usize, units) + bias[2 * hidden + k];
-            let q = sum(&*sums, row, own, 3usize, units) + bias[3 * hidden + k];
-            let n = tangent(x + r * q);
-            h = n + z * (h - n);
-            gates[at] = r;
-            gates[at + hidden] = z;
-            gates[at + 2 * hidden] = n;
-            trace[place] = q;
         }
         h += fault;
         hiddens[place] = h;
@@ -161,7 +183,7 @@ pub(super) fn cell_of(
     sync_cube();
     let k = k_of(slice, unit, units);
     if unit < comptime!(ROWS / 4) * units && k < padded {
-        hand_over(&*sums, 0usize, exchange, (1 - half) * groups + group, depth, fed + k, units);
+        hand_over(&*sums, 0usize, exchange, after as usize * groups + group, depth, fed + k, units);
     }
 }
 
@@ -178,10 +200,13 @@ pub(super) fn ask(
     fed: u32,
     depth: u32,
     t: u32,
+    place: u32,
     #[comptime] wide: usize,
 ) {
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
-    query_of(columns, exchange, queries, &mut sums, CUBE_POS_X, batch, steps, width, padded, fed, depth, t, wide);
+    query_of(
+        columns, exchange, queries, &mut sums, CUBE_POS_X, batch, steps, width, padded, fed, depth, t, place, wide,
+    );
 }
 
 /// The queries of additive scores, from the state.
@@ -199,11 +224,11 @@ pub(super) fn query_of(
     fed: u32,
     depth: u32,
     t: u32,
+    place: u32,
     #[comptime] wide: usize,
 ) {
     let (slice, group, unit) = (slice as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
-    let half = 1 - t as usize % 2;
-    let from = at_rows(half * CUBE_COUNT_Y as usize + group, depth as usize, fed as usize, 0);
+    let from = at_rows(place as usize * CUBE_COUNT_Y as usize + group, depth as usize, fed as usize, 0);
     multiply(exchange, from, columns, slice * padded as usize * wide, padded as usize, sums, wide);
     let units = comptime!(wide * 4);
     let (row, own) = (unit / units, unit % units);
@@ -227,14 +252,15 @@ pub(super) fn read_out(
     fed: u32,
     depth: u32,
     t: u32,
+    place: u32,
     threshold: u32,
     keep: f32,
     #[comptime] wide: usize,
 ) {
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
     readout_of(
-        columns, bias, table, exchange, outputs, &mut sums, CUBE_POS_X, batch, steps, width, fed, depth, t, threshold,
-        keep, wide,
+        columns, bias, table, exchange, outputs, &mut sums, CUBE_POS_X, batch, steps, width, fed, depth, t, place,
+        threshold, keep, wide,
     );
 }
 
@@ -254,14 +280,15 @@ pub(super) fn readout_of(
     fed: u32,
     depth: u32,
     t: u32,
+    place: u32,
     threshold: u32,
     keep: f32,
     #[comptime] wide: usize,
 ) {
     let (width, fed, depth) = (width as usize, fed as usize, depth as usize);
     let (slice, group, unit) = (slice as usize, CUBE_POS_Y as usize, UNIT_POS as usize);
-    let in_half = (1 - t as usize % 2) * CUBE_COUNT_Y as usize + group;
-    let (from, deep) = (at_rows(in_half, depth, fed, 0), depth - fed);
+    let in_place = place as usize * CUBE_COUNT_Y as usize + group;
+    let (from, deep) = (at_rows(in_place, depth, fed, 0), depth - fed);
     multiply(&*exchange, from, columns, slice * deep * wide, deep, sums, wide);
     let units = comptime!(wide * 4);
     let (row, own) = (unit / units, unit % units);
@@ -284,7 +311,7 @@ pub(super) fn readout_of(
     sync_cube();
     let k = k_of(slice, unit, units);
     if unit < comptime!(ROWS / 4) * units && k < fed {
-        hand_over(&*sums, 0usize, exchange, in_half, depth, k, units);
+        hand_over(&*sums, 0usize, exchange, in_place, depth, k, units);
     }
 }
 
@@ -310,26 +337,4 @@ pub(super) fn last_state(
             state[place] = trace[last];
         }
     }
-}
-
-/// The 16 bits that decide an element: number `element % 4` of `Key::word(element / 4)`, by SplitMix64.
-#[cube]
-pub(super) fn decisive_bits(key_low: u32, key_high: u32, element: u32) -> u32 {
-    let counter = element / 4u32 + 1u32;
-    let product = counter * 0x7F4A_7C15u32;
-    let mut low = product + key_low;
-    let carry = select(low < product, 1u32, 0u32);
-    let mut high = u32::mul_hi(counter, 0x7F4A_7C15u32) + counter * 0x9E37_79B9u32 + key_high + carry;
-    low ^= (low >> 30u32) | (high << 2u32);
-    high ^= high >> 30u32;
-    high = u32::mul_hi(low, 0x1CE4_E5B9u32) + low * 0xBF58_476Du32 + high * 0x1CE4_E5B9u32;
-    low *= 0x1CE4_E5B9u32;
-    low ^= (low >> 27u32) | (high << 5u32);
-    high ^= high >> 27u32;
-    high = u32::mul_hi(low, 0x1331_11EBu32) + low * 0x94D0_49BBu32 + high * 0x1331_11EBu32;
-    low *= 0x1331_11EBu32;
-    low ^= (low >> 31u32) | (high << 1u32);
-    high ^= high >> 31u32;
-    let half = select(element % 4u32 >= 2u32, high, low);
-    (half >> (element % 2u32 * 16u32)) & 0xFFFFu32
 }

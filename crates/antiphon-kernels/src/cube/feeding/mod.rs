@@ -3,8 +3,8 @@
 //!
 //! A step is the cell, the query (of additive scores), the look at the memory, and the readout; each is a kernel for all rows, and
 //! goes on with what the one before it left. Output, state and context lie beside each other in an exchange, as the next kernel
-//! multiplies them: output and state before the cell, state and context before the readout. It has two halves that take turns, since
-//! some cube may still read the old state while another one writes the new.
+//! multiplies them: output and state before the cell, state and context before the readout. It has a place for every step, or two that take
+//! turns, since some cube may still read the old state while another one writes the new.
 //!
 //! Back it goes by the readout, the look, the query with the cell, and what is before the cell. The gradients of weights, keys and
 //! memory are products and sums over all steps at the end.
@@ -23,8 +23,10 @@ use cubecl::prelude::*;
 
 use super::attention::Look;
 use super::meeting::can_meet;
+use super::recurrent::MOST;
 use super::tile::ROWS;
-use super::{UNITS, dense, into_owned};
+use super::{UNITS, cubes, dense, into_owned};
+use crate::dropout::{keep, threshold};
 use crate::feeding::{Body, Feeding, FeedingOps, Parts, Saved};
 
 impl FeedingOps for Cube {
@@ -83,22 +85,15 @@ struct Layer<'a> {
 /// Cubes that wait for each other, the most first.
 const MEETING: [usize; 3] = [128, 64, 32];
 
+/// Numbers of a line of a processor's first cache.
+const LINE: usize = 32;
+
 /// Slices of a part of a step that a cube takes alone.
 const ALONE: usize = 4;
 
-/// Below which of 65,536 a number is dropped.
-fn threshold(rate: f64) -> u32 {
-    (rate * 65536.0).round() as u32
-}
-
-/// What a kept one is multiplied by.
-fn keep(rate: f64) -> f32 {
-    (1.0 / (1.0 - rate)) as f32
-}
-
 /// Cubes and units for a number of elements, each a unit's.
 fn elements(count: usize) -> (CubeCount, CubeDim) {
-    (CubeCount::Static(count.div_ceil(UNITS) as u32, 1, 1), CubeDim::new_1d(UNITS as u32))
+    (cubes(count), CubeDim::new_1d(UNITS as u32))
 }
 
 impl<'a> Layer<'a> {
@@ -125,15 +120,17 @@ impl<'a> Layer<'a> {
         self.run.dropout.as_ref().map_or((0, 1.0), |(rate, _)| (threshold(*rate), keep(*rate)))
     }
 
-    /// How many cubes a group of rows has that take all steps in one launch, if they do: parts of a step have so many slices at most.
-    fn together(&self, client: &Client, slices: usize) -> Option<usize> {
-        if self.t == 1 {
+    /// How many cubes a group of rows has that take all steps in one launch, if they do: parts of a step have so many slices at most,
+    /// and a place of the exchange so many numbers.
+    fn together(&self, client: &Client, slices: usize, place: usize) -> Option<usize> {
+        if self.t == 1 || place * (self.t + 1) > MOST {
             return None;
         }
         if slices <= ALONE {
             return can_meet(client, 1).then_some(1);
         }
-        let cubes = MEETING.into_iter().map(|all| (all / self.groups).min(slices));
+        let in_lines = [self.h, self.look.a, self.look.m].iter().all(|width| width.is_multiple_of(LINE));
+        let cubes = MEETING.into_iter().map(|all| (all / self.groups).min(slices)).filter(|_| in_lines);
         cubes.into_iter().find(|&cubes| cubes > 0 && can_meet(client, cubes * self.groups))
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! A group of rows has as many cubes as fit. Each takes every so many of the slices, or rows, of each part of a step, and then waits for
 //! the others of the group: `counters` counts their arrivals. `handed` is `exchange`, as single numbers.
+//!
+//! What a cube has read it may go on reading as it was, whatever others write there meanwhile: the first caches of a GPU's processors are
+//! not told. So each step has its own place in the exchange; what is read of others elsewhere is a row of whole lines, once; and
+//! what goes on from step to step is read by the cube that wrote it.
 
 use cubecl::prelude::*;
 
@@ -83,6 +87,8 @@ pub(super) fn whole_forward(
                 fed,
                 depth,
                 t,
+                t,
+                t + 1,
                 fault(lost),
                 kind,
                 cell_units,
@@ -96,7 +102,20 @@ pub(super) fn whole_forward(
             slice = CUBE_POS_X;
             while slice < query_slices {
                 query_of(
-                    of_query, &*exchange, queries, &mut sums, slice, batch, steps, a, padded, fed, depth, t, query_wide,
+                    of_query,
+                    &*exchange,
+                    queries,
+                    &mut sums,
+                    slice,
+                    batch,
+                    steps,
+                    a,
+                    padded,
+                    fed,
+                    depth,
+                    t,
+                    t + 1,
+                    query_wide,
                 );
                 sync_cube();
                 slice += CUBE_COUNT_X;
@@ -104,7 +123,7 @@ pub(super) fn whole_forward(
             met += CUBE_COUNT_X;
             lost = meet(&counters[CUBE_POS_Y as usize], met, &mut told, lost);
         }
-        let group = (1 - t % 2) * CUBE_COUNT_Y;
+        let group = (t + 1) * CUBE_COUNT_Y;
         let mut row = CUBE_POS_X;
         while row < comptime!(ROWS as u32) {
             let b = CUBE_POS_Y * comptime!(ROWS as u32) + row;
@@ -178,6 +197,7 @@ pub(super) fn whole_forward(
                 fed,
                 depth,
                 t,
+                t + 1,
                 threshold,
                 keep,
                 readout_wide,
@@ -228,7 +248,6 @@ pub(super) fn whole_backward(
     a: u32,
     m: u32,
     parts: u32,
-    fed_slices: u32,
     before_slices: u32,
     state_slices: u32,
     readout_slices: u32,
@@ -267,6 +286,7 @@ pub(super) fn whole_backward(
                     fed,
                     all,
                     left,
+                    left,
                     state_slices,
                     readout_wide,
                 );
@@ -298,7 +318,7 @@ pub(super) fn whole_backward(
                         a,
                         m,
                         parts,
-                        0u32,
+                        left * CUBE_COUNT_Y,
                         all,
                         fed,
                         additive,
@@ -328,6 +348,7 @@ pub(super) fn whole_backward(
                     padded,
                     fed,
                     asked,
+                    left,
                     left,
                     fault(lost),
                     kind,
@@ -360,7 +381,9 @@ pub(super) fn whole_backward(
                 fed,
                 asked,
                 left,
-                fed_slices,
+                select(left < steps, left, 0u32),
+                select(left > 0, left - 1, 0u32),
+                state_slices,
                 threshold,
                 keep,
                 kind,
