@@ -9,6 +9,7 @@ use antiphon_core::Error;
 use antiphon_core::disk::write_atomically;
 use serde::Deserialize;
 
+use crate::cargo::Features;
 use crate::growth::Growth;
 use crate::scaling::{Measurement, Who};
 use crate::stop::{Outcome, Stop};
@@ -62,10 +63,57 @@ pub(crate) struct Arguments {
         conflicts_with_all = ["filter", "save", "compare", "picture", "threads", "json", "prebuilt", "rounds", "python"]
     )]
     bundle: Option<PathBuf>,
+    /// Measure this device: `flex` is the CPU; `wgpu` is a GPU by Vulkan, of which layers, decoders and losses are measured
+    #[arg(long, value_enum, default_value_t = BenchDevice::Flex, conflicts_with = "threads")]
+    device: BenchDevice,
     /// Run the benchmarks that lie in this folder, as --bundle makes it, and build nothing
     #[arg(long, value_name = "DIR")]
     pub(crate) prebuilt: Option<PathBuf>,
 }
+
+/// What computes while it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum BenchDevice {
+    Flex,
+    Wgpu,
+}
+
+impl BenchDevice {
+    fn name(self) -> &'static str {
+        match self {
+            BenchDevice::Flex => "flex",
+            BenchDevice::Wgpu => "wgpu",
+        }
+    }
+
+    /// What the benchmarks are built with.
+    fn features(self) -> Features {
+        let mut features = Features::default();
+        if self == BenchDevice::Wgpu {
+            features.add("antiphon/vulkan,antiphon-kernels/vulkan");
+        }
+        features
+    }
+
+    /// Which programs measure something on it.
+    fn benchmarks(self) -> &'static [&'static str] {
+        match self {
+            BenchDevice::Flex => &BENCHMARKS,
+            BenchDevice::Wgpu => &BENCHMARKS[..1],
+        }
+    }
+
+    /// What is measured without `--filter`; all, if `None`.
+    fn filter(self) -> Option<&'static str> {
+        (self == BenchDevice::Wgpu).then_some(OF_GPU)
+    }
+}
+
+/// What tells the benchmarks of the operations which device to measure.
+const DEVICE: &str = "ANTIPHON_BENCH_DEVICE";
+
+/// What is measured of a GPU without `--filter`: the layers of the published comparisons, decoders and losses.
+const OF_GPU: &str = "^((lstm|gru)-(forward|train)/(64,25,512,512|32,25,256,256|64,100,128,128|16,50,512,1024)|decoder-train/.*|loss-train/.*)$";
 
 /// The programs that hold the benchmarks.
 pub(crate) const BENCHMARKS: [&str; 3] = ["layers", "models", "sound"];
@@ -93,7 +141,7 @@ type Speeds = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn bench(arguments: &Arguments) -> Outcome {
     match &arguments.bundle {
-        Some(folder) => bundle::write(folder, arguments.peers.as_deref()),
+        Some(folder) => bundle::write(folder, arguments.peers.as_deref(), &arguments.device.features()),
         None if arguments.threads.is_empty() => arguments.measure_rounds(),
         None => scaling::scale(arguments),
     }
@@ -103,7 +151,8 @@ impl Arguments {
     /// Measures in rounds and prints the tables.
     fn measure_rounds(&self) -> Outcome {
         let (mut ours, mut times, mut peer) = (Speeds::new(), Speeds::new(), Speeds::new());
-        let filter = self.filter.as_ref().map(|filter| format!("^{PEAK}$|{filter}"));
+        let filter = self.filter.as_deref().or_else(|| self.device.filter());
+        let filter = filter.map(|filter| format!("^{PEAK}$|{filter}"));
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}", self.rounds);
             for Figure { name, nanoseconds, speed, .. } in self.measure(&self.home(), filter.as_deref(), &[])? {
@@ -168,11 +217,14 @@ impl Arguments {
         }
         forget(home)?;
         let home_text = home.to_string_lossy();
-        let environment: Vec<(&str, &str)> =
-            environment.iter().copied().chain([("CRITERION_HOME", &*home_text)]).collect();
+        let environment: Vec<(&str, &str)> = environment
+            .iter()
+            .copied()
+            .chain([("CRITERION_HOME", &*home_text), (DEVICE, self.device.name())])
+            .collect();
         match &self.prebuilt {
-            Some(folder) => run_prebuilt(folder, &words, &environment)?,
-            None => run_built(&words, &environment)?,
+            Some(folder) => run_prebuilt(folder, self.device, &words, &environment)?,
+            None => run_built(self.device, &words, &environment)?,
         }
         read_figures(home)
     }
@@ -195,17 +247,17 @@ impl Arguments {
 }
 
 /// Lets cargo build the benchmarks and run them.
-fn run_built(words: &[&str], environment: &[(&str, &str)]) -> Outcome {
-    let mut all = vec!["--workspace", "--profile", "dev"];
-    all.extend(BENCHMARKS.iter().flat_map(|name| ["--bench", name]));
-    all.extend(["--"].iter().chain(words));
-    let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
+fn run_built(device: BenchDevice, words: &[&str], environment: &[(&str, &str)]) -> Outcome {
+    let mut all: Vec<String> = ["--workspace", "--profile", "dev"].map(str::to_owned).into();
+    all.extend(device.features().words());
+    all.extend(device.benchmarks().iter().flat_map(|name| ["--bench", name]).map(str::to_owned));
+    all.extend(["--"].iter().chain(words).map(|&word| word.to_owned()));
     cargo::call("bench", &all, environment)
 }
 
 /// Runs the benchmarks that lie in a folder.
-fn run_prebuilt(folder: &Path, words: &[&str], environment: &[(&str, &str)]) -> Outcome {
-    for program in BENCHMARKS.map(|name| folder.join(name)) {
+fn run_prebuilt(folder: &Path, device: BenchDevice, words: &[&str], environment: &[(&str, &str)]) -> Outcome {
+    for program in device.benchmarks().iter().map(|name| folder.join(name)) {
         let mut command = Command::new(&program);
         command.arg("--bench").args(words).envs(environment.iter().copied());
         let status = command.status().map_err(|e| {
@@ -466,7 +518,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_started_is_named_with_a_remedy() {
-        let Err(Stop::Mistake(error)) = run_prebuilt(Path::new("/nowhere"), &[], &[]) else { panic!("no mistake") };
+        let Err(Stop::Mistake(error)) = run_prebuilt(Path::new("/nowhere"), BenchDevice::Flex, &[], &[]) else {
+            panic!("no mistake")
+        };
         let text = error.to_string();
         assert!(text.starts_with("/nowhere/layers: cannot start") && text.contains("--bundle"), "{text}");
         let folder = tempfile::tempdir().unwrap();

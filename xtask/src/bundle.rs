@@ -12,13 +12,13 @@ use crate::stop::{Outcome, Stop};
 /// What the script is called.
 const SCRIPT: &str = "bench.sh";
 
-/// Builds the benchmarks and puts them into a folder, with the peer's script if its folder is given.
-pub(crate) fn write(folder: &Path, peers: Option<&Path>) -> Outcome {
+/// Builds the benchmarks and puts them into a folder, with the peer's script if its folder is given; `features` of cargo are built in.
+pub(crate) fn write(folder: &Path, peers: Option<&Path>, features: &Features) -> Outcome {
     claim(folder)?;
     let words = ["--workspace", "--bin", "antiphon"]
         .into_iter()
         .chain(BENCHMARKS.into_iter().flat_map(|name| ["--bench", name]));
-    let built = cargo::build_targets(&words.collect::<Vec<_>>(), &Features::default())?.executables;
+    let built = cargo::build_targets(&words.collect::<Vec<_>>(), features)?.executables;
     for name in BENCHMARKS.into_iter().chain(["antiphon"]) {
         let program = built.get(name).ok_or_else(|| Stop::Failed(format!("cargo built no program called {name}")))?;
         strip(program, &folder.join(name))?;

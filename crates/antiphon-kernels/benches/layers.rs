@@ -4,7 +4,7 @@
 //! layer's forward pass with the input's product, three times that with the backward pass.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use antiphon_core::random::Key;
 use antiphon_kernels::{
@@ -13,7 +13,7 @@ use antiphon_kernels::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{
-    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+    Bencher, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 
 /// Batch, steps, input, hidden. The first four and the next eight, of few rows, are those of the published comparisons; the others
@@ -59,6 +59,41 @@ fn leaf<const D: usize>(name: &str, dims: [usize; D], device: &Device) -> Tensor
     if device.is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
+/// The device that is measured: the CPU, or a GPU if the environment asks for it.
+fn device() -> Device {
+    match std::env::var("ANTIPHON_BENCH_DEVICE").as_deref() {
+        Ok("wgpu") => gpu(),
+        _ => Device::flex(),
+    }
+}
+
+#[cfg(feature = "wgpu")]
+fn gpu() -> Device {
+    use std::sync::OnceLock;
+    static STARTED: OnceLock<Device> = OnceLock::new();
+    STARTED.get_or_init(|| Device::wgpu_options().init().expect("a GPU and its driver")).clone()
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn gpu() -> Device {
+    panic!("a GPU is measured by a build with the cargo feature `wgpu` or `vulkan`")
+}
+
+/// Times a call. A GPU computes behind our back: its time is that until it has done all calls.
+fn time(bench: &mut Bencher<'_>, device: &Device, call: impl Fn()) {
+    if device.clone().inner() == Device::flex() {
+        return bench.iter(call);
+    }
+    let wait = || device.sync().expect("the device computes");
+    bench.iter_custom(|count| {
+        wait();
+        let start = Instant::now();
+        (0..count).for_each(|_| call());
+        wait();
+        start.elapsed()
+    });
+}
+
 /// Memory that is kept, and a thread that computes itself.
 fn as_the_program_does() {
     keep_freed_memory();
@@ -79,15 +114,20 @@ fn products(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements((2 * m * k * n) as u64));
         let name = if m == n { m.to_string() } else { format!("{m},{k},{n}") };
         group.bench_function(BenchmarkId::from_parameter(name), |bench| {
-            let (a, b) = (random("a", [m, k], &Device::flex()), random("b", [k, n], &Device::flex()));
-            bench.iter(|| black_box(a.clone().matmul(b.clone())));
+            let device = device();
+            if device == Device::flex() {
+                let (a, b) = (random("a", [m, k], &device), random("b", [k, n], &device));
+                return bench.iter(|| black_box(a.clone().matmul(b.clone())));
+            }
+            let (a, b) = (random("a", [1, m, k], &device), random("b", [k, n], &device));
+            time(bench, &device, || drop(black_box(linear(a.clone(), b.clone()))));
         });
     }
 }
 
 fn layers(criterion: &mut Criterion) {
     for (name, cell) in [("rnn", Cell::Rnn), ("lstm", Cell::Lstm), ("gru", Cell::Gru)] {
-        for (pass, device, factor) in [("forward", Device::flex(), 1), ("train", Device::flex().autodiff(), 3)] {
+        for (pass, device, factor) in [("forward", device(), 1), ("train", device().autodiff(), 3)] {
             let mut group = group(criterion, &format!("{name}-{pass}"));
             for [b, t, i, h] in LAYERS {
                 let g = cell.gates() * h;
@@ -97,7 +137,7 @@ fn layers(criterion: &mut Criterion) {
                     let (weight, bias) = (leaf("weight", [h, g], &device), leaf("bias", [cell.biases() * h], &device));
                     let state = Tensor::zeros([b, cell.states() * h], &device.clone().inner());
                     let run = Recurrence { cell, reverse: false, lengths: None };
-                    bench.iter(|| {
+                    time(bench, &device, || {
                         let projected = linear(x.clone(), input.clone());
                         let layer = recurrent(projected, weight.clone(), bias.clone(), state.clone(), &run);
                         let sequence = layer.sequence();
@@ -137,7 +177,7 @@ fn convolutions(criterion: &mut Criterion) {
 }
 
 fn decoders(criterion: &mut Criterion) {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let mut group = group(criterion, "decoder-train");
     for (name, fed) in [("attention", false), ("input-feeding", true)] {
         let [b, t, s, h, m, a] = [64, 14, 14, 512, 512, 512];
@@ -149,7 +189,7 @@ fn decoders(criterion: &mut Criterion) {
         let (of_state, of_context) = (leaf("of-state", [h, h], &device), leaf("of-context", [m, h], &device));
         let (bias, readout_bias) = (leaf("bias", [4 * h], &device), leaf("of-bias", [h], &device));
         group.bench_function(name, |bench| {
-            bench.iter(|| {
+            time(bench, &device, || {
                 let (keys, memory) = (keys.clone(), memory.clone());
                 let outputs = if fed {
                     let tensors = FedDecoder {
@@ -217,16 +257,16 @@ fn looks(criterion: &mut Criterion) {
 }
 
 fn losses(criterion: &mut Criterion) {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let mut group = group(criterion, "loss-train");
     for [n, h, v] in [[1024, 512, 1000], [1024, 512, 8000], [1024, 512, 32000]] {
         group.throughput(Throughput::Elements((3 * 2 * n * h * v) as u64));
         group.bench_function(BenchmarkId::from_parameter(format!("{n},{h},{v}")), |bench| {
             let (states, weight) = (leaf("states", [n, h], &device), leaf("weight", [v, h], &device));
             let targets: Vec<u32> = (0..n).map(|i| (i * 7 % v) as u32).collect();
-            bench.iter(|| {
+            time(bench, &device, || {
                 let (states, weight, targets) = (states.clone(), weight.clone(), targets.clone());
-                black_box(cross_entropy(Projection { states, weight, bias: None, targets }, 0.1).backward());
+                drop(black_box(cross_entropy(Projection { states, weight, bias: None, targets }, 0.1).backward()));
             });
         });
     }
