@@ -11,7 +11,8 @@ fn a_build_without_it_names_the_remedy() {
     for words in ["run tiny.toml --device wgpu", "run tiny.toml --set device=wgpu"] {
         let answer = place.call(words).refuses();
         assert!(answer.starts_with("error: device: `wgpu` is not in this build"), "{answer}");
-        let features = if cfg!(feature = "dashboard") { "dashboard,wgpu" } else { "wgpu" };
+        let gpu = if cfg!(target_os = "macos") { "wgpu" } else { "vulkan" };
+        let features = if cfg!(feature = "dashboard") { format!("dashboard,{gpu}") } else { gpu.to_owned() };
         let remedy = format!("--package antiphon --features {features} -- {words}`");
         assert!(answer.contains("`cargo run ") && answer.ends_with(&remedy), "{answer}");
         let mut command = place.command(words);

@@ -25,10 +25,10 @@ fn cargo(task: &str) -> Command {
     command
 }
 
-/// The cargo features of the program that are wanted beyond the default ones: `wgpu`, `dashboard`.
+/// The cargo features of the program that are wanted beyond the default ones: `vulkan`, `wgpu`, `dashboard`.
 #[derive(Debug, Clone, PartialEq, Default, clap::Args)]
 pub(crate) struct Features {
-    /// Build the program with these cargo features: wgpu, dashboard
+    /// Build the program with these cargo features: vulkan, wgpu, dashboard
     #[arg(long = "features", global = true, value_name = "FEATURES", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     names: Vec<String>,
 }

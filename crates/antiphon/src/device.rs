@@ -13,7 +13,7 @@ pub enum DeviceConfig {
     /// Burn's pure-Rust CPU backend.
     #[default]
     Flex,
-    /// A GPU, through Vulkan, Metal or DirectX; needs the cargo feature `wgpu`.
+    /// A GPU, through Vulkan, Metal or DirectX; needs the cargo feature `vulkan` or `wgpu`.
     Wgpu,
 }
 
@@ -56,7 +56,8 @@ fn gpu() -> Result<Device> {
 
 #[cfg(not(feature = "wgpu"))]
 fn gpu() -> Result<Device> {
-    Err(crate::feature::missing("`wgpu`", "wgpu"))
+    // Metal has no use for Vulkan's shaders.
+    Err(crate::feature::missing("`wgpu`", if cfg!(target_os = "macos") { "wgpu" } else { "vulkan" }))
 }
 
 /// Starts the device that a config names; → what it calls itself, where several devices would answer to that name.

@@ -10,7 +10,11 @@ use crate::output::{command, quoted};
 /// The answer of a build without a cargo feature to somebody who needs it.
 #[cfg_attr(all(feature = "wgpu", feature = "dashboard"), expect(dead_code, reason = "this build has every feature"))]
 pub(crate) fn missing(what: &str, feature: &str) -> Error {
-    let own = [("wgpu", cfg!(feature = "wgpu")), ("dashboard", cfg!(feature = "dashboard"))];
+    let own = [
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("wgpu", cfg!(all(feature = "wgpu", not(feature = "vulkan")))),
+        ("dashboard", cfg!(feature = "dashboard")),
+    ];
     let own = own.into_iter().filter(|(_, is_built)| *is_built).map(|(name, _)| name);
     // One command that builds and calls: where a program lies that is built depends on how.
     let features = OsString::from(own.chain([feature]).collect::<Vec<_>>().join(","));
