@@ -219,6 +219,7 @@ pub(crate) struct Optimizer {
 
 /// What multiplies all gradients of a step.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // one value a step
 pub(crate) enum Scale {
     Known(f64),
     /// The first number of a tensor.

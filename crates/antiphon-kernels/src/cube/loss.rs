@@ -193,11 +193,14 @@ fn scale_kernel(a: &mut [f32], b: &mut [f32], c: &mut [f32], by: &[f32], of_a: u
     let (of_a, of_b, of_c) = (of_a as usize, of_b as usize, of_c as usize);
     let i = ABSOLUTE_POS;
     if i < of_a {
-        a[i] = a[i] * by;
+        let x = a[i];
+        a[i] = x * by;
     } else if i < of_a + of_b {
-        b[i - of_a] = b[i - of_a] * by;
+        let x = b[i - of_a];
+        b[i - of_a] = x * by;
     } else if i < of_a + of_b + of_c {
-        c[i - of_a - of_b] = c[i - of_a - of_b] * by;
+        let x = c[i - of_a - of_b];
+        c[i - of_a - of_b] = x * by;
     }
 }
 

@@ -23,8 +23,9 @@ const DEEP: usize = 16;
 const PITCH: usize = DEEP / 4 + 1;
 /// Cubes that keep a large GPU busy.
 const BUSY: usize = 256;
-/// The least depth that is worth a cube: adding up costs a launch more.
-const LEAST: usize = 512;
+/// The least depth that is worth a cube, and one whose sums a launch more adds up.
+const LEAST: usize = 128;
+const LEAST_APART: usize = 512;
 
 /// A matrix in a buffer: where it starts, and how far its rows lie apart, in numbers.
 #[derive(Debug, Clone)]
@@ -72,11 +73,13 @@ pub(crate) fn product_into(
         return;
     }
     let tiles = [n.div_ceil(TILE), m.div_ceil(TILE)];
-    let splits = (BUSY / (tiles[0] * tiles[1])).clamp(1, (k / LEAST).max(1));
+    let sees_others = left.tensor.client.properties().features.device_memory_scope;
+    let least = if sees_others { LEAST } else { LEAST_APART };
+    let splits = (BUSY / (tiles[0] * tiles[1])).clamp(1, (k / least).max(1));
     let each = k.div_ceil(splits).next_multiple_of(DEEP);
     let splits = k.div_ceil(each).max(1);
     let client = &left.tensor.client;
-    let joins = splits > 1 && client.properties().features.device_memory_scope;
+    let joins = splits > 1 && sees_others;
     let partial = (splits > 1).then(|| match joins {
         true => unwritten(left.tensor, [splits * tiles[0] * tiles[1] * TILE * TILE]),
         false => unwritten(left.tensor, [splits, m, n]),

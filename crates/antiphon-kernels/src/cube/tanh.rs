@@ -12,7 +12,8 @@ fn gradient_kernel(y: &[f32], d: &mut [f32], count: u32) {
     let at = ABSOLUTE_POS;
     if at < count as usize {
         let y = y[at];
-        d[at] = d[at] * (1.0f32 - y * y);
+        let dy = d[at];
+        d[at] = dy * (1.0f32 - y * y);
     }
 }
 

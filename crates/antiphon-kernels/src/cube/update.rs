@@ -73,7 +73,6 @@ fn mean(x: f32, complement: f32, new: f32) -> f32 {
 /// The steps of some parameters `[n]`, with their gradients, `slots` arrays each, and the factor of all gradients, if that is on the
 /// device. `begins`: the first cube of each, and behind the last one; `numbers`: [`NUMBERS`] of each.
 #[cube(launch_unchecked)]
-#[allow(clippy::assign_op_pattern)]
 fn update_kernel(
     mut parameters: Sequence<Box<[f32]>>,
     gradients: Sequence<Box<[f32]>>,
@@ -145,9 +144,8 @@ fn update_kernel(
 /// Moves averages towards their parameters: `a ← a + share · (w − a)`, or `a ← w` where the share is 1.
 #[cube(launch_unchecked)]
 fn average_kernel(average: &mut [f32], parameter: &[f32], length: u32, share: f32) {
-    let at = ABSOLUTE_POS;
     let stride = CUBE_COUNT * UNITS;
-    let mut at = at;
+    let mut at = ABSOLUTE_POS;
     while at < length as usize {
         let (a, w) = (average[at], parameter[at]);
         average[at] = select(share == 1.0f32, w, a + share * (w - a));
