@@ -90,6 +90,7 @@ pub(super) fn look_forward(
     steps: u32,
     first: u32,
     s: u32,
+    stride: u32,
     a: u32,
     m: u32,
     parts: u32,
@@ -113,6 +114,7 @@ pub(super) fn look_forward(
         CUBE_POS_X,
         first + CUBE_POS_Y,
         s,
+        stride,
         a,
         m,
         parts,
@@ -125,7 +127,7 @@ pub(super) fn look_forward(
 
 /// Its body for query `t` of row `b`.
 #[cube]
-pub(crate) fn forward(
+fn forward(
     query: &[f32],
     keys: &[f32],
     memory: &[f32],
@@ -139,6 +141,7 @@ pub(crate) fn forward(
     b: u32,
     t: u32,
     s: u32,
+    stride: u32,
     a: u32,
     m: u32,
     parts: u32,
@@ -147,7 +150,49 @@ pub(crate) fn forward(
     depth_at: u32,
     #[comptime] additive: bool,
 ) {
-    let (s, a, m) = (s as usize, a as usize, m as usize);
+    weigh(query, keys, energy, table, weights, held, steps, b, t, s, stride, a, parts, additive);
+    let (s, m) = (s as usize, m as usize);
+    let (b, unit) = (b as usize, UNIT_POS as usize);
+    let place = b * steps as usize + t as usize;
+    let row = table[b * 3] as usize;
+    let real = select(t < table[b * 3 + 2], table[b * 3 + 1], 0u32) as usize;
+    let mut k = unit;
+    while k < m.div_ceil(4) * 4 {
+        let mut x = 0.0f32;
+        if k < m {
+            let at = row * s * m + k;
+            for i in 0..real {
+                x = fma(held[i], memory[at + i * m], x);
+            }
+            contexts[place * m + k] = x;
+        }
+        if depth > 0u32 {
+            let to = (group as usize + b / ROWS) * depth as usize + depth_at as usize + k;
+            handed[to * ROWS + b % ROWS] = x;
+        }
+        k += UNITS;
+    }
+}
+
+/// The weights of query `t` of row `b`, also at the beginning of `held`; zeros beyond the real steps. All units of a cube must come here.
+#[cube]
+pub(crate) fn weigh(
+    query: &[f32],
+    keys: &[f32],
+    energy: &[f32],
+    table: &[u32],
+    weights: &mut [f32],
+    held: &mut Shared<[f32]>,
+    steps: u32,
+    b: u32,
+    t: u32,
+    s: u32,
+    stride: u32,
+    a: u32,
+    parts: u32,
+    #[comptime] additive: bool,
+) {
+    let (s, stride, a) = (s as usize, stride as usize, a as usize);
     let (b, unit) = (b as usize, UNIT_POS as usize);
     let place = b * steps as usize + t as usize;
     let row = table[b * 3] as usize;
@@ -184,33 +229,16 @@ pub(crate) fn forward(
         total += held[PARTS + LANES + lane] * (held[PARTS + lane] - most).exp();
     }
     let mut i = unit;
-    while i < s {
+    while i < stride {
         let mut weight = 0.0f32;
         if i < real {
             weight = (held[i] - most).exp() / total;
             held[i] = weight;
         }
-        weights[place * s + i] = weight;
+        weights[place * stride + i] = weight;
         i += UNITS;
     }
     sync_cube();
-
-    let mut k = unit;
-    while k < (m + 3) / 4 * 4 {
-        let mut x = 0.0f32;
-        if k < m {
-            let at = row * s * m + k;
-            for i in 0..real {
-                x = fma(held[i], memory[at + i * m], x);
-            }
-            contexts[place * m + k] = x;
-        }
-        if depth > 0u32 {
-            let to = (group as usize + b / ROWS) * depth as usize + depth_at as usize + k;
-            handed[to * ROWS + b % ROWS] = x;
-        }
-        k += UNITS;
-    }
 }
 
 /// See [`Look::backward`].
@@ -229,6 +257,7 @@ pub(super) fn look_backward(
     steps: u32,
     first: u32,
     s: u32,
+    stride: u32,
     a: u32,
     m: u32,
     parts: u32,
@@ -254,6 +283,7 @@ pub(super) fn look_backward(
         CUBE_POS_X,
         first + CUBE_POS_Y,
         s,
+        stride,
         a,
         m,
         parts,
@@ -266,7 +296,7 @@ pub(super) fn look_backward(
 
 /// Its body for query `t` of row `b`.
 #[cube]
-pub(crate) fn backward(
+fn backward(
     gradient: &[f32],
     query: &[f32],
     keys: &[f32],
@@ -282,6 +312,7 @@ pub(crate) fn backward(
     b: u32,
     t: u32,
     s: u32,
+    stride: u32,
     a: u32,
     m: u32,
     parts: u32,
@@ -290,43 +321,15 @@ pub(crate) fn backward(
     depth_at: u32,
     #[comptime] additive: bool,
 ) {
-    let (s, a, m) = (s as usize, a as usize, m as usize);
+    to_scores(gradient, memory, table, weights, dscores, held, steps, b, t, s, stride, m);
+    let (s, a) = (s as usize, a as usize);
     let (b, unit) = (b as usize, UNIT_POS as usize);
     let place = b * steps as usize + t as usize;
     let row = table[b * 3] as usize;
     let real = select(t < table[b * 3 + 2], table[b * 3 + 1], 0u32) as usize;
-    // Of the weights, then of the scores: `w ⊙ (d − w · d)`.
-    scores(gradient, place * m, memory, row * s * m, energy, 0usize, m, real, held, false);
-    if unit < LANES {
-        let mut sum = 0.0f32;
-        let mut i = unit;
-        while i < real {
-            sum = fma(weights[place * s + i], held[i], sum);
-            i += LANES;
-        }
-        held[PARTS + unit] = sum;
-    }
-    sync_cube();
-    let mut mean = 0.0f32;
-    #[unroll]
-    for lane in 0..LANES {
-        mean += held[PARTS + lane];
-    }
-    let mut i = unit;
-    while i < s {
-        let mut d = 0.0f32;
-        if i < real {
-            d = weights[place * s + i] * (held[i] - mean);
-            held[i] = d;
-        }
-        dscores[place * s + i] = d;
-        i += UNITS;
-    }
-    sync_cube();
-
     let energy_at = b % parts as usize * a;
     let mut k = unit;
-    while k < (a + 3) / 4 * 4 {
+    while k < a.div_ceil(4) * 4 {
         let mut x = 0.0f32;
         if k < a {
             let at = row * s * a + k;
@@ -352,6 +355,58 @@ pub(crate) fn backward(
     }
 }
 
+/// From the gradient of the context of query `t` of row `b`: that of the scores, also at the beginning of `held`; zeros beyond the real
+/// steps. All units of a cube must come here.
+#[cube]
+pub(crate) fn to_scores(
+    gradient: &[f32],
+    memory: &[f32],
+    table: &[u32],
+    weights: &[f32],
+    dscores: &mut [f32],
+    held: &mut Shared<[f32]>,
+    steps: u32,
+    b: u32,
+    t: u32,
+    s: u32,
+    stride: u32,
+    m: u32,
+) {
+    let (s, stride, m) = (s as usize, stride as usize, m as usize);
+    let (b, unit) = (b as usize, UNIT_POS as usize);
+    let place = b * steps as usize + t as usize;
+    let row = table[b * 3] as usize;
+    let real = select(t < table[b * 3 + 2], table[b * 3 + 1], 0u32) as usize;
+    // Of the weights, then of the scores: `w ⊙ (d − w · d)`.
+    scores(gradient, place * m, memory, row * s * m, gradient, 0usize, m, real, held, false);
+    if unit < LANES {
+        let mut sum = 0.0f32;
+        let mut i = unit;
+        while i < real {
+            sum = fma(weights[place * stride + i], held[i], sum);
+            i += LANES;
+        }
+        held[PARTS + unit] = sum;
+    }
+    sync_cube();
+    let mut mean = 0.0f32;
+    #[unroll]
+    for lane in 0..LANES {
+        mean += held[PARTS + lane];
+    }
+    let mut i = unit;
+    while i < stride {
+        let mut d = 0.0f32;
+        if i < real {
+            d = weights[place * stride + i] * (held[i] - mean);
+            held[i] = d;
+        }
+        dscores[place * stride + i] = d;
+        i += UNITS;
+    }
+    sync_cube();
+}
+
 /// Of additive scores, the gradients of the keys, and of the energy `[chunk · B/N + b/N, (b mod N) · A]`: a cube has some columns of a chunk
 /// of a row's steps.
 #[cube(launch_unchecked)]
@@ -365,10 +420,12 @@ pub(super) fn keys_backward(
     denergy: &mut [f32],
     steps: u32,
     s: u32,
+    stride: u32,
     a: u32,
     parts: u32,
 ) {
     let (steps, s, a, parts) = (steps as usize, s as usize, a as usize, parts as usize);
+    let stride = stride as usize;
     let (b, chunk) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize);
     let k = CUBE_POS_X as usize * UNITS + UNIT_POS as usize;
     if k < a {
@@ -382,7 +439,7 @@ pub(super) fn keys_backward(
                 if step < real {
                     let key = keys[(b * s + step) * a + k];
                     for t in 0..live {
-                        let d = dscores[(b * steps + t) * s + step];
+                        let d = dscores[(b * steps + t) * stride + step];
                         let e = tangent(query[(b * steps + t) * a + k] + key);
                         x = fma(d, 1.0f32 - e * e, x);
                         sum = fma(d, e, sum);
@@ -405,9 +462,10 @@ pub(super) fn sum_over_queries(
     sums: &mut [f32],
     steps: u32,
     s: u32,
+    stride: u32,
     width: u32,
 ) {
-    let (steps, s, width) = (steps as usize, s as usize, width as usize);
+    let (steps, s, stride, width) = (steps as usize, s as usize, stride as usize, width as usize);
     let (b, first) = (CUBE_POS_Z as usize, CUBE_POS_Y as usize * SUMMED);
     let k = CUBE_POS_X as usize * UNITS + UNIT_POS as usize;
     if k < width {
@@ -423,7 +481,7 @@ pub(super) fn sum_over_queries(
                 #[unroll]
                 for i in 0..SUMMED {
                     if first + i < real {
-                        own[i] = fma(weights[(b * steps + t) * s + first + i], value, own[i]);
+                        own[i] = fma(weights[(b * steps + t) * stride + first + i], value, own[i]);
                     }
                 }
             }

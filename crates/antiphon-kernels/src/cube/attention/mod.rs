@@ -75,6 +75,8 @@ pub(super) struct Look {
     pub(super) table: CubeTensor,
     b: usize,
     pub(super) s: usize,
+    /// How far the weights of one query lie behind those of another: `S`, or more.
+    pub(super) stride: usize,
     pub(super) a: usize,
     pub(super) m: usize,
 }
@@ -116,7 +118,7 @@ impl Look {
         let table = CubeTensor::new_contiguous(keys.client.clone(), keys.device.clone(), shape, handle, DType::U32);
         let (nothing, additive) = (dummy(&keys), energy.is_some());
         let energy = energy.unwrap_or_else(|| dummy(&keys));
-        Self { keys, memory, energy, additive, nothing, table, b: live.len(), s, a, m }
+        Self { keys, memory, energy, additive, nothing, table, b: live.len(), s, stride: s, a, m }
     }
 
     /// How many parts the energy has.
@@ -165,6 +167,7 @@ impl Look {
                 steps as u32,
                 queries.start as u32,
                 self.s as u32,
+                self.stride as u32,
                 self.a as u32,
                 self.m as u32,
                 self.parts() as u32,
@@ -209,6 +212,7 @@ impl Look {
                 steps as u32,
                 queries.start as u32,
                 self.s as u32,
+                self.stride as u32,
                 self.a as u32,
                 self.m as u32,
                 self.parts() as u32,
@@ -252,6 +256,7 @@ impl Look {
                 partial.clone().into_buffer_arg(),
                 steps as u32,
                 self.s as u32,
+                self.stride as u32,
                 self.a as u32,
                 parts as u32,
             );
@@ -277,6 +282,7 @@ impl Look {
                 sums.clone().into_buffer_arg(),
                 steps as u32,
                 self.s as u32,
+                self.stride as u32,
                 width as u32,
             );
         }

@@ -5,10 +5,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::super::attention::Handed;
-use super::super::recurrent::units_of_a_cube;
 use super::super::tile::ROWS;
 use super::super::{UNITS, dummy, unwritten, zeros};
-use super::columns::{Columns, padded};
+use super::columns::{Columns, padded, units_of};
 use super::{Layer, elements, forward, whole};
 use crate::feeding::Saved;
 use crate::recurrent::Cell;
@@ -17,7 +16,7 @@ impl Layer<'_> {
     pub(super) fn forward(&self, gates: CubeTensor) -> (Saved<Cube>, CubeTensor) {
         let Self { run, parts, look, b, t, h, r, groups } = self;
         let (b, t, h, r, groups, client) = (*b, *t, *h, *r, *groups, gates.client.clone());
-        let (s, a, m, cell) = (look.s, look.a, look.m, run.cell);
+        let (a, m, cell) = (look.a, look.m, run.cell);
         let (hp, rp, mp) = (padded(h), padded(r), padded(m));
         let depth = (rp + hp + mp) as usize;
         let of_cell = Columns::of_gates(&gates, groups, (rp + hp) as usize, h);
@@ -25,11 +24,11 @@ impl Layer<'_> {
         of_cell.pack_gates(&parts.feed, 0, h, cell.gates(), last);
         // The GRU's candidate has a sum of its own inside the reset gate.
         of_cell.pack_gates(&parts.recurrent, rp, h, cell.gates(), if cell == Cell::Gru { 3 } else { last });
-        let of_readout = Columns::new(&gates, units_of_a_cube(groups, r), (hp + mp) as usize, [r, 0]);
+        let of_readout = Columns::new(&gates, units_of(groups, r), (hp + mp) as usize, [r, 0]);
         of_readout.pack(&parts.readout_state, 0);
         of_readout.pack(&parts.readout_context, hp);
         let of_query = parts.additive.then(|| {
-            let columns = Columns::new(&gates, units_of_a_cube(groups, a), hp as usize, [a, 0]);
+            let columns = Columns::new(&gates, units_of(groups, a), hp as usize, [a, 0]);
             columns.pack(&parts.query, 0);
             columns
         });
@@ -40,7 +39,7 @@ impl Layer<'_> {
         let places = if together.is_some() { t + 1 } else { 2 };
         let exchange = unwritten(&gates, [places * groups * depth * ROWS]);
         let (outputs, hidden) = (unwritten(&gates, [b, t, r]), unwritten(&gates, [b, t, h]));
-        let (weights, contexts) = (unwritten(&gates, [b, t, s]), unwritten(&gates, [b, t, m]));
+        let (weights, contexts) = (unwritten(&gates, [b, t, look.stride]), unwritten(&gates, [b, t, m]));
         let trace = if cell == Cell::Rnn { dummy(&gates) } else { unwritten(&gates, [b, t, h]) };
         let queries = if parts.additive { unwritten(&gates, [b, t, a]) } else { dummy(&gates) };
         let (cubes, units) = elements(groups * (rp + hp) as usize * ROWS / 4);
@@ -79,7 +78,6 @@ impl Layer<'_> {
                     look.memory.clone().into_buffer_arg(),
                     look.energy.clone().into_buffer_arg(),
                     exchange.clone().into_buffer_arg(),
-                    exchange.clone().into_buffer_arg(),
                     gates.clone().into_buffer_arg(),
                     trace.clone().into_buffer_arg(),
                     hidden.clone().into_buffer_arg(),
@@ -95,7 +93,8 @@ impl Layer<'_> {
                     r as u32,
                     rp,
                     depth as u32,
-                    s as u32,
+                    look.s as u32,
+                    look.stride as u32,
                     a as u32,
                     m as u32,
                     look.parts() as u32,

@@ -7,11 +7,10 @@ use cubecl::prelude::*;
 
 use super::super::attention::Handed;
 use super::super::product::{Matrix, product, product_into, sum_columns};
-use super::super::recurrent::units_of_a_cube;
 use super::super::tile::ROWS;
 use super::super::{UNITS, dummy, unwritten, zeros};
 use super::backward::{self, blocks};
-use super::columns::{Columns, padded};
+use super::columns::{Columns, padded, units_of};
 use super::{Layer, elements, whole};
 use crate::feeding::Saved;
 use crate::recurrent::Cell;
@@ -20,13 +19,13 @@ impl Layer<'_> {
     pub(super) fn backward(&self, gradient: &CubeTensor, saved: Saved<Cube>) -> [CubeTensor; 12] {
         let Self { run, parts, look, b, t, h, r, groups } = self;
         let (b, t, h, r, groups, client) = (*b, *t, *h, *r, *groups, gradient.client.clone());
-        let (s, a, m, cell) = (look.s, look.a, look.m, run.cell);
+        let (a, m, cell) = (look.a, look.m, run.cell);
         let (hp, rp, ap, gates) = (padded(h), padded(r), padded(a), cell.gates());
         let Saved { outputs, gates: dx, hidden, trace, queries, weights, contexts } = saved;
         let query = if parts.additive { &queries } else { &hidden };
 
         // The same cubes have the same units of the state in each part of a step.
-        let units = units_of_a_cube(groups, h);
+        let units = units_of(groups, h);
         let of_before = Columns::new(&dx, units, gates * hp as usize, [h, r]);
         of_before.pack_transposed(&parts.recurrent, 0, gates, 0);
         of_before.pack_transposed(&parts.feed, 1, gates, u32::from(cell == Cell::Gru));
@@ -44,7 +43,7 @@ impl Layer<'_> {
         let exchange = unwritten(&dx, [places * groups * depth * ROWS]);
         let running = unwritten(&dx, [cell.states(), b, h]);
         let (dsums, dcontexts) = (unwritten(&dx, [b, t, r]), unwritten(&dx, [b, t, m]));
-        let (dscores, dquery) = (unwritten(&dx, [b, t, s]), unwritten(&dx, [b, t, a]));
+        let (dscores, dquery) = (unwritten(&dx, [b, t, look.stride]), unwritten(&dx, [b, t, a]));
         let (threshold, keep) = self.mask();
         let before = |t_of_cell: usize| {
             let (cubes, units) = of_before.cubes(groups);
@@ -100,7 +99,6 @@ impl Layer<'_> {
                     query.clone().into_buffer_arg(),
                     weights.clone().into_buffer_arg(),
                     exchange.clone().into_buffer_arg(),
-                    exchange.clone().into_buffer_arg(),
                     running.clone().into_buffer_arg(),
                     dx.clone().into_buffer_arg(),
                     trace.clone().into_buffer_arg(),
@@ -116,7 +114,8 @@ impl Layer<'_> {
                     r as u32,
                     rp,
                     ap,
-                    s as u32,
+                    look.s as u32,
+                    look.stride as u32,
                     a as u32,
                     m as u32,
                     look.parts() as u32,

@@ -13,6 +13,11 @@ pub(super) fn padded(size: usize) -> u32 {
     size.next_multiple_of(4) as u32
 }
 
+/// Columns of a cube, which writes whole sectors of 32 bytes then.
+pub(super) fn units_of(groups: usize, width: usize) -> usize {
+    units_of_a_cube(groups, width).max(8)
+}
+
 /// Columns of weights as the kernels read them, in slices of `units`; some may be those of a second weight.
 pub(super) struct Columns {
     pub(super) packed: CubeTensor,
@@ -31,7 +36,7 @@ impl Columns {
 
     /// The same with a vector of four for each column.
     pub(super) fn of_gates(like: &CubeTensor, groups: usize, depth: usize, width: usize) -> Self {
-        let units = units_of_a_cube(groups, width);
+        let units = units_of(groups, width);
         let slices = width.div_ceil(units);
         Self { packed: unwritten(like, [slices * depth * units * 4]), units, depth, slices: [slices, 0] }
     }

@@ -106,7 +106,8 @@ impl<'a> Layer<'a> {
         let keys = run.dropout.iter().flat_map(|(_, keys)| keys.iter().map(|key| key.bits()));
         let mut keys: Vec<u32> = keys.flat_map(|bits| [bits as u32, (bits >> 32) as u32]).collect();
         keys.resize(2 * t, 0);
-        let look = Look::new(parts.keys.clone(), parts.memory.clone(), energy, &run.over, &live, &keys);
+        let mut look = Look::new(parts.keys.clone(), parts.memory.clone(), energy, &run.over, &live, &keys);
+        look.stride = look.s.next_multiple_of(LINE);
         let (h, r) = (parts.recurrent.shape()[0], parts.readout_bias.shape()[0]);
         Self { run, parts, look, b, t, h, r, groups: b.div_ceil(ROWS) }
     }
