@@ -157,7 +157,7 @@ fn forward(
     let row = table[b * 3] as usize;
     let real = select(t < table[b * 3 + 2], table[b * 3 + 1], 0u32) as usize;
     let mut k = unit;
-    while k < (m + 3) / 4 * 4 {
+    while k < m.div_ceil(4) * 4 {
         let mut x = 0.0f32;
         if k < m {
             let at = row * s * m + k;
@@ -329,7 +329,7 @@ fn backward(
     let real = select(t < table[b * 3 + 2], table[b * 3 + 1], 0u32) as usize;
     let energy_at = b % parts as usize * a;
     let mut k = unit;
-    while k < (a + 3) / 4 * 4 {
+    while k < a.div_ceil(4) * 4 {
         let mut x = 0.0f32;
         if k < a {
             let at = row * s * a + k;

@@ -438,7 +438,7 @@ pub(super) fn before_steps(
     states: u32,
 ) {
     let (steps, hidden, width) = (steps as usize, hidden as usize, width as usize);
-    let place = ABSOLUTE_POS as usize;
+    let place = ABSOLUTE_POS;
     let (row, k) = (place / (hidden + width), place % (hidden + width));
     let (b, t) = (row / steps, row % steps);
     if b < batch as usize {

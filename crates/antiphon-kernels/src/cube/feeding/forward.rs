@@ -26,7 +26,7 @@ pub(super) fn begin(
     states: u32,
 ) {
     let (batch, hidden, fed) = (batch as usize, hidden as usize, fed as usize);
-    let place = ABSOLUTE_POS as usize;
+    let place = ABSOLUTE_POS;
     let (quads, wide) = (comptime!(ROWS / 4), fed + padded as usize);
     let (k, quad, group) = (place % wide, place / wide % quads, place / (wide * quads));
     if group * ROWS < batch {
@@ -326,7 +326,7 @@ pub(super) fn last_state(
     hidden: u32,
     states: u32,
 ) {
-    let (place, hidden) = (ABSOLUTE_POS as usize, hidden as usize);
+    let (place, hidden) = (ABSOLUTE_POS, hidden as usize);
     if place < size as usize {
         let (row, k) = (place / hidden, place % hidden);
         let (b, which) = (row / states as usize, row % states as usize);

@@ -427,7 +427,7 @@ fn context_of(
     sums[row * COLUMNS + own] = x;
     sync_cube();
     let k = k_of(slice, unit, COLUMNS);
-    if unit < comptime!(ROWS / 4 * COLUMNS) && k < (m + 3) / 4 * 4 {
+    if unit < comptime!(ROWS / 4 * COLUMNS) && k < m.div_ceil(4) * 4 {
         let to = place as usize * CUBE_COUNT_Y as usize + group;
         hand_over(&*sums, 0usize, exchange, to, depth as usize, at as usize + k, COLUMNS);
     }
@@ -483,7 +483,7 @@ fn query_back(
     sums[row * COLUMNS + own] = x;
     sync_cube();
     let k = k_of(slice, unit, COLUMNS);
-    if unit < comptime!(ROWS / 4 * COLUMNS) && k < (a + 3) / 4 * 4 {
+    if unit < comptime!(ROWS / 4 * COLUMNS) && k < a.div_ceil(4) * 4 {
         let to = place as usize * CUBE_COUNT_Y as usize + group;
         hand_over(&*sums, 0usize, exchange, to, depth as usize, at as usize + k, COLUMNS);
     }
