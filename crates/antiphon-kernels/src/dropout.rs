@@ -95,7 +95,8 @@ fn check(rate: f64) {
 pub(crate) enum Mask {
     /// Each by its own.
     Elements { rate: f64, key: Key },
-    /// Row `r` of `[B · steps, width]` by row `r / steps` of the mask `[B, width]`, which is `drawn` for the CPU.
+    /// Row `r` of `[B · steps, width]` by row `r / steps` of the mask `[B, width]`, which is `drawn` for the CPU; a GPU draws it itself.
+    #[cfg_attr(not(feature = "wgpu"), expect(dead_code, reason = "a GPU draws by rate and key"))]
     Steps { rate: f64, key: Key, drawn: Arc<[f32]>, steps: usize, width: usize },
     /// Row `r` of `[N, width]` by `factors[r]`.
     Rows { factors: Arc<[f32]>, width: usize },

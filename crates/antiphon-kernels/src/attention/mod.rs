@@ -29,7 +29,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, backend_extension};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::softmax};
 
-use crate::flex::{serves, serves_kernels};
+use crate::flex::serves_kernels;
 
 /// What is looked at, beside the tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ fn is_fused(query: &Tensor<3>, memory: &Tensor<3>) -> bool {
 pub(crate) fn serves_memory(memory: &Tensor<3>) -> bool {
     #[cfg(feature = "wgpu")]
     if memory.dims()[1] > crate::cube::attention::MOST_STEPS {
-        return serves(memory);
+        return crate::flex::serves(memory);
     }
     let _ = memory;
     true
