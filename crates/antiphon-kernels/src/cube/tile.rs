@@ -98,6 +98,34 @@ pub(crate) fn sum(sums: &Shared<[f32]>, row: usize, column: usize, part: usize, 
     total
 }
 
+/// Writes what the cube's units made for their rows where the other cubes read it: `made` is `[ROWS][units]` in shared memory.
+#[cube]
+pub(crate) fn hand_over(
+    made: &Shared<[f32]>,
+    first: usize,
+    exchange: &mut [Four],
+    group: usize,
+    depth: usize,
+    k: usize,
+    #[comptime] units: usize,
+) {
+    // `k`: where this unit's number goes; the caller asks whether it has one.
+    let unit = UNIT_POS as usize;
+    let (own, quad) = (unit % units, unit / units % comptime!(ROWS / 4));
+    let mut vector = Four::new(0.0f32);
+    #[unroll]
+    for i in 0..4usize {
+        vector.insert(i, made[first + (quad * 4 + i) * units + own]);
+    }
+    exchange[at_rows(group, depth, k, quad)] = vector;
+}
+
+/// The number of a unit of the layer that a unit of the cube hands over.
+#[cube]
+pub(crate) fn k_of(slice: usize, unit: usize, #[comptime] units: usize) -> usize {
+    slice * units + unit % units
+}
+
 /// Packs rows of a recurrent weight `[rows, gates·hidden]` as columns in vectors of a unit's gates, of which the last is number `last`,
 /// `wide` units a slice: rows `from..` of `columns`, as far as there are any, else zeros. A unit of the kernel a vector; cubes
 /// `[.., slices]`.

@@ -7,8 +7,7 @@ use cubecl::prelude::*;
 
 use super::super::cell::tangent;
 use super::super::dropout::decisive_bits;
-use super::super::recurrent::{hand_over, k_of};
-use super::super::tile::{Four, ROWS, SUMS, at_rows, multiply, sum};
+use super::super::tile::{Four, ROWS, SUMS, at_rows, hand_over, k_of, multiply, sum};
 use crate::recurrent::Cell;
 
 /// Blocks of what goes back from a cell: one for each gate, and for the GRU's product inside the reset gate.

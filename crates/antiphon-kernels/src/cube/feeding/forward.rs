@@ -9,8 +9,7 @@ use cubecl::prelude::*;
 
 use super::super::cell::{sigmoid, tangent};
 use super::super::dropout::decisive_bits;
-use super::super::recurrent::{hand_over, k_of};
-use super::super::tile::{Four, ROWS, SUMS, at_rows, multiply, sum};
+use super::super::tile::{Four, ROWS, SUMS, at_rows, hand_over, k_of, multiply, sum};
 use crate::recurrent::Cell;
 
 /// Lays out what is before the first step, `[groups][depth][16]`: no output, `fed` wide, and the first state.
