@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     )]
     bundle: Option<PathBuf>,
     /// Measure this device: `flex` is the CPU; `wgpu` is a GPU by Vulkan, of which layers, decoders and losses are measured
-    #[arg(long, value_enum, default_value_t = BenchDevice::Flex, conflicts_with = "threads")]
+    #[arg(long, value_enum, default_value_t = BenchDevice::Flex, conflicts_with_all = ["threads", "save", "compare"])]
     device: BenchDevice,
     /// Run the benchmarks that lie in this folder, as --bundle makes it, and build nothing
     #[arg(long, value_name = "DIR")]

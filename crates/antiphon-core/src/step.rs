@@ -17,7 +17,7 @@ pub trait StepModel: Send + Sync {
     /// `V`: the number of token ids the model can give.
     fn vocabulary(&self) -> usize;
 
-    /// How many times as large as on the CPU a batch of requests is best: a GPU takes hardly longer for many rows than for few.
+    /// How many times the usual number of requests a batch should hold.
     fn batch_factor(&self) -> usize {
         1
     }

@@ -78,7 +78,7 @@ pub fn word_dropout(vectors: Tensor<2>, ids: &[TokenId], rate: f64, key: Key) ->
         factor[0]
     };
     let factors: Vec<f32> = ids.iter().map(of_word).collect();
-    if serves(&vectors) {
+    if serves_kernels(&vectors) {
         return masked(vectors, Mask::Rows { factors: factors.into(), width: w });
     }
     let factors = Tensor::<2>::from_data(TensorData::new(factors, [n, 1]), &vectors.device().inner());

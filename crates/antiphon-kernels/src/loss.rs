@@ -121,14 +121,15 @@ pub(crate) trait LossOps: Backend {
         portable_gradients::<Self>(states, weight, bias, &targets, smoothing)
     }
 
-    /// Gradients of states, weight and bias, times one number `[1]`.
+    /// Gradients of states, weight and bias, times one number `[1]`, as far as they are `wanted`; the others in any state.
     fn scaled(
         states: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         by: FloatTensor<Self>,
+        wanted: [bool; 3],
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        portable_scaled::<Self>(states, weight, bias, by)
+        portable_scaled::<Self>(states, weight, bias, by, wanted)
     }
 
     /// → `[2, N]`: the targets' log-probabilities, then the largest of each row.
@@ -151,8 +152,9 @@ impl<B: LossOps> Backward<B, 3> for LossNode {
     type State = [FloatTensor<B>; 3];
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let wanted = ops.parents.each_ref().map(Option::is_some);
         let [states, weight, bias] = ops.state;
-        let (states, weight, bias) = B::scaled(states, weight, bias, grads.consume::<B>(&ops.node));
+        let (states, weight, bias) = B::scaled(states, weight, bias, grads.consume::<B>(&ops.node), wanted);
         for (parent, gradient) in ops.parents.into_iter().zip([states, weight, bias]) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, gradient);
@@ -166,12 +168,16 @@ pub(crate) fn portable_scaled<B: Backend>(
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
     by: FloatTensor<B>,
+    wanted: [bool; 3],
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let scaled = |gradient: FloatTensor<B>| {
+    let scaled = |gradient: FloatTensor<B>, is_wanted: bool| {
+        if !is_wanted {
+            return gradient;
+        }
         let dims = gradient.shape().num_dims();
         B::float_mul(gradient, B::float_reshape(by.clone(), Shape::from(vec![1; dims])))
     };
-    (scaled(states), scaled(weight), scaled(bias))
+    (scaled(states, wanted[0]), scaled(weight, wanted[1]), scaled(bias, wanted[2]))
 }
 
 impl<B: LossOps, C: CheckpointStrategy> LossOps for Autodiff<B, C> {

@@ -22,6 +22,7 @@ use crate::embedding::Embedding;
 use crate::encoder::{Encoded, Encoder, EncoderConfig};
 use crate::lookup::check_ids;
 use crate::model::{Judgement, Vocabularies, below};
+use crate::session::batch_factor;
 use crate::source::{FrameEntry, SourceConfig};
 use crate::stream::{Entry, Reader, Streams};
 use crate::target::Distributions;
@@ -262,6 +263,10 @@ impl StepModel for CtcSearch {
 
     fn vocabulary(&self) -> usize {
         self.0.vocabulary()
+    }
+
+    fn batch_factor(&self) -> usize {
+        batch_factor(&self.0.ctc.device())
     }
 }
 

@@ -16,8 +16,10 @@ use crate::lookup::check_ids;
 use crate::model::Model;
 use crate::prefix::Read;
 
-/// See [`StepModel::batch_factor`].
-const GPU_BATCH_FACTOR: usize = 8;
+/// The [factor](StepModel::batch_factor) of a model on this device: a GPU takes hardly longer for many rows than for few.
+pub(crate) fn batch_factor(device: &Device) -> usize {
+    if *device == Device::flex() { 1 } else { 8 }
+}
 
 /// A model with a decoder made ready for search, off the graph: its weights are packed once, for all requests.
 pub(crate) struct SearchModel {
@@ -68,7 +70,7 @@ impl StepModel for SearchModel {
     }
 
     fn batch_factor(&self) -> usize {
-        if self.model.target_side().head.device() == Device::flex() { 1 } else { GPU_BATCH_FACTOR }
+        batch_factor(&self.model.target_side().head.device())
     }
 }
 

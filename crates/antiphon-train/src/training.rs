@@ -306,19 +306,31 @@ impl<M: Module> Training<'_, M> {
             }
             let batches = match &mut epoch {
                 Some(batches) => batches,
-                none => none.insert(corpus.epoch(state.epoch, state.batch as usize)?),
+                none => match corpus.epoch(state.epoch, state.batch as usize) {
+                    Ok(batches) => none.insert(batches),
+                    Err(error) => return Err(self.after(&mut made, error)),
+                },
             };
-            let report;
             let parts = (&mut optimizer, &mut average);
             let late = together > 1;
-            (model, report) =
-                attentively(|| self.step(model, parts, &mut state, &mut carry, batches.as_mut(), (total, late)))?;
+            let stepped =
+                attentively(|| self.step(model, parts, &mut state, &mut carry, batches.as_mut(), (total, late)));
+            let report;
+            (model, report) = match stepped {
+                Ok(made) => made,
+                Err(error) => return Err(self.after(&mut made, error)),
+            };
             unsaved = true;
             made.push(report);
             if made.len() >= together {
                 self.hear(&mut made)?;
             }
         }
+    }
+
+    /// Tells of the steps that were made before an error; → the first thing that went wrong.
+    fn after(&mut self, made: &mut Vec<Made>, error: Error) -> Error {
+        self.hear(made).err().unwrap_or(error)
     }
 
     /// Tells of the steps that were made since.

@@ -335,13 +335,14 @@ impl LossOps for Cube {
     }
 
     fn scaled(
-        states: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        by: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        states: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        by: CubeTensor,
+        wanted: [bool; 3],
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
         if !is_f32(&states) {
-            return portable_scaled::<Self>(states, weight, bias, by);
+            return portable_scaled::<Self>(states, weight, bias, by, wanted);
         }
         let [a, b, c] = [states, weight, bias].map(|gradient| into_owned(dense(gradient)));
         let [of_a, of_b, of_c] = [&a, &b, &c].map(|gradient| gradient.meta.num_elements());

@@ -1,13 +1,13 @@
 //! Cubes that wait for each other within a launch, where a GPU lets them.
 //!
 //! No graphics interface promises that all cubes of a launch run at once, and one that waits for another that never starts would
-//! wait for ever. So a device is asked once, by a launch of cubes as large as those that will wait, whether they meet; none
-//! waits without bound; and what was made after a meeting that failed is no number, so that a training sees it.
+//! wait for ever. So a device is asked once, by a launch of cubes that hold twice the shared memory of those that will wait, whether they meet; none
+//! waits without bound; and what was made after a meeting that failed is NaN, so that a training sees it.
 
-use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 use cubecl::client::Client;
+use cubecl::ir::DeviceIdentity;
 use cubecl::prelude::*;
 
 use super::UNITS;
@@ -19,33 +19,37 @@ const LOOKS: u32 = 1 << 24;
 /// The same for the question, which every process asks: some milliseconds.
 const LOOKS_OF_QUESTION: u32 = 1 << 14;
 
-/// Cubes that are asked about, the most first.
-const ASKED: [usize; 3] = [128, 64, 32];
+/// A NaN.
+const NAN_BITS: u32 = 0x7fc0_0000;
 
-/// A launch for every step wherever this variable of the environment is set to it, for drivers that the question misleads.
+/// Cubes that are asked about, the most first.
+pub(crate) const ASKED: [usize; 3] = [128, 64, 32];
+
+/// A launch for every step wherever this variable of the environment is set to it, for drivers on which the question is answered wrongly.
 const APART: (&str, &str) = ("ANTIPHON_GPU_STEPS", "apart");
 
 /// Whether so many cubes of 256 units and 16 KiB can wait for each other on this device.
 pub(crate) fn can_meet(client: &Client, cubes: usize) -> bool {
-    static KNOWN: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
+    static KNOWN: Mutex<Vec<(DeviceIdentity, usize)>> = Mutex::new(Vec::new());
     static IS_APART: LazyLock<bool> = LazyLock::new(|| std::env::var_os(APART.0).is_some_and(|value| value == APART.1));
-    if *IS_APART || !client.properties().features.device_memory_scope {
+    let properties = client.properties();
+    if *IS_APART || !properties.features.device_memory_scope {
         return false;
     }
-    if cubes == 1 {
-        return true;
-    }
     let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let device = format!("{:?}", client.properties().identity);
-    let most = *known
-        .get_or_insert_default()
-        .entry(device)
-        .or_insert_with(|| ASKED.into_iter().find(|&cubes| do_meet(client, cubes)).unwrap_or(0));
+    let most = known.iter().find(|(device, _)| *device == properties.identity).map(|&(_, most)| most);
+    let most = most.unwrap_or_else(|| {
+        let most = ASKED.into_iter().find(|&cubes| do_meet(client, cubes)).unwrap_or(0);
+        known.push((properties.identity.clone(), most));
+        most
+    });
     cubes <= most
 }
 
 /// Lets cubes meet a few times; → whether all saw all others.
 fn do_meet(client: &Client, cubes: usize) -> bool {
+    // Twice what the kernels hold, as far as there is so much: they also need more registers than the question.
+    let held = client.properties().hardware.max_shared_memory_size.min(8 * SUMS) / 4;
     let counters = client.create_from_slice(&[0; 4]);
     let found = client.create_from_slice(&vec![0; 4 * cubes]);
     // SAFETY: the kernel reads and writes one counter, and a number a cube.
@@ -56,6 +60,7 @@ fn do_meet(client: &Client, cubes: usize) -> bool {
             CubeDim::new_1d(UNITS as u32),
             BufferArg::from_raw_parts(counters, 1),
             BufferArg::from_raw_parts(found.clone(), cubes),
+            held,
         );
     }
     let found = client.read_one_unchecked(found);
@@ -63,8 +68,8 @@ fn do_meet(client: &Client, cubes: usize) -> bool {
 }
 
 #[cube(launch_unchecked)]
-fn question(counters: &[Atomic<u32>], found: &mut [u32]) {
-    let mut held = Shared::<[u32]>::new_slice(SUMS);
+fn question(counters: &[Atomic<u32>], found: &mut [u32], #[comptime] size: usize) {
+    let mut held = Shared::<[u32]>::new_slice(size);
     held[UNIT_POS as usize] = 0;
     let mut lost = 0u32;
     let mut round = 0u32;
@@ -101,9 +106,8 @@ fn meet_within(counter: &Atomic<u32>, target: u32, told: &mut Shared<[u32]>, los
     told[0]
 }
 
-/// What is added to the numbers of a cube that has lost the others: nothing if it has not, else no number.
+/// What is added to the numbers of a cube that has lost the others: nothing if it has not, else NaN.
 #[cube]
 pub(crate) fn fault(lost: u32) -> f32 {
-    // The root of a negative number is none.
-    (-f32::cast_from(lost)).sqrt()
+    f32::reinterpret(lost * NAN_BITS)
 }

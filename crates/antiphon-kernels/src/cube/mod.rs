@@ -1,14 +1,16 @@
 //! The operations on Burn's GPU backend: kernels in CubeCL for what a step of training spends its time on, the portable bodies
 //! for the rest.
 //!
-//! Every kernel computes in `f32`, uses no operations of subgroups and at most 16 KiB of shared memory, so that WebGPU has it
-//! too, and sums in an order that depends on the sizes alone, so that the bits are the same from run to run.
+//! Every kernel computes in `f32`, uses no operations of subgroups and some 16 KiB of shared memory, so that WGSL can express it,
+//! and sums in an order that depends on the sizes and the device alone, so that the bits are the same from run to run. An adapter
+//! needs ten storage buffers a launch, more than WebGPU promises and less than GPUs have; what takes all steps in one launch, and more
+//! buffers, is for SPIR-V alone.
 //!
 //! - [`tile`]: what a step multiplies, sixteen rows by some columns, inside a kernel that goes on with the sums;
 //! - [`product`]: large products of matrices, and sums of columns;
-//! - [`recurrent`]: a step of a layer in one launch, forward and backward;
+//! - [`recurrent`]: a layer in one launch where cubes can meet, else a launch a step, forward and backward;
 //! - [`attention`]: scores, softmax and context in one launch;
-//! - [`feeding`]: the decoder with input feeding, a few launches a step;
+//! - [`feeding`]: the decoder with input feeding, in one launch where cubes can meet, else a few a step;
 //! - [`search`]: the best tokens of a state;
 //! - [`meeting`]: cubes that wait for each other, where a GPU lets them;
 //! - [`cell`]: the arithmetic of the units;
@@ -16,8 +18,8 @@
 //! - [`update`]: the steps of an optimizer over several parameters in a launch, and the norm of their gradients;
 //! - [`dropout`], [`rows`], [`tanh`], [`linear`]: what stands between the layers.
 //!
-//! A new operation lists `Cube: cfg(feature = "wgpu")` in its `backend_extension`, gives each method a default body made
-//! of backend operations, and has a line here until it has a kernel.
+//! A new operation with a portable body lists `Cube: cfg(feature = "wgpu")` in its `backend_extension` and has a line here until it
+//! has a kernel.
 
 pub(crate) mod attention;
 mod cell;

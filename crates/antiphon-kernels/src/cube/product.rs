@@ -76,7 +76,7 @@ pub(crate) fn product_into(
     let sees_others = left.tensor.client.properties().features.device_memory_scope;
     let least = if sees_others { LEAST } else { LEAST_APART };
     let splits = (BUSY / (tiles[0] * tiles[1])).clamp(1, (k / least).max(1));
-    let each = k.div_ceil(splits).next_multiple_of(DEEP);
+    let each = k.div_ceil(splits).next_multiple_of(DEEP).max(DEEP);
     let splits = k.div_ceil(each).max(1);
     let client = &left.tensor.client;
     let joins = splits > 1 && sees_others;

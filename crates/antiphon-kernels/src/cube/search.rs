@@ -38,7 +38,7 @@ impl BestOps for Cube {
 /// What no token has for an id.
 const NOBODY: u32 = u32::MAX;
 
-/// A row a cube: `[V]` logits without `bias` → the logarithm of the sum of their exponentials, the `k` best, and these's ids.
+/// A row a cube: `[V]` logits without `bias` → the logarithm of the sum of their exponentials, the `k` best, and their ids.
 ///
 /// Of equal ones the smaller id comes first. If a logit is no number, the logarithm is none.
 #[cube(launch_unchecked)]
@@ -52,6 +52,7 @@ fn choose(logits: &[f32], bias: &[f32], best: &mut [f32], vocabulary: u32, k: u3
 
     let mut last = 0.0f32;
     let mut last_id = NOBODY.runtime();
+    let mut top = 0.0f32;
     let mut taken = 0usize;
     while taken < k {
         let mut value = 0.0f32;
@@ -86,6 +87,9 @@ fn choose(logits: &[f32], bias: &[f32], best: &mut [f32], vocabulary: u32, k: u3
         }
         last = values[0];
         last_id = ids[0];
+        if taken == 0 {
+            top = last;
+        }
         if unit == 0 {
             best[out + 1 + taken] = last;
             best[out + 1 + k + taken] = f32::cast_from(last_id);
@@ -94,8 +98,6 @@ fn choose(logits: &[f32], bias: &[f32], best: &mut [f32], vocabulary: u32, k: u3
         taken += 1;
     }
 
-    // The greatest is known.
-    let top = best[out + 1];
     let mut sum = 0.0f32;
     let mut v = unit;
     while v < vocabulary {

@@ -65,6 +65,7 @@ pub(super) fn before_backward(
         state_slices,
         threshold,
         keep,
+        0.0f32,
         cell,
         wide,
     );
@@ -96,6 +97,7 @@ pub(super) fn before_back(
     state_slices: u32,
     threshold: u32,
     keep: f32,
+    fault: f32,
     #[comptime] cell: Cell,
     #[comptime] wide: usize,
 ) {
@@ -118,7 +120,7 @@ pub(super) fn before_back(
     let b = group * ROWS + row;
     let mut d = 0.0f32;
     if row < ROWS && b < batch {
-        let found = sum(&*sums, row, own / 4, own % 4, wide);
+        let found = sum(&*sums, row, own / 4, own % 4, wide) + fault;
         if is_fed {
             let k = (slice - state_slices as usize) * units + own;
             if k < width && t > 0 {

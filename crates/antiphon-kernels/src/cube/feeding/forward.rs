@@ -259,11 +259,12 @@ pub(super) fn read_out(
     let mut sums = Shared::<[f32]>::new_slice(SUMS);
     readout_of(
         columns, bias, table, exchange, outputs, &mut sums, CUBE_POS_X, batch, steps, width, fed, depth, t, place,
-        threshold, keep, wide,
+        threshold, keep, 0.0f32, wide,
     );
 }
 
-/// The readout: from state and context to the output, which is also laid before both.
+/// The readout: from state and context to the output, which is also laid before both. `fault` is added to it: nothing, or NaN where
+/// a group has lost its way.
 #[cube]
 pub(super) fn readout_of(
     columns: &[Four],
@@ -282,6 +283,7 @@ pub(super) fn readout_of(
     place: u32,
     threshold: u32,
     keep: f32,
+    fault: f32,
     #[comptime] wide: usize,
 ) {
     let (width, fed, depth) = (width as usize, fed as usize, depth as usize);
@@ -300,6 +302,7 @@ pub(super) fn readout_of(
             let bits = decisive_bits(table[key], table[key + 1], (b * width + k) as u32);
             y = select(bits < threshold, 0.0f32, y);
         }
+        y += fault;
         outputs[(b * steps as usize + t as usize) * width + k] = y;
     }
     // All sums have been read.

@@ -22,7 +22,7 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 
 use super::attention::Look;
-use super::meeting::can_meet;
+use super::meeting::{ASKED, can_meet};
 use super::recurrent::MOST;
 use super::tile::ROWS;
 use super::{UNITS, cubes, dense, into_owned};
@@ -82,9 +82,6 @@ struct Layer<'a> {
     groups: usize,
 }
 
-/// Cubes that wait for each other, the most first.
-const MEETING: [usize; 3] = [128, 64, 32];
-
 /// Numbers of a line of a processor's first cache.
 const LINE: usize = 32;
 
@@ -131,7 +128,7 @@ impl<'a> Layer<'a> {
             return can_meet(client, 1).then_some(1);
         }
         let in_lines = [self.h, self.look.a, self.look.m].iter().all(|width| width.is_multiple_of(LINE));
-        let cubes = MEETING.into_iter().map(|all| (all / self.groups).min(slices)).filter(|_| in_lines);
+        let cubes = ASKED.into_iter().map(|all| (all / self.groups).min(slices)).filter(|_| in_lines);
         cubes.into_iter().find(|&cubes| cubes > 0 && can_meet(client, cubes * self.groups))
     }
 }

@@ -191,6 +191,7 @@ pub(super) fn whole_forward(
                 t + 1,
                 threshold,
                 keep,
+                fault(lost),
                 readout_wide,
             );
             sync_cube();
@@ -378,6 +379,7 @@ pub(super) fn whole_backward(
                 state_slices,
                 threshold,
                 keep,
+                fault(lost),
                 kind,
                 before_wide,
             );

@@ -20,7 +20,7 @@ use cubecl::prelude::*;
 use super::meeting::can_meet;
 use super::product::{Matrix, product_into, sum_columns};
 use super::tile::{self, ROWS};
-use super::{UNITS, dense, dummy, into_owned, is_f32, unwritten, zeros};
+use super::{UNITS, cubes, dense, dummy, into_owned, is_f32, unwritten, zeros};
 use crate::recurrent::{Cell, Recurrence, RecurrentOps, portable};
 
 impl RecurrentOps for Cube {
@@ -367,7 +367,7 @@ impl<'a> Layer<'a> {
         unsafe {
             backward::states_before::launch_unchecked(
                 &dx.client,
-                CubeCount::Static((b * t * h).div_ceil(UNITS) as u32, 1, 1),
+                cubes(b * t * h),
                 CubeDim::new_1d(UNITS as u32),
                 packed.clone().into_buffer_arg(),
                 state.clone().into_buffer_arg(),
