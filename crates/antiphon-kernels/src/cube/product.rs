@@ -163,8 +163,8 @@ fn counters_beside(tensor: &CubeTensor) -> CubeTensor {
 
 /// Four numbers of a matrix along a row of its buffer, zeros beyond `rows` and `columns`.
 #[cube]
-fn four<N: Size>(
-    from: &[Vector<f32, N>],
+fn four<Lanes: Size>(
+    from: &[Vector<f32, Lanes>],
     first: usize,
     stride: usize,
     row: usize,
@@ -175,7 +175,7 @@ fn four<N: Size>(
     let mut vector = Four::new(0.0f32);
     if row < rows && column < columns {
         let at = first + row * stride + column;
-        let width = N::value();
+        let width = Lanes::value();
         if comptime!(width == 4) {
             vector = Four::cast_from(from[at / 4]);
         } else {
@@ -192,8 +192,8 @@ fn four<N: Size>(
 
 /// The vector of a factor that a unit reads for its cube: rows from `side` on, a depth from `at` on.
 #[cube]
-fn ahead<N: Size>(
-    from: &[Vector<f32, N>],
+fn ahead<Lanes: Size>(
+    from: &[Vector<f32, Lanes>],
     first: u32,
     stride: u32,
     side: usize,
@@ -205,16 +205,16 @@ fn ahead<N: Size>(
     let unit = UNIT_POS as usize;
     let (first, stride) = (first as usize, stride as usize);
     if comptime!(transposed) {
-        four::<N>(from, first, stride, at + unit / 16, side + unit % 16 * 4, end, rows)
+        four::<Lanes>(from, first, stride, at + unit / 16, side + unit % 16 * 4, end, rows)
     } else {
-        four::<N>(from, first, stride, side + unit / 4, at + unit % 4 * 4, rows, end)
+        four::<Lanes>(from, first, stride, side + unit / 4, at + unit % 4 * 4, rows, end)
     }
 }
 
 #[cube(launch_unchecked)]
-fn multiply<N: Size>(
-    left: &[Vector<f32, N>],
-    right: &[Vector<f32, N>],
+fn multiply<Lanes: Size>(
+    left: &[Vector<f32, Lanes>],
+    right: &[Vector<f32, Lanes>],
     out: &mut [f32],
     mut shares: Sequence<Box<[f32]>>,
     counters: Sequence<Box<[Atomic<u32>]>>,
@@ -251,8 +251,8 @@ fn multiply<N: Size>(
     let mut d = Four::new(0.0f32);
 
     // Each unit reads one vector of each factor, ahead of those that are multiplied.
-    let mut l = ahead::<N>(left, left_first, left_stride, top, m, start, end, left_transposed);
-    let mut r = ahead::<N>(right, right_first, right_stride, side, n, start, end, comptime!(!right_transposed));
+    let mut l = ahead::<Lanes>(left, left_first, left_stride, top, m, start, end, left_transposed);
+    let mut r = ahead::<Lanes>(right, right_first, right_stride, side, n, start, end, comptime!(!right_transposed));
     let along = unit / 4 * PITCH + unit % 4;
     let mut at = start;
     while at < end {
@@ -270,8 +270,8 @@ fn multiply<N: Size>(
         }
         sync_cube();
         at += DEEP;
-        l = ahead::<N>(left, left_first, left_stride, top, m, at, end, left_transposed);
-        r = ahead::<N>(right, right_first, right_stride, side, n, at, end, comptime!(!right_transposed));
+        l = ahead::<Lanes>(left, left_first, left_stride, top, m, at, end, left_transposed);
+        r = ahead::<Lanes>(right, right_first, right_stride, side, n, at, end, comptime!(!right_transposed));
         #[unroll]
         for deep in 0..4usize {
             let l0 = part(&lefts, ty, 0usize, deep, left_transposed);
@@ -414,7 +414,7 @@ fn pick(a: Four, b: Four, c: Four, d: Four, #[comptime] which: usize) -> Four {
 /// Adds `[splits, m, n]` along the first, in order.
 #[cube(launch_unchecked)]
 fn add_splits(partial: &[f32], out: &mut [f32], splits: u32, m: u32, n: u32, first: u32, stride: u32) {
-    let place = ABSOLUTE_POS as usize;
+    let place = ABSOLUTE_POS;
     let size = m as usize * n as usize;
     if place < size {
         let mut total = 0.0f32;

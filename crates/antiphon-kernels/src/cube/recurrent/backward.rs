@@ -280,7 +280,7 @@ pub(super) fn states_before(
     states: u32,
     #[comptime] reverse: bool,
 ) {
-    let (place, hidden) = (ABSOLUTE_POS as usize, hidden as usize);
+    let (place, hidden) = (ABSOLUTE_POS, hidden as usize);
     if place < size as usize {
         let (k, row) = (place % hidden, place / hidden);
         let (b, step) = (row / steps as usize, row % steps as usize);

@@ -19,7 +19,7 @@ pub(super) fn begin(
     states: u32,
 ) {
     let (batch, hidden, padded) = (batch as usize, hidden as usize, padded as usize);
-    let place = ABSOLUTE_POS as usize;
+    let place = ABSOLUTE_POS;
     let quads = comptime!(ROWS / 4);
     let (k, quad, group) = (place % padded, place / padded % quads, place / (padded * quads));
     if group * ROWS < batch {
