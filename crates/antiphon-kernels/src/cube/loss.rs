@@ -15,7 +15,7 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 
 use super::product::{Matrix, product, product_into};
-use super::update::total;
+use super::sums::{largest, total};
 use super::{UNITS, cubes, dense, into_owned, is_f32, unwritten};
 use crate::loss::{LossOps, portable_gradients, portable_scaled, portable_scores};
 
@@ -31,27 +31,6 @@ const SHARES: usize = UNITS / COLUMNS;
 
 /// Below all logits; of an infinity a shader's compiler may think that there is none.
 const LEAST: f32 = -3.0e38;
-
-/// The largest of what all units of a cube hold.
-#[cube]
-fn largest(value: f32) -> f32 {
-    let mut shared = Shared::<[f32]>::new_slice(UNITS);
-    let unit = UNIT_POS as usize;
-    shared[unit] = value;
-    sync_cube();
-    #[unroll]
-    for level in 0..8usize {
-        let half = comptime!(UNITS >> (level + 1));
-        if unit < half {
-            let (a, b) = (shared[unit], shared[unit + half]);
-            shared[unit] = select(b > a, b, a);
-        }
-        sync_cube();
-    }
-    let most = shared[0];
-    sync_cube();
-    most
-}
 
 /// A cube a row of logits `[m, v]` without bias, the first of which is row `first` of all: leaves its loss with a target of `sharp` for
 /// the right token and `even` for each, and the loss's gradient in the place of the logits.

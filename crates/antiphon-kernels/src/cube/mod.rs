@@ -12,6 +12,7 @@
 //! - [`attention`]: scores, softmax and context in one launch;
 //! - [`feeding`]: the decoder with input feeding, in one launch where cubes can meet, else a few a step;
 //! - [`search`]: the best tokens of a state;
+//! - [`sums`]: what all units of a cube have in common;
 //! - [`meeting`]: cubes that wait for each other, where a GPU lets them;
 //! - [`cell`]: the arithmetic of the units;
 //! - [`loss`]: the output layer's loss and its gradients, a few launches for a chunk of tokens;
@@ -32,6 +33,7 @@ pub(crate) mod product;
 mod recurrent;
 mod rows;
 mod search;
+mod sums;
 mod tanh;
 pub(crate) mod tile;
 mod update;
@@ -41,7 +43,7 @@ use burn::tensor::Tensor;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, zeros_client};
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::prelude::CubeCount;
+use cubecl::prelude::{CubeCount, CubeElement};
 
 use crate::distillation::DistillationOps;
 pub(crate) use update::{Queue, scaling};
@@ -87,6 +89,13 @@ pub(crate) fn into_owned(tensor: CubeTensor) -> CubeTensor {
 /// A tensor of that shape beside another one, whose numbers are not written yet.
 pub(crate) fn unwritten(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), DType::F32)
+}
+
+/// `[N]`: numbers brought to the device of a tensor.
+pub(crate) fn upload(numbers: &[u32], beside: &CubeTensor) -> CubeTensor {
+    let handle = beside.client.create_from_slice(u32::as_bytes(numbers));
+    let (client, device, shape) = (beside.client.clone(), beside.device.clone(), Shape::new([numbers.len()]));
+    CubeTensor::new_contiguous(client, device, shape, handle, DType::U32)
 }
 
 /// Counters that nobody has reached.

@@ -10,7 +10,7 @@ use burn::backend::{Cube, Shape, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{UNITS, cubes, dense, unwritten};
+use super::{UNITS, cubes, dense, unwritten, upload};
 use crate::rows::{Body, RowsOps};
 
 /// Row `i` of `rows` is row `numbers[i]` of the table.
@@ -116,20 +116,13 @@ fn sorted(numbers: &[TokenId], count: usize) -> Vec<u32> {
     sorted
 }
 
-/// `u32` numbers on the device of a tensor.
-fn upload(numbers: &[u32], beside: &CubeTensor) -> BufferArg {
-    let handle = beside.client.create_from_slice(u32::as_bytes(numbers));
-    // SAFETY: so many numbers were written to it.
-    unsafe { BufferArg::from_raw_parts(handle, numbers.len()) }
-}
-
 impl RowsOps for Cube {
     fn rows_of(table: CubeTensor, numbers: Arc<[TokenId]>) -> CubeTensor {
         let table = dense(table);
         let width = table.shape()[1];
         let rows = unwritten(&table, [numbers.len(), width]);
         let count = numbers.len() * width;
-        let numbers = upload(&numbers, &table);
+        let numbers = upload(&numbers, &table).into_buffer_arg();
         // SAFETY: a unit has a number of `rows`, and the numbers lie in the table.
         unsafe {
             take_kernel::launch_unchecked(
@@ -183,7 +176,7 @@ impl Body for Cube {
         let gradient = dense(gradient);
         let width = gradient.shape()[1];
         let sums = unwritten(&gradient, [count, width]);
-        let sorted = upload(&sorted(numbers, count), &gradient);
+        let sorted = upload(&sorted(numbers, count), &gradient).into_buffer_arg();
         // SAFETY: a unit has a number of `sums`, and the order has places of `gradient`.
         unsafe {
             gather_kernel::launch_unchecked(

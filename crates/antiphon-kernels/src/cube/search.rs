@@ -5,6 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::product::{Matrix, product};
+use super::sums::total;
 use super::{UNITS, dense, is_f32, unwritten};
 use crate::output::best::{BestOps, portable};
 
@@ -104,18 +105,8 @@ fn choose(logits: &[f32], bias: &[f32], best: &mut [f32], vocabulary: u32, k: u3
         sum += (logits[row + v] + bias[v] - top).exp();
         v += UNITS;
     }
-    values[unit] = sum;
-    sync_cube();
-    let mut half = comptime!(UNITS / 2).runtime();
-    while half > 0 {
-        if unit < half {
-            let other = values[unit + half];
-            values[unit] += other;
-        }
-        sync_cube();
-        half /= 2;
-    }
+    let z = total(sum);
     if unit == 0 {
-        best[out] = top + values[0].ln();
+        best[out] = top + z.ln();
     }
 }

@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::sums::total;
 use super::{UNITS, dense, into_owned, is_f32, primitive, unwritten};
 use crate::update::{Rule, Step, UpdateOps, portable};
 
@@ -151,27 +152,6 @@ fn average_kernel(average: &mut [f32], parameter: &[f32], length: u32, share: f3
         average[at] = select(share == 1.0f32, w, a + share * (w - a));
         at += stride;
     }
-}
-
-/// The sum of what all units of a cube hold, in the order of a tree.
-#[cube]
-pub(super) fn total(value: f32) -> f32 {
-    let mut shared = Shared::<[f32]>::new_slice(UNITS);
-    let unit = UNIT_POS as usize;
-    shared[unit] = value;
-    sync_cube();
-    #[unroll]
-    for level in 0..8usize {
-        let half = comptime!(UNITS >> (level + 1));
-        if unit < half {
-            let sum = shared[unit] + shared[unit + half];
-            shared[unit] = sum;
-        }
-        sync_cube();
-    }
-    let sum = shared[0];
-    sync_cube();
-    sum
 }
 
 /// Sums of squares, one of each cube: those of some arrays, whose first cubes are `begins`.

@@ -10,12 +10,12 @@ pub(super) mod kernels;
 
 use std::ops::Range;
 
-use burn::backend::{Cube, DType, Shape, TensorMetadata};
+use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::product::sum_columns;
-use super::{UNITS, dense, dummy, unwritten};
+use super::{UNITS, dense, dummy, unwritten, upload};
 use crate::attention::{AttentionOps, Body, Inputs, Over, WeightsOps};
 
 pub(crate) use self::kernels::MOST_STEPS;
@@ -104,18 +104,11 @@ impl Look {
     ) -> Self {
         let (of_keys, of_memory) = (keys.shape(), memory.shape());
         let (s, a, m) = (of_keys[1], of_keys[2], of_memory[2]);
-        let table: Vec<u32> = live
-            .iter()
-            .enumerate()
-            .flat_map(|(b, &live)| {
-                let (row, real) = over.row(b, s);
-                [row as u32, real as u32, live]
-            })
-            .collect();
-        let bytes: Vec<u8> = table.iter().chain(more).flat_map(|number| number.to_ne_bytes()).collect();
-        let handle = keys.client.create_from_slice(&bytes);
-        let shape = Shape::new([table.len() + more.len()]);
-        let table = CubeTensor::new_contiguous(keys.client.clone(), keys.device.clone(), shape, handle, DType::U32);
+        let rows = live.iter().enumerate().flat_map(|(b, &live)| {
+            let (row, real) = over.row(b, s);
+            [row as u32, real as u32, live]
+        });
+        let table = upload(&rows.chain(more.iter().copied()).collect::<Vec<_>>(), &keys);
         let (nothing, additive) = (dummy(&keys), energy.is_some());
         let energy = energy.unwrap_or_else(|| dummy(&keys));
         Self { keys, memory, energy, additive, nothing, table, b: live.len(), s, stride: s, a, m }

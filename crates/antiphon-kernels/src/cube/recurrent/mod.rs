@@ -12,7 +12,7 @@
 mod backward;
 mod forward;
 
-use burn::backend::{Cube, DType, Shape, TensorMetadata};
+use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
@@ -20,7 +20,7 @@ use cubecl::prelude::*;
 use super::meeting::can_meet;
 use super::product::{Matrix, product_into, sum_columns};
 use super::tile::{self, ROWS};
-use super::{UNITS, cubes, dense, dummy, into_owned, is_f32, unwritten, zeros};
+use super::{UNITS, cubes, dense, dummy, into_owned, is_f32, unwritten, upload, zeros};
 use crate::recurrent::{Cell, Recurrence, RecurrentOps, portable};
 
 impl RecurrentOps for Cube {
@@ -121,13 +121,7 @@ impl<'a> Layer<'a> {
 
     /// `[B]`: the rows' lengths on the device; any buffer if all rows have all steps.
     fn lengths(&self, like: &CubeTensor) -> CubeTensor {
-        let Some(lengths) = &self.run.lengths else {
-            return like.clone();
-        };
-        let bytes: Vec<u8> = lengths.iter().flat_map(|length| length.to_ne_bytes()).collect();
-        let handle = like.client.create_from_slice(&bytes);
-        let shape = Shape::new([lengths.len()]);
-        CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, DType::U32)
+        self.run.lengths.as_ref().map_or_else(|| like.clone(), |lengths| upload(lengths, like))
     }
 
     fn forward(
