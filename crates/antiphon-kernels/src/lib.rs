@@ -11,6 +11,7 @@
 //! - [`activation_penalty`], [`temporal_penalty`]: penalties on what a layer puts out;
 //! - [`linear()`]: a sequence times a weight;
 //! - [`convolve`]: a convolution along time; [`convolve_2d`]: one across bands as well; [`gated_linear_unit`], [`layer_norm`] and [`average_steps`] beside it;
+//! - [`sentence_sums`]: a vector of each sentence of a text; [`reduce_query`]: what is asked of them, reduced by one after the other;
 //! - [`PackedWeight`], [`recurrent_step`] and [`OutputLayer`]: a step of search;
 //! - [`select_rows`], [`first_rows`], [`concat`]: what only moves numbers;
 //! - [`tanh()`]: the hyperbolic tangent, vectorised;
@@ -21,9 +22,9 @@
 //!
 //! - recurrent layers, the losses over a vocabulary, tanh and the optimizers have a *portable* body made of backend operations, the default of
 //!   their traits' methods, in one node of the graph with a gradient by hand;
-//! - attention, a sequence times a weight, convolutions and what stands beside them, dropout, penalties and the steps of a
-//!   search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits exist where there are slices
-//!   or kernels, and the public function asks whether these serve;
+//! - attention, a sequence times a weight, convolutions and what stands beside them, sentences and what they make of a query, dropout,
+//!   penalties and the steps of a search are tensor operations there, a few of them, whose gradient autodiff makes as well; their traits
+//!   exist where there are slices or kernels, and the public function asks whether these serve;
 //! - [`fed_decoder`](feeding::fed_decoder) has no other body: see its module.
 //!
 //! Nothing here knows modules.
@@ -50,7 +51,9 @@ mod packed;
 mod penalty;
 mod product;
 pub mod recurrent;
+mod reduction;
 mod rows;
+mod sentences;
 mod tanh;
 mod team;
 mod term;
@@ -74,7 +77,9 @@ pub use norm::layer_norm;
 pub use output::OutputLayer;
 pub use penalty::{activation_penalty, temporal_penalty};
 pub use recurrent::{Cell, Recurrence, Recurrent, Shared, recurrent, recurrent_step};
+pub use reduction::{QueryReduction, Reduced, Reduction, query_gates, reduce_query};
 pub use rows::{concat, first_rows, select_rows};
+pub use sentences::{Sentence, Sentences, WordOrder, sentence_sums};
 pub use tanh::tanh;
 pub use team::attentively;
 pub use term::{Carry, Term, choose_rows};
