@@ -310,7 +310,7 @@ pub enum TableFormat {
     Tsv,
     /// A comma between cells. A cell between quotes may hold commas, line ends and, written twice, quotes (RFC 4180).
     Csv,
-    /// An object of JSON a line, of texts, numbers, `true` and `false`.
+    /// An object of JSON a line, of texts, numbers, `true` and `false`, and of lists of these, which are texts of several lines.
     JsonLines,
 }
 

@@ -64,7 +64,8 @@ impl Object<'_> {
         self.0.iter().map(|entry| entry.name.clone()).collect()
     }
 
-    /// The text of a column: a number as it is written, `true`, `false`, and nothing for `null`.
+    /// The text of a column: a number as it is written, `true`, `false`, and nothing for `null`; of a list that of its elements, one
+    /// a line.
     ///
     /// # Errors
     /// If the column is not there, is there twice, or holds no text.
@@ -79,16 +80,43 @@ impl Object<'_> {
         if found.next().is_some() {
             return Err(Fault::Twice(column.clone()));
         }
-        let refuse = |what| Err(Fault::NoText { column: column.clone(), what, remedy: wanted.of_list(what) });
-        match value.as_bytes()[0] {
-            b'"' => {
-                let text: String = serde_json::from_str(value).map_err(|error| fault(&error, *before))?;
-                if text.contains('\0') { Err(Fault::ZeroIn(column.clone())) } else { Ok(text.into()) }
-            }
-            b'[' => refuse("a list"),
-            b'{' => refuse("an object"),
-            b'n' => Ok("".into()),
-            _ => Ok((*value).to_owned().into()),
+        if !value.starts_with('[') {
+            return plain_text(value, *before, wanted, false);
         }
+        let (mut text, mut rest, mut is_first) = (String::new(), &value[1..], true);
+        loop {
+            rest = rest.trim_start_matches([',', ' ', '\t', '\r', '\n']);
+            if rest.starts_with(']') {
+                return Ok(text.into());
+            }
+            let (IgnoredAny, behind) = first(rest);
+            let element = rest[..rest.len() - behind.len()].trim_end();
+            let line = plain_text(element, before + value.len() - rest.len(), wanted, true)?;
+            text += if is_first { "" } else { "\n" };
+            // A line is an element, so that no element is two.
+            text += &line.replace("\r\n", " ").replace(['\n', '\r'], " ");
+            (rest, is_first) = (behind, false);
+        }
+    }
+}
+
+/// The text of a value that is no list, of a column or of an element of the list that it holds; `before`: how many bytes of the line
+/// come before it.
+///
+/// # Errors
+/// If it is a list or an object, or a text that cannot be used.
+fn plain_text(value: &str, before: usize, wanted: &Wanted, in_list: bool) -> Result<Cow<'static, str>, Fault> {
+    let column = || wanted.column.clone();
+    let refuse = |what| Err(Fault::NoText { column: column(), what, remedy: wanted.of_object() });
+    match (value.as_bytes()[0], in_list) {
+        (b'"', _) => {
+            let text: String = serde_json::from_str(value).map_err(|error| fault(&error, before))?;
+            if text.contains('\0') { Err(Fault::ZeroIn(column())) } else { Ok(text.into()) }
+        }
+        (b'[', _) => refuse("a list with a list in it"),
+        (b'{', true) => refuse("a list with an object in it"),
+        (b'{', false) => refuse("an object"),
+        (b'n', _) => Ok("".into()),
+        _ => Ok(value.to_owned().into()),
     }
 }

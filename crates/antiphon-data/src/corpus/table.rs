@@ -483,15 +483,9 @@ impl Wanted {
         format!("add it, or name another in {}{near}", self.key)
     }
 
-    /// What helps, beside a text, where a value is a list.
-    pub(super) fn of_list(&self, what: &str) -> String {
-        match self.part {
-            Part::Target if what == "a list" => {
-                " (several references are rows of their own, with the same source)".into()
-            }
-            Part::Kept => format!(", or take it out of {}", self.key),
-            _ => String::new(),
-        }
+    /// What helps, beside a text, where a value is an object or a list of more than texts.
+    pub(super) fn of_object(&self) -> String {
+        if self.part == Part::Kept { format!(", or take it out of {}", self.key) } else { String::new() }
     }
 }
 

@@ -126,6 +126,29 @@ fn a_number_of_json_is_read_as_it_is_written() {
     }
 }
 
+proptest! {
+    /// Each element of a list is a line of its cell, wherever that stands, and no element is two.
+    #[test]
+    fn a_list_of_json_is_read_as_its_elements_one_a_line(
+        elements in prop::collection::vec("[a\",\\]\\[{}\\\\\r\né ]{0,6}", 1..6), spaced in any::<bool>(), number in -3i32..3,
+    ) {
+        let texts = ["x".to_owned()].into_iter().chain(elements);
+        let mut list: Vec<serde_json::Value> = texts.clone().map(Into::into).collect();
+        list.push(number.into());
+        let list = if spaced {
+            let written: Vec<String> = list.iter().map(ToString::to_string).collect();
+            format!("[ {} ]", written.join(" ,\t"))
+        } else {
+            serde_json::to_string(&list).unwrap()
+        };
+        let json = format!("{{\"lemma\": {list}, \"features\": {list}, \"form\":{list}}}\n");
+        let (_folder, corpus) = opened(&config("a.jsonl", ""), json.as_bytes());
+        let lines: Vec<String> = texts.map(|text| text.replace("\r\n", " ").replace(['\r', '\n'], " ")).collect();
+        let cell = format!("{}\n{number}", lines.join("\n"));
+        prop_assert_eq!(all(&corpus), [example(&[&cell, &cell, &cell], 1)]);
+    }
+}
+
 #[test]
 fn without_a_header_the_config_names_the_columns() {
     let named = "columns = ['lemma', 'form', 'features']";
@@ -251,11 +274,15 @@ fn every_kind_of_bad_row_is_named() {
     );
     check("a.jsonl", "{}", "no `lemma`: the object is empty; fill it in or remove the line");
     let value = |value: &str| format!("{{\"lemma\": \"a\", \"form\": {value}, \"features\": 1}}");
-    for (json, what) in [("[\"b\"]", "a list"), ("{}", "an object")] {
-        let references = " (several references are rows of their own, with the same source)";
-        let references = if what == "a list" { references } else { "" };
-        check("a.jsonl", &value(json), &format!("`form` is {what}: write a text in quotes, or a number{references}"));
+    let objects =
+        [("{}", "an object"), ("[1, {}]", "a list with an object in it"), ("[[1]]", "a list with a list in it")];
+    for (json, what) in objects {
+        let remedy = "write a text in quotes, a number, or a list of these";
+        check("a.jsonl", &value(json), &format!("`form` is {what}: {remedy}"));
     }
+    check("a.jsonl", &value("[]"), "`form` is empty: fill it in or remove the row");
+    check("a.jsonl", &value("[\"\", null]"), "`form` is empty: fill it in or remove the row");
+    check("a.jsonl", &value("[\"b\", \"\\u0000\"]"), "`form` holds a zero byte, as no text has it: remove it");
     check("a.jsonl", &value("null"), "`form` is empty: fill it in or remove the row");
     check("a.jsonl", &value("\"a\\u0000\""), "`form` holds a zero byte, as no text has it: remove it");
     let lone = refused(&config("a.jsonl", ""), &value("\"\\ud800\""));
@@ -270,6 +297,8 @@ fn every_kind_of_bad_row_is_named() {
     check("a.jsonl", "[1]", &json("it does not begin with `{`, column 1"));
     check("a.jsonl", "{\"lemma\": 1", &json("EOF while parsing an object, column 11"));
     check("a.jsonl", "{\"lemma\": 1} x", &json("trailing characters, column 14"));
+    check("a.jsonl", "{\"lemma\": [\"a\", \"b", &json("EOF while parsing a string, column 18"));
+    check("a.jsonl", "{\"lemma\": [\"a\", \"b\"}", &json("expected `,` or `]`, column 20"));
     check("a.jsonl", "", "blank line: remove it");
 }
 

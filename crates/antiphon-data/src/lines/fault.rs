@@ -90,7 +90,7 @@ pub enum Fault {
     Twice(String),
     /// A text of JSON with a byte that is 0.
     ZeroIn(String),
-    /// A value of JSON that is a list or an object.
+    /// A value of JSON that is an object, or a list that holds more than texts.
     NoText {
         /// The column.
         column: String,
@@ -160,7 +160,7 @@ impl Fault {
             Fault::NoColumn { column, .. } => format!("without `{column}`"),
             Fault::Twice(column) => format!("with `{column}` twice"),
             Fault::ZeroIn(column) => format!("with a zero byte in `{column}`"),
-            Fault::NoText { column, .. } => format!("whose `{column}` is neither text nor number"),
+            Fault::NoText { column, .. } => format!("whose `{column}` is neither text, number nor list of these"),
             Fault::IsJson => "of JSON".into(),
             Fault::Json { .. } => "not a JSON object".into(),
             Fault::TooManyTokens { what, key, limit, .. } => format!("with a {what} over {key} = {limit}"),
@@ -271,7 +271,7 @@ impl fmt::Display for Fault {
             Fault::Twice(column) => write!(f, "`{column}` is there twice: remove one"),
             Fault::ZeroIn(column) => write!(f, "`{column}` holds a zero byte, as no text has it: remove it"),
             Fault::NoText { column, what, remedy } => {
-                write!(f, "`{column}` is {what}: write a text in quotes, or a number{remedy}")
+                write!(f, "`{column}` is {what}: write a text in quotes, a number, or a list of these{remedy}")
             }
             Fault::IsJson => f.write_str("an object of JSON, where cells are read: set data.format = \"json_lines\""),
             Fault::Json { what, column } => {
