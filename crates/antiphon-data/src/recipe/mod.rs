@@ -29,7 +29,7 @@ pub use origin::{
 };
 pub use prepare::{
     Cmudict, Copies, Copy, Dialogs, G014b2b, Inflections, ListedRecordings, NumberedRecordings, PairsByLines,
-    PreparationConfig, SpeechList, Stories, TextByShare,
+    PreparationConfig, SpeechList, Stories, StoryTask, TextByShare,
 };
 
 use crate::lines::text_of;

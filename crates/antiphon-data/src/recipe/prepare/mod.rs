@@ -22,7 +22,7 @@ pub use g014b2b::G014b2b;
 pub use inflections::Inflections;
 pub use pairs::PairsByLines;
 pub use recordings::{ListedRecordings, NumberedRecordings, SpeechList};
-pub use stories::Stories;
+pub use stories::{Stories, StoryTask};
 pub use text::TextByShare;
 
 pub(super) use preparation::Preparation;

@@ -69,31 +69,61 @@ fn inflections_become_tables_with_lemma_and_features_as_words() {
     );
 }
 
-const STORIES: &str = "1 Zug left.\n2 Where is Zug? \taway\t1\n3 Zug came.\n4 Where is Zug? \there\t3\n\
+const STORIES: &str = "1 Zug left.\n2 Where is Zug? \taway\t1\n3 \"Zug\" came.\n4 Where is Zug? \there\t3 1\n\
     1 Pim sat.\n2 Does Pim sit?\tyes\t1\n1 Pim rose.\n2 Does Pim sit?\tno\t1\n";
 
 #[test]
 fn a_question_is_asked_after_all_that_was_told_and_nothing_else() {
-    let rest = "[[preparation]]\nkind = 'stories'\ntrain = 's'\ntest = 't'\nvalidation = 2\ninto = 'qa1'";
-    let files = [("s", STORIES), ("t", "1 Pim ran.\n2 Who ran?\tPim,Zug\t1\n")];
+    let rest = "[[preparation]]\nkind = 'stories'\nvalidation = 2\njoint = 'all'\n\
+        tasks = [{ name = 'qa1', train = 's', test = 't' }, { name = 'qa2', train = 'u', test = 't' }]";
+    let other = "1 Q.\n2 A?\tb\n1 C.\n2 D?\te\n1 F.\n2 G?\th\n";
+    let files = [("s", STORIES), ("t", "1 Pim ran.\n2 Who ran?\tPim,Zug\t1\n"), ("u", other)];
     let kitchen = Kitchen::new("tiny", LOCAL, &files, rest);
-    kitchen.local().unwrap();
-    assert_eq!(
-        kitchen.read("qa1/train.tsv"),
-        "Zug left. Where is Zug?\taway\nZug left. Zug came. Where is Zug?\there\n"
-    );
-    assert_eq!(kitchen.read("qa1/validation.tsv"), "Pim sat. Does Pim sit?\tyes\nPim rose. Does Pim sit?\tno\n");
-    assert_eq!(kitchen.read("qa1/test.tsv"), "Pim ran. Who ran?\tPim,Zug\n");
+    let (prepared, log) = kitchen.prepare(Some(&kitchen.from()), "");
+    prepared.unwrap();
+    assert!(log.contains(&"qa1/train: 2 questions, 1 stories".into()), "{log:?}");
+    let row = |story: &str, question: &str, answer: &str, support: &str, task: &str| {
+        format!(
+            "{{\"story\":[{story}],\"question\":\"{question}\",\"answer\":\"{answer}\",\"support\":[{support}],\"task\":\"{task}\"}}\n"
+        )
+    };
+    // The third line is the second statement.
+    let train = row(r#""Zug left.""#, "Where is Zug?", "away", "1", "qa1")
+        + &row(r#""Zug left.","\"Zug\" came.""#, "Where is Zug?", "here", "2,1", "qa1");
+    let validation = row(r#""Pim sat.""#, "Does Pim sit?", "yes", "1", "qa1")
+        + &row(r#""Pim rose.""#, "Does Pim sit?", "no", "1", "qa1");
+    let test = |task: &str| row(r#""Pim ran.""#, "Who ran?", "Pim,Zug", "1", task);
+    let of_other = [("Q", "A", "b"), ("C", "D", "e"), ("F", "G", "h")];
+    let of_other = of_other.map(|(s, q, a)| row(&format!("\"{s}.\""), &format!("{q}?"), a, "", "qa2"));
+    let [first, others @ ..] = &of_other;
+    for (file, of_one, of_two) in [
+        ("train", train, first.clone()),
+        ("validation", validation, others.concat()),
+        ("test", test("qa1"), test("qa2")),
+    ] {
+        let read = |folder: &str| kitchen.read(&format!("{folder}/{file}.jsonl"));
+        assert_eq!([read("qa1"), read("qa2"), read("all")], [of_one.clone(), of_two.clone(), of_one + &of_two]);
+    }
     for (text, fault) in [
         ("2 Pim ran.\n", "line 1: a story begins with line 1"),
         ("1 Pim ran.\nx y\n", "line 2: does not begin with a number"),
         ("1 Pim ran.\n2 Who?\t\t1\n", "line 2: a question or its answer is missing"),
         ("1\n", "line 1: no number before a text"),
         ("1 A.\n2 B?\tc\t1\n", "too few stories to hold out 2 questions"),
+        ("1 A.\n2 B?\tc\t1 2\n", "line 2: `2` is no line of a statement before the question"),
+        ("1 A.\n2 B?\tc\tx\n", "line 2: `x` is no line of a statement before the question"),
+        ("1 A.\n1 B?\tc\t1\n", "line 2: `1` is no line of a statement before the question"),
     ] {
-        let bad = Kitchen::new("tiny", LOCAL, &[("s", text), ("t", "")], rest);
+        let bad = Kitchen::new("tiny", LOCAL, &[("s", text), ("t", ""), ("u", "")], rest);
         assert_eq!(bad.refused(Some(&bad.from())), format!("R/from/s: {fault}"));
     }
+    let twice = Kitchen::new("tiny", LOCAL, &files, &rest.replace("'all'", "'qa2'"));
+    let error = twice.short(&Recipe::load(&twice.recipe()).unwrap_err().to_string());
+    assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].joint: `qa2/train.jsonl` is written already");
+    let none = "[[preparation]]\nkind = 'stories'\nvalidation = 2\ntasks = []";
+    let none = Kitchen::new("tiny", LOCAL, &files, none);
+    let error = none.short(&Recipe::load(&none.recipe()).unwrap_err().to_string());
+    assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].tasks: the list is empty: name a task");
 }
 
 #[test]
