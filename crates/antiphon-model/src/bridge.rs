@@ -17,7 +17,8 @@ use crate::initial::{Initial, zeros};
 pub enum BridgeConfig {
     /// From zeros.
     Zero(ZeroBridgeConfig),
-    /// From the encoder's final state as it is; cells, layers and widths must agree, and there must be a single source.
+    /// From the final state of one encoder as it is; cells, layers and widths must agree. Where there are several sources, `of` must
+    /// name it.
     Copy(CopyBridgeConfig),
     /// From `tanh(W s + b)` of the encoder's final state, for each layer of the decoder. Of several sources the states stand side by
     /// side in `s` (Zoph and Knight 2016).
@@ -26,7 +27,7 @@ pub enum BridgeConfig {
 
 impl Default for BridgeConfig {
     fn default() -> Self {
-        BridgeConfig::Linear(LinearBridgeConfig {})
+        BridgeConfig::Linear(LinearBridgeConfig::default())
     }
 }
 
@@ -35,15 +36,21 @@ impl Default for BridgeConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct ZeroBridgeConfig {}
 
-/// Nothing to set.
+/// Whose state goes across.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct CopyBridgeConfig {}
+pub struct CopyBridgeConfig {
+    /// The source, `source` or the name of a stream, whose state it is. If unset: that of the only one.
+    pub of: Option<String>,
+}
 
-/// Nothing to set.
+/// Whose states go across.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct LinearBridgeConfig {}
+pub struct LinearBridgeConfig {
+    /// The source, `source` or the name of a stream, whose state alone goes across. If unset: those of all.
+    pub of: Option<String>,
+}
 
 /// What a decoder's state looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,16 +70,38 @@ impl BridgeConfig {
         }
     }
 
-    /// What cannot work from encoders, one for each source.
-    pub(crate) fn problems(&self, encoders: &[EncoderShape], decoder: &DecoderShape) -> Vec<Problem> {
+    /// The one source whose state goes across, if it says so.
+    fn of(&self) -> Option<&str> {
+        match self {
+            BridgeConfig::Zero(_) => None,
+            BridgeConfig::Copy(CopyBridgeConfig { of }) | BridgeConfig::Linear(LinearBridgeConfig { of }) => {
+                of.as_deref()
+            }
+        }
+    }
+
+    /// Which of the sources' states go across.
+    fn chosen(&self, sources: &[(&str, EncoderShape)]) -> Chosen {
+        let place = |of: &str| sources.iter().position(|(name, _)| *name == of);
+        self.of().and_then(place).map_or(Chosen::All, Chosen::One)
+    }
+
+    /// What cannot work from the encoders of these sources, by name.
+    pub(crate) fn problems(&self, sources: &[(&str, EncoderShape)], decoder: &DecoderShape) -> Vec<Problem> {
+        if let Some(of) = self.of().filter(|of| sources.iter().all(|(name, _)| name != of)) {
+            let there: Vec<String> = sources.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let message = format!("there is no source `{of}`; there is {}", there.join(", "));
+            return vec![Problem { place: "of".into(), message }];
+        }
         let needs_equal_states = match self {
             BridgeConfig::Copy(_) => true,
             BridgeConfig::Zero(_) | BridgeConfig::Linear(_) => false,
         };
-        let &[encoder] = encoders else {
+        let &[(_, encoder)] = self.chosen(sources).among(sources) else {
             let message = format!(
-                "`copy` takes the state of one encoder, and there are {}; use `linear`, which takes all of them",
-                encoders.len()
+                "`copy` takes the state of one encoder, and there are {}; name its source in `of`, or use `linear`, which takes all \
+                 of them",
+                sources.len()
             );
             let problem = needs_equal_states.then(|| Problem { place: "kind".into(), message });
             return problem.into_iter().collect();
@@ -94,12 +123,19 @@ impl BridgeConfig {
         wrong.then(|| Problem { place: "kind".into(), message }).into_iter().collect()
     }
 
-    pub(crate) fn init(&self, encoders: &[EncoderShape], decoder: &DecoderShape, key: Key, device: &Device) -> Bridge {
-        let from = encoders.iter().map(|encoder| encoder.states * encoder.state_width).sum();
+    pub(crate) fn init(
+        &self,
+        sources: &[(&str, EncoderShape)],
+        decoder: &DecoderShape,
+        key: Key,
+        device: &Device,
+    ) -> Bridge {
+        let of = self.chosen(sources);
+        let from = of.among(sources).iter().map(|(_, encoder)| encoder.states * encoder.state_width).sum();
         let to = decoder.widths.iter().map(|width| decoder.states * width);
         match self {
             BridgeConfig::Zero(_) => Bridge::Zero(ZeroBridge { widths: to.collect() }),
-            BridgeConfig::Copy(_) => Bridge::Copy(CopyBridge {}),
+            BridgeConfig::Copy(_) => Bridge::Copy(CopyBridge { of }),
             BridgeConfig::Linear(_) => {
                 let layers = to.enumerate().map(|(l, to)| {
                     let key = key.numbered(l as u64);
@@ -108,8 +144,24 @@ impl BridgeConfig {
                         bias: zeros(to, device),
                     }
                 });
-                Bridge::Linear(LinearBridge { layers: layers.collect() })
+                Bridge::Linear(LinearBridge { layers: layers.collect(), of })
             }
+        }
+    }
+}
+
+/// Whose states go across.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Chosen {
+    All,
+    One(usize),
+}
+
+impl Chosen {
+    fn among<T>(self, sources: &[T]) -> &[T] {
+        match self {
+            Chosen::All => sources,
+            Chosen::One(i) => &sources[i..=i],
         }
     }
 }
@@ -130,11 +182,16 @@ pub(crate) struct ZeroBridge {
 }
 
 #[derive(Module, Debug)]
-pub(crate) struct CopyBridge {}
+pub(crate) struct CopyBridge {
+    #[module(skip)]
+    of: Chosen,
+}
 
 #[derive(Module, Debug)]
 pub(crate) struct LinearBridge {
     layers: Vec<BridgeLayer>,
+    #[module(skip)]
+    of: Chosen,
 }
 
 #[derive(Module, Debug)]
@@ -151,13 +208,13 @@ impl Bridge {
                 let ([rows, ..], device) = (sources[0].memory.dims(), sources[0].memory.device().inner());
                 bridge.widths.iter().map(|&width| Tensor::zeros([rows, width], &device)).collect()
             }
-            Bridge::Copy(_) => sources[0].states.clone(),
+            Bridge::Copy(bridge) => bridge.of.among(sources)[0].states.clone(),
             Bridge::Linear(bridge) => {
                 // Top layers face each other; a deeper decoder's lower layers share the encoder's first.
                 let to = bridge.layers.len();
                 let cross = |(l, layer): (usize, &BridgeLayer)| {
                     let facing = |source: &Encoded| source.states[(l + source.states.len()).saturating_sub(to)].clone();
-                    let state = match sources {
+                    let state = match bridge.of.among(sources) {
                         [only] => facing(only),
                         several => Tensor::cat(several.iter().map(facing).collect(), 1),
                     };

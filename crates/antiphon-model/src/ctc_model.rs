@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ctc::{Ctc, CtcConfig};
 use crate::embedding::Embedding;
-use crate::encoder::{Encoded, Encoder, EncoderConfig};
+use crate::encoder::{Beside, Encoded, Encoder, EncoderConfig};
 use crate::lookup::check_ids;
 use crate::model::{Judgement, Vocabularies, below};
 use crate::session::batch_factor;
 use crate::source::{FrameEntry, SourceConfig};
-use crate::stream::{Entry, Reader, Streams};
+use crate::stream::{Entry, Read, Reader, Streams};
 use crate::target::Distributions;
 
 /// An encoder alone: a layer over its memory says the target, step by step (connectionist temporal classification, CTC; Graves et
@@ -37,6 +37,10 @@ pub struct CtcModelConfig {
     /// What reads the source.
     pub encoder: EncoderConfig,
 }
+
+/// What is said where CTC has a step for a sentence.
+pub(crate) const SENTENCES_SAY_NO_TOKENS: &str =
+    "CTC says a token a step, and here a step is a whole sentence; leave `sentences` out, or CTC";
 
 impl CtcModelConfig {
     /// How many steps of the source a step of the memory stands for.
@@ -57,7 +61,11 @@ impl CtcModelConfig {
         }
         let message = "`ctc` reads one source; remove the streams, or let `model.kind` be `encoder_decoder`";
         let idle = (!streams.0.is_empty()).then(|| problem("streams", message));
-        below("model.encoder", self.encoder.problems(self.source.size())).chain(idle).collect()
+        let alone = Beside { is_text: self.source.frames().is_none(), states: &[] };
+        let unreadable: Vec<Problem> =
+            below("model.encoder", self.encoder.problems(self.source.size(), alone)).chain(idle).collect();
+        let by_sentences = unreadable.is_empty() && self.encoder.shape(self.source.size()).by_sentences;
+        unreadable.into_iter().chain(by_sentences.then(|| problem("model.encoder", SENTENCES_SAY_NO_TOKENS))).collect()
     }
 
     /// What is valid but has no effect, with places below `[model]`.
@@ -128,7 +136,7 @@ impl CtcModel {
             None => Entry::Tokens { vocabulary: self.source_vocabulary, embedding: self.source.as_ref() },
         };
         let reader = Reader { name: "source", entry, encoder: &self.encoder };
-        reader.read(source, dropout.map(|key| [key.named("source"), key.named("encoder")]))
+        reader.read(source, Read::default(), dropout.map(|key| [key.named("source"), key.named("encoder")]))
     }
 
     /// The same of a batch that fits.

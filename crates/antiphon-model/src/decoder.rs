@@ -676,7 +676,7 @@ mod tests {
                         let width = config.shape().states * hidden;
                         let state = random("state", [rows, width], &device).require_grad();
                         let of_memory = (0..rows).map(|b| (b % (source + 1)) as u32).collect();
-                        let encoded = Encoded { memory: read.clone(), lengths: of_memory, states: Vec::new() };
+                        let encoded = Encoded::of(read.clone(), of_memory, Vec::new());
                         let memories = decoder.prepare(&[encoded]);
                         let start = decoder.start(vec![state.clone()], &memories);
                         let projected = decoder.layers[0].project(&Input::Vectors(x.clone()));

@@ -2,22 +2,23 @@
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Problem, Result, SourceBatch};
-use antiphon_kernels::{Carry, Term};
+use antiphon_kernels::{Carry, Term, host};
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{MemoriesConfig, MemoryShape, Prepared};
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::ctc::{Ctc, CtcConfig};
+use crate::ctc_model::SENTENCES_SAY_NO_TOKENS;
 use crate::decoder::{Decoder, DecoderConfig, DecoderState};
 use crate::embedding::{Embedding, EmbeddingConfig};
-use crate::encoder::{Encoded, Encoder, EncoderConfig, EncoderShape};
+use crate::encoder::{Beside, Encoded, Encoder, EncoderConfig, EncoderShape};
 use crate::head::{Head, HeadConfig};
-use crate::model::{CtcJudgement, Vocabularies, below};
+use crate::model::{CtcJudgement, SourceLooks, Vocabularies, below};
 use crate::source::{FrameEntry, SourceConfig};
-use crate::stream::{Entry, Reader, Stream, Streams};
+use crate::stream::{Entry, Read, Reader, Stream, Streams};
 use crate::target::{TargetSide, Taught, Tied};
 
 /// A recurrent encoder–decoder. Streams, if there are any, are further sources with encoders of their own.
@@ -60,16 +61,59 @@ fn untied(decoder: &DecoderConfig, size: usize) -> String {
 }
 
 impl EncoderDecoderConfig {
-    /// What the decoder will meet, of the source and each stream.
-    fn encoders(&self, streams: Streams<'_>) -> Vec<EncoderShape> {
-        let further = streams.0.iter().map(|(_, stream)| (&stream.encoder, stream.input.size()));
-        let all = std::iter::once((&self.encoder, self.source.size())).chain(further);
-        all.map(|(encoder, input)| encoder.shape(input)).collect()
+    /// What reads each source, and the width of what it reads.
+    fn readers<'s>(&'s self, streams: Streams<'s>) -> impl Iterator<Item = ConfiguredReader<'s>> {
+        let of_source = ConfiguredReader {
+            name: "source",
+            place: "model.encoder".into(),
+            encoder: &self.encoder,
+            input: self.source.size(),
+            is_text: self.source.frames().is_none(),
+        };
+        let further = streams.0.iter().map(|(name, stream)| ConfiguredReader {
+            name,
+            place: format!("streams.{name}.encoder"),
+            encoder: &stream.encoder,
+            input: stream.width(&self.source),
+            is_text: true,
+        });
+        std::iter::once(of_source).chain(further)
     }
 
-    /// How many tokens of each source a step of its memory stands for.
+    /// What the decoder will meet, of the source and each stream, by name.
+    fn encoders<'s>(&'s self, streams: Streams<'s>) -> Vec<(&'s str, EncoderShape)> {
+        self.readers(streams).map(|reader| (reader.name, reader.encoder.shape(reader.input))).collect()
+    }
+
+    /// How many tokens or sentences of each source a step of its memory stands for.
     pub(crate) fn reductions(&self, streams: Streams<'_>) -> Vec<usize> {
-        self.encoders(streams).iter().map(|encoder| encoder.reduction).collect()
+        self.encoders(streams).iter().map(|(_, encoder)| encoder.reduction).collect()
+    }
+
+    /// Of which sources a step of the memory stands for sentences.
+    pub(crate) fn by_sentences(&self, streams: Streams<'_>) -> Vec<bool> {
+        self.encoders(streams).iter().map(|(_, encoder)| encoder.by_sentences).collect()
+    }
+
+    /// What cannot be read: first of encoders that read alone, then of those that read the states of these.
+    fn unreadable(&self, streams: Streams<'_>) -> Vec<Problem> {
+        let of = |reader: &ConfiguredReader<'_>, states: &[(&str, Option<usize>)]| {
+            let beside = Beside { is_text: reader.is_text, states };
+            below(&reader.place, reader.encoder.problems(reader.input, beside)).collect::<Vec<_>>()
+        };
+        let (alone, asking): (Vec<_>, Vec<_>) =
+            self.readers(streams).partition(|reader| reader.encoder.asks().is_empty());
+        let problems: Vec<Problem> = alone.iter().flat_map(|reader| of(reader, &[])).collect();
+        if !problems.is_empty() {
+            return problems;
+        }
+        let known = alone.iter().map(|reader| (reader.name, Some(reader.encoder.shape(reader.input).state_width)));
+        let known: Vec<(&str, Option<usize>)> = known.chain(asking.iter().map(|reader| (reader.name, None))).collect();
+        let beside = |reader: &ConfiguredReader<'_>| {
+            let others: Vec<_> = known.iter().copied().filter(|(name, _)| *name != reader.name).collect();
+            of(reader, &others)
+        };
+        asking.iter().flat_map(beside).collect()
     }
 
     /// What the decoder looks at.
@@ -81,9 +125,8 @@ impl EncoderDecoderConfig {
     }
 
     /// How wide the memory of each source is.
-    fn widths<'s>(&self, streams: Streams<'s>) -> Vec<(&'s str, usize)> {
-        let names = std::iter::once("source").chain(streams.0.iter().map(|(name, _)| name.as_str()));
-        names.zip(self.encoders(streams)).map(|(name, encoder)| (name, encoder.memory)).collect()
+    fn widths<'s>(&'s self, streams: Streams<'s>) -> Vec<(&'s str, usize)> {
+        self.encoders(streams).iter().map(|&(name, encoder)| (name, encoder.memory)).collect()
     }
 
     /// What cannot work, with places from the root of the settings; `shared`: whether both sides have one vocabulary.
@@ -92,8 +135,8 @@ impl EncoderDecoderConfig {
             let message = "not set: say how many numbers a frame has";
             return vec![Problem { place: "model.source.width".into(), message: message.into() }];
         }
-        let of_source = below("model.encoder", self.encoder.problems(self.source.size()));
-        let unreadable: Vec<Problem> = of_source.chain(below("streams", streams.problems())).collect();
+        let mut unreadable: Vec<Problem> = below("streams", streams.problems(&self.source)).collect();
+        unreadable.extend(self.unreadable(streams));
         if !unreadable.is_empty() {
             return unreadable;
         }
@@ -110,6 +153,9 @@ impl EncoderDecoderConfig {
                 .chain(below("decoder", self.decoder.problems(&memories)))
                 .chain(below("ctc", self.ctc.as_ref().map_or(Vec::new(), CtcConfig::problems)))
                 .collect();
+        if self.ctc.is_some() && self.encoders(streams)[0].1.by_sentences {
+            problems.push(Problem { place: "ctc".into(), message: SENTENCES_SAY_NO_TOKENS.into() });
+        }
         if !self.bridge.carries() && !self.decoder.attends() {
             let message = "`zero` without attention leaves the decoder without its source; choose another bridge, or an \
                            attention in `model.decoder.attention.kind`";
@@ -176,13 +222,13 @@ impl EncoderDecoderConfig {
         let memories: Vec<usize> = self.memories(streams).iter().map(|memory| memory.width).collect();
         let output = self.decoder.output(tied);
         let input = |size: Option<usize>, vocabulary: usize| size.unwrap_or(vocabulary);
-        let memory = self.encoders(streams)[0].memory;
+        let memory = self.encoders(streams)[0].1.memory;
         let ctc = |config: &CtcConfig| config.init(memory, vocabularies.target, key.named("ctc"), device);
         Ok(EncoderDecoder {
             source,
             target,
             encoder: self.encoder.init(input(self.source.size(), source_vocabulary), key.named("encoder"), device),
-            streams: streams.init(further, key.named("stream"), device),
+            streams: streams.init(&self.source, further, key.named("stream"), device),
             bridge: self.bridge.init(&self.encoders(streams), &self.decoder.shape(), key.named("bridge"), device),
             decoder: self.decoder.init(
                 input(self.target.size(), vocabularies.target),
@@ -198,6 +244,17 @@ impl EncoderDecoderConfig {
             source_vocabulary,
         })
     }
+}
+
+/// What reads a source, as its config has it.
+struct ConfiguredReader<'s> {
+    name: &'s str,
+    /// Of the encoder, from the root of the settings.
+    place: String,
+    encoder: &'s EncoderConfig,
+    /// `None` for one-hot.
+    input: Option<usize>,
+    is_text: bool,
 }
 
 /// A recurrent encoder–decoder.
@@ -284,11 +341,32 @@ impl EncoderDecoder {
             None => Entry::Tokens { vocabulary: self.source_vocabulary, embedding },
         };
         let source = Reader { name: "source", entry, encoder: &self.encoder };
-        std::iter::once(source).chain(self.streams.iter().map(Stream::reader)).collect()
+        std::iter::once(source).chain(self.streams.iter().map(|stream| stream.reader(embedding))).collect()
+    }
+
+    /// Where the encoder of the first source looks that reads a question; `None` if none reads one.
+    pub(crate) fn looks(&self, sources: &[SourceBatch]) -> Result<Option<SourceLooks>> {
+        if !self.readers().iter().any(|reader| reader.encoder.asks()) {
+            return Ok(None);
+        }
+        let encoded = self.read(sources, None, true)?;
+        let Some(source) = encoded.iter().position(|encoded| !encoded.looks.is_empty()) else { return Ok(None) };
+        let Encoded { looks, lengths, .. } = &encoded[source];
+        let looks: Vec<(usize, Vec<f32>)> = looks.iter().map(|look| (look.dims()[1], host(look.clone()))).collect();
+        let row = |(b, &length): (usize, &u32)| {
+            let real = |(steps, look): &(usize, Vec<f32>)| look[b * steps..][..(length as usize).min(*steps)].to_vec();
+            looks.iter().map(real).collect()
+        };
+        Ok(Some(SourceLooks { source, rows: lengths.iter().enumerate().map(row).collect() }))
     }
 
     /// Reads the sources.
     pub(crate) fn encode(&self, sources: &[SourceBatch], dropout: Option<Key>) -> Result<Vec<Encoded>> {
+        self.read(sources, dropout, false)
+    }
+
+    /// Reads the sources, and tells where encoders looked that read a question if that is to be watched.
+    pub(crate) fn read(&self, sources: &[SourceBatch], dropout: Option<Key>, watch: bool) -> Result<Vec<Encoded>> {
         let readers = self.readers();
         if readers.len() != sources.len() {
             let message = format!("this model reads {}, but was given {}", counted(readers.len()), sources.len());
@@ -300,7 +378,22 @@ impl EncoderDecoder {
                 i => ["input", "encoder"].map(|name| key.named("stream").numbered(i as u64 - 1).named(name)),
             })
         };
-        readers.iter().zip(sources).enumerate().map(|(i, (reader, source))| reader.read(source, keys(i))).collect()
+        // Who asks is read after those that read alone.
+        let alone = |i: &usize| !readers[*i].encoder.asks();
+        let (alone, asking): (Vec<usize>, Vec<usize>) = (0..readers.len()).partition(alone);
+        let mut encoded: Vec<Option<Encoded>> = vec![None; readers.len()];
+        for i in alone {
+            encoded[i] = Some(readers[i].read(&sources[i], Read { watch, ..Read::default() }, keys(i))?);
+        }
+        if !asking.is_empty() {
+            let last = |read: &Encoded| read.states.last().expect("an encoder has a state").clone();
+            let read = readers.iter().zip(&encoded).filter_map(|(reader, read)| Some((reader.name, read.as_ref()?)));
+            let states: Vec<(&str, Tensor<2>)> = read.map(|(name, read)| (name, last(read))).collect();
+            for i in asking {
+                encoded[i] = Some(readers[i].read(&sources[i], Read { states: &states, watch }, keys(i))?);
+            }
+        }
+        Ok(encoded.into_iter().map(|read| read.expect("each source was read")).collect())
     }
 }
 

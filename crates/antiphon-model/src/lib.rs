@@ -47,7 +47,7 @@ pub use encoder::EncoderConfig;
 pub use encoder_decoder::EncoderDecoderConfig;
 pub use head::HeadConfig;
 pub use language_model::LanguageModelConfig;
-pub use model::{CtcJudgement, Judgement, Model, ModelConfig, Vocabularies};
+pub use model::{CtcJudgement, Judgement, Model, ModelConfig, SourceLooks, Vocabularies};
 pub use source::{FramesConfig, SourceConfig};
 pub use stream::{StreamModelConfig, Streams};
 pub use target::{Distributions, Tied};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Error, Problem, Result, StepModel};
+use antiphon_core::{Batch, Error, Problem, Result, SourceBatch, StepModel};
 use antiphon_kernels::{Carry, Term, TokenScores};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -170,11 +170,20 @@ impl ModelConfig {
         }
     }
 
-    /// How many steps of each source, the streams behind `source`, become one of its memory; the last one may stand for fewer.
+    /// How many steps, or sentences, of each source, the streams behind `source`, become one of its memory; the last one may stand for fewer.
     pub fn reductions(&self, streams: Streams<'_>) -> Vec<usize> {
         match self {
             ModelConfig::EncoderDecoder(config) => config.reductions(streams),
             ModelConfig::Ctc(config) => vec![config.reduction()],
+            ModelConfig::LanguageModel(_) => Vec::new(),
+        }
+    }
+
+    /// Of which sources a step of the memory stands for whole sentences.
+    pub fn by_sentences(&self, streams: Streams<'_>) -> Vec<bool> {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.by_sentences(streams),
+            ModelConfig::Ctc(_) => vec![false],
             ModelConfig::LanguageModel(_) => Vec::new(),
         }
     }
@@ -242,6 +251,15 @@ pub enum Model {
     Ctc(CtcModel),
     /// Text without a source.
     LanguageModel(LanguageModel),
+}
+
+/// How much the steps of a source's memory count where they are read under a question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceLooks {
+    /// Which source it is; 0 is `source`, the streams stand behind it.
+    pub source: usize,
+    /// Of each row, of each layer or look: a number from 0 to 1 for each real step, the gate of a sentence or the weight of attention.
+    pub rows: Vec<Vec<Vec<f32>>>,
 }
 
 /// What a model holds of the targets of a batch.
@@ -351,6 +369,17 @@ impl Model {
             Model::LanguageModel(model) => model.teach(batch, carry, None)?,
         };
         Ok(self.target_side().distributions(taught))
+    }
+
+    /// Where the first encoder looks that reads a question; `None` of a model that has no such encoder.
+    ///
+    /// # Errors
+    /// If it cannot read these sources.
+    pub fn looks(&self, sources: &[SourceBatch]) -> Result<Option<SourceLooks>> {
+        match self {
+            Model::EncoderDecoder(model) => model.looks(sources),
+            Model::Ctc(_) | Model::LanguageModel(_) => Ok(None),
+        }
     }
 
     /// This model as a search needs it: off the graph, its weights packed once for all requests.

@@ -5,20 +5,22 @@ use std::sync::Arc;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Problem, Result, SourceBatch};
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::embedding::{Embedding, EmbeddingConfig, embed};
-use crate::encoder::{Encoded, Encoder, EncoderConfig};
+use crate::encoder::{Around, Encoded, Encoder, EncoderConfig};
 use crate::lookup::check_ids;
 use crate::model::below;
-use crate::source::FrameEntry;
+use crate::source::{FrameEntry, SourceConfig};
 
 /// What reads a further source.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamModelConfig {
+    /// Whether its tokens are those of `source`, and enter by the table of `source`; then `input` has no effect.
+    pub shared: bool,
     /// How its tokens enter.
     pub input: EmbeddingConfig,
     /// What reads them.
@@ -29,16 +31,26 @@ pub struct StreamModelConfig {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Streams<'s>(pub &'s [(String, StreamModelConfig)]);
 
+impl StreamModelConfig {
+    /// The width of the vectors by which its tokens enter, beside this source; `None` for one-hot.
+    pub(crate) fn width(&self, source: &SourceConfig) -> Option<usize> {
+        if self.shared { source.size() } else { self.input.size() }
+    }
+}
+
 impl Streams<'_> {
-    /// What cannot be built, with places below `streams`.
-    pub(crate) fn problems(self) -> Vec<Problem> {
-        self.of_each(|stream| below("encoder", stream.encoder.problems(stream.input.size())).collect())
+    /// What of their inputs cannot be built beside this source, with places below `streams`.
+    pub(crate) fn problems(self, source: &SourceConfig) -> Vec<Problem> {
+        let message = "the source is a recording, which has no table to share; set `tokenizer` and `input` instead";
+        let problem = || Problem { place: "shared".into(), message: message.into() };
+        self.of_each(|stream| (stream.shared && source.frames().is_some()).then(problem).into_iter().collect())
     }
 
     /// What is valid but has no effect, with places below `streams`.
     pub(crate) fn warnings(self) -> Vec<Problem> {
         self.of_each(|stream| {
-            let input = below("input", stream.input.warnings());
+            let of_input = if stream.shared { Vec::new() } else { stream.input.warnings() };
+            let input = below("input", of_input);
             input.chain(below("encoder", stream.encoder.warnings())).collect()
         })
     }
@@ -48,12 +60,14 @@ impl Streams<'_> {
         self.0.iter().flat_map(|(name, stream)| below(name, say(stream))).collect()
     }
 
-    /// Modules for streams of these vocabularies.
-    pub(crate) fn init(self, vocabularies: &[usize], key: Key, device: &Device) -> Vec<Stream> {
+    /// Modules for streams of these vocabularies beside this source.
+    pub(crate) fn init(self, source: &SourceConfig, vocabularies: &[usize], key: Key, device: &Device) -> Vec<Stream> {
         let stream = |(i, ((name, config), &vocabulary)): (usize, (&(String, StreamModelConfig), &usize))| {
-            let (key, width) = (key.numbered(i as u64), config.input.size().unwrap_or(vocabulary));
+            let (key, width) = (key.numbered(i as u64), config.width(source).unwrap_or(vocabulary));
+            let own = || config.input.init(vocabulary, key.named("input"), device);
             Stream {
-                input: config.input.init(vocabulary, key.named("input"), device),
+                input: if config.shared { None } else { own() },
+                shared: config.shared,
                 encoder: config.encoder.init(width, key.named("encoder"), device),
                 name: name.clone(),
                 vocabulary,
@@ -66,9 +80,11 @@ impl Streams<'_> {
 /// A further source: what reads it.
 #[derive(Module, Debug)]
 pub(crate) struct Stream {
-    /// Absent for one-hot.
+    /// Absent for one-hot, and where it is that of `source`.
     input: Option<Embedding>,
     encoder: Encoder,
+    #[module(skip)]
+    shared: bool,
     #[module(skip)]
     name: String,
     #[module(skip)]
@@ -76,9 +92,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// What reads it.
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        let entry = Entry::Tokens { vocabulary: self.vocabulary, embedding: self.input.as_ref() };
+    /// What reads it beside a source whose tokens enter by this table, if by any.
+    pub(crate) fn reader<'m>(&'m self, source: Option<&'m Embedding>) -> Reader<'m> {
+        let embedding = if self.shared { source } else { self.input.as_ref() };
+        let entry = Entry::Tokens { vocabulary: self.vocabulary, embedding };
         Reader { name: &self.name, entry, encoder: &self.encoder }
     }
 }
@@ -91,6 +108,15 @@ pub(crate) struct Reader<'m> {
     pub(crate) encoder: &'m Encoder,
 }
 
+/// What was read before, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Read<'b> {
+    /// The final states of sources that read alone, by name: `[B, N·W]` of each one's last layer.
+    pub(crate) states: &'b [(&'b str, Tensor<2>)],
+    /// Whether it is to be told where was looked.
+    pub(crate) watch: bool,
+}
+
 /// How a source enters.
 pub(crate) enum Entry<'m> {
     /// Ids below `vocabulary`; one-hot without an embedding.
@@ -100,11 +126,11 @@ pub(crate) enum Entry<'m> {
 }
 
 impl Reader<'_> {
-    /// Reads a source; `dropout`: the keys of the input's masks and of the encoder's.
+    /// Reads a source beside others that were read; `dropout`: the keys of the input's masks and of the encoder's.
     ///
     /// # Errors
     /// If it is of another kind, an id lies outside the vocabulary, or frames have another width.
-    pub(crate) fn read(&self, source: &SourceBatch, dropout: Option<[Key; 2]>) -> Result<Encoded> {
+    pub(crate) fn read(&self, source: &SourceBatch, beside: Read<'_>, dropout: Option<[Key; 2]>) -> Result<Encoded> {
         let keys = dropout.map_or([None; 2], |keys| keys.map(Some));
         let input = match (&self.entry, source) {
             (Entry::Tokens { vocabulary, embedding }, SourceBatch::Tokens(tokens)) => {
@@ -122,6 +148,8 @@ impl Reader<'_> {
             }
         };
         let lengths: Arc<[u32]> = source.lengths().into();
-        Ok(self.encoder.encode(input, lengths, keys[1]))
+        let tokens = if let SourceBatch::Tokens(tokens) = source { Some(tokens) } else { None };
+        let around = Around { tokens, states: beside.states, watch: beside.watch };
+        Ok(self.encoder.encode(input, lengths, &around, keys[1]))
     }
 }

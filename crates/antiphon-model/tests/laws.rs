@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor};
 mod crossed;
 mod ctc_alone;
 mod frames;
+mod stories;
 
 const SOURCE: usize = 11;
 const TARGET: usize = 9;
@@ -289,8 +290,13 @@ fn language_models() -> impl Iterator<Item = ModelConfig> {
 fn model<C: Clone + Into<Case>>(case: &C, device: &Device) -> Model {
     let Case { config, streams } = case.clone().into();
     let sources = if config.has_source() { [&[SOURCE], &STREAMS[..streams.len()]].concat() } else { vec![] };
-    let vocabularies = Vocabularies { sources, target: TARGET, shared: false };
-    config.init(Streams(&streams), &vocabularies, Key::from_seed(5), device).unwrap()
+    model_of(&Case { config, streams }, &sources, device)
+}
+
+/// A model of sources with these vocabularies.
+fn model_of(Case { config, streams }: &Case, sources: &[usize], device: &Device) -> Model {
+    let vocabularies = Vocabularies { sources: sources.to_vec(), target: TARGET, shared: false };
+    config.init(Streams(streams), &vocabularies, Key::from_seed(5), device).unwrap()
 }
 
 fn row(name: &str, length: usize, vocabulary: u64) -> Vec<TokenId> {

@@ -85,7 +85,7 @@ impl Sentences {
     }
 
     /// The words of the longest sentence, at least 1.
-    fn most_words(&self) -> usize {
+    pub fn most_words(&self) -> usize {
         self.rows.iter().flatten().map(|sentence| sentence.words as usize).max().unwrap_or(0).max(1)
     }
 }

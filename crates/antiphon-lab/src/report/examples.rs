@@ -4,6 +4,7 @@ use super::findings::{Candidate, Example};
 use super::hearing::hearing;
 use super::heatmap::heatmap;
 use super::html::{Html, escape, foreign, html, table};
+use super::reading::reading;
 
 /// A card for each example.
 pub(super) fn examples(examples: &[Example]) -> Html {
@@ -12,7 +13,8 @@ pub(super) fn examples(examples: &[Example]) -> Html {
     }
     // A map and its sentence need room.
     let tokens = |example: &Example| example.sources.iter().map(|source| source.tokens.len()).sum::<usize>();
-    let long = examples.iter().any(|example| tokens(example) > 14 || example.hearing.is_some());
+    let long =
+        examples.iter().any(|example| tokens(example) > 14 || example.hearing.is_some() || example.reading.is_some());
     let class = if long { "cards broad" } else { "cards" };
     html!("<div class=\"{}\">\n{}</div>\n", escape(class), examples.iter().map(card).collect::<Html>())
 }
@@ -29,9 +31,10 @@ fn card(example: &Example) -> Html {
         let right: Html = example.references.iter().enumerate().map(|(i, text)| or(i) + foreign(text)).collect();
         html += html!("<p class=\"soft\">right: {}</p>\n", right);
     }
-    let map = match &example.hearing {
-        Some(heard) => hearing(heard, best),
-        None => best.map(|best| heatmap(&example.sources, &best.tokens, &best.attention)).unwrap_or_default(),
+    let map = match (&example.hearing, &example.reading) {
+        (Some(heard), _) => hearing(heard, best),
+        (None, Some(read)) => reading(read),
+        (None, None) => best.map(|best| heatmap(&example.sources, &best.tokens, &best.attention)).unwrap_or_default(),
     };
     html + map + n_best(&example.candidates) + html!("</article>\n")
 }

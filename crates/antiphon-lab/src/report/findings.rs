@@ -83,6 +83,19 @@ pub struct Example {
     pub candidates: Vec<Candidate>,
     /// Of a recording what the model hears of it, where that was looked at.
     pub hearing: Option<Hearing>,
+    /// Of a story what the model reads of it under its question, where it reads so.
+    pub reading: Option<Reading>,
+}
+
+/// A story as a model reads it under a question: how much each sentence counts, layer by layer or look by look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Its sentences.
+    pub sentences: Vec<String>,
+    /// Of each layer or look, a number from 0 to 1 for each sentence, of a long story for the last ones.
+    pub looks: Vec<Vec<f32>>,
+    /// Which sentences support the answer, counted from 0; `None` where nobody says so.
+    pub support: Option<Vec<usize>>,
 }
 
 /// A recording as a model hears it, and when it hears the best answer.

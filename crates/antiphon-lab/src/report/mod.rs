@@ -17,6 +17,7 @@ mod html;
 mod losses;
 mod parallel;
 mod raster;
+mod reading;
 mod run_page;
 mod samples;
 mod scale;
@@ -25,7 +26,7 @@ mod tests;
 
 pub use comparison::{Chosen, comparison_page};
 pub use findings::{
-    Aligned, Candidate, Confusion, Errors, Example, Findings, Hearing, LossBin, Pair, Said, SourceTokens, TokenLosses,
-    WorstToken,
+    Aligned, Candidate, Confusion, Errors, Example, Findings, Hearing, LossBin, Pair, Reading, Said, SourceTokens,
+    TokenLosses, WorstToken,
 };
 pub use run_page::report_page;

@@ -92,6 +92,7 @@ fn hostile_findings() -> Findings {
         references: vec![text(), text()],
         candidates: candidates.clone(),
         hearing: None,
+        reading: None,
     };
     let said = |start| Said { text: text(), start, end: start + 0.1, probability: f64::NAN };
     let hearing = Hearing {
@@ -102,13 +103,16 @@ fn hostile_findings() -> Findings {
         tokens: vec![said(0.0), said(0.1)],
     };
     let spoken = Example { sources: Vec::new(), hearing: Some(hearing), ..example.clone() };
+    let reading =
+        Reading { sentences: vec![text(), text()], looks: vec![vec![f32::NAN], vec![0.5]], support: Some(vec![1, 7]) };
+    let read = Example { reading: Some(reading), ..example.clone() };
     let pairs = vec![(Some(text()), None), (None, Some(text()))];
     let aligned = Aligned { line: 3, source: text(), about: text(), pairs };
     let confusion = |reference, hypothesis| Confusion { reference, hypothesis, count: 2 };
     Findings {
         note: Some(HOSTILE.into()),
         split: HOSTILE.into(),
-        examples: vec![example, spoken],
+        examples: vec![example, spoken, read],
         errors: Some(Errors {
             unit: HOSTILE.into(),
             answers: 2,

@@ -70,7 +70,7 @@ impl Default for ConvolutionEncoderConfig {
 
 impl ConvolutionEncoderConfig {
     pub(super) fn shape(&self) -> StageShape {
-        StageShape { memory: self.hidden, state: None, reduction: self.stride, planes: 1 }
+        StageShape { reduction: self.stride, ..StageShape::of_steps(self.hidden, None) }
     }
 
     pub(super) fn warnings(&self, is_last: bool) -> Vec<Problem> {
@@ -151,7 +151,7 @@ impl ConvolutionEncoder {
             x = (passed + made) * std::f64::consts::FRAC_1_SQRT_2;
             lengths = reduced(&lengths, stride);
         }
-        Encoded { memory: x, lengths, states: Vec::new() }
+        Encoded::of(x, lengths, Vec::new())
     }
 
     /// What the first layer reads, `[B, S, H]`.

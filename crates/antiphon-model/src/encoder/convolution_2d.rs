@@ -65,10 +65,9 @@ impl Convolution2dConfig {
     pub(super) fn shape(&self, width: usize, read: Read) -> StageShape {
         let bands = (width / self.planes(read)).div_ceil(self.stride[1]);
         StageShape {
-            memory: self.channels.saturating_mul(bands),
-            state: None,
             reduction: self.stride[0],
             planes: self.channels,
+            ..StageShape::of_steps(self.channels.saturating_mul(bands), None)
         }
     }
 
@@ -137,7 +136,7 @@ impl Convolution2dStage {
             Bend::Relu => relu(made),
             Bend::Gated => gated_linear_unit(made),
         };
-        Encoded { memory, lengths: reduced(&lengths, stride[0]), states: Vec::new() }
+        Encoded::of(memory, reduced(&lengths, stride[0]), Vec::new())
     }
 
     pub(super) fn dropout(&self) -> Dropout {

@@ -2,11 +2,15 @@
 //!
 //! An encoder is one *stage*, or a `stack` of them. A stage is a kind of its own, a file beside this one.
 
+mod asked;
 mod convolution;
 mod convolution_2d;
+mod hops;
 mod norm;
 mod projection;
+mod query_reduction;
 mod recurrent;
+mod sentences;
 mod stack;
 mod time_reduction;
 
@@ -23,19 +27,26 @@ use serde::{Deserialize, Serialize};
 use crate::dropout::Dropout;
 use crate::embedding::Input;
 
+pub(crate) use asked::{Around, Beside};
 pub use convolution::{ConvolutionEncoderConfig, Positions};
 pub use convolution_2d::{Bend, Convolution2dConfig};
+pub use hops::HopsConfig;
 pub use norm::LayerNormConfig;
 pub use projection::{Activation, ProjectionConfig};
+pub use query_reduction::QueryReductionConfig;
 pub use recurrent::RecurrentEncoderConfig;
+pub use sentences::{SentenceReaderConfig, SentenceSumConfig, SentencesConfig};
 pub use stack::StackConfig;
 pub use time_reduction::{Reduction, TimeReductionConfig};
 
 use convolution::ConvolutionEncoder;
 use convolution_2d::Convolution2dStage;
+use hops::Hops;
 use norm::LayerNorm;
 use projection::Projection;
+use query_reduction::QueryReductionStage;
 use recurrent::RecurrentEncoder;
+use sentences::SentenceStage;
 use stack::Stack;
 use time_reduction::TimeReduction;
 
@@ -77,6 +88,12 @@ pub enum StageConfig {
     LayerNorm(LayerNormConfig),
     /// Several steps become one.
     TimeReduction(TimeReductionConfig),
+    /// The words of each sentence become one step.
+    Sentences(SentencesConfig),
+    /// Query reduction: each sentence reads the question as those before it have left it.
+    QueryReduction(QueryReductionConfig),
+    /// Several looks at all sentences, each by the question as the look before has left it.
+    Hops(HopsConfig),
 }
 
 impl Default for EncoderConfig {
@@ -104,19 +121,28 @@ impl EncoderConfig {
 
     /// What the decoder will meet, from inputs of width `input`, `None` if they are one-hot; the settings have no problems.
     pub(crate) fn shape(&self, input: Option<usize>) -> EncoderShape {
-        let StageShape { memory, state, reduction, .. } = match self.form() {
+        let StageShape { memory, state, reduction, by_sentences, .. } = match self.form() {
             Form::Lone(stage) => stage.shape(Read::source(input)),
             Form::Stack(stack) => stack.shape(Read::source(input)),
         };
         let StateShape { states, width, layers } = state.unwrap_or(StateShape { states: 1, width: memory, layers: 1 });
-        EncoderShape { memory, states, state_width: width, layers, reduction }
+        EncoderShape { memory, states, state_width: width, layers, reduction, by_sentences }
     }
 
-    /// What cannot work with such inputs, with places below `[model.encoder]`.
-    pub(crate) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
+    /// What cannot work with such inputs beside other sources, with places below `[model.encoder]`.
+    pub(crate) fn problems(&self, input: Option<usize>, beside: Beside<'_>) -> Vec<Problem> {
         match self.form() {
-            Form::Lone(stage) => stage.problems(Read::source(input)),
-            Form::Stack(stack) => stack.problems(Read::source(input)),
+            Form::Lone(stage) => stage.problems(Read::source(input), beside),
+            Form::Stack(stack) => stack.problems(Read::source(input), beside),
+        }
+    }
+
+    /// The other sources whose final states its stages read.
+    pub(crate) fn asks(&self) -> Vec<&str> {
+        match self {
+            EncoderConfig::Stack(stack) => stack.stages.iter().filter_map(StageConfig::asks).collect(),
+            EncoderConfig::Rnn(_) | EncoderConfig::Lstm(_) | EncoderConfig::Gru(_) => Vec::new(),
+            EncoderConfig::Convolution(_) => Vec::new(),
         }
     }
 
@@ -155,6 +181,20 @@ impl StageConfig {
             StageConfig::Projection(config) => config.shape(),
             StageConfig::LayerNorm(config) => config.shape(vectors(), read),
             StageConfig::TimeReduction(config) => config.shape(vectors(), read),
+            StageConfig::Sentences(config) => config.shape(vectors()),
+            StageConfig::QueryReduction(config) => config.shape(vectors(), read),
+            StageConfig::Hops(config) => config.shape(vectors(), read),
+        }
+    }
+
+    /// The other source whose final state it reads.
+    fn asks(&self) -> Option<&str> {
+        match self {
+            StageConfig::QueryReduction(config) => Some(&config.query),
+            StageConfig::Hops(config) => Some(&config.query),
+            StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) | StageConfig::Convolution(_) => None,
+            StageConfig::Convolution2d(_) | StageConfig::Projection(_) | StageConfig::LayerNorm(_) => None,
+            StageConfig::TimeReduction(_) | StageConfig::Sentences(_) => None,
         }
     }
 
@@ -164,6 +204,7 @@ impl StageConfig {
             StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => Some(self.shape(Read::source(None))),
             StageConfig::Convolution(_) | StageConfig::Projection(_) => Some(self.shape(Read::source(None))),
             StageConfig::Convolution2d(_) | StageConfig::LayerNorm(_) | StageConfig::TimeReduction(_) => None,
+            StageConfig::Sentences(_) | StageConfig::QueryReduction(_) | StageConfig::Hops(_) => None,
         }
     }
 
@@ -172,19 +213,23 @@ impl StageConfig {
         match self {
             StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => false,
             StageConfig::Convolution(_) | StageConfig::Convolution2d(_) | StageConfig::Projection(_) => false,
-            StageConfig::LayerNorm(_) => true,
+            StageConfig::Sentences(_) | StageConfig::QueryReduction(_) => false,
+            StageConfig::LayerNorm(_) | StageConfig::Hops(_) => true,
             StageConfig::TimeReduction(config) => config.method != Reduction::Concatenate,
         }
     }
 
-    /// What cannot work with such inputs.
-    fn problems(&self, read: Read) -> Vec<Problem> {
+    /// What cannot work with such inputs beside other sources.
+    fn problems(&self, read: Read, beside: Beside<'_>) -> Vec<Problem> {
         match self {
             StageConfig::Rnn(_) | StageConfig::Lstm(_) | StageConfig::Gru(_) => Vec::new(),
             StageConfig::Convolution(_) | StageConfig::Projection(_) => Vec::new(),
             StageConfig::Convolution2d(config) => config.problems(read),
             StageConfig::LayerNorm(config) => config.problems(read.width),
             StageConfig::TimeReduction(config) => config.problems(read),
+            StageConfig::Sentences(config) => config.problems(read, beside),
+            StageConfig::QueryReduction(config) => beside.problems(&config.query, read.width, "query_reduction"),
+            StageConfig::Hops(config) => config.problems(read, beside),
         }
     }
 
@@ -198,6 +243,9 @@ impl StageConfig {
             StageConfig::Convolution2d(config) => config.warnings(is_last),
             StageConfig::Projection(config) => config.warnings(is_last),
             StageConfig::LayerNorm(_) | StageConfig::TimeReduction(_) => Vec::new(),
+            StageConfig::Sentences(config) => config.warnings(is_last),
+            StageConfig::QueryReduction(config) => config.warnings(),
+            StageConfig::Hops(config) => config.warnings(),
         }
     }
 
@@ -212,6 +260,9 @@ impl StageConfig {
             StageConfig::Projection(config) => Stage::Projection(config.init(input, key, device)),
             StageConfig::LayerNorm(config) => Stage::LayerNorm(config.init(input, device)),
             StageConfig::TimeReduction(config) => Stage::TimeReduction(config.init()),
+            StageConfig::Sentences(config) => Stage::Sentences(config.init(input, key, device)),
+            StageConfig::QueryReduction(config) => Stage::QueryReduction(config.init(input, key, device)),
+            StageConfig::Hops(config) => Stage::Hops(config.init(input, key, device)),
         }
     }
 }
@@ -258,12 +309,20 @@ struct Read {
     width: Option<usize>,
     /// How many equal planes these are, as far as whoever made them knows.
     planes: usize,
+    /// Whether its steps are those of the source, so that it is known which token each of them was.
+    by_tokens: bool,
 }
 
 impl Read {
     /// What the first stage reads.
     fn source(width: Option<usize>) -> Self {
-        Self { width, planes: 1 }
+        Self { width, planes: 1, by_tokens: true }
+    }
+
+    /// What a stage reads behind one that hands this on.
+    fn behind(self, below: StageShape) -> Self {
+        let by_tokens = self.by_tokens && below.reduction == 1 && !below.by_sentences;
+        Self { width: Some(below.memory), planes: below.planes, by_tokens }
     }
 }
 
@@ -278,12 +337,14 @@ struct StageShape {
     reduction: usize,
     /// How many planes of bands its memory is.
     planes: usize,
+    /// Whether what a step of its memory stands for are sentences.
+    by_sentences: bool,
 }
 
 impl StageShape {
-    /// What a next stage reads.
-    fn read(self) -> Read {
-        Read { width: Some(self.memory), planes: self.planes }
+    /// Of a stage that keeps the steps that it reads.
+    fn of_steps(memory: usize, state: Option<StateShape>) -> Self {
+        Self { memory, state, reduction: 1, planes: 1, by_sentences: false }
     }
 }
 
@@ -310,8 +371,10 @@ pub(crate) struct EncoderShape {
     pub(crate) state_width: usize,
     /// How many layers have a state.
     pub(crate) layers: usize,
-    /// Steps of the source that become one of the memory.
+    /// Steps of the source, or sentences of it, that become one of the memory.
     pub(crate) reduction: usize,
+    /// Whether they are sentences.
+    pub(crate) by_sentences: bool,
 }
 
 /// An encoder.
@@ -331,6 +394,9 @@ pub(crate) enum Stage {
     Projection(Projection),
     LayerNorm(LayerNorm),
     TimeReduction(TimeReduction),
+    Sentences(SentenceStage),
+    QueryReduction(QueryReductionStage),
+    Hops(Hops),
 }
 
 /// What was read.
@@ -342,14 +408,37 @@ pub(crate) struct Encoded {
     pub(crate) lengths: Arc<[u32]>,
     /// A layer's final state, `[B, N·W]`: all of `h`, then all of `c`, both directions side by side. A stage without one has none.
     pub(crate) states: Vec<Tensor<2>>,
+    /// `[B, S']` of each layer or look that reads a question, off the graph, if it was asked: how much each step counted.
+    pub(crate) looks: Vec<Tensor<2>>,
+}
+
+impl Encoded {
+    pub(crate) fn of(memory: Tensor<3>, lengths: Arc<[u32]>, states: Vec<Tensor<2>>) -> Self {
+        Self { memory, lengths, states, looks: Vec::new() }
+    }
 }
 
 impl Encoder {
+    /// Whether a stage reads the final state of another source.
+    pub(crate) fn asks(&self) -> bool {
+        let asks = |stage: &Stage| matches!(stage, Stage::QueryReduction(_) | Stage::Hops(_));
+        match self {
+            Encoder::Lone(stage) => asks(stage),
+            Encoder::Stack(stack) => stack.stages.iter().any(asks),
+        }
+    }
+
     /// Reads a batch whose rows have `lengths` real steps.
-    pub(crate) fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
+    pub(crate) fn encode(
+        &self,
+        input: Input,
+        lengths: Arc<[u32]>,
+        around: &Around<'_>,
+        dropout_key: Option<Key>,
+    ) -> Encoded {
         let mut encoded = match self {
-            Encoder::Lone(stage) => stage.encode(input, lengths, dropout_key),
-            Encoder::Stack(stack) => stack.encode(input, lengths, dropout_key),
+            Encoder::Lone(stage) => stage.encode(input, lengths, around, dropout_key),
+            Encoder::Stack(stack) => stack.encode(input, lengths, around, dropout_key),
         };
         if encoded.states.is_empty() {
             let steps = encoded.memory.dims()[1];
@@ -361,7 +450,7 @@ impl Encoder {
 }
 
 impl Stage {
-    fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
+    fn encode(&self, input: Input, lengths: Arc<[u32]>, around: &Around<'_>, dropout_key: Option<Key>) -> Encoded {
         match self {
             Stage::Recurrent(stage) => stage.encode(input, lengths, dropout_key),
             Stage::Convolution(stage) => stage.encode(input, lengths, dropout_key),
@@ -369,6 +458,9 @@ impl Stage {
             Stage::Projection(stage) => stage.encode(&input, lengths),
             Stage::LayerNorm(stage) => stage.encode(input.into_vectors(), lengths),
             Stage::TimeReduction(stage) => stage.encode(input.into_vectors(), lengths),
+            Stage::Sentences(stage) => stage.encode(input.into_vectors(), around, dropout_key),
+            Stage::QueryReduction(stage) => stage.encode(input.into_vectors(), lengths, around, dropout_key),
+            Stage::Hops(stage) => stage.encode(input.into_vectors(), lengths, around),
         }
     }
 
@@ -379,7 +471,10 @@ impl Stage {
             Stage::Convolution(stage) => stage.dropout(),
             Stage::Convolution2d(stage) => stage.dropout(),
             Stage::Projection(stage) => stage.dropout(),
-            Stage::LayerNorm(_) | Stage::TimeReduction(_) => Dropout { rate: 0.0, locked: false },
+            Stage::Sentences(stage) => stage.dropout(),
+            Stage::LayerNorm(_) | Stage::TimeReduction(_) | Stage::QueryReduction(_) | Stage::Hops(_) => {
+                Dropout { rate: 0.0, locked: false }
+            }
         }
     }
 }

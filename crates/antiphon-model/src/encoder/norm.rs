@@ -19,7 +19,7 @@ pub struct LayerNormConfig {}
 
 impl LayerNormConfig {
     pub(super) fn shape(&self, input: usize, read: Read) -> StageShape {
-        StageShape { memory: input, state: None, reduction: 1, planes: read.planes }
+        StageShape { planes: read.planes, ..StageShape::of_steps(input, None) }
     }
 
     pub(super) fn problems(&self, input: Option<usize>) -> Vec<Problem> {
@@ -43,6 +43,6 @@ pub(crate) struct LayerNorm {
 impl LayerNorm {
     /// `[B, S, M] → [B, S, M]`.
     pub(super) fn encode(&self, memory: Tensor<3>, lengths: Arc<[u32]>) -> Encoded {
-        Encoded { memory: layer_norm(memory, self.gain.val(), self.bias.val()), lengths, states: Vec::new() }
+        Encoded::of(layer_norm(memory, self.gain.val(), self.bias.val()), lengths, Vec::new())
     }
 }

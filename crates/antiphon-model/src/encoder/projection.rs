@@ -50,7 +50,7 @@ impl Default for ProjectionConfig {
 
 impl ProjectionConfig {
     pub(super) fn shape(&self) -> StageShape {
-        StageShape { memory: self.size, state: None, reduction: 1, planes: 1 }
+        StageShape::of_steps(self.size, None)
     }
 
     pub(super) fn warnings(&self, is_last: bool) -> Vec<Problem> {
@@ -88,7 +88,7 @@ impl Projection {
             Activation::Tanh => tanh(x),
             Activation::Relu => relu(x),
         };
-        Encoded { memory, lengths, states: Vec::new() }
+        Encoded::of(memory, lengths, Vec::new())
     }
 
     pub(super) fn dropout(&self) -> Dropout {

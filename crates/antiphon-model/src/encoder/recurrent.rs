@@ -60,7 +60,7 @@ impl RecurrentEncoderConfig {
     pub(super) fn shape(&self, cell: Cell) -> StageShape {
         let width = self.hidden * if self.bidirectional { 2 } else { 1 };
         let state = StateShape { states: cell.states(), width, layers: self.layers };
-        StageShape { memory: width, state: Some(state), reduction: 1, planes: 1 }
+        StageShape::of_steps(width, Some(state))
     }
 
     pub(super) fn warnings(&self, cell: Cell, is_last: bool) -> Vec<Problem> {
@@ -127,7 +127,7 @@ impl RecurrentEncoder {
                 None => sequence,
             });
         }
-        Encoded { memory: memory.expect("an encoder has a layer"), lengths, states }
+        Encoded::of(memory.expect("an encoder has a layer"), lengths, states)
     }
 
     /// What is dropped from what a layer hands to the next, and the last one to a next stage.

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, Read, Stage, StageConfig, StageShape};
+use super::{Around, Beside, Encoded, Read, Stage, StageConfig, StageShape};
 use crate::embedding::Input;
 
 /// Stages of which each reads the memory of the one before.
@@ -27,12 +27,13 @@ pub struct StackConfig {
 impl StackConfig {
     pub(super) fn shape(&self, source: Read) -> StageShape {
         let behind = |below: Option<StageShape>, stage: &StageConfig| {
-            let own = stage.shape(below.map_or(source, StageShape::read));
+            let own = stage.shape(below.map_or(source, |below| source.behind(below)));
             Some(match below {
                 None => own,
                 Some(below) => StageShape {
                     state: own.state.or(below.state),
                     reduction: own.reduction.saturating_mul(below.reduction),
+                    by_sentences: own.by_sentences || below.by_sentences,
                     ..own
                 },
             })
@@ -40,18 +41,18 @@ impl StackConfig {
         self.stages.iter().fold(None, behind).expect("a stack has a stage")
     }
 
-    pub(super) fn problems(&self, source: Read) -> Vec<Problem> {
+    pub(super) fn problems(&self, source: Read, beside: Beside<'_>) -> Vec<Problem> {
         let message = "name at least one stage: `stages = [{ kind = \"lstm\" }]`";
         let none = self.stages.is_empty().then(|| Problem { place: "stages".into(), message: message.into() });
         let mut read = Some(source);
         let of_stages = self.of_stages(|_, stage| {
-            let problems = read.map_or_else(Vec::new, |read| stage.problems(read));
+            let problems = read.map_or_else(Vec::new, |read| stage.problems(read, beside));
             let shape = match read {
                 Some(read) if problems.is_empty() => Some(stage.shape(read)),
                 // What a stage that cannot work hands on, nobody knows.
                 _ => stage.own_shape(),
             };
-            read = shape.map(StageShape::read);
+            read = shape.map(|shape| read.unwrap_or(source).behind(shape));
             problems
         });
         none.into_iter().chain(of_stages).collect()
@@ -85,7 +86,7 @@ impl StackConfig {
         for (i, stage) in self.stages.iter().enumerate() {
             stages.push(stage.init(input, read, key.named("stage").numbered(i as u64), device));
             let shape = stage.shape(read);
-            (input, read) = (shape.memory, shape.read());
+            (input, read) = (shape.memory, read.behind(shape));
         }
         Stack { stages }
     }
@@ -94,19 +95,26 @@ impl StackConfig {
 /// Stages behind one another.
 #[derive(Module, Debug)]
 pub(crate) struct Stack {
-    stages: Vec<Stage>,
+    pub(super) stages: Vec<Stage>,
 }
 
 impl Stack {
-    pub(super) fn encode(&self, input: Input, lengths: Arc<[u32]>, dropout_key: Option<Key>) -> Encoded {
+    pub(super) fn encode(
+        &self,
+        input: Input,
+        lengths: Arc<[u32]>,
+        around: &Around<'_>,
+        dropout_key: Option<Key>,
+    ) -> Encoded {
         let key = |i: usize| dropout_key.map(|key| key.named("stage").numbered(i as u64));
         let (first, rest) = self.stages.split_first().expect("a stack has a stage");
-        let mut encoded = first.encode(input, lengths, key(0));
+        let mut encoded = first.encode(input, lengths, around, key(0));
         for (i, (below, stage)) in self.stages.iter().zip(rest).enumerate() {
             let memory = below.dropout().apply(encoded.memory, key(i + 1).map(|key| key.named("below")));
-            let behind = stage.encode(Input::Vectors(memory), encoded.lengths, key(i + 1));
+            let behind = stage.encode(Input::Vectors(memory), encoded.lengths, around, key(i + 1));
             let states = if behind.states.is_empty() { encoded.states } else { behind.states };
-            encoded = Encoded { states, ..behind };
+            let looks = encoded.looks.into_iter().chain(behind.looks).collect();
+            encoded = Encoded { states, looks, ..behind };
         }
         encoded
     }

@@ -46,7 +46,8 @@ impl TimeReductionConfig {
             Reduction::Concatenate => (self.factor, 1),
             Reduction::Mean | Reduction::Skip => (1, read.planes),
         };
-        StageShape { memory: input.saturating_mul(times), state: None, reduction: self.factor, planes }
+        let own = StageShape::of_steps(input.saturating_mul(times), None);
+        StageShape { reduction: self.factor, planes, ..own }
     }
 
     pub(super) fn problems(&self, read: Read) -> Vec<Problem> {
@@ -83,7 +84,7 @@ impl TimeReduction {
                 groups.reshape([b, steps, factor * m])
             }
         };
-        Encoded { memory, lengths: reduced, states: Vec::new() }
+        Encoded::of(memory, reduced, Vec::new())
     }
 }
 

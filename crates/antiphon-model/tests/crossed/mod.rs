@@ -98,7 +98,7 @@ fn every_pair(bridge: &str) -> Vec<[Case; 3]> {
 
 #[test]
 fn no_kind_is_left_out() {
-    assert_eq!(named(STAGES), kinds::<StageConfig>());
+    assert_eq!(named(STAGES.into_iter().chain(super::stories::STAGES)), kinds::<StageConfig>());
     assert_eq!(named(attentions(1).iter().map(String::as_str)), kinds::<AttentionConfig>());
     let count = every_pair("linear").len();
     assert!(count >= 8 * (6 + 5) * 2, "only {count} pairs");

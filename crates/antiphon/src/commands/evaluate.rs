@@ -242,9 +242,9 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
     Ok(())
 }
 
-/// Leaves out the columns of `evaluate.by` that a file has not: it can be measured all the same.
+/// Leaves out the columns of `evaluate.by` and `evaluate.support` that a file has not: it can be measured all the same.
 fn leave_out_lacking(config: &mut ExperimentConfig, input: &Path, console: &mut Console) -> Result<()> {
-    if config.evaluate.by.is_empty() {
+    if config.evaluate.kept_columns().is_empty() {
         return Ok(());
     }
     let Some(columns) = config.data.columns_of(input)? else { return Ok(()) };
@@ -252,6 +252,10 @@ fn leave_out_lacking(config: &mut ExperimentConfig, input: &Path, console: &mut 
     for column in lacking {
         console
             .warn(&format!("{}: has no column `{column}`, which evaluate.by names: no figures by it", input.display()));
+    }
+    if let Some(column) = config.evaluate.support.take_if(|column| !columns.contains(column)) {
+        let message = "which evaluate.support names: it is not measured whether sentences support answers";
+        console.warn(&format!("{}: has no column `{column}`, {message}", input.display()));
     }
     Ok(())
 }

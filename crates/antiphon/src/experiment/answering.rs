@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{Batch, Result, StepModel, Tokenizer};
+use antiphon_core::{Batch, Result, SourceBatch, StepModel, Tokenizer};
 use antiphon_kernels::Carry;
-use antiphon_model::{Judgement, Model};
+use antiphon_model::{Judgement, Model, SourceLooks};
 
 /// Who answers sources, and says how probable given answers are.
 pub trait Answering: Sync {
@@ -23,6 +23,12 @@ pub trait Answering: Sync {
     /// # Errors
     /// If the batch cannot be read, or a row goes on and nothing was carried.
     fn judge(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Judgement>;
+
+    /// Where an encoder looks that reads a question; `None` of several models, and of one that has no such encoder.
+    ///
+    /// # Errors
+    /// If it cannot read these sources.
+    fn looks(&self, sources: &[SourceBatch]) -> Result<Option<SourceLooks>>;
 }
 
 impl Answering for Model {
@@ -37,5 +43,9 @@ impl Answering for Model {
     fn judge(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Judgement> {
         carries.resize_with(1, Carry::default);
         self.judge(&batches[0], &mut carries[0], temperatures)
+    }
+
+    fn looks(&self, sources: &[SourceBatch]) -> Result<Option<SourceLooks>> {
+        self.looks(sources)
     }
 }

@@ -69,9 +69,9 @@ impl Sections {
 
     /// The corpus, and what is read of it beside source and target.
     pub(super) fn columns(&self) -> Option<(&CorpusConfig, FurtherColumns)> {
-        let by = self.evaluate.as_ref().map_or(&[][..], |evaluate| evaluate.by.as_slice());
-        let none = Streams::default();
-        Some((self.data.as_ref()?, further_columns(self.streams.as_ref().unwrap_or(&none), by)))
+        let (none, plain) = (Streams::default(), EvaluateConfig::default());
+        let streams = self.streams.as_ref().unwrap_or(&none);
+        Some((self.data.as_ref()?, further_columns(streams, self.evaluate.as_ref().unwrap_or(&plain))))
     }
 
     /// Everything that cannot work.
@@ -304,13 +304,16 @@ impl Sections {
                 found.add(&key, message);
             }
         }
-        for (i, name) in self.evaluate.iter().flat_map(|evaluate| &evaluate.by).enumerate() {
+        let by = self.evaluate.iter().flat_map(|evaluate| &evaluate.by).enumerate();
+        let by = by.map(|(i, name)| (format!("evaluate.by.{i}"), name));
+        let support = self.evaluate.iter().filter_map(|evaluate| evaluate.support.as_ref());
+        for (key, name) in by.chain(support.map(|name| ("evaluate.support".to_owned(), name))) {
             let message = match data.has_columns() {
                 false => Some("only a table has columns; set `data.kind = \"table\"`".to_owned()),
                 true => data.lacks_column(name),
             };
             if let Some(message) = message {
-                found.add(&format!("evaluate.by.{i}"), message);
+                found.add(&key, message);
             }
         }
     }

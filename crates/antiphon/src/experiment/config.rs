@@ -130,6 +130,11 @@ pub struct EvaluateConfig {
     /// Columns of a table by whose values the metrics are also computed, each value's examples by themselves.
     #[schemars(extend("uniqueItems" = true))]
     pub by: Vec<String>,
+    /// The column of a table that names the sentences by which a question is answered, counted from 1, as a list or with commas or
+    /// spaces between them. It is then measured how many of them are among the sentences that count most to an encoder that reads the
+    /// question (`support`), and the page shows both. If unset: nothing is known of such.
+    #[schemars(length(min = 1), example = &"support")]
+    pub support: Option<String>,
     /// How many sentences are searched together; eight times as many on a GPU.
     #[schemars(range(min = 1))]
     pub rows: usize,
@@ -166,11 +171,20 @@ pub enum Temperature {
     Fit,
 }
 
+impl EvaluateConfig {
+    /// The columns of a table that figures need beside sources and targets.
+    pub(crate) fn kept_columns(&self) -> Vec<String> {
+        let support = self.support.iter().filter(|column| !self.by.contains(column));
+        self.by.iter().chain(support).cloned().collect()
+    }
+}
+
 impl Default for EvaluateConfig {
     fn default() -> Self {
         Self {
             metrics: vec![MetricConfig::SequenceErrorRate(SequenceErrorRateConfig {})],
             by: Vec::new(),
+            support: None,
             rows: 64,
             validation_examples: 0,
             parts: 1,
@@ -241,6 +255,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/decoder/attention/coverage", false.into()),
         ("/model/decoder/attention/coverage_penalty", 0.0.into()),
         ("/model/decoder/attention/sharpening", 1.0.into()),
+        ("/model/bridge/of", Value::Null),
         ("/model/memories", json!({ "kind": "concatenated" })),
         ("/tokenizer/*/separator", Value::Null),
         ("/spec_augment/speed", 0.0.into()),
@@ -248,6 +263,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/spec_augment/noise", 0.0.into()),
         ("/search/ctc_weight", 0.0.into()),
         ("/evaluate/by", json!([])),
+        ("/evaluate/support", Value::Null),
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),

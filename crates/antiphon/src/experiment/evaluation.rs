@@ -20,6 +20,7 @@ use super::answering::Answering;
 use super::answers::{Answer, Answers, Question, Searcher, encoded};
 use super::data::Encoded;
 use super::losses::Tally;
+use super::reading::{SUPPORT, readings, support};
 use super::streams::{apart, unknown_apart};
 use super::{EvaluateConfig, ExperimentConfig, Temperature, Tokenizers, unknown};
 
@@ -143,7 +144,9 @@ impl Answered {
 
     /// What stands in the columns of `evaluate.by`, for people: `case: acc, number: sg`.
     pub(crate) fn about(&self) -> String {
-        let columns = self.columns.iter().map(|(column, values)| format!("{column}: {}", values.join(" | ")));
+        // Places of supporting sentences are shown with these.
+        let columns = self.columns.iter().filter(|(_, values)| values.iter().all(|value| !value.contains('\n')));
+        let columns = columns.map(|(column, values)| format!("{column}: {}", values.join(" | ")));
         columns.collect::<Vec<_>>().join(", ")
     }
 
@@ -548,6 +551,14 @@ impl<'a> Evaluator<'a> {
         self.config.evaluate.by.iter().map(of_column).collect()
     }
 
+    /// How often the sentences that count most are those that support the answer, where a column names these.
+    fn support(&self, model: &dyn Answering, answers: &[Answered]) -> Result<Option<Score>> {
+        let Some(column) = &self.config.evaluate.support else { return Ok(None) };
+        let answers: Vec<&Answered> = answers.iter().collect();
+        let readings = readings(model, self.tokenizers, &answers, Some(column))?;
+        Ok(readings.and_then(|readings| support(&readings)))
+    }
+
     /// Everything; `None` if `stop` was raised before the end. `progress` hears how far each part of it is.
     ///
     /// # Errors
@@ -576,6 +587,7 @@ impl<'a> Evaluator<'a> {
             let Some(found) = self.answers(model, stop, &mut answered)? else { return Ok(None) };
             metrics = self.metrics(&found)?;
             by = self.metrics_by(&found)?;
+            metrics.extend(self.support(model, &found)?.map(|score| (SUPPORT.to_owned(), score)));
             outscored = Some(found.iter().filter(|answered| answered.outscored).count() as u64);
             (answers, unlike) = (found, self.unlike());
         }

@@ -12,6 +12,7 @@ use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pai
 use super::answers::{Answer, Question, Searcher};
 use super::evaluation::{Answered, is_right};
 use super::listening::spoken_examples;
+use super::reading::readings;
 use super::{ExperimentConfig, SavedModel};
 
 /// How many answers to a source are shown, where the search finds as many.
@@ -79,9 +80,14 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
             candidates: candidates.collect(),
             sources,
             hearing: None,
+            reading: None,
         }
     };
-    Ok(chosen.iter().zip(sources).zip(found).map(example).collect())
+    let support = config.evaluate.support.as_deref();
+    let readings = readings(model, tokenizers, chosen, support)?;
+    let readings = readings.map_or_else(|| vec![None; chosen.len()], |all| all.into_iter().map(Some).collect());
+    let examples = chosen.iter().zip(sources).zip(found).map(example).zip(readings);
+    Ok(examples.map(|(example, reading)| Example { reading, ..example }).collect())
 }
 
 /// An example as it was answered, without what only a search tells.
@@ -102,6 +108,7 @@ pub(super) fn as_answered(answered: &Answered) -> Example {
         candidates: answered.answers.iter().map(candidate).collect(),
         sources: Vec::new(),
         hearing: None,
+        reading: None,
     }
 }
 

@@ -83,7 +83,7 @@ impl Meaning for Interpreter {
             config.features,
             config.tokenizer,
             config.streams,
-            config.evaluate.by,
+            config.evaluate.kept_columns(),
             start_from,
             config.files_of_teacher(),
             config.search.language_model()

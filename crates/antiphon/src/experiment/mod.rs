@@ -27,6 +27,7 @@ mod listening;
 mod loaded;
 mod losses;
 mod meaning;
+mod reading;
 mod recordings;
 mod samples;
 mod saved;

@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ExperimentConfig;
+use super::{EvaluateConfig, ExperimentConfig};
 
 /// `[streams]`: the further sources by their names, in whose order everybody has them.
 pub type Streams = BTreeMap<String, SourceStreamConfig>;
@@ -57,7 +57,7 @@ impl SourceStreamConfig {
 impl ExperimentConfig {
     /// What is read of a table beside its source and its target.
     pub(crate) fn further_columns(&self) -> FurtherColumns {
-        further_columns(&self.streams, &self.evaluate.by)
+        further_columns(&self.streams, &self.evaluate)
     }
 
     /// How long an example may be.
@@ -94,10 +94,10 @@ impl ExperimentConfig {
     }
 }
 
-/// What is read of a table for these streams, and for figures by the values of columns.
-pub(super) fn further_columns(streams: &Streams, by: &[String]) -> FurtherColumns {
+/// What is read of a table for these streams, and for figures that need more.
+pub(super) fn further_columns(streams: &Streams, evaluate: &EvaluateConfig) -> FurtherColumns {
     let stream = |(name, stream): (&String, &SourceStreamConfig)| (name.clone(), stream.column(name).to_owned());
-    FurtherColumns { sources: streams.iter().map(stream).collect(), kept: by.to_vec() }
+    FurtherColumns { sources: streams.iter().map(stream).collect(), kept: evaluate.kept_columns() }
 }
 
 /// What of the model cannot work beside these streams, with places below the whole config; `shared`: whether source and target
@@ -115,7 +115,7 @@ pub(super) fn model_warnings(model: &ModelConfig, streams: &Streams) -> Vec<Prob
 fn read(streams: &Streams) -> Vec<(String, StreamModelConfig)> {
     let of = |(name, stream): (&String, &SourceStreamConfig)| {
         let SourceStreamConfig { input, encoder, .. } = stream;
-        (name.clone(), StreamModelConfig { input: input.clone(), encoder: encoder.clone() })
+        (name.clone(), StreamModelConfig { shared: false, input: input.clone(), encoder: encoder.clone() })
     };
     streams.iter().map(of).collect()
 }

@@ -4,12 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use antiphon_core::{Batch, Error, Result, StepModel, TokenId, Tokenizer};
+use antiphon_core::{Batch, Error, Result, SourceBatch, StepModel, TokenId, Tokenizer};
 use antiphon_data::{CorpusConfig, Reader};
 use antiphon_decode::{Combination, Ensemble, Member, Mixture, SearchConfig};
 use antiphon_kernels::{Carry, TokenScores};
 use antiphon_lab::ModelSize;
-use antiphon_model::{Distributions, Judgement, Model};
+use antiphon_model::{Distributions, Judgement, Model, SourceLooks};
 use rayon::prelude::*;
 
 use super::answering::Answering;
@@ -271,6 +271,11 @@ impl Answering for SavedModels {
         let may_be_lost: Vec<bool> = (0..lengths.len()).map(|b| said.each.iter().any(|said| said.is_lost(b))).collect();
         Ok(Judgement::of(scores, lengths, &may_be_lost))
     }
+
+    fn looks(&self, sources: &[SourceBatch]) -> Result<Option<SourceLooks>> {
+        let [(_, alone)] = self.members.as_slice() else { return Ok(None) };
+        alone.model.looks(sources)
+    }
 }
 
 /// One of several models, which answers alone.
@@ -290,6 +295,10 @@ impl Answering for OneOf<'_> {
 
     fn judge(&self, batches: &[Batch], carries: &mut Vec<Carry>, temperatures: &[f64]) -> Result<Judgement> {
         Answering::judge(&self.models.members[self.member].1.model, batches, carries, temperatures)
+    }
+
+    fn looks(&self, sources: &[SourceBatch]) -> Result<Option<SourceLooks>> {
+        self.models.members[self.member].1.model.looks(sources)
     }
 }
 

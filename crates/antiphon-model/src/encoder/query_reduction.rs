@@ -1,0 +1,161 @@
+//! Query reduction: a recurrence over sentences in which each of them reads the question as it stands (Seo et al. 2017).
+
+use std::sync::Arc;
+
+use antiphon_core::Problem;
+use antiphon_core::random::Key;
+use antiphon_kernels::{QueryReduction, Reduction, linear, query_gates, reduce_query};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Around, Encoded, Read, StageShape, StateShape};
+use crate::dropout::Dropout;
+use crate::initial::{Initial, parameter, zeros};
+
+/// Layers of a query-reduction network (Seo et al. 2017). At sentence `x_t` with the question `q_t` as this layer reads it,
+/// `z = σ(w_z · (x ∘ q) + b_z)`, `r = σ(w_r · (x ∘ q) + b_r)`, `c = tanh(W [x; q] + b)` and `h_t = z r c + (1 − z) h_{t−1}`. The
+/// first layer reads the question itself, each further one the states of the layer before. The final state is the last `h`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryReductionConfig {
+    /// The source whose final state is the question; it must be as wide as the sentences.
+    #[schemars(length(min = 1), example = &"question")]
+    pub query: String,
+    /// How many layers are stacked.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 64))]
+    pub layers: usize,
+    /// Whether a second gate, `r`, can keep a sentence's candidate out.
+    #[serde(default = "yes")]
+    pub reset: bool,
+    /// Whether every layer but the last also reads the sentences from their end, and hands on the sum of both states.
+    #[serde(default = "yes")]
+    pub bidirectional: bool,
+    /// Whether all layers have the same weights.
+    #[serde(default = "yes")]
+    pub tied: bool,
+    /// Where the bias of the gate `z` starts: the lower, the less a sentence changes at first.
+    #[serde(default = "reluctant")]
+    pub gate_bias: f64,
+    /// The share of numbers that training drops from the sentences and from the question, for all layers alike.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub dropout: f64,
+}
+
+fn two() -> usize {
+    2
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn reluctant() -> f64 {
+    -2.5
+}
+
+impl QueryReductionConfig {
+    pub(super) fn shape(&self, input: usize, read: Read) -> StageShape {
+        let state = StateShape { states: 1, width: input, layers: 1 };
+        StageShape { planes: read.planes, ..StageShape::of_steps(input, Some(state)) }
+    }
+
+    pub(super) fn warnings(&self) -> Vec<Problem> {
+        let idle = |set: bool, place: &str| {
+            let problem = || Problem { place: place.into(), message: "has no effect with a single layer".into() };
+            (set && self.layers == 1).then(problem)
+        };
+        // Both are on unless somebody turns them off, so that only that can be meant.
+        idle(!self.bidirectional, "bidirectional").into_iter().chain(idle(!self.tied, "tied")).collect()
+    }
+
+    pub(super) fn init(&self, width: usize, key: Key, device: &Device) -> QueryReductionStage {
+        let gates = if self.reset { 2 } else { 1 };
+        let layer = |l: usize| {
+            let key = key.numbered(l as u64);
+            let weight = |dims, name: &str| Initial::GlorotUniform.weight(dims, width, key.named(name), device);
+            let mut gate_bias = vec![0.0; gates];
+            gate_bias[0] = self.gate_bias as f32;
+            ReductionLayer {
+                sentence: weight([width, width], "sentence"),
+                query: weight([width, width], "query"),
+                bias: zeros(width, device),
+                gates: weight([gates, width], "gates"),
+                gate_bias: parameter(gate_bias, [gates], device),
+            }
+        };
+        QueryReductionStage {
+            weights: (0..if self.tied { 1 } else { self.layers }).map(layer).collect(),
+            query: self.query.clone(),
+            layers: self.layers,
+            bidirectional: self.bidirectional,
+            dropout: Dropout { rate: self.dropout, locked: false },
+        }
+    }
+}
+
+/// Layers of query reduction.
+#[derive(Module, Debug)]
+pub(crate) struct QueryReductionStage {
+    /// Of each layer, or of all of them.
+    weights: Vec<ReductionLayer>,
+    #[module(skip)]
+    query: String,
+    #[module(skip)]
+    layers: usize,
+    #[module(skip)]
+    bidirectional: bool,
+    #[module(skip)]
+    dropout: Dropout,
+}
+
+#[derive(Module, Debug)]
+struct ReductionLayer {
+    /// `[D, D]`: of `W`, what meets the sentence.
+    sentence: Param<Tensor<2>>,
+    /// `[D, D]`: of `W`, what meets the question.
+    query: Param<Tensor<2>>,
+    /// `[D]`.
+    bias: Param<Tensor<1>>,
+    /// `[1 or 2, D]`: `w_z`, then `w_r`.
+    gates: Param<Tensor<2>>,
+    /// `[1 or 2]`.
+    gate_bias: Param<Tensor<1>>,
+}
+
+impl QueryReductionStage {
+    /// `[B, N, D] → [B, N, D]`: the states of the last layer.
+    pub(super) fn encode(
+        &self,
+        sentences: Tensor<3>,
+        lengths: Arc<[u32]>,
+        around: &Around<'_>,
+        dropout_key: Option<Key>,
+    ) -> Encoded {
+        let width = sentences.dims()[2];
+        let key = |name: &str| dropout_key.map(|key| key.named(name));
+        let sentences = self.dropout.apply(sentences, key("sentences"));
+        // [B, 1, D] in the first layer, then [B, N, D].
+        let mut state = around.state(&self.query, width);
+        let mut query = self.dropout.apply(state.clone().unsqueeze_dim(1), key("query"));
+        let mut looks = Vec::new();
+        for l in 0..self.layers {
+            let of = &self.weights[l.min(self.weights.len() - 1)];
+            let seen = linear(sentences.clone(), of.sentence.val());
+            let candidates = seen + linear(query.clone(), of.query.val()) + of.bias.val().unsqueeze();
+            let (weight, bias) = (of.gates.val(), of.gate_bias.val());
+            if around.watch {
+                let gates = query_gates(sentences.clone(), query.clone(), weight.clone(), bias.clone(), &lengths);
+                looks.push(gates.narrow(2, 0, 1).squeeze_dim(2));
+            }
+            let tensors = QueryReduction { sentences: sentences.clone(), queries: query, candidates, weight, bias };
+            let both = self.bidirectional && l + 1 < self.layers;
+            let reduced = reduce_query(tensors, &Reduction { lengths: lengths.clone(), both });
+            (query, state) = (reduced.sequence(), reduced.state());
+        }
+        Encoded { looks, ..Encoded::of(query, lengths, vec![state]) }
+    }
+}
