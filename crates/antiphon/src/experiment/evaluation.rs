@@ -513,7 +513,7 @@ impl<'a> Evaluator<'a> {
                 streams,
                 unknown,
                 unknown_streams,
-                columns: self.config.evaluate.by.iter().cloned().zip(example.kept.iter().cloned()).collect(),
+                columns: self.config.evaluate.kept_columns().into_iter().zip(example.kept.iter().cloned()).collect(),
                 references: example.targets.clone(),
                 answers,
                 outscored,
