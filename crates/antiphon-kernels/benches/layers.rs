@@ -1,15 +1,18 @@
 //! Speed of the operations: `cargo xtask bench` runs this and puts it beside the machine's matrix product.
 //!
 //! Throughput is counted in floating-point operations of the matrix products alone: `2·B·T·(I+H)·G·H` for a recurrent
-//! layer's forward pass with the input's product, three times that with the backward pass.
+//! layer's forward pass with the input's product, three times that with the backward pass; `2·B·N·2D·D` for each layer of a network that
+//! reduces queries.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use antiphon_core::random::Key;
+use antiphon_core::{Special, TokenBatch};
 use antiphon_kernels::{
-    Cell, Convolution, FedDecoder, Feeding, Over, Past, Projection, Recurrence, attend, attend_in_turn, convolve,
-    cross_entropy, fed_decoder, keep_freed_memory, linear, recurrent,
+    Cell, Convolution, FedDecoder, Feeding, Over, Past, Projection, QueryReduction, Recurrence, Reduction, Sentences,
+    WordOrder, attend, attend_in_turn, concat, convolve, cross_entropy, fed_decoder, keep_freed_memory, linear,
+    recurrent, reduce_query, sentence_sums,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{
@@ -256,6 +259,40 @@ fn looks(criterion: &mut Criterion) {
     }
 }
 
+/// Texts of sentences whose words are summed, and two layers that reduce a query by them, the first one in both directions, with a reset
+/// gate and parameters that both share. Batch, sentences, words of each, width.
+fn reductions(criterion: &mut Criterion) {
+    let device = device().autodiff();
+    let mut group = group(criterion, "query-reduction-train");
+    for [b, n, words, d] in [[32, 50, 7, 50], [32, 10, 7, 50], [128, 50, 7, 200]] {
+        group.throughput(Throughput::Elements((2 * 3 * 2 * b * n * 2 * d * d) as u64));
+        group.bench_function(BenchmarkId::from_parameter(format!("{b},{n},{words},{d}")), |bench| {
+            let row: Vec<u32> = (0..n).flat_map(|_| std::iter::repeat_n(9, words).chain([Special::End.id()])).collect();
+            let text = TokenBatch::from_rows(&vec![row; b]);
+            let sentences = Sentences::of(&text.ids, &text.lengths, text.width, None);
+            let (x, query) = (leaf("x", [b, text.width, d], &device), leaf("query", [b, 1, d], &device));
+            let (weight, bias) = (leaf("weight", [2 * d, d], &device), leaf("bias", [1, 1, d], &device));
+            let (gates, gates_bias) = (leaf("gates", [2, d], &device), leaf("gates bias", [2], &device));
+            time(bench, &device, || {
+                let sums = sentence_sums(x.clone(), &sentences, WordOrder::Encoded);
+                let layer = |queries: Tensor<3>, both: bool| {
+                    let read = concat(sums.clone(), queries.clone().expand([b, n, d]));
+                    let tensors = QueryReduction {
+                        sentences: sums.clone(),
+                        queries,
+                        candidates: linear(read, weight.clone()) + bias.clone(),
+                        weight: gates.clone(),
+                        bias: gates_bias.clone(),
+                    };
+                    reduce_query(tensors, &Reduction { lengths: sentences.lengths(), both })
+                };
+                let reduced = layer(layer(query.clone(), true).sequence(), false);
+                drop(black_box(reduced.state().sum().backward()));
+            });
+        });
+    }
+}
+
 fn losses(criterion: &mut Criterion) {
     let device = device().autodiff();
     let mut group = group(criterion, "loss-train");
@@ -326,5 +363,5 @@ fn growth(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products, layers, convolutions, decoders, looks, losses, growth);
+criterion_group!(benches, products, layers, convolutions, decoders, looks, reductions, losses, growth);
 criterion_main!(benches);
