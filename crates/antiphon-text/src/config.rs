@@ -113,6 +113,11 @@ impl TokenizerConfig {
         }
     }
 
+    /// Whether lines are sentences, each but the last closed by the end symbol.
+    pub fn has_sentences(&self) -> bool {
+        if let Self::Word(config) = self { config.sentences } else { false }
+    }
+
     /// What stands between words, where it is not white space.
     pub fn separator(&self) -> Option<&str> {
         if let Self::Word(config) = self { config.separator.as_deref() } else { None }

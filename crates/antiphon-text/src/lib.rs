@@ -19,7 +19,7 @@
 //!
 //! | kind | splits | a character never seen |
 //! |---|---|---|
-//! | `word` | at white space | the word is unknown |
+//! | `word` | at white space; with `sentences` lines are closed by the end symbol | the word is unknown |
 //! | `character` | into Unicode scalar values; exact | is unknown |
 //! | `byte` | into UTF-8 bytes; exact | cannot occur |
 //! | `bpe` | words into merged pairs; exact if `byte_level` | is unknown, cannot occur if `byte_level` |

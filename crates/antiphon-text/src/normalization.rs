@@ -23,6 +23,9 @@ pub enum Normalization {
     Jamo,
     /// Lower case, by Unicode's default rules for no language in particular.
     Lowercase,
+    /// Punctuation before and behind a word becomes words of its own, each mark one: `Where is "it"?` becomes `Where is " it " ?`.
+    /// Within a word it stays: `don't`, `3.5`.
+    Punctuation,
 }
 
 impl Normalization {
@@ -36,6 +39,7 @@ impl Normalization {
             Self::Nfkd => text.nfkd().collect::<String>().into(),
             Self::Jamo => jamo(text).into(),
             Self::Lowercase => text.to_lowercase().into(),
+            Self::Punctuation => apart(text).into(),
         }
     }
 }
@@ -46,6 +50,31 @@ pub fn normalize<'t>(steps: &[Normalization], text: &'t str) -> Cow<'t, str> {
         Cow::Borrowed(text) => step.apply(text),
         Cow::Owned(text) => step.apply(&text).into_owned().into(),
     })
+}
+
+/// A text with a space between each mark at the edge of a word and what stands beside it.
+fn apart(text: &str) -> String {
+    let mut spaced = String::with_capacity(text.len() + 8);
+    for piece in text.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end_matches(char::is_whitespace);
+        let before = word.len() - word.trim_start_matches(is_mark).len();
+        let behind = word.trim_end_matches(is_mark).len().max(before);
+        let marks = |marks: &str| marks.chars().map(String::from).collect::<Vec<_>>();
+        let mut parts = marks(&word[..before]);
+        parts.extend(Some(&word[before..behind]).filter(|rest| !rest.is_empty()).map(|rest| (*rest).to_owned()));
+        parts.extend(marks(&word[behind..]));
+        spaced += &parts.join(" ");
+        spaced += &piece[word.len()..];
+    }
+    spaced
+}
+
+/// Whether a character is punctuation: of ASCII, of Latin-1, of the block "General Punctuation" and of "CJK Symbols and Punctuation".
+fn is_mark(c: char) -> bool {
+    let others = ['¡', '§', '«', '¶', '·', '»', '¿'];
+    c.is_ascii_punctuation()
+        || others.contains(&c)
+        || matches!(c, '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{205E}' | '\u{3001}'..='\u{3003}' | '\u{3008}'..='\u{3011}')
 }
 
 fn jamo(text: &str) -> String {
@@ -62,7 +91,7 @@ fn jamo(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Normalization::{Jamo, Lowercase, Nfc, Nfd, Nfkc, Nfkd};
+    use super::Normalization::{Jamo, Lowercase, Nfc, Nfd, Nfkc, Nfkd, Punctuation};
     use super::*;
 
     #[test]
@@ -75,6 +104,12 @@ mod tests {
             (vec![Nfkd], "ﬁé", "fie\u{301}"),
             (vec![Jamo], "한글é a", "\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}é a"),
             (vec![Lowercase], "ÉA ΟΔΟΣ", "éa οδος"),
+            (
+                vec![Punctuation],
+                "Where is \"it\"?\n(3.5, don't)\t¿e\u{301}!  …",
+                "Where is \" it \" ?\n( 3.5 , don't )\t¿ e\u{301} !  …",
+            ),
+            (vec![Punctuation], "?! a", "? ! a"),
         ] {
             assert_eq!(normalize(&steps, text), expected, "{steps:?}");
         }
@@ -90,7 +125,7 @@ mod tests {
     #[test]
     fn names_are_snake_case() {
         let steps: Vec<Normalization> =
-            serde_json::from_str(r#"["nfc","nfd","nfkc","nfkd","jamo","lowercase"]"#).unwrap();
-        assert_eq!(steps, [Nfc, Nfd, Nfkc, Nfkd, Jamo, Lowercase]);
+            serde_json::from_str(r#"["nfc","nfd","nfkc","nfkd","jamo","lowercase","punctuation"]"#).unwrap();
+        assert_eq!(steps, [Nfc, Nfd, Nfkc, Nfkd, Jamo, Lowercase, Punctuation]);
     }
 }

@@ -1,6 +1,6 @@
 //! Words: what stands between white space, or between separators of one's choice.
 
-use antiphon_core::{Problem, Result, TokenId, Tokenizer};
+use antiphon_core::{Problem, Result, Special, TokenId, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,9 @@ pub struct WordConfig {
     /// white space parts words.
     #[schemars(length(min = 1))]
     pub separator: Option<String>,
+    /// Whether each line of a text is a sentence. All but the last are then closed by the end symbol, so that a model can tell where
+    /// one ends, and decoding writes lines again. For sources: a target ends with its first sentence.
+    pub sentences: bool,
     /// Words that occur less often in the corpus are unknown.
     #[schemars(range(min = 1))]
     pub min_frequency: u64,
@@ -31,17 +34,18 @@ pub struct WordConfig {
 
 impl Default for WordConfig {
     fn default() -> Self {
-        Self { separator: None, min_frequency: 1, max_size: None, normalization: Vec::new() }
+        Self { separator: None, sentences: false, min_frequency: 1, max_size: None, normalization: Vec::new() }
     }
 }
 
 impl WordConfig {
     pub(crate) fn train(&self, texts: &mut Texts<'_>) -> Result<WordTokenizer> {
-        let separator = self.separator.clone();
-        let counts =
-            count(texts, &self.normalization, |text, found| words(text, separator.as_deref()).for_each(found))?;
+        let (separator, sentences) = (self.separator.clone(), self.sentences);
+        let counts = count(texts, &self.normalization, |text, found| {
+            lines(text, sentences).for_each(|line| words(line, separator.as_deref()).for_each(&mut *found));
+        })?;
         let tokens = most_frequent(counts, self.min_frequency, self.max_size)?;
-        WordTokenizer::new(WordModel { normalization: self.normalization.clone(), separator, tokens })
+        WordTokenizer::new(WordModel { normalization: self.normalization.clone(), sentences, separator, tokens })
     }
 
     pub(crate) fn problems(&self) -> Vec<Problem> {
@@ -56,7 +60,12 @@ impl WordConfig {
     }
 }
 
-/// The words of a text. Between two separators with nothing but white space there is none.
+/// The lines of a text, or all of it as one.
+fn lines(text: &str, sentences: bool) -> impl Iterator<Item = &str> {
+    text.splitn(if sentences { usize::MAX } else { 1 }, '\n')
+}
+
+/// The words of a line. Between two separators with nothing but white space there is none.
 fn words<'t>(text: &'t str, separator: Option<&'t str>) -> Box<dyn Iterator<Item = &'t str> + 't> {
     match separator {
         None => Box::new(text.split_whitespace()),
@@ -69,6 +78,8 @@ fn words<'t>(text: &'t str, separator: Option<&'t str>) -> Box<dyn Iterator<Item
 #[serde(deny_unknown_fields)]
 pub(crate) struct WordModel {
     normalization: Vec<Normalization>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    sentences: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     separator: Option<String>,
     tokens: Vec<String>,
@@ -85,17 +96,34 @@ impl WordTokenizer {
         let vocabulary = Vocabulary::new(model.tokens.clone())?;
         Ok(Self { model, vocabulary })
     }
+
+    /// The words of some ids, special symbols left out.
+    fn line(&self, ids: &[TokenId]) -> String {
+        let words: Vec<&str> = ids.iter().filter_map(|&id| self.vocabulary.spoken(id)).collect();
+        words.join(self.model.separator.as_deref().unwrap_or(" "))
+    }
 }
 
 impl Tokenizer for WordTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
         let text = normalize(&self.model.normalization, text);
-        Ok(words(&text, self.model.separator.as_deref()).map(|word| self.vocabulary.id_or_unknown(word)).collect())
+        let WordModel { sentences, separator, .. } = &self.model;
+        let mut ids = Vec::new();
+        for (i, line) in lines(&text, *sentences).enumerate() {
+            ids.extend((i > 0).then_some(Special::End.id()));
+            ids.extend(words(line, separator.as_deref()).map(|word| self.vocabulary.id_or_unknown(word)));
+        }
+        Ok(ids)
     }
 
     fn decode(&self, ids: &[TokenId]) -> String {
-        let words: Vec<&str> = ids.iter().filter_map(|&id| self.vocabulary.spoken(id)).collect();
-        words.join(self.model.separator.as_deref().unwrap_or(" "))
+        if !self.model.sentences {
+            return self.line(ids);
+        }
+        // Whoever has built a batch has closed the last one too.
+        let end = Special::End.id();
+        let ids = ids.strip_suffix(&[end]).unwrap_or(ids);
+        ids.split(|&id| id == end).map(|sentence| self.line(sentence)).collect::<Vec<_>>().join("\n")
     }
 
     fn size(&self) -> usize {

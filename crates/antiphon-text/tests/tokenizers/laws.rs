@@ -92,6 +92,35 @@ fn words_stand_between_separators_of_ones_choice() {
     assert_eq!(config("").problems().len(), 1);
 }
 
+proptest! {
+    /// Sentences are those of the lines alone, each closed; what is written again has the same ones.
+    #[test]
+    fn lines_are_sentences_that_the_end_symbol_closes(
+        lines in prop::collection::vec("[ab;c \t]{0,6}", 1..6), by_separator in any::<bool>(), closed in any::<bool>(),
+    ) {
+        let plain = WordConfig { separator: by_separator.then(|| ";".into()), ..WordConfig::default() };
+        let text = lines.join("\n");
+        let seen = ["a;b c\nd", text.as_str()];
+        let of = |sentences| train(&TokenizerConfig::Word(WordConfig { sentences, ..plain.clone() }), &seen).unwrap();
+        let tokenizer = of(true);
+        let ids = tokenizer.encode(&text).unwrap();
+        let end = Special::End.id();
+        let alone: Vec<Vec<u32>> = lines.iter().map(|line| tokenizer.encode(line).unwrap()).collect();
+        prop_assert!(alone.iter().flatten().all(|&id| id >= Special::COUNT as u32));
+        prop_assert_eq!(ids.split(|&id| id == end).collect::<Vec<_>>(), alone);
+        // With the end symbol that a batch gives the last one, and without.
+        let mut batched = ids.clone();
+        batched.extend(closed.then_some(end));
+        let written = tokenizer.decode(&batched);
+        prop_assert_eq!(written.split('\n').count(), if closed { lines.len() } else { lines.len() - usize::from(ids.ends_with(&[end])) });
+        if closed {
+            prop_assert_eq!(tokenizer.encode(&written).unwrap(), ids.clone());
+        }
+        prop_assert_eq!(from_json(&tokenizer.to_json()).unwrap().encode(&text).unwrap(), ids);
+        prop_assert!(of(false).encode(&text).unwrap().iter().all(|&id| id != end));
+    }
+}
+
 #[test]
 fn saved_and_read_again_it_is_the_same_tokenizer() {
     let lines = made_up_lines(300);
@@ -137,7 +166,7 @@ fn a_subword_tokenizer_fills_its_size_and_shortens_the_text() {
 #[test]
 fn frequencies_and_sizes_bound_the_vocabulary() {
     let words = |min_frequency, max_size| {
-        let config = WordConfig { min_frequency, max_size, normalization: Vec::new(), separator: None };
+        let config = WordConfig { min_frequency, max_size, ..WordConfig::default() };
         train(&TokenizerConfig::Word(config), &["c b b a a a"]).unwrap().size()
     };
     assert_eq!([words(1, None), words(2, None), words(1, Some(5))], [7, 6, 5]);

@@ -17,6 +17,7 @@ use super::fusion::language_model;
 use super::speech::{Speech, StopTexts};
 use super::words::{Clock, Timeline, Word};
 use super::{Tokenizers, unknown};
+use crate::output::one_line;
 
 /// One answer to a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -259,7 +260,9 @@ impl<'a> Searcher<'a> {
 
     /// A source as the model sees it, its streams with tabs between them: what a tokenizer does not know is the unknown symbol.
     pub fn seen(&self, sources: &[Source]) -> String {
-        let seen = self.tokenizers.sources().zip(sources).map(|(tokenizer, source)| tokenizer.decode(source.ids()));
+        let seen = self.tokenizers.sources().zip(sources);
+        // A source of several sentences has several lines.
+        let seen = seen.map(|(tokenizer, source)| one_line(&tokenizer.decode(source.ids())));
         seen.collect::<Vec<_>>().join("\t")
     }
 

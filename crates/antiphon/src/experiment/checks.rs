@@ -186,6 +186,11 @@ impl Sections {
         for (name, tokenizer) in sides {
             if let Some(tokenizer) = tokenizer {
                 found.below(&format!("tokenizer.{name}"), tokenizer.problems());
+                if tokenizer.has_sentences() && name != "source" {
+                    let message = "a target ends with its first end symbol, so that it has one sentence; set `sentences` in \
+                                   `[tokenizer.source]` alone";
+                    found.add(&format!("tokenizer.{name}"), message);
+                }
             }
         }
         if shared.is_some() {
@@ -201,7 +206,7 @@ impl Sections {
                 found.add("tokenizer", format!("set `[tokenizer.{name}]`{shared}"));
             }
         }
-        let of_streams = self.streams.iter().flat_map(|streams| streams.values()).map(|stream| &stream.tokenizer);
+        let of_streams = self.streams.iter().flatten().filter_map(|(_, stream)| stream.own_tokenizer());
         let learns = sides.iter().filter_map(|(_, side)| side.as_ref()).chain(of_streams).any(|t| t.needs_texts());
         if learns && learn_from.is_empty() {
             found.add("tokenizer.learn_from", "name at least one split: these tokenizers are learned from text");
@@ -291,7 +296,7 @@ impl Sections {
                 let message = "a stream's name may hold only letters, digits, `_` and `-`; name the column by `column`";
                 found.add(&key, message);
             }
-            found.below(&format!("{key}.tokenizer"), stream.tokenizer.problems());
+            found.below(&key, stream.problems());
             let message = match data.as_table() {
                 None => Some("a further source is a column; set `data.kind = \"table\"`".to_owned()),
                 Some(_) => {
@@ -399,7 +404,7 @@ impl Sections {
             }
         }
         if let Some(TokenizersConfig { source, target, shared, .. }) = &self.tokenizer {
-            let of_streams = self.streams.iter().flat_map(|streams| streams.values()).map(|stream| &stream.tokenizer);
+            let of_streams = self.streams.iter().flatten().filter_map(|(_, stream)| stream.own_tokenizer());
             let learns = [source, target, shared].into_iter().flatten().chain(of_streams).any(|t| t.needs_texts());
             if !learns {
                 found.if_set(&["tokenizer.learn_from"], "none of these tokenizers is learned from text");

@@ -258,6 +258,9 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/bridge/of", Value::Null),
         ("/model/memories", json!({ "kind": "concatenated" })),
         ("/tokenizer/*/separator", Value::Null),
+        ("/tokenizer/*/sentences", false.into()),
+        ("/streams/*/tokenizer/sentences", false.into()),
+        ("/streams/*/shared", false.into()),
         ("/spec_augment/speed", 0.0.into()),
         ("/spec_augment/frequency_warp", 0.0.into()),
         ("/spec_augment/noise", 0.0.into()),
@@ -322,6 +325,7 @@ pub(super) fn without_uncounted(mut settings: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::SourceStreamConfig;
 
     #[test]
     fn what_is_young_and_at_its_default_does_not_count() {
@@ -357,9 +361,10 @@ mod tests {
             let data: CorpusConfig = serde_json::from_str(r#"{"kind": "text", "train": "a"}"#).unwrap();
             let model: ModelConfig = serde_json::from_str(text).unwrap();
             let word = TokenizerConfig::Word(antiphon_text::WordConfig::default());
+            let stream = SourceStreamConfig { tokenizer: word.clone(), ..SourceStreamConfig::default() };
             let tokenizer = TokenizersConfig { target: Some(word), ..TokenizersConfig::default() };
             json!({
-                "tokenizer": tokenizer, "data": data, "model": model, "train": TrainConfig::default(),
+                "tokenizer": tokenizer, "streams": { "case": stream }, "data": data, "model": model, "train": TrainConfig::default(),
                 "search": SearchConfig::default(), "evaluate": EvaluateConfig::default(), "spec_augment": SpecAugmentConfig::default(),
             })
         };
@@ -376,7 +381,8 @@ mod tests {
                 "{pattern}: {found:?}"
             );
         }
-        let text = of(r#"{"kind": "language_model"}"#);
+        let mut text = of(r#"{"kind": "language_model"}"#);
+        leave_out(&mut text, &["/streams".to_owned()]);
         let all = uncounted(&text);
         assert!(all.contains(&"/model/decoder/widths".into()) && all.contains(&"/model/target/word_dropout".into()));
     }

@@ -245,7 +245,7 @@ impl<'a> Evaluator<'a> {
     fn grouped(&self, references: Option<References>) -> Result<Vec<Example>> {
         let tokenizers = &self.config.tokenizer;
         let of_source = tokenizers.source.as_ref().or(tokenizers.shared.as_ref());
-        let of_streams = self.config.streams.values().map(|stream| Some(&stream.tokenizer));
+        let of_streams = self.config.streams.values().map(|stream| stream.own_tokenizer().or(of_source));
         let steps = [of_source].into_iter().chain(of_streams);
         let steps: Vec<_> = steps.map(|tokenizer| tokenizer.map_or(&[][..], |t| t.normalization())).collect();
         let mut groups = self.encoded.corpus().grouped(|k, text| normalize(steps[k], text).into_owned())?;

@@ -315,7 +315,7 @@ fn computing(config: &ExperimentConfig) -> Value {
         }
     }
     let of_stream = |(name, stream): (&String, &SourceStreamConfig)| {
-        (name.clone(), json!({ "input": stream.input, "encoder": stream.encoder }))
+        (name.clone(), json!({ "shared": stream.shared, "input": stream.input, "encoder": stream.encoder }))
     };
     let streams: serde_json::Map<String, Value> = config.streams.iter().map(of_stream).collect();
     let mut settings = json!({ "model": config.model, "features": config.features, "streams": streams });

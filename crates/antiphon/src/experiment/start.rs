@@ -90,7 +90,8 @@ impl ExperimentConfig {
         let Some(file) = file else { return Ok(None) };
         let saved = SavedModel::read(&file, &Device::flex())?;
         let sides = |config: &Self| {
-            let of_streams = config.streams.iter().map(|(name, stream)| (name.clone(), stream.tokenizer.clone()));
+            let of_streams =
+                config.streams.iter().map(|(name, stream)| (name.clone(), stream.own_tokenizer().cloned()));
             let (sides, of_streams) = (config.tokenizer.clone(), of_streams.collect::<Vec<_>>());
             ([sides.shared, sides.source.filter(|_| config.reads_text()), sides.target], of_streams)
         };

@@ -24,9 +24,12 @@ pub type Streams = BTreeMap<String, SourceStreamConfig>;
 pub struct SourceStreamConfig {
     /// The column. If unset, the one that is called as the stream is. Its cells may be empty.
     pub column: Option<String>,
-    /// What makes tokens of it.
+    /// Whether the source's tokenizer, which then learns from its texts too, makes tokens of it, and whether they become vectors as
+    /// the source's do, by one table: what is asked about a story has the story's words.
+    pub shared: bool,
+    /// What makes tokens of it, unless that is shared.
     pub tokenizer: TokenizerConfig,
-    /// How its tokens become vectors.
+    /// How its tokens become vectors, unless that is shared.
     pub input: EmbeddingConfig,
     /// What reads it.
     pub encoder: EncoderConfig,
@@ -39,6 +42,7 @@ impl Default for SourceStreamConfig {
     fn default() -> Self {
         Self {
             column: None,
+            shared: false,
             tokenizer: TokenizerConfig::default(),
             input: EmbeddingConfig::default(),
             encoder: EncoderConfig::default(),
@@ -51,6 +55,26 @@ impl SourceStreamConfig {
     /// The column of the stream of this name.
     pub(super) fn column<'a>(&'a self, name: &'a str) -> &'a str {
         self.column.as_deref().unwrap_or(name)
+    }
+
+    /// Its tokenizer, unless it shares the source's.
+    pub(crate) fn own_tokenizer(&self) -> Option<&TokenizerConfig> {
+        (!self.shared).then_some(&self.tokenizer)
+    }
+
+    /// What of it cannot work, with places below it.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let below = |problem: Problem| problem.below("tokenizer");
+        let mut problems: Vec<Problem> = self.tokenizer.problems().into_iter().map(below).collect();
+        let set = [
+            ("tokenizer", self.tokenizer != TokenizerConfig::default(), "the source's tokenizer reads it too"),
+            ("input", self.input != EmbeddingConfig::default(), "its tokens become vectors as the source's do"),
+        ];
+        for (key, _, why) in set.into_iter().filter(|(_, is_set, _)| self.shared && *is_set) {
+            let message = format!("the stream is `shared`: {why}; leave this out, or `shared`");
+            problems.push(Problem { place: key.into(), message });
+        }
+        problems
     }
 }
 
@@ -114,8 +138,8 @@ pub(super) fn model_warnings(model: &ModelConfig, streams: &Streams) -> Vec<Prob
 /// What the model is told of the streams.
 fn read(streams: &Streams) -> Vec<(String, StreamModelConfig)> {
     let of = |(name, stream): (&String, &SourceStreamConfig)| {
-        let SourceStreamConfig { input, encoder, .. } = stream;
-        (name.clone(), StreamModelConfig { shared: false, input: input.clone(), encoder: encoder.clone() })
+        let SourceStreamConfig { shared, input, encoder, .. } = stream;
+        (name.clone(), StreamModelConfig { shared: *shared, input: input.clone(), encoder: encoder.clone() })
     };
     streams.iter().map(of).collect()
 }

@@ -54,21 +54,28 @@ pub(super) struct SavedTokenizers {
 /// Which texts of an example a tokenizer learns from.
 #[derive(Clone, Copy, PartialEq)]
 enum Texts {
+    /// Those of the first source, and of the further ones that share its tokenizer.
     Sources,
     /// Those of a further source, by its place among them.
     Further(usize),
     Targets,
+    /// Those of the sources, and the targets.
     Both,
 }
 
 impl Texts {
-    fn of(self, example: Example) -> Vec<String> {
+    /// Those of an example; `sharing`: which of its further sources share the tokenizer of the first.
+    fn of(self, example: Example, sharing: &[bool]) -> Vec<String> {
         let Example { source, mut further, targets, .. } = example;
+        let sources = |further: Vec<String>| {
+            let sharing = further.into_iter().zip(sharing).filter_map(|(text, shares)| shares.then_some(text));
+            source.into_iter().chain(sharing)
+        };
         match self {
-            Texts::Sources => source.into_iter().collect(),
+            Texts::Sources => sources(further).collect(),
             Texts::Further(k) => vec![further.swap_remove(k)],
             Texts::Targets => targets,
-            Texts::Both => source.into_iter().chain(targets).collect(),
+            Texts::Both => sources(further).chain(targets).collect(),
         }
     }
 }
@@ -80,6 +87,7 @@ impl Tokenizers {
     /// If a tokenizer cannot be learned from this corpus, or a file of one cannot be used.
     pub(super) fn learn(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Result<Self> {
         let ExperimentConfig { tokenizer: config, streams, .. } = config;
+        let sharing: Vec<bool> = streams.values().map(|stream| stream.shared).collect();
         let learn = |key: String, tokenizer: &TokenizerConfig, texts: Texts| {
             let splits = config.learn_from.iter().map(|split| match split {
                 LearnFrom::Train => Split::Train,
@@ -87,7 +95,7 @@ impl Tokenizers {
             });
             let examples = splits.filter_map(|split| corpora.get(split)).flat_map(|corpus| corpus.iter());
             let mut texts = examples.flat_map(|example| match example {
-                Ok(example) => texts.of(example).into_iter().map(Ok).collect(),
+                Ok(example) => texts.of(example, &sharing).into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             });
             let tokenizer = match tokenizer {
@@ -119,8 +127,14 @@ impl Tokenizers {
             _ => return Err(Error::new("set `source` and `target`, or `shared` for both").at("tokenizer")),
         };
         let stream = |(k, (name, stream)): (usize, (&String, &SourceStreamConfig))| {
-            let key = format!("streams.{name}.tokenizer");
-            Ok((name.clone(), learn(key, &stream.tokenizer, Texts::Further(k))?))
+            let tokenizer = match (stream.own_tokenizer(), &sides) {
+                (Some(own), _) => learn(format!("streams.{name}.tokenizer"), own, Texts::Further(k))?,
+                (None, Sides::Shared(source) | Sides::Separate { source, .. }) => Arc::clone(source),
+                (None, Sides::Target(_)) => {
+                    return Err(Error::new("the source has no tokenizer to share").at(format!("streams.{name}.shared")));
+                }
+            };
+            Ok((name.clone(), tokenizer))
         };
         let streams = streams.iter().enumerate().map(stream).collect::<Result<_>>()?;
         Ok(Self { sides, streams })
@@ -195,7 +209,8 @@ impl ExperimentConfig {
         let TokenizersConfig { source, target, shared, .. } = &self.tokenizer;
         let sides = [("source", source), ("target", target), ("shared", shared)].into_iter();
         let sides = sides.filter_map(|(side, one)| Some((format!("tokenizer.{side}"), one.as_ref()?)));
-        let streams = self.streams.iter().map(|(name, one)| (format!("streams.{name}.tokenizer"), &one.tokenizer));
+        let streams = self.streams.iter().filter_map(|(name, one)| Some((name, one.own_tokenizer()?)));
+        let streams = streams.map(|(name, tokenizer)| (format!("streams.{name}.tokenizer"), tokenizer));
         let file = |(key, tokenizer): (String, &TokenizerConfig)| match tokenizer {
             TokenizerConfig::File(file) => Some((format!("{key}.path"), data_dir.join(&file.path))),
             TokenizerConfig::Model(of) => Some((format!("{key}.model"), model_file(&of.model))),
@@ -275,5 +290,58 @@ mod tests {
         let encoded = Encoded::new(validation, tokenizers, &experiment.config).unwrap();
         let counts: Vec<_> = encoded.further().into_iter().map(|(name, of)| (name, of.tokens, of.unknown)).collect();
         assert_eq!(counts, [("case", 1, 0), ("features", 3, 1)]);
+    }
+
+    #[test]
+    fn a_stream_that_shares_is_read_as_the_source_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "a.jsonl",
+            "{\"story\": [\"Zug left.\", \"Zug came.\"], \"question\": \"Who came?\", \"note\": \"x y\", \"answer\": 1}\n",
+        );
+        let open = |name: &str, extra: &str| {
+            let text = format!(
+                "data = {{ kind = 'table', train = 'a.jsonl', source = 'story', target = 'answer' }}\ntrain.epochs = 1\n\
+                 [streams]\nquestion = {{ shared = true }}\nnote = {{ tokenizer = {{ kind = 'word' }} }}\n{extra}"
+            );
+            write(name, &text);
+            let loaded = Loaded::read(&folder.path().join(name), &[]).map_err(|error| error.to_string())?;
+            Ok::<_, String>(Experiment::open(loaded, folder.path()).unwrap())
+        };
+        let word = "kind = 'word'\nsentences = true\nnormalization = ['punctuation']";
+        for (tokenizer, size, target) in [
+            // Zug, left, came, Who; the marks `.` and `?`.
+            (format!("[tokenizer.source]\n{word}\n[tokenizer.target]\nkind = 'word'\n"), 10, 5),
+            ("[tokenizer.shared]\nkind = 'word'\n".to_owned(), 10, 10),
+        ] {
+            let experiment = open("a.toml", &tokenizer).unwrap();
+            let tokenizers = experiment.learned().unwrap();
+            let vocabularies = tokenizers.vocabularies();
+            assert_eq!((vocabularies.sources, vocabularies.target), (vec![size, 6, size], target), "{tokenizer}");
+            let again = Tokenizers::from_saved(&tokenizers.to_saved()).unwrap();
+            let read =
+                |tokenizers: &Tokenizers, k| tokenizers.sources().nth(k).unwrap().encode("Who came?\nZug").unwrap();
+            assert!(
+                [read(tokenizers, 2), read(&again, 0), read(&again, 2)].iter().all(|ids| *ids == read(tokenizers, 0))
+            );
+            assert!(!read(tokenizers, 0).contains(&1));
+        }
+        for (extra, place, message) in [
+            ("[tokenizer.target]\nkind = 'word'\nsentences = true", "tokenizer.target", "a target ends with"),
+            ("[tokenizer.shared]\nkind = 'word'\nsentences = true", "tokenizer.shared", "a target ends with"),
+            ("[streams.question.tokenizer]\nkind = 'word'", "streams.question.tokenizer", "is `shared`: the source's"),
+            ("[streams.question.input]\nsize = 9", "streams.question.input", "is `shared`: its tokens become"),
+        ] {
+            let shared = if extra.starts_with("[streams.question") { "streams.question.shared = true\n" } else { "" };
+            write(
+                "b.toml",
+                &format!(
+                    "data = {{ kind = 'table', train = 'a.jsonl', source = 'story', target = 'answer' }}\ntrain.epochs = 1\n{shared}{extra}"
+                ),
+            );
+            let error = Loaded::read(&folder.path().join("b.toml"), &[]).unwrap_err().to_string();
+            assert!(error.lines().any(|line| line.contains(place) && line.contains(message)), "{error}");
+        }
     }
 }
