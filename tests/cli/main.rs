@@ -23,6 +23,7 @@ mod model;
 mod older;
 mod place;
 mod provenance;
+mod questions;
 mod readers;
 mod report;
 mod reproduce;

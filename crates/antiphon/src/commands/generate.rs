@@ -212,7 +212,7 @@ impl Arguments {
 /// The text of a file, plain or gzip. A model of single texts is given no line end behind it.
 fn read(path: &Path, endless: bool) -> Result<String> {
     let mut bytes = Vec::new();
-    let file = if path == Path::new("-") { unpacked(io::stdin()) } else { unpacked(opened(path)?) };
+    let file = if path == Path::new("-") { unpacked(io::stdin()) } else { unpacked(opened(path, "--input")?) };
     file.and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|error| Error::io(path, "read", &error))?;
     let text = text_of(&bytes).map_err(|error| error.in_file(path))?;
     let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));

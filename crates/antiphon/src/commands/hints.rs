@@ -49,7 +49,8 @@ fn tips(option: &str, parser: &Command, words: &[String]) -> (Vec<String>, bool)
     let (Some(command), Some(name)) = (command, option.strip_prefix("--")) else { return (Vec::new(), false) };
     let name = name.replace('-', "_");
     let value = value_in(words, option).unwrap_or_else(|| "VALUE".into());
-    let trained = ["predict", "transcribe", "generate", "score", "evaluate", "distil"].contains(&command.get_name());
+    let trained =
+        ["predict", "transcribe", "generate", "ask", "score", "evaluate", "distil"].contains(&command.get_name());
     let decides = |key: &String| !["sweep", "expect"].iter().any(|section| key.starts_with(section));
     let mut keys = settings_meant(&name);
     keys.retain(|key| decides(key) && (!trained || is_changeable(key)));

@@ -58,7 +58,7 @@ impl Input {
         }
         let mut incoming = match self.file() {
             None => Incoming::by(io::stdin(), rules),
-            Some(path) => Incoming::by(opened(path)?, rules),
+            Some(path) => Incoming::by(opened(path, "--input")?, rules),
         };
         if rules.awaits_header() {
             incoming.take_header(rules).map_err(|error| error.in_file(self.name()))?;
@@ -67,11 +67,11 @@ impl Input {
     }
 }
 
-/// The file of `--input`.
-pub(super) fn opened(path: &Path) -> Result<File> {
+/// The file that `place` names, an option.
+pub(super) fn opened(path: &Path, place: &str) -> Result<File> {
     // A pipe is fine.
     if let Some(fault) = file_fault(path).filter(|_| path.is_dir() || !path.exists()) {
-        return Err(Error::new(fault).in_file(path).at(Place::text("--input")));
+        return Err(Error::new(fault).in_file(path).at(Place::text(place)));
     }
     File::open(path).map_err(|e| Error::io(path, "open", &e))
 }
@@ -145,9 +145,8 @@ enum Header {
 type Lines = fn(Box<dyn BufRead + Send>, usize) -> LineReader<Box<dyn BufRead + Send>>;
 
 impl Incoming {
-    /// Reads lines of at most `longest` bytes.
-    #[cfg(test)]
-    fn new(input: impl Read + Send + 'static, longest: usize) -> Self {
+    /// Reads lines as they stand, of at most `longest` bytes.
+    pub(super) fn plain(input: impl Read + Send + 'static, longest: usize) -> Self {
         Self::begin(input, LineReader::new, longest)
     }
 
@@ -164,6 +163,11 @@ impl Incoming {
             }
         });
         Self { lines: receiver, header: Header::Unlikely }
+    }
+
+    /// Waits for the next line; `None` at the end of the input.
+    pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
+        self.lines.recv().ok().transpose()
     }
 
     /// Waits for the line that names columns, unless the input is empty.
@@ -246,7 +250,7 @@ mod tests {
         let rules = rules(&pairs);
         let text: String = (0..1000).map(|i| format!("{i}\n")).collect();
         for hurry in [false, true] {
-            let mut incoming = Incoming::new(io::Cursor::new(text.clone().into_bytes()), 100);
+            let mut incoming = Incoming::plain(io::Cursor::new(text.clone().into_bytes()), 100);
             let mut numbers = Vec::new();
             loop {
                 let batch = incoming.batch(&rules, 64, hurry).unwrap();
@@ -275,7 +279,7 @@ mod tests {
         ] {
             // Whether the lines come together or one by one.
             for most in [1, 9] {
-                let mut incoming = Incoming::new(io::Cursor::new(texts.join("\n").into_bytes()), 100);
+                let mut incoming = Incoming::plain(io::Cursor::new(texts.join("\n").into_bytes()), 100);
                 let mut told = 0;
                 while !incoming.batch(&rules, most, false).unwrap().is_empty() {
                     told += usize::from(incoming.header_warning().is_some());

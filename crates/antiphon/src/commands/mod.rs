@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 an expectation is not met or a sweep has nothing to rank, 2 a mistake in what was given or a failing
 //! machine, 130 interrupted. A command writes its answer to the standard output and everything else to the standard error.
 
+mod ask;
 mod average;
 mod check;
 mod compare;
@@ -77,6 +78,7 @@ enum Command {
     Predict(predict::Arguments),
     Transcribe(transcribe::Arguments),
     Generate(generate::Arguments),
+    Ask(ask::Arguments),
     Score(score::Arguments),
     Distil(distil::Arguments),
     Vectors(vectors::Arguments),
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Predict(arguments) => arguments.perform(),
         Command::Transcribe(arguments) => arguments.perform(),
         Command::Generate(arguments) => arguments.perform(),
+        Command::Ask(arguments) => arguments.perform(),
         Command::Score(arguments) => arguments.perform(),
         Command::Distil(arguments) => arguments.perform(),
         Command::Vectors(arguments) => arguments.perform(),
@@ -264,6 +267,7 @@ mod tests {
             "antiphon transcribe m f --srt --json",
             "antiphon distil m",
             "antiphon distil m --output o --input i --split test",
+            "antiphon ask",
             "antiphon generate",
             "antiphon generate m --count 0",
             "antiphon generate m --length 0",
