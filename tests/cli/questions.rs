@@ -265,3 +265,50 @@ fn a_bad_row_is_an_error_or_a_counted_skip() {
         called.succeeds();
     }
 }
+
+/// Follows `docs/questions.md`: its configs are right, its commands work as they stand, and so do its rows.
+#[cfg(unix)]
+mod guide {
+    use super::*;
+    use crate::guide::{blocks, commands, configs_are_right, follow, page, write_cargo, write_configs};
+
+    /// What makes the guide's models small.
+    const SMALL: &[(&str, &str)] = &[("ANTIPHON__THREADS", "1"), ("ANTIPHON__TRAIN__STEPS", "4")];
+
+    #[test]
+    fn the_guide_can_be_followed_as_it_stands() {
+        let (page, place) = (page("questions.md"), Place::new());
+        write_cargo(&place);
+        for (name, numbers) in [("train", 0..60), ("validation", 60..70), ("test", 70..80)] {
+            place.write(&format!("data/mine/{name}.jsonl"), rows(numbers));
+        }
+        let [given] = blocks(&page, "json")[..] else { panic!("rows, once") };
+        place.write("more.jsonl", given);
+        place.write("story.txt", "Mary took the milk.\nMary went to the kitchen.\n");
+        let configs = write_configs(&page, &place);
+        let mut words = Vec::new();
+        for block in blocks(&page, "sh") {
+            words.push(commands(block));
+            let called = follow(&place, block, SMALL);
+            let out = called.out();
+            match words.len() {
+                // Two rows and a question.
+                1 => assert!(out.lines().filter(|line| line.contains('\t')).count() >= 3, "{out}"),
+                _ => assert_eq!(parsed(&out)[0]["question"], "Where is Mary?", "{out}"),
+            }
+        }
+        assert_eq!(words, [vec!["check", "run", "predict", "ask"], vec!["ask"]]);
+        // The other configs are trained as well.
+        for config in &configs[1..] {
+            let mut command = place.command(&format!("train {config}"));
+            let called = Called(command.envs(SMALL.iter().copied()).output().expect("the program starts"));
+            assert!(!called.err().contains("warning: "), "{}", called.err());
+            called.succeeds();
+        }
+    }
+
+    #[test]
+    fn every_config_of_the_guide_is_right() {
+        assert!(configs_are_right(&page("questions.md"), 2) > 3);
+    }
+}
