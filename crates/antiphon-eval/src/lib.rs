@@ -14,7 +14,7 @@
 //!
 //! | module | answers the question |
 //! |---|---|
-//! | [`error_rate`], [`bleu`], [`chrf`] | how good are these answers? |
+//! | [`error_rate`], [`bleu`], [`chrf`], [`squad`] | how good are these answers? |
 //! | [`mod@detokenize`] | what would these tokens be as running text? |
 //! | [`likelihood`] | how probable did the model find the right ones? |
 //! | [`errors`] | where is it wrong, and what does it take for what? |
@@ -41,6 +41,7 @@ pub mod metric;
 mod ngrams;
 mod sacrebleu;
 pub mod significance;
+pub mod squad;
 pub mod summary;
 pub mod unit;
 

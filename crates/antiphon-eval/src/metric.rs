@@ -12,6 +12,7 @@ use crate::error_rate::{
     CharacterErrorRateConfig, EditRate, PhoneErrorRateConfig, SequenceErrorRate, SequenceErrorRateConfig,
     WordErrorRateConfig,
 };
+use crate::squad::{ExactMatch, ExactMatchConfig, TokenF1, TokenF1Config};
 
 /// A metric over a corpus of answers, chosen by `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +30,11 @@ pub enum MetricConfig {
     Bleu(BleuConfig),
     /// chrF and chrF++, equal to sacreBLEU's.
     Chrf(ChrfConfig),
+    /// Percent of answers that match a reference exactly, as SQuAD's script has it.
+    ExactMatch(ExactMatchConfig),
+    /// The mean F1 of the answers' words, in percent, as SQuAD's script has it.
+    #[serde(rename = "token_f1")]
+    TokenF1(TokenF1Config),
 }
 
 impl MetricConfig {
@@ -61,6 +67,8 @@ impl MetricConfig {
             }
             Self::Bleu(config) => Box::new(config.clone()),
             Self::Chrf(config) => Box::new(config.clone()),
+            Self::ExactMatch(ExactMatchConfig {}) => Box::new(ExactMatch),
+            Self::TokenF1(TokenF1Config {}) => Box::new(TokenF1),
         }
     }
 }
@@ -69,8 +77,16 @@ impl MetricConfig {
 mod tests {
     use super::*;
 
-    const KINDS: [&str; 6] =
-        ["sequence_error_rate", "word_error_rate", "character_error_rate", "phone_error_rate", "bleu", "chrf"];
+    const KINDS: [&str; 8] = [
+        "sequence_error_rate",
+        "word_error_rate",
+        "character_error_rate",
+        "phone_error_rate",
+        "bleu",
+        "chrf",
+        "exact_match",
+        "token_f1",
+    ];
 
     #[test]
     fn a_metric_is_named_by_its_kind_and_needs_no_other_setting() {
