@@ -60,7 +60,8 @@ pub use report::{
     SourceTokens, TokenLosses, WorstToken, comparison_page, report_page,
 };
 pub use results::{
-    Beside, Counts, CountsOfStream, Losses, ModelSize, OfValue, Results, SplitResults, labels_of_quality,
+    Beside, Counts, CountsOfStream, Losses, ModelSize, OfValue, OverValues, PassMark, Passed, Results, SplitResults,
+    labels_of_quality,
 };
 pub use results_page::results_page;
 pub use run::Run;

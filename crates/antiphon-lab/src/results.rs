@@ -43,6 +43,9 @@ pub struct SplitResults {
     /// The metrics of each value of the columns that the config names, the most frequent value first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by: BTreeMap<String, Vec<OfValue>>,
+    /// What the values of each of these columns say together, by the labels of the metrics.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub over_values: BTreeMap<String, BTreeMap<String, OverValues>>,
     /// Losses, where they were computed.
     pub losses: Option<Losses>,
     /// How much was measured.
@@ -71,6 +74,77 @@ impl OfValue {
         let mut shown: String = letters.clone().take(LETTERS).collect();
         shown.extend((letters.count() > LETTERS).then_some('…'));
         shown
+    }
+}
+
+/// A metric over all values of a column, where each counts the same, however many examples have it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverValues {
+    /// The mean of the values' figures.
+    pub macro_average: f64,
+    /// How many of them pass, where the config says what that takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Passed>,
+}
+
+impl OverValues {
+    /// What some figures say together.
+    pub fn of(figures: &[f64], mark: Option<PassMark>) -> Self {
+        let passed = mark.map(|mark| Passed {
+            mark,
+            passed: figures.iter().filter(|figure| mark.is_reached(**figure)).count() as u64,
+            of: figures.len() as u64,
+        });
+        Self { macro_average: figures.iter().sum::<f64>() / figures.len().max(1) as f64, passed }
+    }
+}
+
+/// How many figures reach a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passed {
+    /// The mark.
+    pub mark: PassMark,
+    /// How many reach it.
+    pub passed: u64,
+    /// How many there are.
+    pub of: u64,
+}
+
+impl std::fmt::Display for Passed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { mark, passed, of } = self;
+        write!(f, "{passed} of {of}, {mark}")
+    }
+}
+
+/// What a figure must be to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PassMark {
+    /// So much, or more.
+    AtLeast(f64),
+    /// So much, or less.
+    AtMost(f64),
+}
+
+impl PassMark {
+    /// Whether a figure passes.
+    pub fn is_reached(self, figure: f64) -> bool {
+        match self {
+            PassMark::AtLeast(mark) => figure >= mark,
+            PassMark::AtMost(mark) => figure <= mark,
+        }
+    }
+}
+
+impl std::fmt::Display for PassMark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PassMark::AtLeast(mark) => write!(f, "≥ {mark}"),
+            PassMark::AtMost(mark) => write!(f, "≤ {mark}"),
+        }
     }
 }
 
@@ -234,7 +308,7 @@ impl Results {
     /// The metrics of each column's most frequent values for a terminal, on the last split that was measured, which is called
     /// `name`; empty where there are no such columns.
     pub fn tables_by(&self, name: &str) -> String {
-        let by = self.splits().last().map(|(_, split)| &split.by);
+        let split = self.splits().last().map(|(_, split)| split);
         let table = |(column, values): (&String, &Vec<OfValue>)| {
             let labels: BTreeSet<&String> = values.iter().flat_map(|of| of.metrics.keys()).collect();
             let head = ["", "examples"].into_iter().chain(labels.iter().map(|label| label.as_str())).map(str::to_owned);
@@ -243,15 +317,18 @@ impl Results {
                     labels.iter().map(|label| of.metrics.get(*label).map_or_else(String::new, |v| format!("{v:.2}")));
                 [of.shown(), of.examples.to_string()].into_iter().chain(figures).collect()
             };
+            let over = split.into_iter().flat_map(|split| split.rows_over_values(column, &labels));
+            let over =
+                over.map(|(name, figures)| [name.to_owned(), String::new()].into_iter().chain(figures).collect());
             let rows: Vec<Vec<String>> =
-                [head.collect()].into_iter().chain(values.iter().take(VALUES).map(row)).collect();
+                [head.collect()].into_iter().chain(values.iter().take(VALUES).map(row)).chain(over).collect();
             let which = match values.len() {
                 ..=VALUES => String::new(),
                 all => format!(" (the {VALUES} most frequent of {all} values)"),
             };
             format!("the {name} split by `{column}`{which}:\n{}\n", aligned(&rows))
         };
-        by.into_iter().flatten().map(table).collect()
+        split.into_iter().flat_map(|split| &split.by).map(table).collect()
     }
 
     /// JSON knows no infinity.
@@ -269,12 +346,32 @@ impl Results {
                 let place = |label: &String| format!("{name}.by.{column}.{}.{label}", of.value);
                 of.metrics.iter().try_for_each(|(label, value)| check(place(label), *value))?;
             }
+            for (column, over) in &split.over_values {
+                let place = |label: &String| format!("{name}.over_values.{column}.{label}");
+                over.iter().try_for_each(|(label, over)| check(place(label), over.macro_average))?;
+            }
         }
         Ok(())
     }
 }
 
 impl SplitResults {
+    /// What all values of a column say together, a row for each such thing: its name, and the figures under these labels.
+    pub(crate) fn rows_over_values(
+        &self,
+        column: &str,
+        labels: &BTreeSet<&String>,
+    ) -> Vec<(&'static str, Vec<String>)> {
+        let Some(over) = self.over_values.get(column) else { return Vec::new() };
+        let row = |of: &dyn Fn(&OverValues) -> Option<String>| -> Vec<String> {
+            labels.iter().map(|label| over.get(*label).and_then(of).unwrap_or_default()).collect()
+        };
+        let averages = row(&|over| Some(format!("{:.2}", over.macro_average)));
+        let passed = row(&|over| over.passed.map(|passed| passed.to_string()));
+        let is_told = passed.iter().any(|passed| !passed.is_empty());
+        [("macro-average", averages)].into_iter().chain(is_told.then_some(("passed", passed))).collect()
+    }
+
     /// Losses: label, value, decimals worth printing.
     fn losses(&self) -> Vec<(String, f64, usize)> {
         let Some(Losses { per_token, per_character, per_word, perplexity, token_accuracy, ctc, beside }) = &self.losses
@@ -400,7 +497,7 @@ pub(crate) fn minutes(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Beside, OfValue};
+    use super::{Beside, OfValue, OverValues, PassMark};
     use crate::testing::results;
 
     #[test]
@@ -489,6 +586,21 @@ bleu is nrefs:1|case:lc|tok:none
             line(&long, "       1  0.33") + "\n",
         ];
         assert_eq!(one.tables_by("input"), expected.concat());
+        // What all of them say together stands below.
+        let over = |mark| [("bleu".to_owned(), OverValues::of(&[3.0, 7.0 / 3.0, 1.0 / 3.0], mark))];
+        let split = one.test.as_mut().unwrap();
+        split.over_values = [("features".to_owned(), over(None).into())].into();
+        let average = line("macro-average", "          1.89").replace("macro-average", "macro-average");
+        assert_eq!(one.tables_by("input").lines().nth(5).unwrap(), average.trim_end_matches('\n'));
+        for (mark, told) in [(PassMark::AtLeast(2.0), "2 of 3, ≥ 2"), (PassMark::AtMost(1.0), "1 of 3, ≤ 1")] {
+            one.test.as_mut().unwrap().over_values = [("features".to_owned(), over(Some(mark)).into())].into();
+            let table = one.tables_by("input");
+            assert!(
+                table.lines().nth(6).is_some_and(|line| line.starts_with("passed") && line.ends_with(told)),
+                "{table}"
+            );
+        }
+        one.test.as_mut().unwrap().over_values.clear();
         values.extend((0..30).map(|i| of(&i.to_string(), 1)));
         one.test.as_mut().unwrap().by = by(&values);
         let table = one.tables_by("test");

@@ -53,6 +53,7 @@ pub(crate) fn results(wrong: f64) -> Results {
                 score("bleu", 100.0 - wrong, "nrefs:1|case:lc|tok:none"),
             ]),
             by: BTreeMap::new(),
+            over_values: BTreeMap::new(),
             losses: Some(Losses {
                 per_token: 0.25,
                 per_character: Some(0.125),

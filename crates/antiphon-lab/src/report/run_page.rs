@@ -91,13 +91,13 @@ fn figures(results: &Results) -> Html {
         html += html!("<p class=\"soft\">{} is <code>{}</code></p>\n", escape(&label), escape(&signature));
     }
     for (name, split) in results.splits() {
-        html += split.by.iter().map(|(column, values)| by_value(name, column, values)).collect::<Html>();
+        html += split.by.iter().map(|(column, values)| by_value(name, column, values, split)).collect::<Html>();
     }
     html
 }
 
-/// The metrics of a column's most frequent values.
-fn by_value(split: &str, column: &str, values: &[OfValue]) -> Html {
+/// The metrics of a column's most frequent values, and what all of them say together.
+fn by_value(split: &str, column: &str, values: &[OfValue], results: &SplitResults) -> Html {
     let labels: BTreeSet<&String> = values.iter().flat_map(|of| of.metrics.keys()).collect();
     let head = [column, "examples"].into_iter().chain(labels.iter().map(|label| label.as_str())).map(escape);
     let row = |of: &OfValue| {
@@ -105,7 +105,11 @@ fn by_value(split: &str, column: &str, values: &[OfValue]) -> Html {
         let figures = labels.iter().map(figure);
         [foreign(&of.value), html!("{}", of.examples)].into_iter().chain(figures).collect::<Vec<_>>()
     };
-    let rows: Vec<Vec<Html>> = values.iter().take(VALUES).map(row).collect();
+    let mut rows: Vec<Vec<Html>> = values.iter().take(VALUES).map(row).collect();
+    for (name, figures) in results.rows_over_values(column, &labels) {
+        let figures = figures.iter().map(|figure| escape(figure));
+        rows.push([html!("<strong>{}</strong>", escape(name)), Html::new()].into_iter().chain(figures).collect());
+    }
     let rest = match values.len().saturating_sub(VALUES) {
         0 => String::new(),
         more => format!(" The {VALUES} most frequent values; the other {more} are in `results.json`."),

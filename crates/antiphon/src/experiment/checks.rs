@@ -478,11 +478,20 @@ impl Sections {
         {
             found.if_set(&["train.loss.label_smoothing"], "teachers have all of the loss");
         }
+        if let Some(evaluate) = self.evaluate.as_ref().filter(|evaluate| !evaluate.metrics.is_empty()) {
+            let labels: Vec<String> = evaluate.labelled().map(|(label, _)| label).collect();
+            for label in evaluate.pass_mark.keys().filter(|label| !labels.contains(label)) {
+                let known = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+                let message = format!("`evaluate.metrics` gives no `{label}`; it gives {known}");
+                found.if_set(&[&format!("evaluate.pass_mark.{label}")], &message);
+            }
+        }
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
             && !self.lacks_sources()
         {
-            let keys = ["evaluate.by", "evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
+            let keys =
+                ["evaluate.by", "evaluate.pass_mark", "evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
             found.if_set(&keys, "without metrics there is no search");
         }
         Warnings { warnings: found.found.problems, idle: found.idle }
@@ -824,5 +833,7 @@ mod tests {
         assert_eq!(places_in(&inherited, &sets), expected);
         assert_eq!(places(&["search={replace=true,kind='greedy'}"]), [""; 0]);
         assert_eq!(places(&["evaluate.metrics=[]", "evaluate.rows=3"]), ["warning evaluate.rows"]);
+        assert_eq!(places(&["evaluate.pass_mark.bleu=30"]), ["warning evaluate.pass_mark.bleu"]);
+        assert_eq!(places(&["evaluate.pass_mark.bleu=30", "evaluate.metrics=[{kind='bleu'}]"]), [""; 0]);
     }
 }

@@ -1,11 +1,13 @@
 //! A whole experiment as one TOML file.
 
+use std::collections::BTreeMap;
+
 use antiphon_data::{BatchConfig, CorpusConfig};
 use antiphon_decode::SearchConfig;
 use antiphon_eval::MetricConfig;
 use antiphon_eval::error_rate::SequenceErrorRateConfig;
 use antiphon_lab::sweep::SweepConfig;
-use antiphon_lab::{ExpectConfig, leave_out};
+use antiphon_lab::{ExpectConfig, PassMark, leave_out};
 use antiphon_model::ModelConfig;
 use antiphon_sound::{FeaturesConfig, SpecAugmentConfig};
 use antiphon_text::TokenizerConfig;
@@ -135,6 +137,10 @@ pub struct EvaluateConfig {
     /// question (`support`), and the page shows both. If unset: nothing is known of such.
     #[schemars(length(min = 1), example = &"support")]
     pub support: Option<String>,
+    /// What a metric must be, by its name, for a value of one of these columns to have passed, or for a cell of a sweep of
+    /// `restarts`: so much or more, or where less is better, so much or less. It is told how many pass.
+    #[schemars(extend("examples" = [{"exact_match": 95.0}]))]
+    pub pass_mark: BTreeMap<String, f64>,
     /// How many sentences are searched together; eight times as many on a GPU.
     #[schemars(range(min = 1))]
     pub rows: usize,
@@ -185,6 +191,7 @@ impl Default for EvaluateConfig {
             metrics: vec![MetricConfig::SequenceErrorRate(SequenceErrorRateConfig {})],
             by: Vec::new(),
             support: None,
+            pass_mark: BTreeMap::new(),
             rows: 64,
             validation_examples: 0,
             parts: 1,
@@ -204,6 +211,13 @@ impl EvaluateConfig {
             let before = self.metrics[..i].iter().filter(|other| other.name() == name).count();
             (if before == 0 { name.to_owned() } else { format!("{name}_{}", before + 1) }, metric)
         })
+    }
+
+    /// What the figures under a label must be to pass, if that is told.
+    pub(crate) fn mark(&self, label: &str) -> Option<PassMark> {
+        let mark = *self.pass_mark.get(label)?;
+        let (_, metric) = self.labelled().find(|(own, _)| own == label)?;
+        Some(if metric.lower_is_better() { PassMark::AtMost(mark) } else { PassMark::AtLeast(mark) })
     }
 }
 
@@ -267,6 +281,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/search/ctc_weight", 0.0.into()),
         ("/evaluate/by", json!([])),
         ("/evaluate/support", Value::Null),
+        ("/evaluate/pass_mark", json!({})),
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),

@@ -11,7 +11,7 @@ use antiphon_data::{Corpus, Example, FurtherTokens, Prefetch, Reader, References
 use antiphon_decode::{SearchConfig, rename_sources};
 use antiphon_eval::{CtcLikelihood, Likelihood, by_value};
 use antiphon_kernels::{Carry, TokenScores};
-use antiphon_lab::{Beside, Counts, CountsOfStream, Losses, OfValue, SplitResults, TokenLosses};
+use antiphon_lab::{Beside, Counts, CountsOfStream, Losses, OfValue, OverValues, SplitResults, TokenLosses};
 use antiphon_model::Judgement;
 use antiphon_text::normalize;
 use serde::{Deserialize, Serialize};
@@ -559,6 +559,20 @@ impl<'a> Evaluator<'a> {
         Ok(readings.and_then(|readings| support(&readings)))
     }
 
+    /// What the values of each column say together.
+    fn over_values(&self, by: &BTreeMap<String, Vec<OfValue>>) -> BTreeMap<String, BTreeMap<String, OverValues>> {
+        let of_metric = |values: &[OfValue], label: &String| {
+            let figures: Vec<f64> = values.iter().filter_map(|of| of.metrics.get(label).copied()).collect();
+            OverValues::of(&figures, self.config.evaluate.mark(label))
+        };
+        let labels: Vec<String> = self.config.searched().map(|(label, _)| label).collect();
+        let of_column = |values: &Vec<OfValue>| {
+            labels.iter().map(|label| (label.clone(), of_metric(values, label))).collect::<BTreeMap<_, _>>()
+        };
+        let told = by.iter().filter(|(_, values)| !values.is_empty());
+        told.map(|(column, values)| (column.clone(), of_column(values))).collect()
+    }
+
     /// Everything; `None` if `stop` was raised before the end. `progress` hears how far each part of it is.
     ///
     /// # Errors
@@ -614,7 +628,7 @@ impl<'a> Evaluator<'a> {
             without_path: without_path.map(|lost| lost as u64),
         };
         Ok(Some(Evaluation {
-            results: SplitResults { metrics, by, losses, counts },
+            results: SplitResults { metrics, over_values: self.over_values(&by), by, losses, counts },
             answers,
             token_losses,
             unlike,
