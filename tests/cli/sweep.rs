@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::place::{Called, Place};
+use crate::place::{Called, Place, pairs};
 
 const GRID: &str = r#"
 extends = "tiny.toml"
@@ -251,6 +251,7 @@ fn a_sweep_chooses_by_validation_and_tests_the_chosen_cell_alone() {
     let chosen = out.lines().find(|line| line.starts_with("Chosen: cell ")).unwrap_or_else(|| panic!("{out}"));
     assert!(means.iter().any(|(mean, label)| *mean == best && chosen.contains(label)), "{out}");
     assert!(out.contains("paired approximate randomization") && out.contains("p = "), "{out}");
+    assert!(out.contains("\nCost: ") && out.contains(" core-minutes, all 8 finished runs together.\n"), "{out}");
     assert_eq!(tested(&place).len(), 2, "the two seeds of one cell");
 
     // The same command does nothing and says the same.
@@ -274,6 +275,76 @@ fn a_sweep_chooses_by_validation_and_tests_the_chosen_cell_alone() {
         std::fs::read_to_string(folder(&place).join("results.md")).unwrap(),
         out[..out.find("\nthe page").unwrap()]
     );
+}
+
+const RESTARTS: &str = r#"
+extends = "tiny.toml"
+
+[train]
+epochs = 1
+
+[evaluate]
+metrics = [{ kind = "exact_match" }]
+pass_mark = { exact_match = 0.0 }
+
+[sweep]
+restarts = true
+seeds = [1, 2, 3]
+
+[sweep.over]
+task = [{ label = "one", "data.train" = "train.tsv" }, { label = "two", "data.train" = "few.tsv" }]
+"#;
+
+#[test]
+fn of_restarts_the_best_on_validation_is_taken_of_each_task() {
+    let place = place(RESTARTS);
+    place.write("data/few.tsv", pairs(700..800));
+    let called = place.call("sweep sweep.toml --dry-run").succeeds();
+    assert!(called.contains("2 cells, 6 runs; the runs of a cell are restarts, compared by loss "), "{called}");
+    let out = place.call("sweep sweep.toml --jobs 2").succeeds();
+    let all = runs(&place);
+    assert_eq!(all.len(), 6);
+    let (mut taken, mut mean, mut minutes) = (Vec::new(), 0.0, 0.0);
+    for task in ["train.tsv", "few.tsv"] {
+        let is_own = |run: &&PathBuf| {
+            std::fs::read_to_string(run.join("config.toml")).unwrap().contains(&format!("train = \"{task}\""))
+        };
+        let loss =
+            |run: &PathBuf| json(run.join("results.json"))["validation"]["losses"]["per_token"].as_f64().unwrap();
+        let best = all.iter().filter(is_own).min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
+        assert!(out.lines().any(|line| line.contains(&format!("| {:.4} ", loss(best)))), "{out}");
+        mean += json(best.join("results.json"))["test"]["metrics"]["exact_match"]["value"].as_f64().unwrap() / 2.0;
+        taken.push(best.clone());
+    }
+    for run in &all {
+        minutes += json(run.join("manifest.json"))["cpu_seconds"].as_f64().unwrap() / 60.0;
+    }
+    taken.sort();
+    assert_eq!(tested(&place), taken, "one run of each task");
+    let line = |name: &str| out.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}\n{out}"));
+    assert!(line("| mean over 2 cells ").trim_end_matches([' ', '|']).ends_with(&format!(" {mean:.2}")), "{out}");
+    assert!(line("| passed ").contains("| 2 of 2, ≥ 0 "), "{out}");
+    assert!(out.contains(&format!("\nCost: {minutes:.1} core-minutes, all 6 finished runs together.\n")), "{out}");
+
+    // The same command does nothing and says the same; what was taken is the experiment that was run.
+    assert_eq!(place.call("sweep sweep.toml --jobs 2").succeeds(), out);
+    let folder = folder(&place);
+    for cell in ["1", "2"] {
+        let called = place.call(&format!("run {}", folder.join(format!("best/{cell}.toml")).display()));
+        assert!(called.err().contains(": finished; --again"), "{}", called.err());
+    }
+    assert!(!folder.join("best.toml").exists());
+    let called = place.call_with(&format!("predict --sweep {} --cell 2", folder.display()), "abc\n");
+    assert!(called.err().contains("cell 2 (task=two), its best run"), "{}", called.err());
+    let own = taken.iter().map(|run| place.call_with(&format!("predict {}", run.display()), "abc\n").succeeds());
+    assert!(own.collect::<Vec<_>>().contains(&called.succeeds()));
+    let answer = place.call(&format!("predict --sweep {}", folder.display())).refuses();
+    assert!(answer.contains("--cell: each of its 2 cells is a task of its own, and none the best"), "{answer}");
+    let answer = place.call("sweep sweep.toml --keep-ensemble").refuses();
+    assert!(answer.contains("--keep-ensemble: each cell is a task of its own"), "{answer}");
+    place.write("sweep.toml", RESTARTS.replace("[1, 2, 3]", "[1]"));
+    let answer = place.call("sweep sweep.toml").refuses();
+    assert!(answer.contains("sweep.restarts (line 12): restarts differ by their seeds"), "{answer}");
 }
 
 #[test]

@@ -47,7 +47,13 @@ pub struct SweepConfig {
     /// The seeds with which each cell is run. If empty: the config's own.
     #[schemars(extend("uniqueItems" = true))]
     pub seeds: Vec<u64>,
-    /// The figure on the validation split by which cells are compared. If unset: `train.validate.metric`.
+    /// Whether the seeds of a cell are restarts of one training, of which the one that is best on the validation split is taken. Each
+    /// cell is then an experiment of its own, a task say: all are measured on the test split, and none is held against
+    /// another.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("default" = false))]
+    pub restarts: bool,
+    /// The figure on the validation split by which cells, or the restarts of a cell, are compared. If unset: `train.validate.metric`.
     #[schemars(example = &"loss")]
     pub metric: Option<String>,
     /// What each run gets from Slurm (`--launcher slurm`).
@@ -208,6 +214,15 @@ impl SweepConfig {
         }
         if let Some(twice) = repeated(&self.seeds) {
             found.add(&format!("seeds.{twice}"), "stands in the list already: remove one");
+        }
+        if self.restarts && self.seeds.len() < 2 {
+            found.add("restarts", "restarts differ by their seeds: name several in `sweep.seeds`");
+        }
+        if self.restarts && self.halving.is_some() {
+            found.add(
+                "halving",
+                "holds cells against each other, and with `restarts` each is a task of its own: leave one out",
+            );
         }
         if let Some(halving) = &self.halving
             && let Some((axis, key)) = keys.iter().find(|(_, key)| *key == halving.budget.key())
@@ -482,6 +497,11 @@ mod tests {
                 vec![r#"when."b""#, r#"when."b"."a""#, "skip.0", r#"skip.1."c""#],
             ),
             (json!({ "over": { "a": [1, 2] }, "seeds": [3, 3] }), vec!["seeds.1"]),
+            (json!({ "over": { "a": [1, 2] }, "seeds": [3], "restarts": true }), vec!["restarts"]),
+            (
+                json!({ "seeds": [3, 4], "restarts": true, "halving": { "budget": "train.epochs", "least": 1 } }),
+                vec!["halving"],
+            ),
             (
                 json!({ "over": { "a.b": [1, 2], "s": [{ "a.b": 1, "seed": 3, "label": 4 }, { "c.d": 1, "label": "x" }, 7] } }),
                 vec![r#"over."s""#, r#"over."s".0.label"#, r#"over."s".2"#, r#"over."s""#],

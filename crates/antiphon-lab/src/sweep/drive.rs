@@ -96,10 +96,12 @@ pub enum Ended {
 /// What came out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
-    /// The cells of which every run is finished, the best by validation first.
+    /// The cells of which every run is finished: the best by validation first, or with restarts in the order of the plan.
     pub ranking: Vec<Ranked>,
     /// The other cells, and why they are not among them.
     pub others: Vec<(usize, String)>,
+    /// All runs that are finished, of whatever cell.
+    pub finished: Vec<Run>,
 }
 
 /// A cell of which every run is finished.
@@ -117,6 +119,24 @@ impl Ranked {
     /// The mean of the figures.
     pub fn mean(&self) -> f64 {
         self.figures.iter().sum::<f64>() / self.figures.len() as f64
+    }
+
+    /// The place of the run with the best figure, of equals the first.
+    pub fn best(&self, lower_is_better: bool) -> usize {
+        let sign = if lower_is_better { 1.0 } else { -1.0 };
+        let places = 0..self.figures.len();
+        places.min_by(|&a, &b| (sign * self.figures[a]).total_cmp(&(sign * self.figures[b]))).unwrap_or(0)
+    }
+}
+
+impl Outcome {
+    /// Core-minutes of all runs that are finished.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn core_minutes(&self) -> Result<f64> {
+        let minutes = |run: &Run| Ok(run.manifest()?.cpu_seconds / 60.0);
+        self.finished.iter().map(minutes).sum()
     }
 }
 
@@ -143,7 +163,7 @@ impl Sweep<'_> {
         if let Some(ended) = ended {
             return Ok(ended);
         }
-        // The test split is for the best of all cells: it waits for those that may still win.
+        // The test split is for what is chosen of all: it waits for those that may still win.
         let states = self.states()?;
         if self.plan.config.halving.is_none() && states.iter().any(|state| matches!(state, State::Open(_))) {
             return Ok(Ended::Stopped);
@@ -292,6 +312,7 @@ impl Sweep<'_> {
                     State::Finished(done) => {
                         ranked.figures.push(self.figure(done)?);
                         ranked.runs.push(done.clone());
+                        outcome.finished.push(done.clone());
                     }
                     State::Failed(why) => lacking.push(format!("{name} failed: {why}")),
                     State::Busy => lacking.push(format!("{name} is at work elsewhere")),
@@ -302,6 +323,9 @@ impl Sweep<'_> {
                 None => outcome.ranking.push(ranked),
                 Some(why) => outcome.others.push((cell, why)),
             }
+        }
+        if self.plan.config.restarts {
+            return Ok(outcome);
         }
         let sign = if self.plan.lower_is_better { 1.0 } else { -1.0 };
         outcome.ranking.sort_by(|a, b| (sign * a.mean()).total_cmp(&(sign * b.mean())).then(a.cell.cmp(&b.cell)));
@@ -331,31 +355,45 @@ impl Sweep<'_> {
         MetricsLog::read(&path)?.into_iter().map(|record| read(record).ok_or_else(damaged)).collect()
     }
 
-    /// Measures the runs of the best cell on the test split, those that are not measured yet.
+    /// What the test split is for, each run with its place in the plan: the runs of the best cell, or with restarts the best run of
+    /// each.
+    fn chosen<'o>(&self, outcome: &'o Outcome) -> Vec<(usize, &'o Run)> {
+        let of = |cell: &'o Ranked| self.plan.runs_of(cell.cell).zip(&cell.runs);
+        match self.plan.config.restarts {
+            false => outcome.ranking.first().into_iter().flat_map(of).collect(),
+            true => {
+                outcome.ranking.iter().filter_map(|cell| of(cell).nth(cell.best(self.plan.lower_is_better))).collect()
+            }
+        }
+    }
+
+    /// Measures what was chosen on the test split, as far as it is not measured yet.
     fn test(&mut self, outcome: &Outcome) -> Result<Option<Ended>> {
-        let (true, Some(best)) = (self.plan.has_test, outcome.ranking.first()) else { return Ok(None) };
-        let runs: Vec<usize> = self.plan.runs_of(best.cell).collect();
-        let untested = |own: &Run| Ok(own.results()?.is_none_or(|results| results.test.is_none()));
-        let left = |best: &Ranked| -> Result<Vec<usize>> {
+        let chosen = self.chosen(outcome);
+        if !self.plan.has_test || chosen.is_empty() {
+            return Ok(None);
+        }
+        let left = || -> Result<Vec<usize>> {
             let mut left = Vec::new();
-            for (&run, own) in runs.iter().zip(&best.runs) {
-                if untested(own)? {
-                    left.push(run);
+            for (run, own) in &chosen {
+                if own.results()?.is_none_or(|results| results.test.is_none()) {
+                    left.push(*run);
                 }
             }
             Ok(left)
         };
-        let open = left(best)?;
+        let open = left()?;
         if !open.is_empty() {
-            self.watcher.note(&format!(
-                "chosen   {}; its runs are now measured on the test split",
-                self.plan.cells[best.cell].label()
-            ));
+            let what = match self.plan.config.restarts {
+                true => "the best run of each cell is".to_owned(),
+                false => format!("{}; its runs are", self.plan.cells[outcome.ranking[0].cell].label()),
+            };
+            self.watcher.note(&format!("chosen   {what} now measured on the test split"));
         }
-        if let Some(ended) = self.launch(&open, &[], runs.len())? {
+        if let Some(ended) = self.launch(&open, &[], chosen.len())? {
             return Ok(Some(ended));
         }
-        match left(best)?.first() {
+        match left()?.first() {
             None => Ok(None),
             Some(&run) => {
                 let log = self.folder.log(&self.plan.runs[run]);

@@ -36,6 +36,8 @@ struct Record {
     file: PathBuf,
     threads: usize,
     metric: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    restarts: bool,
     cells: Vec<Cell>,
 }
 
@@ -44,6 +46,8 @@ struct Record {
 pub struct Kept {
     /// The figure on the validation split by which cells are compared.
     pub metric: String,
+    /// Whether the seeds of a cell are [restarts](super::SweepConfig::restarts).
+    pub restarts: bool,
     /// Its cells, each with the configs of its runs, in the order of their seeds.
     pub cells: Vec<(Cell, Vec<PathBuf>)>,
 }
@@ -83,8 +87,8 @@ impl SweepFolder {
         for run in &plan.runs {
             write_atomically(folder.config(run), to_toml(&folder.settings(run))?.as_bytes())?;
         }
-        let Plan { name, file, metric, cells, .. } = plan.clone();
-        let record = Record { format: FORMAT, name, file, threads, metric, cells };
+        let Plan { name, file, metric, cells, config, .. } = plan.clone();
+        let record = Record { format: FORMAT, name, file, threads, metric, restarts: config.restarts, cells };
         let text =
             serde_json::to_string_pretty(&record).map_err(|e| Error::new(e.to_string()).in_file(&record_path))?;
         write_atomically(&record_path, format!("{text}\n").as_bytes())?;
@@ -104,7 +108,7 @@ impl SweepFolder {
     /// If it is none, or cannot be read.
     pub fn kept(path: &Path) -> Result<Kept> {
         let none = || Error::new("is no folder of a sweep: there is no `sweep.json`").in_file(path);
-        let Record { metric, cells, .. } = read_record(&path.join("sweep.json"))?.ok_or_else(none)?;
+        let Record { metric, restarts, cells, .. } = read_record(&path.join("sweep.json"))?.ok_or_else(none)?;
         let folder = path.join("cells");
         let failed = |e: std::io::Error| Error::io(&folder, "read", &e);
         let mut configs = Vec::new();
@@ -121,7 +125,7 @@ impl SweepFolder {
             let own = configs.iter().filter(|((number, _), _)| *number == cell.number);
             own.map(|(_, path)| path.clone()).collect()
         };
-        Ok(Kept { metric, cells: cells.into_iter().map(|cell| (cell.clone(), of(&cell))).collect() })
+        Ok(Kept { metric, restarts, cells: cells.into_iter().map(|cell| (cell.clone(), of(&cell))).collect() })
     }
 
     fn place(plan: &Plan, runs: &Runs) -> PathBuf {

@@ -101,7 +101,7 @@ pub struct Plan {
     pub metric: String,
     /// Whether a smaller one is better.
     pub lower_is_better: bool,
-    /// Whether there is a test split, which the chosen cell is measured on.
+    /// Whether there is a test split, which the chosen cell is measured on, or with restarts every cell.
     pub has_test: bool,
     /// How far a run is at each rung of a halving sweep.
     pub rungs: Vec<u64>,
@@ -168,7 +168,7 @@ impl Plan {
             file: tree.file().to_path_buf(),
             name: first.name.clone(),
             lower_is_better: first.figures.get(&metric).is_none_or(|figure| figure.lower_is_better),
-            has_test: first.has_test,
+            has_test: if config.restarts { checked.iter().all(|c| c.has_test) } else { first.has_test },
             rungs: Vec::new(),
             warnings: merged,
             config,
@@ -245,7 +245,7 @@ impl Plan {
         // How running text is cut makes no other tokens of it.
         let cut = ["data.rows", "data.length", "data.jitter", "data.documents"];
         let other = |key: &str| key.starts_with("tokenizer.") || key.starts_with("data.") && !cut.contains(&key);
-        if tokens && self.config.keys().any(|(_, key)| other(key)) {
+        if tokens && !self.config.restarts && self.config.keys().any(|(_, key)| other(key)) {
             let message =
                 format!("`{}` says nothing between different tokenizers: use `loss_per_character`", self.metric);
             warnings.push(section.problem("metric", message));

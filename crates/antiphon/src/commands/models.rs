@@ -166,7 +166,14 @@ fn cell_of(folder: &Path, which: Which, runs: &Runs, data: &DataFolder) -> Resul
     let folder = if !folder.exists() && below.is_dir() { &below } else { folder };
     let kept = SweepFolder::kept(folder)?;
     let made = MadeBySweep { made: Made::list(runs)?, meaning: Interpreter::new(&data.path()) };
-    let (cell, configs, found) = match which {
+    let (cell, configs, found): (&Cell, Vec<&PathBuf>, Vec<Found>) = match which {
+        Which::Best if kept.restarts => {
+            let message = format!(
+                "each of its {} cells is a task of its own, and none the best: name one by its number",
+                kept.cells.len()
+            );
+            return Err(Error::new(message).in_file(folder).at(Place::text("--cell")));
+        }
         Which::Number(number) => {
             let cell = kept.cells.iter().find(|(cell, _)| cell.number == number);
             let Some((cell, configs)) = cell else {
@@ -177,7 +184,11 @@ fn cell_of(folder: &Path, which: Which, runs: &Runs, data: &DataFolder) -> Resul
                 made.run_of(config)?
                     .ok_or_else(|| Error::new("has no run with a model yet; go on with the sweep").in_file(config))
             });
-            (cell, configs, found.collect::<Result<Vec<Found>>>()?)
+            let (configs, found) = (configs.iter().collect(), found.collect::<Result<Vec<Found>>>()?);
+            match kept.restarts {
+                true => best_restart(cell, configs, found, &kept.metric)?,
+                false => (cell, configs, found),
+            }
         }
         Which::Best => {
             let mut ranked: Vec<(f64, &Cell, &Vec<PathBuf>, Vec<Found>)> = Vec::new();
@@ -194,14 +205,35 @@ fn cell_of(folder: &Path, which: Which, runs: &Runs, data: &DataFolder) -> Resul
             let none =
                 || Error::new("has no cell of which every run is measured; go on with the sweep").in_file(folder);
             let (_, cell, configs, found) = best.ok_or_else(none)?;
-            (cell, configs, found)
+            (cell, configs.iter().collect(), found)
         }
     };
     for (config, Found { run, count }) in configs.iter().zip(&found) {
         tell_of_others(config, run, *count);
     }
-    tell(&format!("{}: cell {} ({}), {} runs", folder.display(), cell.number, cell.label(), found.len()));
+    let runs = if kept.restarts { "its best run".to_owned() } else { format!("{} runs", found.len()) };
+    tell(&format!("{}: cell {} ({}), {runs}", folder.display(), cell.number, cell.label()));
     Ok(found.into_iter().map(|found| found.run).collect())
+}
+
+/// Of the restarts of a cell the one that is best on the validation split, of equals the first.
+fn best_restart<'k>(
+    cell: &'k Cell,
+    configs: Vec<&'k PathBuf>,
+    found: Vec<Found>,
+    metric: &str,
+) -> Result<(&'k Cell, Vec<&'k PathBuf>, Vec<Found>)> {
+    let mut best: Option<(f64, &PathBuf, Found)> = None;
+    for (config, found) in configs.into_iter().zip(found) {
+        let lacking =
+            || Error::new("has no run that is measured on the validation split; go on with the sweep").in_file(config);
+        let figure = mean(std::slice::from_ref(&found), metric, config)?.ok_or_else(lacking)?;
+        if best.as_ref().is_none_or(|(least, ..)| figure < *least) {
+            best = Some((figure, config, found));
+        }
+    }
+    let (configs, found) = best.into_iter().map(|(_, config, found)| (config, found)).unzip();
+    Ok((cell, configs, found))
 }
 
 /// Where the runs of a sweep are looked for.

@@ -1,13 +1,14 @@
 //! `antiphon sweep`: a config in many variations.
 
 mod outcome;
+mod restarts;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use antiphon_core::disk::write_atomically;
-use antiphon_core::{Error, Result};
+use antiphon_core::{Error, Place, Result};
 use antiphon_lab::RunIndex;
 use antiphon_lab::sweep::{Ended, Launcher, Plan, State, Sweep, SweepFolder, Watcher};
 use clap::ValueEnum;
@@ -70,6 +71,11 @@ impl Arguments {
         for warning in &plan.warnings {
             console.warn(&format!("{}: {warning}", self.file.display()));
         }
+        if self.keep_ensemble && plan.config.restarts {
+            let message =
+                "each cell is a task of its own, and of its restarts one is taken: there is nothing to put together";
+            return Err(Error::new(message).in_file(&self.file).at(Place::text("--keep-ensemble")));
+        }
         let (runs, threads) = (self.runs.runs(), self.threads(&plan));
         if self.dry_run {
             print(&listed(&plan, &SweepFolder::peek(&plan, &runs, threads)?, &runs.index()?, &meaning))?;
@@ -105,10 +111,15 @@ impl Arguments {
     fn tell(&self, plan: &Plan, folder: &SweepFolder, ended: Ended) -> Result<Ending> {
         match ended {
             Ended::Done(outcome) => {
-                let page = outcome::page(plan, folder, &outcome)?;
+                let page = match plan.config.restarts {
+                    true => restarts::page(plan, folder, &outcome)?,
+                    false => outcome::page(plan, folder, &outcome)?,
+                };
                 let mut ensemble = None;
                 write_atomically(folder.path().join("results.md"), page.as_bytes())?;
-                if let Some(best) = outcome.ranking.first() {
+                if plan.config.restarts {
+                    restarts::write_configs(plan, folder, &outcome)?;
+                } else if let Some(best) = outcome.ranking.first() {
                     write_atomically(
                         folder.path().join("best.toml"),
                         outcome::best_config(plan, folder, best)?.as_bytes(),
@@ -118,7 +129,12 @@ impl Arguments {
                         ensemble = Some(outcome::keep_ensemble(folder, best)?);
                     }
                 }
-                print(&format!("{page}\n{}", self.next(folder, !outcome.ranking.is_empty(), ensemble.as_deref())))?;
+                let best = match (plan.config.restarts, outcome.ranking.first()) {
+                    (_, None) => None,
+                    (true, Some(first)) => Some(restarts::config(plan, folder, first)),
+                    (false, Some(_)) => Some(folder.path().join("best.toml")),
+                };
+                print(&format!("{page}\n{}", self.next(folder, best, ensemble.as_deref())))?;
                 if outcome.ranking.is_empty() {
                     tell("no cell has all its runs; the table says why");
                     return Ok(Ending::Unmet);
@@ -170,12 +186,9 @@ impl Arguments {
         ["--runs-dir".into(), runs, "--data-dir".into(), data].into()
     }
 
-    fn next(&self, folder: &SweepFolder, chosen: bool, ensemble: Option<&Path>) -> String {
+    fn next(&self, folder: &SweepFolder, best: Option<PathBuf>, ensemble: Option<&Path>) -> String {
         let kept = shell(folder.path().join("results.md"));
-        if !chosen {
-            return format!("the page   {kept}\n");
-        }
-        let best = folder.path().join("best.toml");
+        let Some(best) = best else { return format!("the page   {kept}\n") };
         let mut words: Vec<OsString> = vec!["run".into(), best.clone().into()];
         words.extend(self.data.words());
         words.extend(self.runs.words());
@@ -200,8 +213,9 @@ fn listed(plan: &Plan, folder: &SweepFolder, runs: &RunIndex, meaning: &Interpre
     for (label, settings) in plan.legend() {
         text += &format!("{label}: {settings}\n");
     }
+    let compared = if plan.config.restarts { "the runs of a cell are restarts, compared" } else { "compared" };
     text += &format!(
-        "{} cells, {} runs; compared by {} on the validation split, {} is better\n",
+        "{} cells, {} runs; {compared} by {} on the validation split, {} is better\n",
         plan.cells.len(),
         plan.runs.len(),
         plan.metric,

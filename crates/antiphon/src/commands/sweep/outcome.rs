@@ -8,7 +8,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Judged, Result};
 use antiphon_eval::significance::{SignificanceConfig, approximate_randomization_over_runs};
 use antiphon_eval::{MetricConfig, Summary};
-use antiphon_lab::sweep::{Outcome, Plan, Ranked, SweepFolder};
+use antiphon_lab::sweep::{Cell, Outcome, Plan, Ranked, SweepFolder};
 use antiphon_lab::{Run, SplitResults, labels_of_quality};
 
 use super::super::finished::judged;
@@ -43,20 +43,30 @@ pub(super) fn page(plan: &Plan, folder: &SweepFolder, outcome: &Outcome) -> Resu
         let line = |(label, settings): (&String, &String)| format!("- {label}: {settings}\n");
         text += &format!("\n{}", legend.iter().map(line).collect::<String>());
     }
-    if !outcome.others.is_empty() {
-        text += "\nNot ranked:\n\n";
-        for (cell, why) in &outcome.others {
-            let cell = &plan.cells[*cell];
-            text += &format!("- cell {} ({}): {why}\n", cell.number, cell.label());
-        }
-    }
+    text += &not_ranked(plan, outcome);
     if let Some(best) = outcome.ranking.first() {
         text += &tested(plan, best)?;
     }
     if let [first, second, ..] = outcome.ranking.as_slice() {
         text += &format!("\n{}\n", compared(plan, first, second)?);
     }
-    Ok(text)
+    Ok(text + &cost(outcome)?)
+}
+
+/// The cells of which a run is lacking, and why.
+pub(super) fn not_ranked(plan: &Plan, outcome: &Outcome) -> String {
+    let line = |(cell, why): &(usize, String)| {
+        let cell = &plan.cells[*cell];
+        format!("- cell {} ({}): {why}\n", cell.number, cell.label())
+    };
+    let lines: String = outcome.others.iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\nNot ranked:\n\n{lines}") }
+}
+
+/// What all of it took.
+pub(super) fn cost(outcome: &Outcome) -> Result<String> {
+    let (runs, minutes) = (outcome.finished.len(), outcome.core_minutes()?);
+    Ok(format!("\nCost: {minutes:.1} core-minutes, all {runs} finished runs together.\n"))
 }
 
 /// Writes the models of the best cell's runs as one file into the sweep's folder. Each is called as its run is, wherever that lies.
@@ -74,23 +84,32 @@ pub(super) fn keep_ensemble(folder: &SweepFolder, best: &Ranked) -> Result<PathB
 pub(super) fn best_config(plan: &Plan, folder: &SweepFolder, best: &Ranked) -> Result<String> {
     let cell = &plan.cells[best.cell];
     let run = &plan.runs[plan.runs_of(best.cell).next().unwrap_or_default()];
-    let own = |label: &str| cell.labels.iter().any(|(axis, own)| label == format!("{axis}={own}"));
-    let legend = plan.legend().into_iter().filter(|(label, _)| own(label));
-    let legend: String = legend.map(|(label, settings)| format!("# {label}: {settings}\n")).collect();
     let head = format!(
-        "# The best of {} cells of {}: {}\n{legend}# Mean {} on the validation split: {:.4} over {} seeds.\n\n",
+        "# The best of {} cells of {}: {}\n{}# Mean {} on the validation split: {:.4} over {} seeds.\n\n",
         plan.cells.len(),
         plan.file.display(),
         cell.label(),
+        legend_of(plan, cell),
         plan.metric,
         best.mean(),
         best.figures.len()
     );
-    let mut settings = folder.settings(run);
+    named(&head, folder.settings(run), &format!("{}-best", plan.name))
+}
+
+/// What the labels of a cell stand for, as a comment of a config.
+pub(super) fn legend_of(plan: &Plan, cell: &Cell) -> String {
+    let own = |label: &str| cell.labels.iter().any(|(axis, own)| label == format!("{axis}={own}"));
+    let legend = plan.legend().into_iter().filter(|(label, _)| own(label));
+    legend.map(|(label, settings)| format!("# {label}: {settings}\n")).collect()
+}
+
+/// Settings as a config behind a comment, under a name of their own.
+pub(super) fn named(head: &str, mut settings: serde_json::Value, name: &str) -> Result<String> {
     if let Some(table) = settings.as_object_mut() {
-        table.insert("name".into(), format!("{}-best", plan.name).into());
+        table.insert("name".into(), name.into());
     }
-    Ok(head + &to_toml(&settings)?)
+    Ok(head.to_owned() + &to_toml(&settings)?)
 }
 
 fn spread_heads(label: &str) -> [String; 4] {
@@ -173,7 +192,7 @@ fn answers(runs: &[Run]) -> Result<Vec<Vec<Judged>>> {
 }
 
 /// A Markdown table whose columns also stand below each other in a terminal.
-fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns: BTreeSet<usize> = rows.iter().flat_map(|row| 0..row.len()).collect();
     let width = |c: usize| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = columns.iter().map(|&c| width(c).max(3)).collect();
