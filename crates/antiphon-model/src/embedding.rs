@@ -34,6 +34,9 @@ pub struct TableConfig {
     /// The width of a vector.
     #[schemars(range(min = 1, max = 8192))]
     pub size: usize,
+    /// The standard deviation of its numbers at the start. If unset: 1/√size, so that a vector has about the length 1.
+    #[schemars(extend("exclusiveMinimum" = 0.0), range(max = 10.0))]
+    pub deviation: Option<f64>,
     /// The share of numbers that training drops from the vectors.
     #[schemars(range(min = 0.0, max = 0.95))]
     pub dropout: f64,
@@ -47,7 +50,7 @@ pub struct TableConfig {
 
 impl Default for TableConfig {
     fn default() -> Self {
-        Self { size: 128, dropout: 0.0, locked_dropout: false, word_dropout: 0.0 }
+        Self { size: 128, deviation: None, dropout: 0.0, locked_dropout: false, word_dropout: 0.0 }
     }
 }
 
@@ -79,7 +82,7 @@ impl EmbeddingConfig {
     pub(crate) fn init(&self, vocabulary: usize, key: Key, device: &Device) -> Option<Embedding> {
         match self {
             EmbeddingConfig::Embedding(config) => Some(Embedding {
-                table: initial::table([vocabulary, config.size], key, device),
+                table: initial::table([vocabulary, config.size], config.deviation, key, device),
                 dropout: Dropout { rate: config.dropout, locked: config.locked_dropout },
                 word_dropout: config.word_dropout,
             }),

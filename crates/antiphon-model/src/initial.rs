@@ -70,9 +70,9 @@ pub(crate) fn zeros(width: usize, device: &Device) -> Param<Tensor<1>> {
     parameter(vec![0.0; width], [width], device)
 }
 
-/// An embedding table `[size, width]`: normal with deviation 1/√width.
-pub(crate) fn table([size, width]: [usize; 2], key: Key, device: &Device) -> Param<Tensor<2>> {
-    normal([size, width], (width as f64).sqrt().recip(), key, device)
+/// An embedding table `[size, width]`: normal with a deviation, 1/√width if none is given.
+pub(crate) fn table(dims: [usize; 2], deviation: Option<f64>, key: Key, device: &Device) -> Param<Tensor<2>> {
+    normal(dims, deviation.unwrap_or_else(|| (dims[1] as f64).sqrt().recip()), key, device)
 }
 
 /// A trainable `[rows, columns]` weight of normal numbers of a deviation.

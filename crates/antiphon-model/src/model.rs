@@ -258,7 +258,7 @@ pub enum Model {
 pub struct SourceLooks {
     /// Which source it is; 0 is `source`, the streams stand behind it.
     pub source: usize,
-    /// Of each row, of each layer or look: a number from 0 to 1 for each real step, the gate of a sentence or the weight of attention.
+    /// Of each row, of each layer or look: the share of each real step.
     pub rows: Vec<Vec<Vec<f32>>>,
 }
 

@@ -50,7 +50,7 @@ pub use gradients::parameters_without_gradient;
 pub use mean::Mean;
 pub use model_file::{ModelFile, write_ensemble, write_model};
 pub use observer::{MeanReport, Observer, StepReport, ValidationReport};
-pub use optimizer::{AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
+pub use optimizer::{AdagradConfig, AdamConfig, AdamwConfig, OptimizerConfig, RmspropConfig, SgdConfig};
 pub use parameters::ParametersConfig;
 pub use part::no_such_part;
 pub use patience::Patience;

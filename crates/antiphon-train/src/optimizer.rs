@@ -24,6 +24,8 @@ pub enum OptimizerConfig {
     Sgd(SgdConfig),
     /// RMSProp (Hinton's lecture 6e), with Keras's defaults.
     Rmsprop(RmspropConfig),
+    /// Adagrad (Duchi et al. 2011).
+    Adagrad(AdagradConfig),
     /// Adam (Kingma and Ba 2015).
     Adam(AdamConfig),
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
@@ -71,6 +73,24 @@ pub struct RmspropConfig {
 impl Default for RmspropConfig {
     fn default() -> Self {
         Self { learning_rate: 1e-3, rho: 0.9, epsilon: 1e-7, momentum: 0.0 }
+    }
+}
+
+/// Adagrad: `s ← s + g²`, `w ← w − learning_rate · g / √s`, with `s` from `initial` on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdagradConfig {
+    /// The learning rate that the schedule starts from.
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
+    pub learning_rate: f64,
+    /// Where the sum of squares starts; 0.1 in TensorFlow.
+    #[schemars(extend("format" = "float", "exclusiveMinimum" = 0))]
+    pub initial: f64,
+}
+
+impl Default for AdagradConfig {
+    fn default() -> Self {
+        Self { learning_rate: 0.01, initial: 0.1 }
     }
 }
 
@@ -137,8 +157,19 @@ impl OptimizerConfig {
         match self {
             Self::Sgd(c) => c.learning_rate,
             Self::Rmsprop(c) => c.learning_rate,
+            Self::Adagrad(c) => c.learning_rate,
             Self::Adam(c) => c.learning_rate,
             Self::Adamw(c) => c.learning_rate,
+        }
+    }
+
+    /// What the rate of a parameter's update number `t`, from 1, is multiplied by.
+    ///
+    /// Adagrad's sum of squares is `t` times their mean, so that its step is RMSProp's over the mean of all of them, divided by `√t`.
+    fn pace(&self, t: u64) -> f64 {
+        match self {
+            Self::Adagrad(_) => (t as f64).sqrt().recip(),
+            Self::Sgd(_) | Self::Rmsprop(_) | Self::Adam(_) | Self::Adamw(_) => 1.0,
         }
     }
 
@@ -161,6 +192,10 @@ impl OptimizerConfig {
                     0.0 => Rule::RmsProp { complement, epsilon },
                     _ => Rule::RmsPropMomentum { complement, epsilon, momentum },
                 }
+            }
+            Self::Adagrad(c) => {
+                let t = t as f64;
+                Rule::RmsProp { complement: t.recip() as f32, epsilon: (c.initial / t) as f32 }
             }
             Self::Adam(c) => adam(c.beta1, c.beta2, c.epsilon, 0.0),
             Self::Adamw(c) => adam(c.beta1, c.beta2, c.epsilon, c.weight_decay),
@@ -192,6 +227,7 @@ impl OptimizerConfig {
                 found.positive(c.epsilon, "optimizer.epsilon");
                 found.share(c.momentum, "optimizer.momentum");
             }
+            Self::Adagrad(c) => found.positive(c.initial, "optimizer.initial"),
             Self::Adam(AdamConfig { beta1, beta2, epsilon, .. })
             | Self::Adamw(AdamwConfig { beta1, beta2, epsilon, .. }) => {
                 found.share(*beta1, "optimizer.beta1");
@@ -308,8 +344,7 @@ impl Optimizer {
             gradient = gradient + (value.clone() - start.clone()) * self.parameters.pull(&path);
             scale = 1.0;
         }
-        let rate = (rate * self.parameters.rate(&path)) as f32;
-        let step = Step { rate, scale: scale as f32, l1: self.l1 as f32, l2: self.l2 as f32 };
+        let rate = rate * self.parameters.rate(&path);
         let count = self.config.slots().len();
         let memory = self.memory.entry(path).or_insert_with(|| Memory {
             updates: 0,
@@ -318,6 +353,8 @@ impl Optimizer {
         });
         memory.updates += 1;
         let rule = self.config.rule(memory.updates);
+        let rate = (rate * self.config.pace(memory.updates)) as f32;
+        let step = Step { rate, scale: scale as f32, l1: self.l1 as f32, l2: self.l2 as f32 };
         match is_scaled {
             true => update(value, gradient, &mut memory.slots, rule, step),
             false => common.updates.update(value, gradient, &mut memory.slots, rule, step),
@@ -529,6 +566,7 @@ mod tests {
             OptimizerConfig::Sgd(SgdConfig { learning_rate: 0.05, momentum: 0.8, nesterov: true }),
             OptimizerConfig::Rmsprop(RmspropConfig { learning_rate: 0.02, ..RmspropConfig::default() }),
             OptimizerConfig::Rmsprop(RmspropConfig { learning_rate: 0.01, momentum: 0.5, ..RmspropConfig::default() }),
+            OptimizerConfig::Adagrad(AdagradConfig { learning_rate: 0.5, ..AdagradConfig::default() }),
             OptimizerConfig::Adam(AdamConfig { learning_rate: 0.1, ..AdamConfig::default() }),
             OptimizerConfig::Adamw(AdamwConfig { learning_rate: 0.1, weight_decay: 1e-4, ..AdamwConfig::default() }),
         ]
@@ -576,6 +614,27 @@ mod tests {
         check(step(adam(), 0.0, 0.5), &|i| w[i] - 0.1 * (g[i] + 0.5 * w[i]).signum());
         let adamw = OptimizerConfig::Adamw(AdamwConfig { weight_decay: 0.5, ..AdamwConfig::default() });
         check(step(adamw, 0.0, 0.0), &|i| w[i] - 0.1 * 0.5 * w[i] - 0.1 * g[i].signum());
+    }
+
+    #[test]
+    fn adagrad_divides_by_the_root_of_the_sum_of_all_squares() {
+        let (rate, initial) = (0.3, 0.1);
+        let mut optimizer =
+            Optimizer::new(OptimizerConfig::Adagrad(AdagradConfig { learning_rate: rate, initial }), 0.0, 0.0);
+        let mut model = Bowl::new([[0.0, 5.0], [-1.0, 3.5]]);
+        let mut truth: Vec<[f64; 2]> = model.values().iter().map(|&w| [f64::from(w), initial]).collect();
+        for step in 0..300 {
+            let gradients = model.gradients();
+            model = optimizer.step(model, gradients, rate, 1.0);
+            for (i, [w, sum]) in truth.iter_mut().enumerate() {
+                let gradient = [1.0, 4.0][i % 2] * (*w - 3.0);
+                *sum += gradient * gradient;
+                *w -= rate * gradient / sum.sqrt();
+            }
+            for (value, [w, _]) in model.values().into_iter().zip(&truth) {
+                assert!((f64::from(value) - w).abs() < 1e-4, "after step {step}: {value} is not {w}");
+            }
+        }
     }
 
     /// The minimum of `½ a (w − 3)² + ½ α (w − w₀)²` is `(3 a + α w₀) / (a + α)`.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use antiphon_core::Problem;
 use antiphon_core::random::Key;
-use antiphon_kernels::{QueryReduction, Reduction, linear, query_gates, reduce_query};
+use antiphon_kernels::{QueryReduction, Reduction, host, linear, query_gates, reduce_query};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -141,21 +141,110 @@ impl QueryReductionStage {
         // [B, 1, D] in the first layer, then [B, N, D].
         let mut state = around.state(&self.query, width);
         let mut query = self.dropout.apply(state.clone().unsqueeze_dim(1), key("query"));
-        let mut looks = Vec::new();
+        let mut gates = Vec::new();
         for l in 0..self.layers {
             let of = &self.weights[l.min(self.weights.len() - 1)];
             let seen = linear(sentences.clone(), of.sentence.val());
             let candidates = seen + linear(query.clone(), of.query.val()) + of.bias.val().unsqueeze();
             let (weight, bias) = (of.gates.val(), of.gate_bias.val());
             if around.watch {
-                let gates = query_gates(sentences.clone(), query.clone(), weight.clone(), bias.clone(), &lengths);
-                looks.push(gates.narrow(2, 0, 1).squeeze_dim(2));
+                gates.push(query_gates(sentences.clone(), query.clone(), weight.clone(), bias.clone(), &lengths));
             }
             let tensors = QueryReduction { sentences: sentences.clone(), queries: query, candidates, weight, bias };
             let both = self.bidirectional && l + 1 < self.layers;
             let reduced = reduce_query(tensors, &Reduction { lengths: lengths.clone(), both });
             (query, state) = (reduced.sequence(), reduced.state());
         }
+        let looks = shares(gates, self.bidirectional);
         Encoded { looks, ..Encoded::of(query, lengths, vec![state]) }
+    }
+}
+
+/// How large a share each sentence has, layer by layer, in the question as the last sentence has left it, `[B, N]` each: of the last
+/// layer in its final state, of each layer below in what the sentences of those shares read there. A row sums to one, or is zero.
+///
+/// `gates`: `[B, N, 1 or 2]` of each layer, zero beyond a row's length. `both`: every layer but the last also reads from the end.
+fn shares(gates: Vec<Tensor<3>>, both: bool) -> Vec<Tensor<2>> {
+    let Some(last) = gates.last() else { return Vec::new() };
+    let ([rows, steps, _], device, layers) = (last.dims(), last.device(), gates.len());
+    // What is asked for at each step: at the end the state of the last one.
+    let mut asked: Vec<Vec<f32>> = vec![[vec![0.0; steps - 1], vec![1.0]].concat(); rows];
+    let mut looks = Vec::with_capacity(layers);
+    for (l, gates) in gates.into_iter().enumerate().rev() {
+        let (count, values) = (gates.dims()[2], host(gates));
+        let both = both && l + 1 < layers;
+        for (row, gates) in asked.iter_mut().zip(values.chunks_exact(steps * count)) {
+            *row = passed_on(row, &gates.chunks_exact(count).collect::<Vec<_>>(), both);
+        }
+        looks.push(Tensor::from_data(TensorData::new(asked.concat(), [rows, steps]), &device));
+    }
+    looks.reverse();
+    looks
+}
+
+/// The shares of sentences in the states of a layer that are asked for with these weights.
+fn passed_on(asked: &[f32], gates: &[&[f32]], both: bool) -> Vec<f32> {
+    let update = |t: usize| gates[t][0];
+    let taken = |t: usize| gates[t].iter().product::<f32>();
+    let mut shares = vec![0.0; asked.len()];
+    let mut add = |steps: &mut dyn Iterator<Item = usize>| {
+        // From where a state is asked back to where it came from.
+        let mut carried = 0.0;
+        for t in steps {
+            carried += asked[t];
+            shares[t] += carried * taken(t);
+            carried *= 1.0 - update(t);
+        }
+    };
+    add(&mut (0..asked.len()).rev());
+    if both {
+        add(&mut (0..asked.len()));
+    }
+    let sum: f32 = shares.iter().sum();
+    if sum > 0.0 {
+        shares.iter_mut().for_each(|share| *share /= sum);
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state is the sum of all candidates by these shares, here of single numbers.
+    #[test]
+    fn shares_are_those_by_which_states_are_sums() {
+        let key = Key::from_seed(4);
+        let (n, number) = (6, |i: usize| key.uniform(i as u64) as f32);
+        let gates: Vec<[f32; 2]> = (0..n).map(|t| [number(2 * t), number(2 * t + 1)]).collect();
+        let gates: Vec<&[f32]> = gates.iter().map(<[f32; 2]>::as_slice).collect();
+        for candidate in 0..n {
+            let of = |t: usize| if t == candidate { gates[t][0] * gates[t][1] } else { 0.0 };
+            let (mut forward, mut state) = (vec![0.0; n], 0.0);
+            for t in 0..n {
+                state = of(t) + (1.0 - gates[t][0]) * state;
+                forward[t] = state;
+            }
+            let mut backward = vec![0.0; n];
+            state = 0.0;
+            for t in (0..n).rev() {
+                state = of(t) + (1.0 - gates[t][0]) * state;
+                backward[t] = state;
+            }
+            for (at, both) in [(n - 1, false), (2, false), (2, true), (0, true)] {
+                let asked: Vec<f32> = (0..n).map(|t| if t == at { 1.0 } else { 0.0 }).collect();
+                let sum = |of: usize| {
+                    let gate = gates[of][0] * gates[of][1];
+                    let kept = |range: std::ops::Range<usize>| range.map(|t| 1.0 - gates[t][0]).product::<f32>();
+                    let ahead = if of <= at { gate * kept(of + 1..at + 1) } else { 0.0 };
+                    let behind = if both && of >= at { gate * kept(at..of) } else { 0.0 };
+                    ahead + behind
+                };
+                let whole: f32 = (0..n).map(sum).sum();
+                let share = passed_on(&asked, &gates, both)[candidate];
+                let state = forward[at] + if both { backward[at] } else { 0.0 };
+                assert!((share - state / whole).abs() < 1e-5, "{share} is not {state} of {whole}");
+            }
+        }
     }
 }

@@ -270,6 +270,8 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/model/decoder/attention/coverage_penalty", 0.0.into()),
         ("/model/decoder/attention/sharpening", 1.0.into()),
         ("/model/bridge/of", Value::Null),
+        ("/model/*/deviation", Value::Null),
+        ("/streams/*/input/deviation", Value::Null),
         ("/model/memories", json!({ "kind": "concatenated" })),
         ("/tokenizer/*/separator", Value::Null),
         ("/tokenizer/*/sentences", false.into()),
