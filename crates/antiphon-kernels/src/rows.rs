@@ -168,10 +168,8 @@ impl RowsOps for Flex {
     fn rows_of(table: FlexTensor, numbers: Arc<[TokenId]>) -> FlexTensor {
         let table = dense(table);
         let width = table.shape()[1];
-        let mut rows = unwritten(numbers.len() * width);
-        fill(width, &mut rows, |i, row| {
-            _ = row.write_copy_of_slice(&slice(&table)[numbers[i] as usize * width..][..width])
-        });
+        let (all, mut rows) = (slice(&table), unwritten(numbers.len() * width));
+        fill(width, &mut rows, |i, row| _ = row.write_copy_of_slice(&all[numbers[i] as usize * width..][..width]));
         // SAFETY: each row is written.
         wrap(unsafe { written(rows) }, [numbers.len(), width])
     }
@@ -185,10 +183,10 @@ impl RowsOps for Flex {
     fn concat_of(left: FlexTensor, right: FlexTensor) -> FlexTensor {
         let (left, right) = (dense(left), dense(right));
         let ([b, t, v], w) = (std::array::from_fn(|i| left.shape()[i]), right.shape()[2]);
-        let mut both = unwritten(b * t * (v + w));
+        let (left, right, mut both) = (slice(&left), slice(&right), unwritten(b * t * (v + w)));
         fill(v + w, &mut both, |i, row| {
-            row[..v].write_copy_of_slice(&slice(&left)[i * v..][..v]);
-            row[v..].write_copy_of_slice(&slice(&right)[i * w..][..w]);
+            row[..v].write_copy_of_slice(&left[i * v..][..v]);
+            row[v..].write_copy_of_slice(&right[i * w..][..w]);
         });
         // SAFETY: each row is written.
         wrap(unsafe { written(both) }, [b, t, v + w])
@@ -219,10 +217,10 @@ impl Body for Flex {
     fn first_rows_backward(gradient: FlexTensor, count: usize) -> FlexTensor {
         let gradient = dense(gradient);
         let (own, width) = (gradient.shape()[0], gradient.shape()[1]);
-        let mut all = unwritten(count * width);
+        let (gradient, mut all) = (slice(&gradient), unwritten(count * width));
         fill(width, &mut all, |i, row| {
             if i < own {
-                row.write_copy_of_slice(&slice(&gradient)[i * width..][..width]);
+                row.write_copy_of_slice(&gradient[i * width..][..width]);
             } else {
                 row.fill(MaybeUninit::new(0.0));
             }
@@ -234,11 +232,10 @@ impl Body for Flex {
     fn concat_backward(gradient: FlexTensor, v: usize) -> [FlexTensor; 2] {
         let gradient = dense(gradient);
         let [b, t, both] = std::array::from_fn(|i| gradient.shape()[i]);
+        let gradient = slice(&gradient);
         let side = |first: usize, width: usize| {
             let mut side = unwritten(b * t * width);
-            fill(width, &mut side, |i, row| {
-                _ = row.write_copy_of_slice(&slice(&gradient)[i * both + first..][..width])
-            });
+            fill(width, &mut side, |i, row| _ = row.write_copy_of_slice(&gradient[i * both + first..][..width]));
             // SAFETY: each row is written.
             wrap(unsafe { written(side) }, [b, t, width])
         };

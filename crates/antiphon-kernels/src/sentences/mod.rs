@@ -1,6 +1,7 @@
 //! Sentences of a text, and a vector of each: a sum of its words' vectors, weighted by their positions (Sukhbaatar et al. 2015,
 //! "End-to-end memory networks", section 4.1).
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use antiphon_core::{Special, TokenId};
@@ -14,7 +15,7 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::flex::{dense, serves, slice, wrap};
-use crate::memory::zeros;
+use crate::memory::{Unwritten, unwritten, written, zeros};
 use crate::rows::select_rows;
 use crate::vector::{multiply_add, multiversion};
 
@@ -237,15 +238,22 @@ impl Body for Flex {
         let gradient = dense(gradient);
         let [b, n, e] = std::array::from_fn(|i| gradient.shape()[i]);
         let numbers = numbers(e);
-        let mut dx = zeros(b * steps * e);
+        let mut dx = unwritten(b * steps * e);
         let rows = dx.par_chunks_mut((steps * e).max(1)).zip(slice(&gradient).par_chunks((n * e).max(1)));
         rows.zip(sentences.rows.par_iter()).for_each(|((dx, gradient), sentences)| {
+            let (mut rest, mut end) = (dx, 0);
             for (gradient, sentence) in gradient.chunks_exact(e).zip(sentences) {
-                let words = &mut dx[sentence.start as usize * e..][..sentence.words as usize * e];
-                backward(gradient, order, &numbers, words);
+                let (start, words) = (sentence.start as usize, sentence.words as usize);
+                let (between, behind) = rest.split_at_mut((start - end) * e);
+                let (own, behind) = behind.split_at_mut(words * e);
+                between.fill(MaybeUninit::new(0.0));
+                backward(gradient, order, &numbers, own);
+                (rest, end) = (behind, start + words);
             }
+            rest.fill(MaybeUninit::new(0.0));
         });
-        wrap(dx, [b, steps, e])
+        // SAFETY: every step is written, whether it belongs to a sentence or not.
+        wrap(unsafe { written(dx) }, [b, steps, e])
     }
 }
 
@@ -265,18 +273,18 @@ multiversion!(
 );
 
 #[inline(always)]
-fn backward_body<const FMA: bool>(gradient: &[f32], order: WordOrder, numbers: &[f32], words: &mut [f32]) {
+fn backward_body<const FMA: bool>(gradient: &[f32], order: WordOrder, numbers: &[f32], words: &mut Unwritten) {
     let (width, count) = (gradient.len(), words.len() / gradient.len());
     for (k, word) in words.chunks_exact_mut(width).enumerate() {
         let (level, slope) = order.line(k, count, width);
         for ((dx, dy), d) in word.iter_mut().zip(gradient).zip(numbers) {
-            *dx = multiply_add::<FMA>(slope, *d, level) * dy;
+            dx.write(multiply_add::<FMA>(slope, *d, level) * dy);
         }
     }
 }
 multiversion!(
     /// The gradient of a sentence's words from that of its sum.
-    fn backward(gradient: &[f32], order: WordOrder, numbers: &[f32], words: &mut [f32]) = backward_body
+    fn backward(gradient: &[f32], order: WordOrder, numbers: &[f32], words: &mut Unwritten) = backward_body
 );
 
 #[cfg(test)]
