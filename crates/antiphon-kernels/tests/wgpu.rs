@@ -9,10 +9,11 @@ use antiphon_core::Mask;
 use antiphon_core::random::Key;
 use antiphon_kernels::update::{Rule, Step, Updates, average, scaling, square_sum, update};
 use antiphon_kernels::{
-    Cell, Convolution, Convolution2d, OutputLayer, Over, PackedWeight, Past, Projection, Recurrence, Shared,
-    TaughtLoss, Teacher, Teaching, activation_penalty, attend, attend_in_turn, average_steps, concat, convolve,
-    convolve_2d, cross_entropy, dropout, first_rows, gated_linear_unit, layer_norm, linear, locked_dropout, recurrent,
-    recurrent_step, select_rows, tanh, taught_cross_entropy, temporal_penalty, token_scores, word_dropout,
+    Cell, Convolution, Convolution2d, OutputLayer, Over, PackedWeight, Past, Projection, QueryReduction, Recurrence,
+    Reduction, Sentences, Shared, TaughtLoss, Teacher, Teaching, WordOrder, activation_penalty, attend, attend_in_turn,
+    average_steps, concat, convolve, convolve_2d, cross_entropy, dropout, first_rows, gated_linear_unit, layer_norm,
+    linear, locked_dropout, query_gates, recurrent, recurrent_step, reduce_query, select_rows, sentence_sums, tanh,
+    taught_cross_entropy, temporal_penalty, token_scores, word_dropout,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -253,6 +254,38 @@ fn convolutions(device: &Device, found: &mut Found) {
     found.push(("convolution over bands: gradient of the bias".into(), numbers(bias.grad(&gradients).unwrap())));
 }
 
+fn questions(device: &Device, found: &mut Found) {
+    let end = antiphon_core::Special::End.id();
+    let text = antiphon_core::TokenBatch::from_rows(&[vec![5, 6, 7, end, end, 8, 9, end], vec![end], vec![5, 6, end]]);
+    let sentences = Sentences::of(&text.ids, &text.lengths, text.width, None);
+    for (order, both) in [(WordOrder::Ignored, false), (WordOrder::Encoded, true)] {
+        let (x, weight, bias) =
+            (leaf("words", [3, 8, 20], device), leaf("gates", [2, 20], device), leaf("b", [2], device));
+        let (queries, candidates) = (leaf("queries", [3, 1, 20], device), leaf("candidates", [3, 3, 20], device));
+        let sums = sentence_sums(x.clone(), &sentences, order);
+        let lengths = sentences.lengths();
+        let gates = query_gates(sums.clone(), queries.clone(), weight.clone(), bias.clone(), &lengths);
+        let tensors = QueryReduction {
+            sentences: sums,
+            queries: queries.clone(),
+            candidates: candidates.clone(),
+            weight: weight.clone(),
+            bias: bias.clone(),
+        };
+        let reduced = reduce_query(tensors, &Reduction { lengths, both });
+        let (sequence, state) = (reduced.sequence(), reduced.state());
+        let gradients = (loss_of(sequence.clone()) + loss_of(state.clone())).backward();
+        let name = |part: &str| format!("query reduction, words {order:?}, both {both}: {part}");
+        found.push((name("gates"), numbers(gates)));
+        found.push((name("sequence"), numbers(sequence.inner())));
+        found.push((name("state"), numbers(state.inner())));
+        let inputs = [("words", x), ("queries", queries), ("candidates", candidates)];
+        found.extend(inputs.map(|(part, x)| (name(part), numbers(x.grad(&gradients).unwrap()))));
+        found.push((name("weight"), numbers(weight.grad(&gradients).unwrap())));
+        found.push((name("bias"), numbers(bias.grad(&gradients).unwrap())));
+    }
+}
+
 fn updates(device: &Device, found: &mut Found) {
     let step = Step { rate: 0.1, scale: 0.5, l1: 0.01, l2: 0.02 };
     let (complement, epsilon, momentum) = (0.1, 1e-7, 0.5);
@@ -355,6 +388,7 @@ fn everything(device: &Device) -> Found {
     moves(&learning, &mut found);
     elementwise(&learning, &mut found);
     convolutions(&learning, &mut found);
+    questions(&learning, &mut found);
     updates(device, &mut found);
     searches(device, &mut found);
     found
