@@ -83,7 +83,7 @@ impl QueryReductionConfig {
                 sentence: weight([width, width], "sentence"),
                 query: weight([width, width], "query"),
                 bias: zeros(width, device),
-                gates: weight([gates, width], "gates"),
+                gates: Initial::Uniform.weight([gates, width], width, key.named("gates"), device),
                 gate_bias: parameter(gate_bias, [gates], device),
             }
         };
@@ -142,10 +142,13 @@ impl QueryReductionStage {
         let mut state = around.state(&self.query, width);
         let mut query = self.dropout.apply(state.clone().unsqueeze_dim(1), key("query"));
         let mut gates = Vec::new();
+        // Of each set of weights what does not depend on the question, made once for all layers that share it.
+        let seen = |of: &ReductionLayer| linear(sentences.clone(), of.sentence.val()) + of.bias.val().unsqueeze();
+        let seen: Vec<Tensor<3>> = self.weights.iter().map(seen).collect();
         for l in 0..self.layers {
-            let of = &self.weights[l.min(self.weights.len() - 1)];
-            let seen = linear(sentences.clone(), of.sentence.val());
-            let candidates = seen + linear(query.clone(), of.query.val()) + of.bias.val().unsqueeze();
+            let shared = l.min(self.weights.len() - 1);
+            let of = &self.weights[shared];
+            let candidates = seen[shared].clone() + linear(query.clone(), of.query.val());
             let (weight, bias) = (of.gates.val(), of.gate_bias.val());
             if around.watch {
                 gates.push(query_gates(sentences.clone(), query.clone(), weight.clone(), bias.clone(), &lengths));
