@@ -37,13 +37,16 @@ pub struct Request {
     pub prefix: Vec<TokenId>,
     /// Limits of its own.
     pub limits: LengthLimits,
+    /// The answers that it may have, each without its end symbol: the search says one of them, whatever its limits of length and
+    /// whether it may say the unknown symbol. Empty: it may say anything.
+    pub candidates: Vec<Vec<TokenId>>,
 }
 
 impl Request {
-    /// An answer to these sources, without prefix or limits of its own.
+    /// An answer to these sources, whatever it is, without prefix or limits of its own.
     pub fn new(sources: Vec<Source>) -> Self {
         let (key, limits) = (Key::from_seed(0), LengthLimits::default());
-        Self { key, sources, readings: Vec::new(), prefix: Vec::new(), limits }
+        Self { key, sources, readings: Vec::new(), prefix: Vec::new(), limits, candidates: Vec::new() }
     }
 
     /// The steps of all its sources together, as the first model reads them: what `max_length.ratio` counts.

@@ -21,6 +21,7 @@
 mod alignment;
 mod beam;
 mod best_path;
+mod candidates;
 mod config;
 mod corpus;
 mod ensemble;

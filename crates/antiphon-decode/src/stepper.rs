@@ -6,6 +6,7 @@ use std::sync::Arc;
 use antiphon_core::{Error, LengthLimits, Mask, Place, PrefixOutput, Request, Result, Selection, Special, StepModel};
 use antiphon_core::{StepOutput, StepSession, TokenId, Want};
 
+use crate::candidates::{Candidates, Node};
 use crate::length::MaxLength;
 
 /// Log-probabilities may exceed 0 by this much, from rounding in low precision; they are then read as 0.
@@ -30,7 +31,11 @@ pub(crate) struct Stepper {
     last: Vec<TokenId>,
     /// The request of each row.
     origins: Vec<usize>,
+    /// Where each row is among the candidates of its request, if that has any.
+    nodes: Vec<Node>,
     requests: Vec<Asked>,
+    /// Whether some may not say the unknown symbol, beside others that choose among candidates.
+    some_forbid_unknown: bool,
     /// The steps of the longest source, if there is any.
     widest: Option<usize>,
     /// Steps taken: the tokens that every row has beside its prefix.
@@ -47,6 +52,8 @@ struct Asked {
     /// What the prefix is worth.
     worth: PrefixOutput,
     limits: LengthLimits,
+    /// The answers that it may have, if not all.
+    candidates: Option<Candidates>,
     /// Steps before which it may not end.
     ends_from: usize,
     /// The real steps of its sources, if it has any.
@@ -98,9 +105,19 @@ impl Stepper {
                 return Err(Error::new(message).at(Place::Row { row, step: 0 }));
             }
         }
-        want.banned.extend(rules.is_some_and(|rules| rules.forbid_unknown).then_some(Special::Unknown.id()));
+        let forbids_unknown = rules.is_some_and(|rules| rules.forbid_unknown);
+        let some_choose = rules.is_some() && requests.iter().any(|request| !request.candidates.is_empty());
+        want.banned.extend((forbids_unknown && !some_choose).then_some(Special::Unknown.id()));
+        for (row, request) in requests.iter().enumerate().filter(|_| some_choose) {
+            let odd =
+                |&&id: &&TokenId| id == Special::End.id() || id as usize >= vocabulary || want.banned.contains(&id);
+            if let Some(id) = request.candidates.iter().flatten().find(odd) {
+                let message = format!("a candidate holds token {id}, which no answer may hold before its end");
+                return Err(Error::new(message).at(Place::Row { row, step: 0 }));
+            }
+        }
         // Who follows given targets chooses nothing.
-        let bare = |request: &Request| Request { prefix: Vec::new(), ..request.clone() };
+        let bare = |request: &Request| Request { prefix: Vec::new(), candidates: Vec::new(), ..request.clone() };
         let requests: Cow<'_, [Request]> = match rules {
             None => requests.iter().map(bare).collect(),
             Some(_) => requests.into(),
@@ -119,11 +136,13 @@ impl Stepper {
         let least = rules.map_or(0, |rules| rules.min_length);
         let asked = |((row, request), worth): ((usize, &Request), PrefixOutput)| {
             let own = request.limits.min_length.unwrap_or(least).saturating_sub(request.prefix.len());
-            let ends_from = if request.limits.endless || rules.is_none() { 0 } else { own };
+            let candidates = Candidates::of(&request.candidates);
+            let ends_from = if request.limits.endless || rules.is_none() || candidates.is_some() { 0 } else { own };
             Ok(Asked {
                 prefix: request.prefix.clone(),
                 worth: checked(worth, &request.prefix, row)?,
                 limits: request.limits,
+                candidates,
                 ends_from,
                 length: (!request.sources.is_empty()).then(|| request.length()),
             })
@@ -139,6 +158,8 @@ impl Stepper {
             out: StepOutput::default(),
             last: requests.iter().map(|request| request.prefix.last().map_or(Special::Begin.id(), |&id| id)).collect(),
             origins: (0..rows).collect(),
+            nodes: requests.iter().map(|asked| asked.candidates.as_ref()?.begin(&asked.prefix)).collect(),
+            some_forbid_unknown: forbids_unknown && some_choose,
             widest: requests.iter().filter_map(|request| request.length).max(),
             requests,
             steps: 0,
@@ -182,7 +203,10 @@ impl Stepper {
 
     /// The most tokens of a request's answer, where the search has `limit` for its source.
     pub(crate) fn max_length(&self, request: usize, limit: &MaxLength) -> usize {
-        let Asked { limits, length, .. } = &self.requests[request];
+        let Asked { limits, length, candidates, .. } = &self.requests[request];
+        if let Some(candidates) = candidates {
+            return candidates.longest();
+        }
         limits.max_length.map_or_else(|| limit.tokens(*length), |most| most.max(1))
     }
 
@@ -206,12 +230,19 @@ impl Stepper {
             self.want.banned.retain(|&id| id != Special::End.id());
         }
         self.want.masks.clear();
-        if (self.banned..self.masked).contains(&self.steps) {
-            let mask = |&request: &usize| match self.steps < self.requests[request].ends_from {
-                true => Mask::Banned(vec![Special::End.id()]),
-                false => Mask::Free,
+        let some_choose = self.requests.iter().any(|request| request.candidates.is_some());
+        if some_choose || (self.banned..self.masked).contains(&self.steps) {
+            let mask = |(&request, &node): (&usize, &Node)| {
+                let Asked { candidates, ends_from, .. } = &self.requests[request];
+                if let Some(candidates) = candidates {
+                    return Mask::Allowed(candidates.allowed(node));
+                }
+                let end = (self.steps < *ends_from).then_some(Special::End.id());
+                let banned: Vec<TokenId> =
+                    end.into_iter().chain(self.some_forbid_unknown.then_some(Special::Unknown.id())).collect();
+                if banned.is_empty() { Mask::Free } else { Mask::Banned(banned) }
             };
-            self.want.masks.extend(self.origins.iter().map(mask));
+            self.want.masks.extend(self.origins.iter().zip(&self.nodes).map(mask));
         }
         session.step(&self.last, &self.want, &mut self.out)?;
         self.check()?;
@@ -298,6 +329,16 @@ impl Stepper {
             self.session = None;
         } else if let Some(session) = self.session.as_mut().filter(|_| !unchanged) {
             session.select(rows);
+        }
+        if self.steps > 0 {
+            let follow = |(&row, &token): (&u32, &TokenId)| {
+                let asked = &self.requests[self.origins[row as usize]];
+                asked.candidates.as_ref()?.follow(self.nodes[row as usize], token)
+            };
+            self.nodes = rows.iter().zip(next).map(follow).collect();
+        } else if !unchanged {
+            // What is fed first stands before what is chosen.
+            self.nodes = rows.iter().map(|&row| self.nodes[row as usize]).collect();
         }
         if !unchanged {
             self.origins = rows.iter().map(|&r| self.origins[r as usize]).collect();

@@ -1,5 +1,6 @@
 //! The laws of search, on models that can be enumerated.
 
+mod candidates;
 mod ctc;
 mod ensembles;
 mod fused;
