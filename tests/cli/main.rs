@@ -16,6 +16,7 @@ mod going_on;
 mod guide;
 #[cfg(unix)]
 mod interruption;
+mod judging;
 #[cfg(unix)]
 mod language_models;
 mod mistakes;

@@ -19,6 +19,7 @@
 //! | [`likelihood`] | how probable did the model find the right ones? |
 //! | [`errors`] | where is it wrong, and what does it take for what? |
 //! | [`significance`] | is one system better than another, or was it luck? |
+//! | [`selective`] | how often is it wrong where it is sure, and when had it better be silent? |
 //! | [`summary`] | what do several seeds say together? |
 //! | [`mod@distance`], [`alignment`] | how far apart are two sequences, and along which edits? |
 //!
@@ -40,6 +41,7 @@ pub mod likelihood;
 pub mod metric;
 mod ngrams;
 mod sacrebleu;
+pub mod selective;
 pub mod significance;
 pub mod squad;
 pub mod summary;

@@ -56,12 +56,12 @@ pub use machine::cpu_features;
 pub use manifest::{BestValidation, EndReason, Manifest, MeanOfModels, Revision, Share, Start, Status, TrainingEnd};
 pub use metrics_log::{MetricsLog, lost_steps};
 pub use report::{
-    Aligned, Candidate, Chosen, Confusion, Errors, Example, Findings, Hearing, LossBin, Pair, Reading, Said,
-    SourceTokens, TokenLosses, WorstToken, comparison_page, report_page,
+    Aligned, Candidate, Chosen, Confidence, Confusion, Errors, Example, Findings, Hearing, LossBin, Pair, Reading,
+    Said, SourceTokens, TokenLosses, WorstToken, comparison_page, report_page,
 };
 pub use results::{
-    Beside, Counts, CountsOfStream, Losses, ModelSize, OfValue, OverValues, PassMark, Passed, Results, SplitResults,
-    labels_of_quality,
+    Beside, Counts, CountsOfStream, Losses, ModelSize, OfValue, OverValues, PassMark, Passed, Results, Selective,
+    SplitResults, labels_of_quality,
 };
 pub use results_page::results_page;
 pub use run::Run;

@@ -46,6 +46,9 @@ pub struct SplitResults {
     /// What the values of each of these columns say together, by the labels of the metrics.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub over_values: BTreeMap<String, BTreeMap<String, OverValues>>,
+    /// How sure the model was of its answers, and how many it gave, where the config asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selective: Option<Selective>,
     /// Losses, where they were computed.
     pub losses: Option<Losses>,
     /// How much was measured.
@@ -145,6 +148,40 @@ impl std::fmt::Display for PassMark {
             PassMark::AtLeast(mark) => write!(f, "≥ {mark}"),
             PassMark::AtMost(mark) => write!(f, "≤ {mark}"),
         }
+    }
+}
+
+/// How a model answers that need not answer everything, in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selective {
+    /// The confidence below which an answer is withheld, from 0 to 1; `None` if none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// How many of the questions are answered.
+    pub coverage: f64,
+    /// How many of the answers that are given are right; `None` if none is given.
+    pub accuracy: Option<f64>,
+    /// The area under the curve of risk over coverage.
+    pub area: f64,
+}
+
+impl Selective {
+    /// Its figures: label, value, decimals worth printing.
+    fn figures(&self) -> Vec<(String, f64, usize)> {
+        let Self { threshold, coverage, accuracy, area } = *self;
+        let all = [
+            ("coverage", Some(coverage), 2),
+            ("selective_accuracy", accuracy, 2),
+            ("aurc", Some(area), 2),
+            ("no_answer_below", threshold, 4),
+        ];
+        all.into_iter().filter_map(|(label, value, decimals)| Some((label.to_owned(), value?, decimals))).collect()
+    }
+
+    /// The labels of what can be promised of it, and whether less is better.
+    pub fn labels() -> [(&'static str, bool); 3] {
+        [("coverage", false), ("selective_accuracy", false), ("aurc", true)]
     }
 }
 
@@ -372,8 +409,13 @@ impl SplitResults {
         [("macro-average", averages)].into_iter().chain(is_told.then_some(("passed", passed))).collect()
     }
 
-    /// Losses: label, value, decimals worth printing.
+    /// What is no metric: how sure the model was, then losses: label, value, decimals worth printing.
     fn losses(&self) -> Vec<(String, f64, usize)> {
+        let selective = self.selective.iter().flat_map(Selective::figures);
+        selective.chain(self.losses_alone()).collect()
+    }
+
+    fn losses_alone(&self) -> Vec<(String, f64, usize)> {
         let Some(Losses { per_token, per_character, per_word, perplexity, token_accuracy, ctc, beside }) = &self.losses
         else {
             return Vec::new();

@@ -54,6 +54,7 @@ pub(crate) fn results(wrong: f64) -> Results {
             ]),
             by: BTreeMap::new(),
             over_values: BTreeMap::new(),
+            selective: None,
             losses: Some(Losses {
                 per_token: 0.25,
                 per_character: Some(0.125),

@@ -216,6 +216,11 @@ pub struct TableConfig {
     /// The column of the targets.
     #[schemars(example = &"answer")]
     pub target: String,
+    /// The column of the answers that each row may have, its target among them: a list in JSON lines, elsewhere one on each line of
+    /// the cell. A search then says one of them. If unset, it may say anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"candidates")]
+    pub candidates: Option<String>,
     /// The longest source, in tokens without the end symbol.
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1))]
@@ -687,14 +692,21 @@ impl CorpusConfig {
         let mut add = |key: &str, message: String| problems.push(Problem { place: key.into(), message });
         let (format, columns, named) = match self {
             Self::Table(table) => {
-                let TableConfig { format, columns, source, target, .. } = table;
+                let TableConfig { format, columns, source, target, candidates, .. } = table;
                 for (split, _) in table.files().filter(|(_, file)| !table.knows_format(file)) {
                     add(split.name(), UNKNOWN_FORMAT.into());
                 }
                 if source.names().contains(target) {
                     add("source", self.reads_target(target).expect("it is that of the target"));
                 }
+                if candidates.as_ref() == Some(target) {
+                    let message = format!(
+                        "`{target}` is the column of the targets, which would be all that may be said; name another"
+                    );
+                    add("candidates", message);
+                }
                 let named = source.names().iter().map(|name| ("source", name)).chain([("target", target)]);
+                let named = named.chain(candidates.iter().map(|name| ("candidates", name)));
                 (format, columns, named.collect::<Vec<_>>())
             }
             Self::Manifest(ManifestConfig {

@@ -29,10 +29,12 @@ impl<'a> Grouped<'a> {
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::new();
         for (i, example) in corpus.iter().enumerate() {
-            let Example { source, further, .. } = example?;
+            let Example { source, further, candidates, .. } = example?;
             let texts = source.iter().chain(&further).enumerate();
             // No text has a zero byte.
-            let source = texts.map(|(k, text)| normalized(k, text)).collect::<Vec<_>>().join("\0");
+            let texts = texts.map(|(k, text)| normalized(k, text));
+            // Who may choose among others is asked something else.
+            let source = texts.chain(candidates).collect::<Vec<_>>().join("\0");
             let group = *known.entry(source).or_insert(groups.len());
             if group == groups.len() {
                 groups.push(Vec::with_capacity(1));

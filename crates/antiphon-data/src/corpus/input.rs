@@ -89,6 +89,22 @@ impl<'a> InputRules<'a> {
         }
     }
 
+    /// The answers that a row of a table may have; none where it may have any.
+    ///
+    /// # Errors
+    /// If the line is no row.
+    ///
+    /// # Panics
+    /// If a header is still to be read.
+    pub fn candidates(&self, line: &str) -> Result<Vec<String>, Fault> {
+        match (&self.table, self.config) {
+            (Some(table), CorpusConfig::Table(config)) if config.candidates.is_some() => {
+                table.row(line).map(|row| row.candidates)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// The recording of a row of a manifest.
     ///
     /// # Errors

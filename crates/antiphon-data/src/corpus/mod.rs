@@ -48,6 +48,8 @@ pub struct Example {
     pub targets: Vec<String>,
     /// What stands in the columns that are kept: for each, one text; of a source in several rows, all that they have.
     pub kept: Vec<Vec<String>>,
+    /// The answers that it may have; empty where it may have any.
+    pub candidates: Vec<String>,
     /// The number of its recording among the [frames](Corpus::frames) of the corpus.
     pub recording: Option<usize>,
     /// Where it stands in its file, counted from 1.
@@ -274,11 +276,11 @@ impl Corpus {
         let (own, line) = self.located(self.gaps.position(i));
         let number = own.number(line);
         if self.table.is_some() {
-            let Row { source, further, target, kept, .. } = self.row(i)?;
+            let Row { source, further, target, kept, candidates, .. } = self.row(i)?;
             let kept = kept.into_iter().map(|text| vec![text]).collect();
             let recording = self.recorded.as_ref().map(|recorded| recorded.number(i));
             let (source, targets) = (self.has_source().then_some(source), vec![target]);
-            return Ok(Example { source, further, targets, kept, recording, line: number });
+            return Ok(Example { source, further, targets, kept, candidates, recording, line: number });
         }
         let first = own.read(line)?;
         let texts = self.files.iter().skip(1).map(|file| file.read(line));

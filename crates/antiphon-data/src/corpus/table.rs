@@ -26,6 +26,8 @@ pub(crate) struct Row {
     pub(crate) target: String,
     /// What is kept, in its order.
     pub(crate) kept: Vec<String>,
+    /// The answers that it may have; empty where it may have any.
+    pub(crate) candidates: Vec<String>,
 }
 
 /// How the rows of one file are read.
@@ -67,6 +69,7 @@ enum Part {
     Further,
     Target,
     Kept,
+    Candidates,
 }
 
 /// What is known of the columns of a file.
@@ -130,18 +133,20 @@ pub(super) struct Settings<'c> {
     train: &'c Path,
     join: &'c str,
     sources: Vec<Wanted>,
+    candidates: Option<Wanted>,
     target: Wanted,
 }
 
 impl<'c> Settings<'c> {
     pub(super) fn of_table(table: &'c TableConfig) -> Self {
-        let TableConfig { format, columns, train, join, source, target, .. } = table;
+        let TableConfig { format, columns, train, join, source, target, candidates, .. } = table;
         Self {
             format: *format,
             columns: columns.as_ref(),
             train,
             join,
             sources: source.names().iter().map(|name| Wanted::new("data.source", name, Part::Source)).collect(),
+            candidates: candidates.iter().map(|name| Wanted::new("data.candidates", name, Part::Candidates)).next(),
             target: Wanted::new("data.target", target, Part::Target),
         }
     }
@@ -163,6 +168,7 @@ impl<'c> Settings<'c> {
                         .chain(start)
                         .chain(end)
                         .collect(),
+                    candidates: None,
                     target: Wanted::new("data.text", text, Part::Target),
                 }
             }
@@ -172,6 +178,7 @@ impl<'c> Settings<'c> {
                 train,
                 join: "",
                 sources: Vec::new(),
+                candidates: None,
                 target: Wanted::new("data.column", column, Part::Target),
             },
             CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) | CorpusConfig::Stream(_) => {
@@ -267,7 +274,8 @@ impl Table {
             column: column.clone(),
             part: Part::Further,
         };
-        let wanted = settings.sources.iter().cloned().chain(further.sources.iter().map(one)).collect();
+        let own = settings.sources.iter().cloned().chain(further.sources.iter().map(one));
+        let wanted = own.chain(settings.candidates.clone()).collect();
         let header = if format == TableFormat::JsonLines { Header::InRows } else { Header::Awaited };
         Ok(Self { format, join: settings.join.to_owned(), wanted, header })
     }
@@ -457,7 +465,15 @@ impl Table {
                 Part::Target if is_empty => return Err(Fault::EmptyCell(column.clone())),
                 Part::Target => row.target = text.into_owned(),
                 Part::Kept => row.kept.push(text.into_owned()),
+                Part::Candidates if is_empty => return Err(Fault::EmptyCell(column.clone())),
+                Part::Candidates => row.candidates = text.split('\n').map(|text| text.trim().to_owned()).collect(),
             }
+        }
+        let candidates = self.wanted.iter().find(|wanted| wanted.part == Part::Candidates);
+        if let Some(Wanted { column, .. }) = candidates.filter(|_| self.reads_target())
+            && !row.candidates.iter().any(|candidate| candidate == row.target.trim())
+        {
+            return Err(Fault::NotAmong { target: row.target, column: column.clone() });
         }
         if row.source.is_empty() {
             let sources = self.wanted.iter().filter(|wanted| wanted.part == Part::Source);

@@ -50,6 +50,7 @@ fn example(cells: &[&str], line: usize) -> Example {
         further: vec![features.into()],
         targets: vec![form.into()],
         kept: vec![vec![features.into()]],
+        candidates: Vec::new(),
         recording: None,
         line,
     }
@@ -543,4 +544,70 @@ fn texts_stand_in_a_column() {
     let lacks = config("train = 'a.tsv'\ncolumn = 'said'");
     let error = open_in(&folder, &lacks, &FurtherColumns::default()).unwrap_err().to_string();
     assert!(error.contains("no column `said`, which data.column names"), "{error}");
+}
+
+/// A table whose rows say what may be answered, one on each line of a cell.
+#[test]
+fn candidates_are_lines_of_a_cell_and_hold_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |more: &str| -> CorpusConfig {
+        let text =
+            format!(r#"{{"kind": "table", "train": "a.csv", "source": "q", "target": "a", "candidates": "c"{more}}}"#);
+        serde_json::from_str(&text).unwrap()
+    };
+    let open = |rows: &str, more: &str| {
+        std::fs::write(folder.path().join("a.csv"), format!("q,a,c\n{rows}")).unwrap();
+        Corpus::open(&config(more), Split::Train, folder.path())
+    };
+    let good = "x,b,\"a\nb c\nb\"\nx,a,\"a\nb c\nb\"\nx,b,b\ny,\" b c \",\"a\n b c \"\n";
+    let corpus = open(good, "").unwrap();
+    let candidates: Vec<Vec<String>> = corpus.iter().map(|example| example.unwrap().candidates).collect();
+    assert_eq!(candidates, [vec!["a", "b c", "b"], vec!["a", "b c", "b"], vec!["b"], vec!["a", "b c"]]);
+    // Who may choose among others is asked something else.
+    let grouped: Vec<(Vec<String>, usize)> = corpus
+        .grouped(|_, text| text.to_owned())
+        .unwrap()
+        .iter()
+        .map(|example| example.map(|example| (example.targets, example.candidates.len())).unwrap())
+        .collect();
+    let texts = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(grouped, [(texts(&["b", "a"]), 3), (texts(&["b"]), 1), (texts(&[" b c "]), 2)]);
+
+    let bad = "x,b,a\ny,b,\nz,c,\"c\nd\"\n";
+    let error = open(bad, "").unwrap_err().to_string();
+    assert!(error.contains("the target `b` is not among its `c`: add it there, or remove the row"), "{error}");
+    assert!(error.contains("`c` is empty: fill it in or remove the row"), "{error}");
+    let corpus = open(bad, r#", "on_bad_line": "skip""#).unwrap();
+    assert_eq!((corpus.len(), corpus.skipped().total()), (1, 2));
+    assert!(corpus.skipped().to_string().contains("whose target is not among its `c`"), "{}", corpus.skipped());
+
+    // In JSON lines it is a list.
+    let rows = "{\"q\": \"x\", \"a\": \"b c\", \"c\": [\"a\", \"b c\"]}\n{\"q\": \"x\", \"a\": \"7\", \"c\": [6, 7]}\n";
+    std::fs::write(folder.path().join("a.csv"), rows).unwrap();
+    let corpus = Corpus::open(&config(r#", "format": "json_lines""#), Split::Train, folder.path()).unwrap();
+    let candidates: Vec<Vec<String>> = corpus.iter().map(|example| example.unwrap().candidates).collect();
+    assert_eq!(candidates, [["a", "b c"], ["6", "7"]]);
+    std::fs::write(folder.path().join("a.csv"), rows.replace("[6, 7]", "[]")).unwrap();
+    let error =
+        Corpus::open(&config(r#", "format": "json_lines""#), Split::Train, folder.path()).unwrap_err().to_string();
+    assert!(error.contains("line 2: `c` is empty"), "{error}");
+
+    // Who only asks needs no target.
+    let asked = config("");
+    let mut rules = InputRules::of_sources(&asked, &FurtherColumns::default(), Some(Path::new("b.csv"))).unwrap();
+    rules.read_header(Ok("c,q")).unwrap();
+    assert_eq!(rules.candidates("\"a\nb\",x").unwrap(), ["a", "b"]);
+    assert!(rules.candidates(",x").is_err() && rules.sources(",x").is_err());
+
+    let places = |text: &str| -> Vec<String> {
+        let config: CorpusConfig = serde_json::from_str(text).unwrap();
+        config.problems().into_iter().map(|problem| problem.place.to_string()).collect()
+    };
+    let of = |candidates: &str, columns: &str| {
+        format!(
+            r#"{{"kind": "table", "train": "a.csv", "source": "q", "target": "a", "candidates": "{candidates}"{columns}}}"#
+        )
+    };
+    assert_eq!(places(&of("a", "")), ["candidates"]);
+    assert_eq!(places(&of("d", r#", "columns": ["q", "a", "c"]"#)), ["candidates"]);
 }

@@ -75,6 +75,13 @@ pub enum Fault {
     },
     /// An empty cell of a column that must be filled in.
     EmptyCell(String),
+    /// A row whose target is none of the answers that it may have.
+    NotAmong {
+        /// The target.
+        target: String,
+        /// The column of the answers.
+        column: String,
+    },
     /// A row of JSON without a column.
     NoColumn {
         /// What it is called.
@@ -157,6 +164,7 @@ impl Fault {
             Fault::StrayQuote(_) | Fault::SpacedQuote(_) | Fault::BehindQuote(_) => "with a quote inside a cell".into(),
             Fault::Cells { .. } => "with another number of cells than there are columns".into(),
             Fault::EmptyCell(column) => format!("with an empty `{column}`"),
+            Fault::NotAmong { column, .. } => format!("whose target is not among its `{column}`"),
             Fault::NoColumn { column, .. } => format!("without `{column}`"),
             Fault::Twice(column) => format!("with `{column}` twice"),
             Fault::ZeroIn(column) => format!("with a zero byte in `{column}`"),
@@ -262,6 +270,9 @@ impl fmt::Display for Fault {
                 }
             }
             Fault::EmptyCell(column) => write!(f, "`{column}` is empty: fill it in or remove the row"),
+            Fault::NotAmong { target, column } => {
+                write!(f, "the target `{target}` is not among its `{column}`: add it there, or remove the row")
+            }
             Fault::NoColumn { column, there, .. } if there.is_empty() => {
                 write!(f, "no `{column}`: the object is empty; fill it in or remove the line")
             }

@@ -13,8 +13,21 @@ pub struct Findings {
     pub examples: Vec<Example>,
     /// What went wrong.
     pub errors: Option<Errors>,
+    /// How often answers are wrong by how sure the model was, where that is asked for.
+    pub confidence: Option<Confidence>,
     /// Of a language model, where its loss lies.
     pub losses: Option<TokenLosses>,
+}
+
+/// How often answers are wrong where the model is sure, in percent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Confidence {
+    /// Of the surest answers: how many they are of all, and how many of them are wrong.
+    pub curve: Vec<(f64, f64)>,
+    /// The area under it.
+    pub area: f64,
+    /// Where the threshold lies on it, if answers are withheld.
+    pub chosen: Option<(f64, f64)>,
 }
 
 /// Where the loss of a language model lies on a split.

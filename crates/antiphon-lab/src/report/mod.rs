@@ -7,6 +7,7 @@
 
 mod chart;
 mod comparison;
+mod confidence;
 mod curves;
 mod errors;
 mod examples;
@@ -26,7 +27,7 @@ mod tests;
 
 pub use comparison::{Chosen, comparison_page};
 pub use findings::{
-    Aligned, Candidate, Confusion, Errors, Example, Findings, Hearing, LossBin, Pair, Reading, Said, SourceTokens,
-    TokenLosses, WorstToken,
+    Aligned, Candidate, Confidence, Confusion, Errors, Example, Findings, Hearing, LossBin, Pair, Reading, Said,
+    SourceTokens, TokenLosses, WorstToken,
 };
 pub use run_page::report_page;

@@ -7,7 +7,7 @@ use antiphon_core::Result;
 use super::curves::Curves;
 use super::findings::Findings;
 use super::html::{Html, document, escape, folded, foreign, html, paragraph, section, table, wide};
-use super::{errors, examples, losses, samples};
+use super::{confidence, errors, examples, losses, samples};
 use crate::manifest::{Manifest, Status};
 use crate::results::{OfValue, Results, SplitResults, VALUES, labels, minutes, signatures};
 use crate::run::Run;
@@ -29,6 +29,8 @@ pub fn report_page(run: &Run, findings: &Findings) -> Result<String> {
     body += section("Examples", &shown_examples(findings));
     let wrong = findings.errors.as_ref().map(|found| errors::errors(found, &findings.split));
     body += section("Errors", &wrong.unwrap_or_default());
+    let sure = findings.confidence.as_ref().map(|found| confidence::confidence(found, &findings.split));
+    body += section("Confidence", &sure.unwrap_or_default());
     let lie = findings.losses.as_ref().map(|found| losses::losses(found, &findings.split));
     body += section("Where the loss lies", &lie.unwrap_or_default());
     body += section("The run", &(facts(&manifest) + settings(&config)));

@@ -120,6 +120,7 @@ fn hostile_findings() -> Findings {
             worst: vec![aligned],
             confusions: vec![confusion(Some(text()), None), confusion(None, Some(text()))],
         }),
+        confidence: None,
         losses: Some(TokenLosses {
             by_place: vec![
                 LossBin { from: 1, to: 1, tokens: 2, nats: 3.0 },
@@ -321,5 +322,24 @@ fn what_is_written_can_be_read_in_the_light_and_in_the_dark() {
             }
         }
         assert!(contrast(colour(part, "ink"), colour(part, "wrong")) >= 4.5);
+    }
+}
+
+#[test]
+fn how_often_it_is_wrong_where_it_is_sure_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run(&folder, "sure");
+    let curve: Vec<(f64, f64)> = (1..=1000).map(|i| (f64::from(i) / 10.0, f64::from(i % 7))).collect();
+    for (curve, chosen) in [(curve.clone(), Some((80.0, 5.0))), (curve, None), (Vec::new(), None)] {
+        let is_drawn = !curve.is_empty();
+        let confidence = Some(super::Confidence { curve, area: 12.5, chosen });
+        let found = Findings { split: "test".into(), confidence, ..Findings::default() };
+        let page = report_page(&run, &found).unwrap();
+        assert!(page.len() < 100_000, "{} bytes", page.len());
+        let page = check(&page);
+        let words = words(&page);
+        assert_eq!(words.contains("Risk by coverage") && words.contains("is 12.50 %"), is_drawn, "{words}");
+        let told = "80.00 % of the questions are answered, and 95.00 % of these answers are right";
+        assert_eq!(words.contains(told), chosen.is_some(), "{words}");
     }
 }

@@ -74,7 +74,10 @@ impl Arguments {
         check_sources(saved).map_err(|error| error.in_file(self.models.name()))?;
         let search = saved.config.search.clone().with_n_best(1)?;
         models.check_search(&search)?;
-        let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, 1)?;
+        let no_answer =
+            saved.config.evaluate.no_answer.for_asking().map_err(|error| error.in_file(self.models.name()))?;
+        let searcher =
+            Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, 1)?.with_no_answer(no_answer);
         let (stop, idle) = (interrupt::stop_flag()?, Arc::new(AtomicBool::new(false)));
         interrupt::end_at_once_while(&idle)?;
         let mut session = Session {

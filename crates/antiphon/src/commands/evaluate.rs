@@ -18,8 +18,8 @@ use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
 use crate::experiment::{
-    Corpora, Evaluator, ExperimentConfig, Pace, SavedModels, Temperature, digests_of, files, heard, temperature,
-    token_counts,
+    Corpora, Evaluator, ExperimentConfig, NoAnswerConfig, Pace, SavedModels, Temperature, digests_of, files, heard,
+    temperature, threshold, token_counts,
 };
 use crate::output::print;
 
@@ -183,6 +183,29 @@ impl Arguments {
                 && let Some(train) = own(there(Split::Train)?)?
             {
                 evaluator = evaluator.with_learned(Some(token_counts(&saved.config, &saved.tokenizers, &train)?));
+            }
+        }
+        if saved.config.searches() && matches!(saved.config.evaluate.no_answer, NoAnswerConfig::Fitted(_)) {
+            let config = &saved.config;
+            let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{name}: {of}"), done, all);
+            if split == Split::Validation && self.input.is_none() {
+                evaluator = evaluator.choosing_threshold();
+            } else {
+                let files = files(&config.data, Some(Split::Validation), &data_dir);
+                let is_there =
+                    config.data.has(Split::Validation) && files.iter().all(|(_, path)| file_fault(path).is_none());
+                let validation = is_there
+                    .then(|| Corpora::open_split(config, Split::Validation, &data_dir, &mut Console::new(true)))
+                    .transpose()?;
+                let found =
+                    threshold(&models, &saved.tokenizers, config, None, validation.as_ref(), &never, &mut progress)?;
+                let Some(found) = found else { return Ok(Ending::Interrupted) };
+                if found.is_none() {
+                    console.warn(&format!(
+                        "{name}: no answer is withheld: the threshold is chosen on the validation split, which is not there"
+                    ));
+                }
+                evaluator = evaluator.with_threshold(found);
             }
         }
         let mut progress = |Pace { of, done, all }: Pace| console.progress(&format!("{name}: {of}"), done, all);

@@ -126,6 +126,10 @@ impl Models {
     /// Reads those that were found onto a device.
     pub(super) fn read(&self, targets: &[Target], on: DeviceConfig) -> Result<SavedModels> {
         let mut parts: Vec<SavedModels> = targets.iter().map(|target| target.open(on)).collect::<Result<_>>()?;
+        // Of several together no run knows from which confidence on they answer.
+        if let ([target], [models]) = (targets, parts.as_mut_slice()) {
+            target.settle(models);
+        }
         let combination = self.combine.map(|combine| match combine {
             Combine::Linear => Combination::Linear,
             Combine::LogLinear => Combination::LogLinear,

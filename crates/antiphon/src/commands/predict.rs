@@ -33,7 +33,7 @@ const FILE: usize = 16;
 /// spaces.
 /// With --n-best each answer is a line, and begins with the number of its source's line and a tab. With --json each source
 /// gives a line {"line": …, "source": …, "answers": [{"text", "score", "log_prob", "finished"}, …]}, best answer first and as it
-/// is; `streams` holds the further sources of a table by their names; `unknown` beside a source or an answer, and `unknown_streams`,
+/// is; `withheld` is what an answer would have been of which the model was not sure enough; `streams` holds the further sources of a table by their names; `unknown` beside a source or an answer, and `unknown_streams`,
 /// list the tokens, counted from 0, that are the unknown symbol; `skipped` says why a line was passed over. An answer to a recording
 /// by a model with CTC also has `words`: [{"word", "start", "end", "confidence"}, …], in seconds from the beginning of the file.
 #[derive(Debug, clap::Args)]
@@ -108,6 +108,9 @@ impl Arguments {
         let rows = saved.config.evaluate.rows;
         let clock = Clock::of(&saved.config).filter(|_| self.json);
         let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, rows)?.with_words(clock);
+        let no_answer =
+            saved.config.evaluate.no_answer.for_asking().map_err(|error| error.in_file(self.models.name()))?;
+        let searcher = searcher.with_no_answer(no_answer);
         let mut rules = InputRules::of_sources(&saved.config.data, &saved.config.further_columns(), self.input.file())?;
         let mut incoming = self.input.open(&mut rules)?;
         self.check_output()?;
@@ -237,6 +240,8 @@ struct Prepared {
 struct Tally {
     /// Of each stream of the sources, what it is called, its tokens and the unknown ones.
     tokens: Vec<(String, u64, u64)>,
+    /// The candidates, and those with a token that the model does not know.
+    candidates: (u64, u64),
     skipped: u64,
     first_skipped: u64,
 }
@@ -245,7 +250,7 @@ impl Tally {
     fn of(saved: &SavedModel) -> Self {
         let streams = saved.config.streams.keys().map(|name| format!("`{name}`"));
         let tokens = ["source".to_owned()].into_iter().chain(streams).map(|name| (name, 0, 0)).collect();
-        Self { tokens, skipped: 0, first_skipped: 0 }
+        Self { tokens, candidates: (0, 0), skipped: 0, first_skipped: 0 }
     }
 }
 
@@ -295,7 +300,9 @@ impl Session<'_> {
                         heard.map(|recording| Question::of_recording(number, recording))
                     }
                     None => {
-                        Ok(self.searcher.question(number, &texts).map_err(|e| e.at(Place::line(number as usize)))?)
+                        let candidates = self.rules.candidates(&text).unwrap_or_default();
+                        let asked = self.searcher.question_among(number, &texts, &candidates);
+                        Ok(asked.map_err(|e| e.at(Place::line(number as usize)))?)
                     }
                 };
                 (texts, asked.and_then(|asked| self.limits.check_sources(&asked).map(|()| asked)))
@@ -305,7 +312,11 @@ impl Session<'_> {
         let ids = || sources.iter().filter(|source| matches!(source, Source::Tokens(_)));
         let unknown: Vec<Vec<usize>> = ids().map(|source| unknown::positions(source.ids())).collect();
         match &question {
-            Ok(_) => {
+            Ok(asked) => {
+                let strange =
+                    asked.candidates.iter().filter(|candidate| !unknown::positions(&candidate.ids).is_empty());
+                self.tally.candidates.0 += asked.candidates.len() as u64;
+                self.tally.candidates.1 += strange.count() as u64;
                 for ((tally, source), unknown) in self.tally.tokens.iter_mut().zip(ids()).zip(&unknown) {
                     let (tokens, unknown) = (source.len() as u64 - 1, unknown.len() as u64);
                     (tally.1, tally.2) = (tally.1 + tokens, tally.2 + unknown);
@@ -391,7 +402,7 @@ impl Session<'_> {
 
     /// What there is to say of all lines.
     fn finish(&self) {
-        let Tally { ref tokens, skipped, first_skipped } = self.tally;
+        let Tally { ref tokens, candidates: (candidates, strange), skipped, first_skipped } = self.tally;
         if self.talks {
             // Behind the last prompt.
             tell("");
@@ -402,6 +413,9 @@ impl Session<'_> {
             tell(&format!("warning: {skipped} {lines} not answered, the first is line {first_skipped}"));
         }
         tokens.iter().for_each(|(name, tokens, unknown)| tell_unknown(name, *unknown, *tokens));
+        if strange > 0 {
+            tell(&format!("warning: {strange} of {candidates} candidates hold a token that the model does not know"));
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
 /// which rules lines are read. `*` stands for any name.
-const CHANGEABLE: [&str; 19] = [
+const CHANGEABLE: [&str; 20] = [
     "search",
     "evaluate",
+    "data.candidates",
     "data.column",
     "data.columns",
     "data.end",
@@ -180,6 +181,15 @@ impl Target {
             }
         }
         Ok(models)
+    }
+
+    /// Where its run has chosen on the validation split from which confidence on to answer, takes that, unless it is to be another now.
+    pub(super) fn settle(&self, models: &mut SavedModels) {
+        let is_own = !self.sets.iter().any(|set| key(set).trim().starts_with("evaluate.no_answer"));
+        let results = self.run.as_ref().filter(|_| is_own).and_then(|run| run.results().ok().flatten());
+        if let Some(threshold) = results.and_then(|results| results.validation?.selective?.threshold) {
+            models.configs_mut().for_each(|config| config.evaluate.no_answer.settled(threshold));
+        }
     }
 }
 

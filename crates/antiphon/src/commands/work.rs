@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::dashboard::Dashboard;
 use crate::device::{device, start_device, start_threads};
 use crate::experiment::{
-    Evaluation, Evaluator, Experiment, Loaded, Pace, SavedModel, Trained, temperature, token_counts,
+    Evaluation, Evaluator, Experiment, Loaded, Pace, SavedModel, Trained, temperature, threshold, token_counts,
 };
 use crate::interrupt::stop_flag;
 use crate::output::{command, print, shell, tell};
@@ -296,6 +296,18 @@ impl Session<'_> {
                     return Ok(Done::Stopped);
                 };
                 evaluator = evaluator.with_temperature(temperature).with_learned(learned.clone());
+            }
+            // What is chosen on the validation split is chosen on the answers to it.
+            if split == Split::Validation {
+                evaluator = evaluator.choosing_threshold();
+            } else {
+                let (known, validation) = (results.validation.as_ref(), corpora.validation.as_ref());
+                let Some(threshold) =
+                    threshold(&saved.model, &saved.tokenizers, config, known, validation, self.stop, &mut progress)?
+                else {
+                    return Ok(Done::Stopped);
+                };
+                evaluator = evaluator.with_threshold(threshold);
             }
             let found = evaluator.evaluate(&saved.model, self.stop, &mut progress)?;
             self.console.clear();

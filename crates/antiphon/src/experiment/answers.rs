@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answering::Answering;
 use super::fusion::language_model;
+use super::no_answer::Withholding;
 use super::speech::{Speech, StopTexts};
 use super::words::{Clock, Timeline, Word};
 use super::{Tokenizers, unknown};
@@ -36,9 +37,19 @@ pub struct Answer {
     /// The attention weights of each token over the source, if `search.return_attention` asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<Vec<f32>>,
+    /// What it would have said, had it been sure enough: then its text is what is said instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
     /// Of an answer to a recording its words and when they are said, where that was asked and can be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
+}
+
+impl Answer {
+    /// How sure the model is of it: its probability.
+    pub fn confidence(&self) -> f64 {
+        self.log_prob.exp()
+    }
 }
 
 /// A source that is to be answered.
@@ -51,12 +62,23 @@ pub struct Question {
     pub sources: Vec<Source>,
     /// The same in each other way in which models of an ensemble read it.
     pub readings: Vec<Vec<Source>>,
+    /// The answers that it may have; empty where it may have any.
+    pub candidates: Vec<CandidateText>,
+}
+
+/// An answer that a question may have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CandidateText {
+    /// As it was given.
+    pub text: String,
+    /// As ids, without the end symbol. What the tokenizer does not know is the unknown symbol.
+    pub ids: Vec<TokenId>,
 }
 
 impl Question {
     /// About a recording, which all models of an ensemble hear alike.
     pub fn of_recording(line: u64, recording: Source) -> Self {
-        Self { line, sources: vec![recording], readings: Vec::new() }
+        Self { line, sources: vec![recording], readings: Vec::new(), candidates: Vec::new() }
     }
 
     /// The steps of its sources together, in the longest of their readings.
@@ -95,6 +117,8 @@ pub struct Searcher<'a> {
     rows: usize,
     /// By which words get their times; `None` if they need none.
     clock: Option<Clock>,
+    /// What is withheld; `None`: nothing.
+    withholding: Option<Withholding>,
 }
 
 impl<'a> Searcher<'a> {
@@ -114,13 +138,29 @@ impl<'a> Searcher<'a> {
         let strategy = search.build_with(|_| Arc::new(stops.clone()), language_model(search, tokenizers)?)?;
         let (model, readings) = (model.for_search(), model.readings());
         let rows = rows.saturating_mul(model.batch_factor());
-        Ok(Self { model, tokenizers, readings, strategy, key: search.key(seed), stops, rows, clock: None })
+        Ok(Self {
+            model,
+            tokenizers,
+            readings,
+            strategy,
+            key: search.key(seed),
+            stops,
+            rows,
+            clock: None,
+            withholding: None,
+        })
     }
 
     /// Tells when the words of an answer are said, by this clock; several models together cannot tell.
     #[must_use]
     pub(crate) fn with_words(self, clock: Option<Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// Withholds the answers that are not sure enough.
+    #[must_use]
+    pub(crate) fn with_no_answer(self, withholding: Option<Withholding>) -> Self {
+        Self { withholding, ..self }
     }
 
     /// What is asked about the texts of a source, that of each stream, which stands in line `line`.
@@ -131,7 +171,25 @@ impl<'a> Searcher<'a> {
         let sources = |rows: Vec<Vec<TokenId>>| rows.into_iter().map(Source::Tokens).collect();
         let readings = self.readings.iter().map(|tokenizers| Ok(sources(encoded(tokenizers.iter(), texts)?)));
         let readings = readings.collect::<Result<_>>()?;
-        Ok(Question { line, sources: sources(encoded(self.tokenizers.sources(), texts)?), readings })
+        let sources = sources(encoded(self.tokenizers.sources(), texts)?);
+        Ok(Question { line, sources, readings, candidates: Vec::new() })
+    }
+
+    /// The same, if only one of these answers may be given; if there are none, any may.
+    ///
+    /// # Errors
+    /// As [`question`](Self::question).
+    pub fn question_among<S: AsRef<str>>(&self, line: u64, texts: &[S], candidates: &[String]) -> Result<Question> {
+        let candidate =
+            |text: &String| Ok(CandidateText { text: text.clone(), ids: self.tokenizers.target().encode(text)? });
+        let candidates = candidates.iter().map(candidate).collect::<Result<_>>()?;
+        Ok(Question { candidates, ..self.question(line, texts)? })
+    }
+
+    /// What was said of a question, in the words of the candidate that it is.
+    pub(super) fn in_its_words(&self, question: &Question, said: String) -> String {
+        let is_said = |candidate: &&CandidateText| self.text(&candidate.ids) == said;
+        question.candidates.iter().find(is_said).map_or(said, |candidate| candidate.text.clone())
     }
 
     /// The answers to each source, best first; `None` if `stop` was raised before the end. `progress` hears how many
@@ -168,7 +226,13 @@ impl<'a> Searcher<'a> {
                 return Ok(None);
             }
             let batch: Vec<Request> = places.iter().map(|&i| self.request(&sources[i])).collect();
-            let found = self.answers_to(&batch).map_err(|error| placed(error, places))?;
+            let mut found = self.answers_to(&batch).map_err(|error| placed(error, places))?;
+            for (found, &place) in found.iter_mut().zip(places) {
+                for answer in found.answers.iter_mut().filter(|_| !sources[place].candidates.is_empty()) {
+                    let said = answer.withheld.as_mut().unwrap_or(&mut answer.text);
+                    *said = self.in_its_words(&sources[place], std::mem::take(said));
+                }
+            }
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
             let done = progress.0;
@@ -219,7 +283,8 @@ impl<'a> Searcher<'a> {
 
     /// A request that nothing is drawn for.
     fn about(&self, source: &Question) -> Request {
-        Request { readings: source.readings.clone(), ..Request::new(source.sources.clone()) }
+        let candidates = source.candidates.iter().map(|candidate| candidate.ids.clone()).collect();
+        Request { readings: source.readings.clone(), candidates, ..Request::new(source.sources.clone()) }
     }
 
     /// What is found for some requests, in their order.
@@ -278,10 +343,14 @@ impl<'a> Searcher<'a> {
                 finished: h.finished || h.stopped,
                 unknown: unknown::positions(&h.tokens),
                 attention: h.attention,
+                withheld: None,
                 words: words.unwrap_or_default(),
             }
         };
-        Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored }
+        let mut answers =
+            Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored };
+        self.withholding.iter().for_each(|withholding| withholding.apply(&mut answers));
+        answers
     }
 }
 

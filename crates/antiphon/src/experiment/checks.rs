@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 use super::evaluation::{CTC_LOSS, figures_of_likelihood};
 use super::meaning::figures;
+use super::no_answer::NoAnswerConfig;
 use super::streams::{Streams, further_columns, model_problems, model_warnings};
 
 /// A learning rate below this is meant for other schedules than `noam`, whose factor it is.
@@ -137,6 +138,12 @@ impl Sections {
                     "the model has no CTC, whose best path it would be; set `[model.ctc]`, or `model.kind = \"ctc\"`";
                 found.add("search.kind", message);
             }
+            let chooses =
+                self.data.as_ref().and_then(CorpusConfig::as_table).is_some_and(|table| table.candidates.is_some());
+            if matches!(search, SearchConfig::BestPath(_)) && chooses {
+                let message = "the best path of CTC is what it is, and cannot be one of `data.candidates`; use a beam";
+                found.add("search.kind", message);
+            }
             if search.fusion().is_some() && self.lacks_sources() {
                 let message = "has a say in what answers sources, and this corpus has none; remove it";
                 found.add("search.language_model", message);
@@ -145,6 +152,15 @@ impl Sections {
         if let Some(evaluate) = &self.evaluate {
             if evaluate.temperature == Temperature::Fit && self.lacks_sources() && self.lacks_validation() {
                 found.add("evaluate.temperature", "is fitted on a validation split; set `data.validation`");
+            }
+            if matches!(evaluate.no_answer, NoAnswerConfig::Fitted(_))
+                && !self.lacks_sources()
+                && self.lacks_validation()
+            {
+                found.add(
+                    "evaluate.no_answer.kind",
+                    "the threshold is chosen on a validation split; set `data.validation`",
+                );
             }
             for (i, metric) in evaluate.metrics.iter().enumerate() {
                 if evaluate.metrics[..i].contains(metric) {
@@ -444,7 +460,7 @@ impl Sections {
             if matches!(&self.batch, Some(BatchConfig::Tokens(tokens)) if tokens.counted == Counted::Both) {
                 found.if_set(&["batch.counted"], "a text corpus has no sources to count beside the targets");
             }
-            let keys = ["evaluate.metrics", "evaluate.validation_examples", "evaluate.show"];
+            let keys = ["evaluate.metrics", "evaluate.no_answer", "evaluate.validation_examples", "evaluate.show"];
             found.if_set(&keys, "a text corpus has no sources to answer");
             if self.lacks_validation() {
                 found.if_set(&["evaluate.samples"], "there is no validation split");
@@ -490,8 +506,14 @@ impl Sections {
             && evaluate.metrics.is_empty()
             && !self.lacks_sources()
         {
-            let keys =
-                ["evaluate.by", "evaluate.pass_mark", "evaluate.rows", "evaluate.validation_examples", "evaluate.show"];
+            let keys = [
+                "evaluate.by",
+                "evaluate.pass_mark",
+                "evaluate.no_answer",
+                "evaluate.rows",
+                "evaluate.validation_examples",
+                "evaluate.show",
+            ];
             found.if_set(&keys, "without metrics there is no search");
         }
         Warnings { warnings: found.found.problems, idle: found.idle }

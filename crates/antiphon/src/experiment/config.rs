@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::no_answer::NoAnswerConfig;
 use super::streams::Streams;
 use crate::device::DeviceConfig;
 
@@ -141,6 +142,8 @@ pub struct EvaluateConfig {
     /// `restarts`: so much or more, or where less is better, so much or less. It is told how many pass.
     #[schemars(extend("examples" = [{"exact_match": 95.0}]))]
     pub pass_mark: BTreeMap<String, f64>,
+    /// Whether answers are withheld of which the model is not sure.
+    pub no_answer: NoAnswerConfig,
     /// How many sentences are searched together; eight times as many on a GPU.
     #[schemars(range(min = 1))]
     pub rows: usize,
@@ -192,6 +195,7 @@ impl Default for EvaluateConfig {
             by: Vec::new(),
             support: None,
             pass_mark: BTreeMap::new(),
+            no_answer: NoAnswerConfig::default(),
             rows: 64,
             validation_examples: 0,
             parts: 1,
@@ -284,6 +288,7 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/evaluate/by", json!([])),
         ("/evaluate/support", Value::Null),
         ("/evaluate/pass_mark", json!({})),
+        ("/evaluate/no_answer", json!({ "kind": "never" })),
         ("/evaluate/parts", 1.into()),
         ("/evaluate/reset", 0.into()),
         ("/evaluate/temperature", "none".into()),

@@ -20,9 +20,10 @@ use super::answering::Answering;
 use super::answers::{Answer, Answers, Question, Searcher, encoded};
 use super::data::Encoded;
 use super::losses::Tally;
+use super::no_answer::{fitted, select};
 use super::reading::{SUPPORT, readings, support};
 use super::streams::{apart, unknown_apart};
-use super::{EvaluateConfig, ExperimentConfig, Temperature, Tokenizers, unknown};
+use super::{EvaluateConfig, ExperimentConfig, NoAnswerConfig, Temperature, Tokenizers, unknown};
 
 /// A figure of the likelihood, if it has that.
 type Figure = fn(&Likelihood) -> Option<f64>;
@@ -82,8 +83,19 @@ pub struct Evaluator<'a> {
     parts: usize,
     /// The temperature at which a language model is judged too.
     temperature: Option<f64>,
+    /// The confidence below which answers are withheld, where it was to be chosen.
+    threshold: Threshold,
     /// How often each token stands in the text that was learned from, where that is known.
     learned: Option<Arc<[u64]>>,
+}
+
+/// The confidence below which answers are withheld, where it was to be chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Threshold {
+    Unknown,
+    Known(f64),
+    /// It is chosen on this very split.
+    Own,
 }
 
 /// How far an evaluation is.
@@ -116,6 +128,9 @@ pub struct Answered {
     /// What stands in the columns of `evaluate.by`: one value of each or, of a source in several rows, all that they have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, Vec<String>>,
+    /// The answers that it may have; empty where it may have any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<String>,
     /// What counts as right.
     pub references: Vec<String>,
     /// Best first.
@@ -158,6 +173,11 @@ impl Answered {
     /// The same without the columns.
     fn bare(&self) -> Judged {
         Judged::new(self.best(), &self.references)
+    }
+
+    /// Whether its answer was withheld, because the model was not sure enough.
+    pub fn is_withheld(&self) -> bool {
+        self.answers.first().is_some_and(|best| best.withheld.is_some())
     }
 
     /// Whether the best answer matches a reference word for word, as the sequence error rate has it.
@@ -229,7 +249,9 @@ impl<'a> Evaluator<'a> {
             (!references.is_empty()).then(|| References::open(references, &config.data, corpus)).transpose()?;
         let encoded = Encoded::for_readers(corpus, tokenizers, config, &others)?;
         let (examples, temperature, learned) = (Vec::new(), None, None);
-        let mut evaluator = Self { config, tokenizers, others, encoded, examples, parts: 1, temperature, learned };
+        let threshold = Threshold::Unknown;
+        let mut evaluator =
+            Self { config, tokenizers, others, encoded, examples, parts: 1, temperature, threshold, learned };
         match &evaluator.encoded {
             Encoded::Examples(_) => evaluator.examples = evaluator.grouped(references)?,
             Encoded::Stream(stream) if stream.is_empty() => {
@@ -291,6 +313,35 @@ impl<'a> Evaluator<'a> {
     #[must_use]
     pub fn with_temperature(self, temperature: Option<f64>) -> Self {
         Self { temperature, ..self }
+    }
+
+    /// Withholds the answers below this confidence, where one was to be chosen and is known.
+    #[must_use]
+    pub fn with_threshold(self, threshold: Option<f64>) -> Self {
+        Self { threshold: threshold.map_or(Threshold::Unknown, Threshold::Known), ..self }
+    }
+
+    /// Chooses the confidence below which answers are withheld on these very answers, where one is to be chosen.
+    #[must_use]
+    pub fn choosing_threshold(self) -> Self {
+        Self { threshold: Threshold::Own, ..self }
+    }
+
+    /// The confidence below which answers are withheld, chosen on this split, where one is to be chosen; `None` if `stop` was raised
+    /// before the end.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub fn fit_threshold(
+        &self,
+        model: &dyn Answering,
+        stop: &AtomicBool,
+        progress: &mut (dyn FnMut(Pace) + Send),
+    ) -> Result<Option<Option<f64>>> {
+        let all = self.examples.len() as u64;
+        let mut answered = |done: usize| progress(Pace { of: "sentences answered", done: done as u64, all });
+        let Some(found) = self.answers(model, stop, &mut answered)? else { return Ok(None) };
+        fitted(&found, &self.config.evaluate).map(Some)
     }
 
     /// Tells the losses of tokens apart by how often each stands in the corpus to learn from ([`token_counts`]).
@@ -494,7 +545,7 @@ impl<'a> Evaluator<'a> {
                 return Ok(Question::of_recording(example.line as u64, recording));
             }
             let texts: Vec<&String> = example.source.iter().chain(&example.further).collect();
-            searcher.question(example.line as u64, &texts)
+            searcher.question_among(example.line as u64, &texts, &example.candidates)
         };
         let sources = examples.iter().map(question).collect::<Result<Vec<_>>>()?;
         let lines = |error| rename_sources(error, |i| format!("line {}", examples[i].line));
@@ -514,6 +565,7 @@ impl<'a> Evaluator<'a> {
                 unknown,
                 unknown_streams,
                 columns: self.config.evaluate.kept_columns().into_iter().zip(example.kept.iter().cloned()).collect(),
+                candidates: example.candidates.clone(),
                 references: example.targets.clone(),
                 answers,
                 outscored,
@@ -559,6 +611,27 @@ impl<'a> Evaluator<'a> {
         Ok(readings.and_then(|readings| support(&readings)))
     }
 
+    /// What to say of candidates with tokens that the model does not know.
+    fn strange_candidates(&self) -> Result<Option<String>> {
+        let (mut all, mut strange, mut first) = (0, 0, None);
+        for example in self.examples.iter().filter(|_| self.config.searches()) {
+            for candidate in &example.candidates {
+                let ids = self.tokenizers.target().encode(candidate)?;
+                all += 1;
+                if !unknown::positions(&ids).is_empty() {
+                    strange += 1;
+                    first.get_or_insert(example.line);
+                }
+            }
+        }
+        Ok(first.map(|line| {
+            format!(
+                "{strange} of {all} candidates, the first in line {line}, hold a token that the model does not know: two that are alike \
+                 but for such tokens are the same to it, and the first of them is said"
+            )
+        }))
+    }
+
     /// What the values of each column say together.
     fn over_values(&self, by: &BTreeMap<String, Vec<OfValue>>) -> BTreeMap<String, BTreeMap<String, OverValues>> {
         let of_metric = |values: &[OfValue], label: &String| {
@@ -594,11 +667,18 @@ impl<'a> Evaluator<'a> {
             (Some(found), Some(tally.finish(&self.encoded, tokenizer, self.learned.as_deref())?))
         };
         let (mut answers, mut metrics, mut unlike, mut outscored) = (Vec::new(), BTreeMap::new(), None, None);
-        let mut by = BTreeMap::new();
+        let (mut by, mut selective) = (BTreeMap::new(), None);
         if self.config.searches() {
             let all = self.examples.len() as u64;
             let mut answered = |done: usize| progress(Pace { of: "sentences answered", done: done as u64, all });
-            let Some(found) = self.answers(model, stop, &mut answered)? else { return Ok(None) };
+            let Some(mut found) = self.answers(model, stop, &mut answered)? else { return Ok(None) };
+            let threshold = match self.threshold {
+                Threshold::Unknown => None,
+                Threshold::Known(threshold) => Some(threshold),
+                Threshold::Own => fitted(&found, &self.config.evaluate)?,
+            };
+            let withholding = self.config.evaluate.no_answer.withholding(threshold);
+            selective = select(&mut found, withholding.as_ref(), &self.config.evaluate);
             metrics = self.metrics(&found)?;
             by = self.metrics_by(&found)?;
             metrics.extend(self.support(model, &found)?.map(|score| (SUPPORT.to_owned(), score)));
@@ -608,6 +688,7 @@ impl<'a> Evaluator<'a> {
         let (unknown, mut strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
         let without_path = self.encoded.without_path(self.config)?;
         strangers.extend(self.encoded.lost(without_path, self.config));
+        strangers.extend(self.strange_candidates()?);
         let Units { characters, words } = self.encoded.units();
         let left_out = self.encoded.corpus().skipped().total() + self.encoded.too_long().map_or(0, Skipped::total);
         let counts = Counts {
@@ -628,7 +709,7 @@ impl<'a> Evaluator<'a> {
             without_path: without_path.map(|lost| lost as u64),
         };
         Ok(Some(Evaluation {
-            results: SplitResults { metrics, over_values: self.over_values(&by), by, losses, counts },
+            results: SplitResults { metrics, over_values: self.over_values(&by), by, selective, losses, counts },
             answers,
             token_losses,
             unlike,
@@ -706,6 +787,33 @@ pub(crate) fn temperature(
         (Temperature::Fit, None, Some(corpus)) => {
             let evaluator = Evaluator::new(config, tokenizers, corpus)?.while_training();
             Ok(evaluator.fit_temperature(model, stop, progress)?.map(Some))
+        }
+    }
+}
+
+/// The confidence below which answers are withheld, where it is to be chosen on the validation split: that of figures of this
+/// split where they have one, else it is chosen there, if it is there. `None` if `stop` was raised before the end.
+///
+/// # Errors
+/// If the corpus cannot be read or the model fails.
+pub(crate) fn threshold(
+    model: &dyn Answering,
+    tokenizers: &Tokenizers,
+    config: &ExperimentConfig,
+    known: Option<&SplitResults>,
+    validation: Option<&Arc<Corpus>>,
+    stop: &AtomicBool,
+    progress: &mut (dyn FnMut(Pace) + Send),
+) -> Result<Option<Option<f64>>> {
+    if !config.searches() {
+        return Ok(Some(None));
+    }
+    let known = known.and_then(|known| known.selective?.threshold);
+    match (&config.evaluate.no_answer, known, validation) {
+        (NoAnswerConfig::Never(_) | NoAnswerConfig::Below(_), ..) | (_, None, None) => Ok(Some(None)),
+        (NoAnswerConfig::Fitted(_), Some(known), _) => Ok(Some(Some(known))),
+        (NoAnswerConfig::Fitted(_), None, Some(corpus)) => {
+            Evaluator::new(config, tokenizers, corpus)?.fit_threshold(model, stop, progress)
         }
     }
 }

@@ -12,6 +12,7 @@ use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pai
 use super::answers::{Answer, Question, Searcher};
 use super::evaluation::{Answered, is_right};
 use super::listening::spoken_examples;
+use super::no_answer::confidence;
 use super::reading::readings;
 use super::{ExperimentConfig, SavedModel};
 
@@ -37,6 +38,7 @@ pub(crate) fn findings(split: &str, answered: &[Answered], saved: &SavedModel, d
         note,
         examples,
         errors: errors(answered, Piece::by(&saved.config))?,
+        confidence: confidence(answered, &saved.config.evaluate),
         losses: None,
     })
 }
@@ -51,7 +53,8 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
     let search = telling(&config.search)?;
     let searcher = Searcher::new(model, tokenizers, &search, config.seed, config.evaluate.rows)?;
-    let question = |answered: &&Answered| searcher.question(answered.line as u64, &answered.texts());
+    let question =
+        |answered: &&Answered| searcher.question_among(answered.line as u64, &answered.texts(), &answered.candidates);
     let sources = chosen.iter().map(question).collect::<Result<Vec<_>>>()?;
     let found = searcher.search(&sources.iter().map(|source| searcher.request(source)).collect::<Vec<_>>())?;
     let target = tokenizers.target().as_ref();
@@ -62,9 +65,9 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
         tokens.chunks(reduction).map(|tokens| tokens.join(" ")).collect::<Vec<_>>()
     };
     let names = || ["source"].into_iter().chain(config.streams.keys().map(String::as_str));
-    let candidate = |mut h: Hypothesis, references: &[String], steps: usize| {
+    let candidate = |mut h: Hypothesis, question: &Question, references: &[String], steps: usize| {
         h.attention.iter_mut().for_each(|row| row.truncate(steps));
-        let text = searcher.text(&h.tokens);
+        let text = searcher.in_its_words(question, searcher.text(&h.tokens));
         candidate(h, text, references, target)
     };
     let example = |((answered, question), found): ((&&Answered, Question), Finished)| {
@@ -72,7 +75,7 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
         let sources = names().zip(sources.map(written_source));
         let sources: Vec<_> = sources.map(|(name, tokens)| SourceTokens { name: name.into(), tokens }).collect();
         let steps = sources.iter().map(|source| source.tokens.len()).sum();
-        let candidates = found.hypotheses.into_iter().map(|h| candidate(h, &answered.references, steps));
+        let candidates = found.hypotheses.into_iter().map(|h| candidate(h, &question, &answered.references, steps));
         Example {
             source: answered.shown(),
             about: answered.about(),
@@ -167,10 +170,12 @@ impl Piece {
 
 fn errors(answered: &[Answered], piece: Piece) -> Result<Option<Errors>> {
     let Piece { unit, name } = piece;
+    // What was not said is no error.
+    let answered: Vec<&Answered> = answered.iter().filter(|answered| !answered.is_withheld()).collect();
     if answered.is_empty() {
         return Ok(None);
     }
-    let judged: Vec<Judged> = answered.iter().map(Answered::judged).collect();
+    let judged: Vec<Judged> = answered.iter().map(|answered| answered.judged()).collect();
     let verdicts = verdicts(&judged, unit)?;
     let worst = worst(&verdicts, WORST).into_iter().map(|verdict| {
         let (answered, judged) = (&answered[verdict.answer], &judged[verdict.answer]);
@@ -323,6 +328,7 @@ mod tests {
             unknown: Vec::new(),
             unknown_streams: BTreeMap::new(),
             columns: BTreeMap::new(),
+            candidates: Vec::new(),
             references: references.iter().map(ToString::to_string).collect(),
             outscored: false,
             answers: vec![super::super::Answer {
@@ -332,6 +338,7 @@ mod tests {
                 finished: true,
                 unknown: Vec::new(),
                 attention: Vec::new(),
+                withheld: None,
                 words: Vec::new(),
             }],
         };

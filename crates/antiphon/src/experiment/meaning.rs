@@ -8,7 +8,7 @@ use antiphon_config::Tree;
 use antiphon_core::{Error, Result};
 use antiphon_data::Split;
 use antiphon_lab::sweep::{Checked, Figure, Meaning};
-use antiphon_lab::{Beside, Identity, digest_of};
+use antiphon_lab::{Beside, Identity, Selective, digest_of};
 use serde_json::Value;
 
 use super::config::without_uncounted;
@@ -27,9 +27,12 @@ pub(crate) fn figures(evaluate: &EvaluateConfig, searches: bool) -> BTreeMap<Str
         let lower_is_better = metric.lower_is_better();
         (label, Figure { lower_is_better, while_training })
     });
+    let of_sure = Selective::labels().into_iter().filter(|_| searches && evaluate.grades());
+    let of_sure =
+        of_sure.map(|(label, lower_is_better)| (label.to_owned(), Figure { lower_is_better, while_training: false }));
     let of_text = Beside::labels().into_iter().filter(|_| !searches);
     let of_text = of_text.map(|label| (label, Figure { lower_is_better: true, while_training: false }));
-    of_likelihood.chain(of_search).chain(of_text).collect()
+    of_likelihood.chain(of_search).chain(of_sure).chain(of_text).collect()
 }
 
 /// Reads settings as experiments over the data in a folder. Files that many experiments share are read once.

@@ -131,6 +131,7 @@ fn joined(pieces: Vec<Answer>) -> Answer {
         // Neither is counted through.
         unknown: Vec::new(),
         attention: Vec::new(),
+        withheld: None,
         words: pieces.into_iter().flat_map(|piece| piece.words).collect(),
     }
 }
