@@ -62,7 +62,7 @@ fn found(place: &Place, run: &str) -> (Value, Vec<Value>) {
     let results = json(&place.read(&format!("{run}/results.json")));
     let mut splits = serde_json::json!([results["validation"], results["test"]]);
     for split in splits.as_array_mut().expect("a list") {
-        split.as_object_mut().expect("a split").remove("by");
+        ["by", "over_values"].iter().for_each(|key| drop(split.as_object_mut().expect("a split").remove(*key)));
     }
     let answers = place.read(&format!("{run}/predictions-test.jsonl"));
     let answer = |line: &[u8]| {

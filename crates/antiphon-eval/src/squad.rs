@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(figures("an", &["the", "x"]), [100.0, 100.0]);
         assert_eq!(figures("", &["x"]), [0.0, 0.0]);
         assert_eq!(figures("x", &["..."]), [0.0, 0.0]);
-        assert!((1..=28).all(|words| ONE % words == 0));
+        assert!((1..=28).all(|words| ONE.is_multiple_of(words)));
     }
 
     #[test]
