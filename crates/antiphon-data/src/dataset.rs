@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::Units;
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
+use crate::kept::Kept;
 use crate::lines::{Fault, LISTED, Skipped, listed};
 
 /// How many ids an example has, each side with its end symbol.
@@ -22,7 +23,8 @@ pub struct Lengths {
     pub target: u32,
 }
 
-/// A split of a corpus, ready to be cut into batches. Text stays on disk and is encoded anew for every batch.
+/// A split of a corpus, ready to be cut into batches. The ids of its texts are kept in memory, up to 64 MiB of them; where they are
+/// more, or beside recordings, text stays on disk and is encoded anew for every batch.
 pub struct Dataset {
     corpus: Arc<Corpus>,
     source: Option<Arc<dyn Tokenizer>>,
@@ -34,6 +36,8 @@ pub struct Dataset {
     unknown: Unknown,
     further_tokens: Vec<FurtherTokens>,
     units: Units,
+    /// The ids of its examples, unless they are too many.
+    kept: Option<Kept>,
 }
 
 /// A source beside the first.
@@ -91,6 +95,8 @@ struct Measured {
     unknown: Unknown,
     further: Vec<FurtherTokens>,
     units: Units,
+    /// Its ids: those of the sources, and of the target.
+    rows: Vec<Vec<TokenId>>,
     line: usize,
     /// What is too long for other readers.
     fault: Option<Fault>,
@@ -106,7 +112,7 @@ pub struct Unknown {
 }
 
 /// How many examples are encoded before their lengths are collected.
-const BLOCK: usize = 1 << 16;
+const BLOCK: usize = 1 << 12;
 
 impl Dataset {
     /// Encodes every example once, on all threads, to learn the lengths. `further` are the sources that the corpus was
@@ -162,14 +168,17 @@ impl Dataset {
             skipped: Skipped::default(),
             unknown: Unknown::default(),
             units: Units::default(),
+            kept: None,
         };
+        let sides = usize::from(dataset.source.is_some()) + dataset.further.len() + 1;
+        let mut kept = (!dataset.corpus.is_spoken()).then(|| Kept::new(sides));
         let (mut too_long, mut messages, mut left_out) = (0, Vec::new(), Vec::new());
         for start in (0..dataset.corpus.len()).step_by(BLOCK) {
             let end = dataset.corpus.len().min(start + BLOCK);
             let block: Vec<Result<Measured>> =
                 (start..end).into_par_iter().map(|i| dataset.measure(&dataset.corpus.get(i)?, others)).collect();
             for (i, measured) in (start..).zip(block) {
-                let Measured { lengths, unknown, further, units, line, fault } = measured?;
+                let Measured { lengths, unknown, further, units, rows, line, fault } = measured?;
                 let source = lengths.source as usize;
                 let within = match dataset.corpus.is_spoken() {
                     true => limits.check_frames(source),
@@ -185,6 +194,7 @@ impl Dataset {
                     dataset.unknown.add(unknown);
                     dataset.further_tokens.iter_mut().zip(further).for_each(|(all, one)| all.add(one));
                     dataset.units.add(units);
+                    kept = kept.and_then(|kept| kept.with(&rows));
                     continue;
                 };
                 too_long += 1;
@@ -210,6 +220,7 @@ impl Dataset {
             return Err(Error::new(format!("no example is within the limits; {}", dataset.skipped)).in_file(path));
         }
         dataset.gaps = Gaps::new(left_out);
+        dataset.kept = kept;
         Ok(dataset)
     }
 
@@ -273,7 +284,14 @@ impl Dataset {
         let (frames, mut recordings) = (self.corpus.frames(), Vec::new());
         let mut sources = vec![Vec::new(); usize::from(self.source.is_some()) + self.further.len()];
         let mut targets = Vec::new();
-        for &i in &examples {
+        if let Some(kept) = &self.kept {
+            for &i in indices {
+                let mut rows = kept.rows(i as usize).map(<[TokenId]>::to_vec);
+                sources.iter_mut().zip(&mut rows).for_each(|(source, row)| source.push(row));
+                targets.extend(rows);
+            }
+        }
+        for &i in examples.iter().filter(|_| self.kept.is_none()) {
             let example = self.corpus.get(i)?;
             let rows = self.encode_source(&example)?.into_iter().chain(self.encode_further(&example)?);
             sources.iter_mut().zip(rows).for_each(|(source, row)| source.push(row));
@@ -341,21 +359,23 @@ impl Dataset {
     fn measure(&self, example: &Example, others: &[Reader]) -> Result<Measured> {
         let count = |row: &[TokenId]| u32::try_from(row.len()).unwrap_or(u32::MAX);
         let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
-        let (source, target) = (self.encode_source(example)?.unwrap_or_default(), self.encode_target(example)?);
+        let (source, target) = (self.encode_source(example)?, self.encode_target(example)?);
         let further = self.encode_further(example)?;
-        let further =
-            further.iter().map(|row| FurtherTokens { tokens: row.len() as u64, unknown: strangers(row) }).collect();
-        let unknown = Unknown { source: strangers(&source), target: strangers(&target) };
+        let of_further = |row: &Vec<TokenId>| FurtherTokens { tokens: row.len() as u64, unknown: strangers(row) };
+        let further_tokens = further.iter().map(of_further).collect();
+        let of_source = source.as_deref().unwrap_or_default();
+        let unknown = Unknown { source: strangers(of_source), target: strangers(&target) };
         let frames = self.corpus.frames().zip(example.recording);
         let frames = frames.map(|(frames, recording)| frames.frames(recording));
         let heard = frames.map(|frames| u32::try_from(frames).unwrap_or(u32::MAX));
-        let lengths = Lengths { source: heard.unwrap_or_else(|| count(&source)), target: count(&target) };
+        let lengths = Lengths { source: heard.unwrap_or_else(|| count(of_source)), target: count(&target) };
         let mut fault = None;
         for reader in others {
             fault = fault.or(reader.fault(&self.corpus, example, lengths.target as usize - 1)?);
         }
         let units = Units::of(&example.targets[0], true);
-        Ok(Measured { lengths, unknown, further, units, line: example.line, fault })
+        let rows = source.into_iter().chain(further).chain([target]).collect();
+        Ok(Measured { lengths, unknown, further: further_tokens, units, rows, line: example.line, fault })
     }
 
     fn encode_further(&self, example: &Example) -> Result<Vec<Vec<TokenId>>> {
@@ -491,6 +511,10 @@ mod tests {
         // What is empty has an end.
         assert_eq!(found[2], [vec![3], vec![id('N'), 3]]);
         batch.check().unwrap();
+        // So it is where text is encoded anew.
+        let mut anew = dataset(&limits).unwrap();
+        assert!(anew.kept.take().is_some());
+        assert_eq!(anew.batch(&[1, 0]).unwrap(), batch);
         let refuse = Limits { too_long: Remedy::Error, ..limits };
         assert_eq!(
             message(&dataset(&refuse).unwrap_err()),

@@ -20,6 +20,7 @@
 pub mod corpus;
 pub mod dataset;
 mod digest;
+mod kept;
 pub mod lines;
 pub mod plan;
 pub mod prefetch;
