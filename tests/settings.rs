@@ -10,6 +10,23 @@ use antiphon_config::to_toml;
 use antiphon_core::{Place, Problem};
 use serde_json::{Map, Value as Json, json};
 
+/// A question that a story's encoder can read: as wide as the story's words.
+const ASKED: &[&str] = &[
+    "data={replace=true,kind='table',train='a.tsv',source='a',target='b'}",
+    "streams.question={encoder={kind='lstm',hidden=64}}",
+];
+
+/// The same in numbers that five heads can share.
+const OF_FIVE_PARTS: &[&str] = &["model.source.size=160", "streams.question.encoder.hidden=80"];
+
+/// Settings of parts that cannot be where the page of settings, which knows types alone, has them: nothing beside them would make them right.
+const NOWHERE: &[&str] = &[
+    "model(ctc).encoder(stack).stages.0(sentences)",
+    "model(ctc).encoder(stack).stages.0(query_reduction)",
+    "model(ctc).encoder(stack).stages.0(hops)",
+    "(hops).attention(none)",
+];
+
 /// What must stand beside settings of these names (or a part of them) for a config to make sense; with a side, only where the
 /// lower or the upper end of their range is tried, or what was meant by a mistake, or is lacking. All that fit are laid upon each other.
 const BESIDE: &[(&str, &str, &[&str])] = &[
@@ -60,6 +77,38 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("model(encoder_decoder).ctc.weight", "high", &["search.ctc_weight=1.0"]),
     ("evaluate.no_answer(fitted)", "", &["data.validation='v.tsv'"]),
     ("evaluate.by", "meant", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
+    ("evaluate.support", "", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
+    // A question of the same width to ask.
+    ("stages.0(query_reduction)", "", ASKED),
+    ("stages.0(hops)", "", ASKED),
+    ("(hops).attention(dot).heads", "meant", OF_FIVE_PARTS),
+    ("(hops).attention(general).heads", "meant", OF_FIVE_PARTS),
+    ("streams.x.encoder(stack).stages.0(hops).attention(dot).heads", "meant", &["streams.x.input.size=160"]),
+    ("streams.x.encoder(stack).stages.0(hops).attention(general).heads", "meant", &["streams.x.input.size=160"]),
+    ("streams.x.encoder(stack).stages.0(hops).attention(additive).heads", "meant", OF_FIVE_PARTS),
+    ("streams.x.encoder(stack).stages.0(hops).attention(location).heads", "meant", OF_FIVE_PARTS),
+    (
+        "streams.x.encoder(stack).stages.0(hops).attention(additive).heads",
+        "meant",
+        &["streams.x.input.size=160", "streams.x.encoder.stages.0.attention.width=320"],
+    ),
+    (
+        "streams.x.encoder(stack).stages.0(hops).attention(location).heads",
+        "meant",
+        &["streams.x.input.size=160", "streams.x.encoder.stages.0.attention.width=320"],
+    ),
+    (
+        "model(encoder_decoder).encoder(stack).stages.0(hops).attention(additive).heads",
+        "meant",
+        &["model.encoder.stages.0.attention.width=320"],
+    ),
+    ("model(encoder_decoder).encoder(stack).stages.0(hops).attention(additive).heads", "meant", OF_FIVE_PARTS),
+    (
+        "model(encoder_decoder).encoder(stack).stages.0(hops).attention(location).heads",
+        "meant",
+        &["model.encoder.stages.0.attention.width=320"],
+    ),
+    ("model(encoder_decoder).encoder(stack).stages.0(hops).attention(location).heads", "meant", OF_FIVE_PARTS),
     // Equal states and widths.
     (".bridge(copy)", "meant", &["model.encoder.bidirectional=false"]),
     ("attention(dot)", "meant", &["model.encoder.bidirectional=false"]),
@@ -103,6 +152,10 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
 
 /// The ends of ranges that another setting, itself at its end, keeps from being reached: the nearest that can be.
 const NEAREST: &[(&str, &str, &str)] = &[
+    ("model(encoder_decoder).encoder(stack).stages.0(query_reduction).query", "low", "'question'"),
+    ("model(encoder_decoder).encoder(stack).stages.0(hops).query", "low", "'question'"),
+    ("streams.x.encoder(stack).stages.0(query_reduction).query", "low", "'question'"),
+    ("streams.x.encoder(stack).stages.0(hops).query", "low", "'question'"),
     ("features(log_mel).filters", "high", "80"),
     ("features(log_mel).low", "high", "7000.0"),
     ("features(log_mel).high", "high", "8000.0"),
@@ -143,6 +196,7 @@ impl Walk {
         let mut walk = Self { root: root.clone(), found: Vec::new() };
         let config = json!({ "data": { "train": "a.tsv" }, "train": { "epochs": 1 } });
         walk.walk(&root, &[], "", &config);
+        walk.found.retain(|setting| !NOWHERE.iter().any(|nowhere| setting.name.contains(nowhere)));
         walk.found
     }
 
@@ -299,7 +353,10 @@ impl Checker {
         std::fs::write(&file, to_toml(config).expect("a config")).expect("a file");
         let mut all = Vec::new();
         for (i, (name, at, beside)) in BESIDE.iter().enumerate() {
-            if setting.name.contains(name) && (at.is_empty() || *at == side) {
+            // What stands beside a decoder's attention is nothing to that of a stage.
+            let is_of_stage = setting.name.contains("(hops).attention");
+            let concerns = !is_of_stage || name.contains("hops") || !(name.contains("attention") || *name == ".heads");
+            if concerns && setting.name.contains(name) && (at.is_empty() || *at == side) {
                 self.used.insert(i);
                 all.extend(beside.iter().map(|set| (*set).to_owned()));
             }

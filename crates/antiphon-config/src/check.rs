@@ -255,7 +255,10 @@ impl<'s, 't> Check<'s, 't> {
     ) -> Option<(Kind<'s>, &'s Json)> {
         let names = || all.iter().map(|(name, _)| *name);
         let Json::Object(table) = value else {
-            let named = value.as_str().and_then(|word| all.iter().find(|(name, _)| *name == word));
+            // The kind of that word, or that of the setting's own example, or the first one.
+            let kind = |word: &str| all.iter().find(|(name, _)| *name == word);
+            let own = || parts.iter().find_map(|part| part.get("examples")?.get(0)?.get(tag)?.as_str());
+            let named = value.as_str().and_then(kind).or_else(|| own().and_then(kind));
             let (_, variant) = named.unwrap_or(&all[0]);
             let example = self.example(variant).map(|example| format!(", for example `{example}`"));
             let (example, got) = (example.unwrap_or_default(), self.said(value));

@@ -41,6 +41,7 @@ pub struct ZeroBridgeConfig {}
 #[serde(deny_unknown_fields, default)]
 pub struct CopyBridgeConfig {
     /// The source, `source` or the name of a stream, whose state it is. If unset: that of the only one.
+    #[schemars(example = &"source")]
     pub of: Option<String>,
 }
 
@@ -49,6 +50,7 @@ pub struct CopyBridgeConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct LinearBridgeConfig {
     /// The source, `source` or the name of a stream, whose state alone goes across. If unset: those of all.
+    #[schemars(example = &"source")]
     pub of: Option<String>,
 }
 

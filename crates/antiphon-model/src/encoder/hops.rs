@@ -28,6 +28,7 @@ pub struct HopsConfig {
     pub hops: usize,
     /// Where a look goes.
     #[serde(default = "dot")]
+    #[schemars(extend("examples" = [{"kind": "dot"}]))]
     pub attention: AttentionConfig,
     /// Whether all looks have the same weights.
     #[serde(default = "yes")]
