@@ -138,8 +138,20 @@ fn a_question_is_answered_as_its_row_is() {
         let (_, probability) = line.split_once('\t').expect("a probability");
         assert!(probability.parse::<f64>().is_ok_and(|p| p > 0.0 && p < 1.0), "{line}");
     }
-    // Nothing was told yet.
-    assert_eq!(place.call_with(&format!("ask {run}"), "Where is John?").succeeds().lines().count(), 1);
+    // Nothing was told yet, which is said once.
+    let called = place.call_with(&format!("ask {run}"), "Where is John?\nWhere is Mary?\n");
+    let warning = "warning: no story yet: tell one with :tell, :story FILE or --story FILE\n";
+    assert_eq!(called.err().matches(warning).count(), 1, "{}", called.err());
+    assert_eq!(called.succeeds().lines().count(), 2);
+    // What the model is not sure of is withheld.
+    let below =
+        "--set evaluate.no_answer.kind=below --set evaluate.no_answer.threshold=1.0 --set evaluate.no_answer.text=?";
+    let asked =
+        |words: &str| place.call_with(&format!("ask {run} --story story.txt {words}"), "Where is John?").succeeds();
+    let (plain, withheld) = (parsed(&asked("--json")), parsed(&asked(&format!("--json {below}"))));
+    assert_eq!((plain[0].get("withheld"), &withheld[0]["answer"]), (None, &json!("?")));
+    assert_eq!(withheld[0]["withheld"], plain[0]["answer"]);
+    assert!(asked(below).starts_with("?\t"));
     assert_eq!(place.call_with(&format!("ask {run}"), "").succeeds(), "");
 }
 
@@ -148,6 +160,7 @@ fn what_is_wrong_at_the_prompt_is_said() {
     let (place, run) = learned();
     place.write("long.txt", "John went to the kitchen.\n".repeat(10_000));
     place.write("bytes.txt", b"John went\n\xff\n");
+    place.write("empty.txt", "\n \n");
     let ask = |words: &str, typed: &str| place.call_with(&format!("ask {run} {words}"), typed).refuses();
     for (words, typed, expected) in [
         ("--story none.txt", "", "none.txt: --story: no such file"),
@@ -156,7 +169,10 @@ fn what_is_wrong_at_the_prompt_is_said() {
         ("--story bytes.txt", "", "bytes.txt: line 2: byte 1 is not UTF-8"),
         ("", "\n:story none.txt\n", "none.txt: :story: no such file"),
         ("", "\n:forget\n", "standard input: line 2: `:forget` is no command: `:story FILE` takes"),
-        ("", ":tell\n", "standard input: line 1: `:tell` is no command"),
+        ("", ":tell\n", "standard input: line 1: `:tell` lacks its sentence: `:tell SENTENCE` adds"),
+        ("", ":story \n", "standard input: line 1: `:story` lacks its file: `:story FILE` takes"),
+        ("--story empty.txt", "", "empty.txt: --story: there is no sentence in it; name a file"),
+        ("", ":story empty.txt\n", "empty.txt: :story: there is no sentence in it; name a file"),
         ("", &format!(":tell {}\n", "a ".repeat(10_000)), "standard input: line 1: the source has 10000 tokens"),
         ("", &"a ".repeat(10_000), "standard input: line 1: `question` has 10000 tokens, more than streams.question"),
     ] {

@@ -23,10 +23,26 @@ pub struct Graded {
 pub struct RiskPoint {
     /// The least confidence among them.
     pub confidence: f64,
+    /// How many they are.
+    pub given: usize,
+    /// How many of them are right.
+    pub right: usize,
     /// Their share of all answers.
     pub coverage: f64,
     /// The share of wrong ones among them.
     pub risk: f64,
+}
+
+impl RiskPoint {
+    /// The share of right ones among them.
+    pub fn accuracy(&self) -> f64 {
+        self.right as f64 / self.given as f64
+    }
+
+    /// Whether so large a share of them is right (`0.95`, say). What meets it exactly does, whatever was rounded on the way.
+    pub fn reaches(&self, accuracy: f64) -> bool {
+        self.right as f64 >= accuracy * self.given as f64 - 1e-9
+    }
 }
 
 /// The curve of risk over coverage.
@@ -62,8 +78,13 @@ impl RiskCoverage {
             }
             // Thirds do not add up to one.
             wrong = wrong.round();
-            let coverage = given / graded.len() as f64;
-            points.push(RiskPoint { confidence: equal[0].confidence, coverage, risk: wrong / given });
+            points.push(RiskPoint {
+                confidence: equal[0].confidence,
+                given: given as usize,
+                right: (given - wrong) as usize,
+                coverage: given / graded.len() as f64,
+                risk: wrong / given,
+            });
         }
         Self { points, area: area / graded.len().max(1) as f64 }
     }
@@ -71,7 +92,7 @@ impl RiskCoverage {
     /// The threshold under which the most answers are given of which so large a share is right (`0.95`, say); where no threshold
     /// gives that, the one under which the largest share is. It lies halfway between two confidences, or is 0 where all are given.
     pub fn threshold_for(&self, accuracy: f64) -> f64 {
-        let enough = self.points.iter().rposition(|point| 1.0 - point.risk >= accuracy);
+        let enough = self.points.iter().rposition(|point| point.reaches(accuracy));
         let best = || {
             let places = (0..self.points.len()).rev();
             places.min_by(|&a, &b| self.points[a].risk.total_cmp(&self.points[b].risk))
@@ -88,8 +109,8 @@ fn below(confidences: &[f64], place: usize) -> f64 {
 }
 
 /// The threshold under which a metric is best if answers of less confidence are replaced by `text`, as the script of SQuAD 2.0
-/// chooses it: halfway between two confidences, or 0 where all answers are given; of equally good ones the one that
-/// leaves the most answers. `confidences` are those of the answers.
+/// chooses it: halfway between two confidences, 0 where all answers are given, and above the greatest confidence where none is (above
+/// 1 if that is 1); of equally good ones the one that leaves the most answers. `confidences` are those of the answers.
 ///
 /// # Errors
 /// If there are no answers, or an answer has no references.
@@ -105,7 +126,9 @@ pub fn best_threshold(metric: &MetricConfig, answers: &[Judged], confidences: &[
     let worth = |sums: &[u64]| additive.figure(sums) * if metric.lower_is_better() { -1.0 } else { 1.0 };
     // Of all answers none, then those of each level more.
     let mut sums = withheld.sum(0..answers.len());
-    let mut best = (worth(&sums), f64::midpoint(levels[0], 1.0));
+    // Even an answer of confidence 1 can be withheld.
+    let above = if levels[0] < 1.0 { 1.0 } else { 2.0 };
+    let mut best = (worth(&sums), f64::midpoint(levels[0], above));
     for (level, equal) in order.chunk_by(|&a, &b| confidences[a] == confidences[b]).enumerate() {
         for &i in equal {
             add(&mut sums, given.row(i));
@@ -137,11 +160,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn points_are_what_a_threshold_leaves(answers in prop::collection::vec((1_u8..10, any::<bool>()), 1..30)) {
+        fn points_are_what_a_threshold_leaves(answers in prop::collection::vec((1_u8..11, any::<bool>()), 1..30)) {
             let graded = graded(&answers);
             let curve = RiskCoverage::of(&graded);
             for point in &curve.points {
                 let (all, right) = given(&graded, point.confidence);
+                prop_assert_eq!((point.given, point.right), (all, right));
                 prop_assert!((point.coverage - all as f64 / graded.len() as f64).abs() < 1e-12);
                 prop_assert!((point.risk - (all - right) as f64 / all as f64).abs() < 1e-12);
             }
@@ -154,7 +178,7 @@ mod tests {
 
         #[test]
         fn no_lower_threshold_keeps_what_is_asked(
-            answers in prop::collection::vec((1_u8..10, any::<bool>()), 1..30),
+            answers in prop::collection::vec((1_u8..11, any::<bool>()), 1..30),
             asked in 0_u8..11,
         ) {
             let (graded, asked) = (graded(&answers), f64::from(asked) / 10.0);
@@ -163,7 +187,7 @@ mod tests {
                 let (all, right) = given(&graded, threshold);
                 right as f64 / all as f64
             };
-            let all: Vec<f64> = (0..10).map(|t| f64::from(t) / 10.0).filter(|&t| given(&graded, t).0 > 0).collect();
+            let all: Vec<f64> = (0..=10).map(|t| f64::from(t) / 10.0).filter(|&t| given(&graded, t).0 > 0).collect();
             if all.iter().any(|&t| share(t) >= asked) {
                 prop_assert!(share(threshold) >= asked);
                 prop_assert!(all.iter().all(|&t| share(t) < asked || given(&graded, t).0 <= given(&graded, threshold).0));
@@ -173,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn no_threshold_is_better_than_the_best(answers in prop::collection::vec((1_u8..10, 0_u8..3), 1..30)) {
+        fn no_threshold_is_better_than_the_best(answers in prop::collection::vec((1_u8..11, 0_u8..3), 1..30)) {
             // What is right of each: the answer, nothing, or neither.
             let one = |&(_, right): &(u8, u8)| Judged::new("x", [["x", "", "y"][right as usize]]);
             let judged: Vec<Judged> = answers.iter().map(one).collect();
@@ -203,5 +227,28 @@ mod tests {
         assert_eq!(best_threshold(&metric, &judged, &[0.4, 0.3], "").unwrap(), 0.0);
         assert_eq!(RiskCoverage::of(&[]), RiskCoverage::default());
         assert_eq!(RiskCoverage::default().threshold_for(0.9), 0.0);
+    }
+
+    #[test]
+    fn a_share_that_is_met_exactly_is_met() {
+        // 1.0 - 19.0 / 20.0 is not what 1.0 / 20.0 is: the share of wrong ones does not tell whether that of right ones is met.
+        for all in 1..=60 {
+            for right in 0..=all {
+                // The surest are right, so that only all of them together have this share.
+                let graded: Vec<Graded> =
+                    (0..all).map(|i| Graded { confidence: 1.0 - f64::from(i) / 100.0, right: i < right }).collect();
+                let share = f64::from(100 * right) / f64::from(all) / 100.0;
+                assert_eq!(RiskCoverage::of(&graded).threshold_for(share), 0.0, "{right} of {all}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sure_answer_is_withheld_where_none_is_right() {
+        let metric = MetricConfig::ExactMatch(ExactMatchConfig {});
+        let judged = [Judged::new("x", [""]), Judged::new("x", [""])];
+        assert!(best_threshold(&metric, &judged, &[1.0, 0.5], "").unwrap() > 1.0);
+        let threshold = best_threshold(&metric, &judged, &[0.8, 0.5], "").unwrap();
+        assert!(threshold > 0.8 && threshold <= 1.0);
     }
 }

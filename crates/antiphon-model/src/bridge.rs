@@ -73,7 +73,7 @@ impl BridgeConfig {
     }
 
     /// The one source whose state goes across, if it says so.
-    fn of(&self) -> Option<&str> {
+    pub(crate) fn of(&self) -> Option<&str> {
         match self {
             BridgeConfig::Zero(_) => None,
             BridgeConfig::Copy(CopyBridgeConfig { of }) | BridgeConfig::Linear(LinearBridgeConfig { of }) => {

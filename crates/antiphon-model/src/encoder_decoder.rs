@@ -14,7 +14,7 @@ use crate::ctc::{Ctc, CtcConfig};
 use crate::ctc_model::SENTENCES_SAY_NO_TOKENS;
 use crate::decoder::{Decoder, DecoderConfig, DecoderState};
 use crate::embedding::{Embedding, EmbeddingConfig};
-use crate::encoder::{Beside, Encoded, Encoder, EncoderConfig, EncoderShape};
+use crate::encoder::{Beside, Encoded, Encoder, EncoderConfig, EncoderShape, SentenceSteps};
 use crate::head::{Head, HeadConfig};
 use crate::model::{CtcJudgement, SourceLooks, Vocabularies, below};
 use crate::source::{FrameEntry, SourceConfig};
@@ -90,9 +90,29 @@ impl EncoderDecoderConfig {
         self.encoders(streams).iter().map(|(_, encoder)| encoder.reduction).collect()
     }
 
-    /// Of which sources a step of the memory stands for sentences.
-    pub(crate) fn by_sentences(&self, streams: Streams<'_>) -> Vec<bool> {
-        self.encoders(streams).iter().map(|(_, encoder)| encoder.by_sentences).collect()
+    /// How each source is read by sentences; `None` where it is not.
+    pub(crate) fn sentences(&self, streams: Streams<'_>) -> Vec<Option<SentenceSteps>> {
+        self.readers(streams).map(|reader| reader.encoder.sentences()).collect()
+    }
+
+    /// Whether what an encoder reads under a question are sentences, one a step.
+    pub(crate) fn asks_sentences(&self, streams: Streams<'_>) -> bool {
+        let first = self.readers(streams).find(|reader| !reader.encoder.asks().is_empty());
+        first.is_some_and(|reader| {
+            let shape = reader.encoder.shape(reader.input);
+            shape.by_sentences && shape.reduction == 1
+        })
+    }
+
+    /// The sources of which nothing comes to the decoder: it does not look at their memories, and neither their states nor what asks
+    /// for these cross the bridge.
+    fn unheard<'s>(&'s self, streams: Streams<'s>) -> Vec<&'s str> {
+        let Some(of) = self.bridge.of().filter(|_| !self.decoder.attends()) else { return Vec::new() };
+        let asks =
+            |name: &str| self.readers(streams).find(|reader| reader.name == name).map(|reader| reader.encoder.asks());
+        let asked = asks(of).unwrap_or_default();
+        let all: Vec<&str> = self.readers(streams).map(|reader| reader.name).collect();
+        all.into_iter().filter(|name| *name != of && !asked.contains(name)).collect()
     }
 
     /// What cannot be read: first of encoders that read alone, then of those that read the states of these.
@@ -160,6 +180,15 @@ impl EncoderDecoderConfig {
             let message = "`zero` without attention leaves the decoder without its source; choose another bridge, or an \
                            attention in `model.decoder.attention.kind`";
             problems.push(Problem { place: "bridge.kind".into(), message: message.into() });
+        }
+        let unheard: Vec<String> = self.unheard(streams).iter().map(|name| format!("`{name}`")).collect();
+        if !unheard.is_empty() {
+            let message = format!(
+                "without attention nothing of {} would come to the decoder; leave `of` out, name a source whose encoder reads the others \
+                 by `query`, or set an attention",
+                unheard.join(" and ")
+            );
+            problems.push(Problem { place: "bridge.of".into(), message });
         }
         let mut tied = |message: String| problems.push(Problem { place: "tied".into(), message });
         match (self.tied, self.target.size()) {

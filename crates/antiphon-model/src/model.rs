@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::ctc_model::{CtcModel, CtcModelConfig, CtcSearch};
+use crate::encoder::SentenceSteps;
 use crate::encoder_decoder::{EncoderDecoder, EncoderDecoderConfig};
 use crate::initial::draw;
 use crate::language_model::{LanguageModel, LanguageModelConfig};
@@ -179,12 +180,20 @@ impl ModelConfig {
         }
     }
 
-    /// Of which sources a step of the memory stands for whole sentences.
-    pub fn by_sentences(&self, streams: Streams<'_>) -> Vec<bool> {
+    /// How each source is read by sentences; `None` where it is not.
+    pub fn sentences(&self, streams: Streams<'_>) -> Vec<Option<SentenceSteps>> {
         match self {
-            ModelConfig::EncoderDecoder(config) => config.by_sentences(streams),
-            ModelConfig::Ctc(_) => vec![false],
+            ModelConfig::EncoderDecoder(config) => config.sentences(streams),
+            ModelConfig::Ctc(_) => vec![None],
             ModelConfig::LanguageModel(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it reads sentences under a question, one a step. The settings have no problems.
+    pub fn asks_sentences(&self, streams: Streams<'_>) -> bool {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.asks_sentences(streams),
+            ModelConfig::Ctc(_) | ModelConfig::LanguageModel(_) => false,
         }
     }
 

@@ -137,6 +137,15 @@ impl EncoderConfig {
         }
     }
 
+    /// How it reads sentences; `None` if it reads none.
+    pub(crate) fn sentences(&self) -> Option<SentenceSteps> {
+        let EncoderConfig::Stack(stack) = self else { return None };
+        stack.stages.iter().find_map(|stage| match stage {
+            StageConfig::Sentences(config) => Some(SentenceSteps { most: config.most }),
+            _ => None,
+        })
+    }
+
     /// The other sources whose final states its stages read.
     pub(crate) fn asks(&self) -> Vec<&str> {
         match self {
@@ -357,6 +366,13 @@ struct StateShape {
     width: usize,
     /// How many layers have one.
     layers: usize,
+}
+
+/// That steps of a memory stand for sentences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentenceSteps {
+    /// How many sentences of a text are read at most: the last ones.
+    pub most: Option<usize>,
 }
 
 /// What an encoder hands on, in numbers. Where no stage has a final state, the mean of the memory's steps stands for it: one layer,

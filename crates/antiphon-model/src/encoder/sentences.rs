@@ -155,24 +155,36 @@ impl SentenceStage {
         Encoded::of(memory, sentences.lengths(), Vec::new())
     }
 
-    /// Each sentence as a row of its own, of which the final state of the last layer is kept.
+    /// Each sentence that there is as a row of its own, of which the final state of the last layer is kept; one without words stands for
+    /// those that a row lacks.
     fn read(&self, reader: &RecurrentEncoder, words: Tensor<3>, of: &Sentences, dropout_key: Option<Key>) -> Tensor<3> {
         let [rows, steps, width] = words.dims();
         let (count, longest) = (of.most(), of.most_words());
-        let mut lengths = vec![0_u32; rows * count];
-        let mut places = vec![0_u32; rows * count * longest];
-        for b in 0..rows {
-            for (n, &Sentence { start, words }) in of.row(b).iter().enumerate() {
-                let (row, first) = (b * count + n, (b * steps) as u32 + start);
-                lengths[row] = words;
-                places[row * longest..].iter_mut().zip(first..first + words).for_each(|(place, word)| *place = word);
-            }
+        let there: Vec<(usize, Sentence)> =
+            (0..rows).flat_map(|b| of.row(b).iter().map(move |sentence| (b * steps, *sentence))).collect();
+        let mut lengths = vec![0_u32; there.len() + 1];
+        let mut places = vec![0_u32; lengths.len() * longest];
+        for ((row, places), &(from, Sentence { start, words })) in
+            places.chunks_exact_mut(longest).enumerate().zip(&there)
+        {
+            lengths[row] = words;
+            let first = from as u32 + start;
+            places.iter_mut().zip(first..first + words).for_each(|(place, word)| *place = word);
         }
         let apart = select_rows(words.reshape([rows * steps, width]), &places);
-        let apart = Input::Vectors(apart.reshape([rows * count, longest, width]));
+        let apart = Input::Vectors(apart.reshape([lengths.len(), longest, width]));
         let read = reader.encode(apart, Arc::from(lengths), dropout_key.map(|key| key.named("reader")));
-        let state = read.states.last().expect("a recurrent encoder has a layer").clone();
-        state.narrow(1, 0, self.width).reshape([rows, count, self.width])
+        let state = read.states.last().expect("a recurrent encoder has a layer").clone().narrow(1, 0, self.width);
+        let (mut next, none) = (0_u32, there.len() as u32);
+        let places = (0..rows).flat_map(|b| (0..count).map(move |n| (b, n)));
+        let places: Vec<u32> = places
+            .map(|(b, n)| {
+                let is_there = n < of.row(b).len();
+                next += u32::from(is_there);
+                if is_there { next - 1 } else { none }
+            })
+            .collect();
+        select_rows(state, &places).reshape([rows, count, self.width])
     }
 
     pub(super) fn dropout(&self) -> Dropout {

@@ -14,8 +14,8 @@ use crate::embedding::Input;
 
 /// Stages of which each reads the memory of the one before.
 ///
-/// The final state, which a bridge hands to the decoder, is that of the last recurrent stage, and, where there is none, the mean of
-/// the memory's steps.
+/// The final state, which a bridge hands to the decoder, is that of the last recurrent stage, or of the last that reads a question, and, where
+/// there is none, the mean of the memory's steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StackConfig {

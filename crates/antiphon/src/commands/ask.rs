@@ -30,7 +30,8 @@ const COMMANDS: &str = "`:story FILE` takes another story, `:tell SENTENCE` adds
 /// from --story, one sentence a line, or is typed first at a terminal; the questions are typed, or come through a pipe, one a
 /// line. Each answer is a line, with a tab and its probability behind it. Lines that begin with a colon are for the program:
 /// `:story FILE` takes another story, `:tell SENTENCE` adds a sentence to it, `:quit` ends. With --json each question gives a line
-/// {"line", "question", "answer", "probability", "log_prob", "finished"}; `unknown` lists what of it the model does not know.
+/// {"line", "question", "answer", "probability", "log_prob", "finished"}; `withheld` is what the answer would have been of which the
+/// model was not sure enough, and `unknown` lists what of the question the model does not know.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -61,6 +62,9 @@ struct Answered<'a> {
     probability: f64,
     log_prob: f64,
     finished: bool,
+    /// What it would have been, had the model been sure enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    withheld: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     unknown: &'a [String],
 }
@@ -86,6 +90,7 @@ impl Arguments {
             limits: Limits::of(&models),
             story: Vec::new(),
             talks: io::stdin().is_terminal(),
+            told_of_none: false,
             json: self.json,
             stop: &stop,
         };
@@ -178,6 +183,8 @@ struct Session<'a> {
     story: Vec<String>,
     /// Whether somebody types the lines.
     talks: bool,
+    /// Whether it was said that there is no story.
+    told_of_none: bool,
     json: bool,
     stop: &'a AtomicBool,
 }
@@ -196,6 +203,10 @@ impl Session<'_> {
             ("quit", "") => return Ok(Next::End(Ending::Done)),
             ("story", file) if !file.is_empty() => self.take_story(Path::new(file), ":story")?,
             ("tell", sentence) if !sentence.is_empty() => self.add(sentence)?,
+            ("story", _) => return Err(Error::new("`:story` lacks its file: `:story FILE` takes another story")),
+            ("tell", _) => {
+                return Err(Error::new("`:tell` lacks its sentence: `:tell SENTENCE` adds one to the story"));
+            }
             _ => return Err(Error::new(format!("`{text}` is no command: {COMMANDS}"))),
         }
         Ok(Next::Line)
@@ -209,6 +220,10 @@ impl Session<'_> {
         let text = text_of(&bytes).map_err(|error| error.in_file(path))?;
         let sentences = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let story: Vec<String> = sentences.map(str::to_owned).collect();
+        if story.is_empty() {
+            let message = "there is no sentence in it; name a file with one a line";
+            return Err(Error::new(message).in_file(path).at(Place::text(place)));
+        }
         self.check(&story).map_err(|error| error.in_file(path))?;
         self.warn(&path.display().to_string(), &self.unknown_in_source(&text_of_story(&story))?);
         self.story = story;
@@ -232,10 +247,13 @@ impl Session<'_> {
         self.limits.check_sources(&asked).map_err(|fault| Error::new(fault.to_string()))
     }
 
-    fn answer(&self, number: u64, question: &str) -> Result<Next> {
+    fn answer(&mut self, number: u64, question: &str) -> Result<Next> {
         let asked = self.searcher.question(number, &[text_of_story(&self.story).as_str(), question])?;
         self.limits.check_sources(&asked).map_err(|fault| Error::new(fault.to_string()))?;
         let unknown = self.unknown_in_question(question)?;
+        if self.story.is_empty() && !std::mem::replace(&mut self.told_of_none, true) {
+            tell("warning: no story yet: tell one with :tell, :story FILE or --story FILE");
+        }
         if !self.json {
             self.warn("the question", &unknown);
         }
@@ -251,12 +269,12 @@ impl Session<'_> {
     }
 
     fn write(&self, line: u64, question: &str, answer: &Answer, unknown: &[String]) -> io::Result<()> {
-        let Answer { text, log_prob, finished, .. } = answer;
-        let (probability, finished) = (log_prob.exp(), *finished);
+        let Answer { text, log_prob, finished, withheld, .. } = answer;
+        let (probability, finished, withheld) = (log_prob.exp(), *finished, withheld.as_deref());
         let mut out = io::stdout().lock();
         if self.json {
-            let answered =
-                Answered { line, question, answer: text, probability, log_prob: *log_prob, finished, unknown };
+            let (answer, log_prob) = (text.as_str(), *log_prob);
+            let answered = Answered { line, question, answer, probability, log_prob, finished, withheld, unknown };
             writeln!(out, "{}", json_line(&answered)?)?;
         } else {
             let text = one_line(text);

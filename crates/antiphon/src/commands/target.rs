@@ -185,7 +185,7 @@ impl Target {
 
     /// Where its run has chosen on the validation split from which confidence on to answer, takes that, unless it is to be another now.
     pub(super) fn settle(&self, models: &mut SavedModels) {
-        let is_own = !self.sets.iter().any(|set| key(set).trim().starts_with("evaluate.no_answer"));
+        let is_own = !self.sets.iter().any(|set| is_of_no_answer(set));
         let results = self.run.as_ref().filter(|_| is_own).and_then(|run| run.results().ok().flatten());
         if let Some(threshold) = results.and_then(|results| results.validation?.selective?.threshold) {
             models.configs_mut().for_each(|config| config.evaluate.no_answer.settled(threshold));
@@ -281,6 +281,16 @@ pub(super) fn section(set: &str) -> &str {
 
 pub(super) fn key(set: &str) -> &str {
     set.split_once('=').map_or(set, |(key, _)| key)
+}
+
+/// Whether an assignment says which answers are withheld, by itself or among all of `evaluate`.
+fn is_of_no_answer(set: &str) -> bool {
+    let mut keys = key(set).split('.').map(str::trim);
+    match (keys.next(), keys.next()) {
+        (Some("evaluate"), None) => set.contains("no_answer"),
+        (Some("evaluate"), Some(key)) => key == "no_answer",
+        _ => false,
+    }
 }
 
 /// Whether a config has a section of this name.
@@ -389,4 +399,23 @@ pub(super) fn check_changeable(sets: &[String]) -> Result<()> {
 pub(super) fn changed(config: &ExperimentConfig, file: &Path, sets: &[String]) -> Result<ExperimentConfig> {
     let text = to_toml(&serde_json::to_value(config).expect("a config is JSON"))?;
     Ok(Loaded::from_tree(&Tree::of_text(file, &text, sets)?)?.config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_sets_what_is_withheld_is_known() {
+        for (set, expected) in [
+            ("evaluate.no_answer.kind=never", true),
+            ("evaluate . no_answer={kind='never'}", true),
+            ("evaluate={no_answer={kind='fitted'}}", true),
+            ("evaluate={rows=2}", false),
+            ("evaluate.rows=2", false),
+            ("search.no_answer=2", false),
+        ] {
+            assert_eq!(is_of_no_answer(set), expected, "{set}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use antiphon_lab::ExpectConfig;
 use antiphon_lab::sweep::SweepConfig;
 use antiphon_model::{FramesConfig, ModelConfig};
 use antiphon_sound::{FeaturesConfig, SpecAugmentConfig};
-use antiphon_text::normalize;
+use antiphon_text::{TokenizerConfig, normalize};
 use antiphon_train::{ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 use super::evaluation::{CTC_LOSS, figures_of_likelihood};
 use super::meaning::figures;
-use super::no_answer::NoAnswerConfig;
-use super::streams::{Streams, further_columns, model_problems, model_warnings};
+use super::no_answer::{FittedConfig, NoAnswerConfig};
+use super::streams::{Streams, further_columns, model_problems, model_warnings, sentences};
 
 /// A learning rate below this is meant for other schedules than `noam`, whose factor it is.
 const LEAST_FACTOR: f64 = 0.05;
@@ -415,6 +415,7 @@ impl Sections {
         if let Some(model) = &self.model {
             let none = Streams::default();
             found.extend(model_warnings(model, self.streams.as_ref().unwrap_or(&none)));
+            self.sentence_warnings(model, &mut found);
             if model.has_widths() {
                 found.if_set(&["model.decoder.hidden"], "`widths` says how wide each layer is");
             }
@@ -502,12 +503,21 @@ impl Sections {
                 found.if_set(&[&format!("evaluate.pass_mark.{label}")], &message);
             }
         }
+        if let Some(NoAnswerConfig::Fitted(FittedConfig { accuracy: Some(percent), .. })) =
+            self.evaluate.as_ref().map(|evaluate| &evaluate.no_answer)
+            && *percent > 0.0
+            && *percent <= 1.0
+        {
+            let message = format!("is {percent} percent; if a share is meant, write {}", percent * 100.0);
+            found.found.add("evaluate.no_answer.accuracy", message);
+        }
         if let Some(evaluate) = &self.evaluate
             && evaluate.metrics.is_empty()
             && !self.lacks_sources()
         {
             let keys = [
                 "evaluate.by",
+                "evaluate.support",
                 "evaluate.pass_mark",
                 "evaluate.no_answer",
                 "evaluate.rows",
@@ -517,6 +527,25 @@ impl Sections {
             found.if_set(&keys, "without metrics there is no search");
         }
         Warnings { warnings: found.found.problems, idle: found.idle }
+    }
+
+    /// What is said of sentences that nobody tells apart, or that nobody looks at.
+    fn sentence_warnings(&self, model: &ModelConfig, found: &mut FoundIdle<'_>) {
+        let none = Streams::default();
+        let streams = self.streams.as_ref().unwrap_or(&none);
+        let (sentences, looks) = sentences(model, streams);
+        let tokenizer = self.tokenizer.as_ref().and_then(|all| all.source.as_ref().or(all.shared.as_ref()));
+        let tells = |tokenizer: &TokenizerConfig| {
+            tokenizer.has_sentences() || matches!(tokenizer, TokenizerConfig::File(_) | TokenizerConfig::Model(_))
+        };
+        if sentences.first().is_some_and(Option::is_some) && !tokenizer.is_some_and(tells) {
+            let message = "the encoder reads sentences, and this tells none apart, so that each text is one; let `kind` be `word`, with \
+                           `sentences = true`";
+            found.found.add("tokenizer.source", message);
+        }
+        if !looks {
+            found.if_set(&["evaluate.support"], "no encoder reads sentences under a question, one a step");
+        }
     }
 
     fn search_warnings(&self, found: &mut FoundIdle<'_>) {

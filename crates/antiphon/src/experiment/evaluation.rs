@@ -21,7 +21,7 @@ use super::answers::{Answer, Answers, Question, Searcher, encoded};
 use super::data::Encoded;
 use super::losses::Tally;
 use super::no_answer::{fitted, select};
-use super::reading::{SUPPORT, readings, support};
+use super::reading::{SUPPORT, odd_support, readings, support};
 use super::streams::{apart, unknown_apart};
 use super::{EvaluateConfig, ExperimentConfig, NoAnswerConfig, Temperature, Tokenizers, unknown};
 
@@ -605,7 +605,8 @@ impl<'a> Evaluator<'a> {
 
     /// How often the sentences that count most are those that support the answer, where a column names these.
     fn support(&self, model: &dyn Answering, answers: &[Answered]) -> Result<Option<Score>> {
-        let Some(column) = &self.config.evaluate.support else { return Ok(None) };
+        let column = self.config.evaluate.support.as_ref().filter(|_| self.config.sentences().1);
+        let Some(column) = column else { return Ok(None) };
         let answers: Vec<&Answered> = answers.iter().collect();
         let readings = readings(model, self.tokenizers, &answers, Some(column))?;
         Ok(readings.and_then(|readings| support(&readings)))
@@ -688,6 +689,8 @@ impl<'a> Evaluator<'a> {
         let (unknown, mut strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
         let without_path = self.encoded.without_path(self.config)?;
         strangers.extend(self.encoded.lost(without_path, self.config));
+        let support = self.config.evaluate.support.as_ref();
+        strangers.extend(support.and_then(|column| odd_support(&answers, column)));
         strangers.extend(self.strange_candidates()?);
         let Units { characters, words } = self.encoded.units();
         let left_out = self.encoded.corpus().skipped().total() + self.encoded.too_long().map_or(0, Skipped::total);

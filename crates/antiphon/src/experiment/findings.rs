@@ -9,6 +9,8 @@ use antiphon_eval::errors::{Confusions, Counted, Substitution, verdicts, worst};
 use antiphon_eval::{Edit, MetricConfig, Unit, align};
 use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pair, SourceTokens};
 
+use antiphon_model::encoder::SentenceSteps;
+
 use super::answers::{Answer, Question, Searcher};
 use super::evaluation::{Answered, is_right};
 use super::listening::spoken_examples;
@@ -58,11 +60,14 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let sources = chosen.iter().map(question).collect::<Result<Vec<_>>>()?;
     let found = searcher.search(&sources.iter().map(|source| searcher.request(source)).collect::<Vec<_>>())?;
     let target = tokenizers.target().as_ref();
-    // What one step of each memory stands for.
-    let reductions = config.reductions();
-    let written_source = |((source, tokenizer), &reduction): ((&Source, &Arc<dyn Tokenizer>), &usize)| {
-        let tokens = written(tokenizer.as_ref(), source.ids());
-        tokens.chunks(reduction).map(|tokens| tokens.join(" ")).collect::<Vec<_>>()
+    // What one step of each memory stands for: so many tokens, or sentences.
+    let steps: Vec<_> = config.reductions().into_iter().zip(config.sentences().0).collect();
+    let written_source = |((source, tokenizer), (reduction, sentences)): ((&Source, &Arc<dyn Tokenizer>), &(_, _))| {
+        let parts = match *sentences {
+            None => written(tokenizer.as_ref(), source.ids()),
+            Some(SentenceSteps { most }) => written_sentences(tokenizer.as_ref(), source.ids(), most),
+        };
+        parts.chunks(*reduction).map(|parts| parts.join(" ")).collect::<Vec<_>>()
     };
     let names = || ["source"].into_iter().chain(config.streams.keys().map(String::as_str));
     let candidate = |mut h: Hypothesis, question: &Question, references: &[String], steps: usize| {
@@ -71,7 +76,7 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
         candidate(h, text, references, target)
     };
     let example = |((answered, question), found): ((&&Answered, Question), Finished)| {
-        let sources = question.sources.iter().zip(tokenizers.sources()).zip(&reductions);
+        let sources = question.sources.iter().zip(tokenizers.sources()).zip(&steps);
         let sources = names().zip(sources.map(written_source));
         let sources: Vec<_> = sources.map(|(name, tokens)| SourceTokens { name: name.into(), tokens }).collect();
         let steps = sources.iter().map(|source| source.tokens.len()).sum();
@@ -87,7 +92,7 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
         }
     };
     let support = config.evaluate.support.as_deref();
-    let readings = readings(model, tokenizers, chosen, support)?;
+    let readings = if config.sentences().1 { readings(model, tokenizers, chosen, support)? } else { None };
     let readings = readings.map_or_else(|| vec![None; chosen.len()], |all| all.into_iter().map(Some).collect());
     let examples = chosen.iter().zip(sources).zip(found).map(example).zip(readings);
     Ok(examples.map(|(example, reading)| Example { reading, ..example }).collect())
@@ -144,6 +149,15 @@ pub(super) fn candidate(
 
 fn written(tokenizer: &dyn Tokenizer, ids: &[TokenId]) -> Vec<String> {
     ids.iter().map(|&id| tokenizer.token(id).unwrap_or_default()).collect()
+}
+
+/// Of the sentences of ids, each closed by the end symbol, the last so many.
+fn written_sentences(tokenizer: &dyn Tokenizer, ids: &[TokenId], most: Option<usize>) -> Vec<String> {
+    let ids = ids.strip_suffix(&[Special::End.id()]).unwrap_or(ids);
+    let sentences = ids.split(|&id| id == Special::End.id()).map(|words| written(tokenizer, words).join(" "));
+    let sentences: Vec<String> = sentences.collect();
+    let first = most.map_or(0, |most| sentences.len().saturating_sub(most));
+    sentences[first..].to_vec()
 }
 
 /// What errors are counted in.

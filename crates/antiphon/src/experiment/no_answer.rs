@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::Answers;
 use super::evaluation::{Answered, is_right};
 use super::{Answer, EvaluateConfig};
+use crate::output::tell;
 
 /// What becomes of an answer of which the model is not sure, chosen by `kind`. How sure it is, is the answer's probability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -149,14 +150,21 @@ fn graded(answered: &[Answered], config: &EvaluateConfig) -> Vec<Graded> {
     answered.iter().filter_map(grade).collect()
 }
 
-/// The threshold that suits these answers, none of which is withheld; `None` if none is to be chosen.
+/// The threshold that suits these answers, none of which is withheld; `None` if none is to be chosen. Where none gives the accuracy
+/// that is asked for, this is said.
 ///
 /// # Errors
 /// If there are no answers.
 pub(super) fn fitted(answered: &[Answered], config: &EvaluateConfig) -> Result<Option<f64>> {
     let NoAnswerConfig::Fitted(FittedConfig { accuracy, text }) = &config.no_answer else { return Ok(None) };
     match (accuracy, config.metrics.first()) {
-        (Some(accuracy), _) => Ok(Some(RiskCoverage::of(&graded(answered, config)).threshold_for(accuracy / 100.0))),
+        (Some(accuracy), _) => {
+            let curve = RiskCoverage::of(&graded(answered, config));
+            if let Some(warning) = unreached(&curve, *accuracy) {
+                tell(&format!("warning: {warning}"));
+            }
+            Ok(Some(curve.threshold_for(accuracy / 100.0)))
+        }
         (None, None) => Ok(None),
         (None, Some(metric)) => {
             let judged: Vec<_> = answered.iter().map(Answered::judged).collect();
@@ -165,6 +173,18 @@ pub(super) fn fitted(answered: &[Answered], config: &EvaluateConfig) -> Result<O
             best_threshold(metric, &judged, &confidences, text).map(Some)
         }
     }
+}
+
+/// What to say where no threshold gives so many percent of right answers.
+fn unreached(curve: &RiskCoverage, accuracy: f64) -> Option<String> {
+    if curve.points.iter().any(|point| point.reaches(accuracy / 100.0)) {
+        return None;
+    }
+    let most = curve.points.iter().map(|point| 100.0 * point.accuracy()).max_by(f64::total_cmp)?;
+    Some(format!(
+        "evaluate.no_answer.accuracy = {accuracy}: no threshold gives so many percent of right answers on the validation split; the one that \
+         gives most is taken, under which {most:.2} percent are right; ask for less, or train a better model"
+    ))
 }
 
 /// Withholds what is not sure enough, and tells how sure the model was, where that is asked for.
@@ -204,4 +224,21 @@ pub(super) fn confidence(answered: &[Answered], config: &EvaluateConfig) -> Opti
         area: 100.0 * curve.area,
         chosen: (config.no_answer != NoAnswerConfig::default() && given > 0.0).then_some(chosen),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_accuracy_that_no_threshold_gives_is_told() {
+        let graded = [(0.9, false), (0.8, true), (0.7, true), (0.6, false)];
+        let curve = RiskCoverage::of(&graded.map(|(confidence, right)| Graded { confidence, right }));
+        let said = unreached(&curve, 95.0).unwrap();
+        assert!(said.starts_with("evaluate.no_answer.accuracy = 95: ") && said.contains("66.67 percent"), "{said}");
+        assert_eq!(unreached(&curve, 200.0 / 3.0), None);
+        assert_eq!(unreached(&curve, 0.0), None);
+        // Where nothing was answered there is nothing to be right.
+        assert_eq!(unreached(&RiskCoverage::default(), 95.0), None);
+    }
 }

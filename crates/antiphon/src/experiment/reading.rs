@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use antiphon_core::{Error, Result, Score, SourceBatch, TokenBatch};
+use antiphon_core::{Result, Score, SourceBatch, TokenBatch};
 use antiphon_lab::Reading;
 use antiphon_model::SourceLooks;
 
@@ -21,7 +21,7 @@ pub(super) const SUPPORT: &str = "support";
 /// sentences by which a question is answered, counted from 1.
 ///
 /// # Errors
-/// If the model fails, or a cell of that column names something else.
+/// If the model fails.
 pub(super) fn readings(
     model: &dyn Answering,
     tokenizers: &Tokenizers,
@@ -39,31 +39,45 @@ pub(super) fn readings(
             return Ok(None);
         };
         for (answered, looks) in chunk.iter().zip(rows) {
-            let sentences = answered.texts()[source].lines().map(str::to_owned).collect();
-            let support = support.map(|column| supporting(answered, column)).transpose()?.flatten();
+            // As the tokenizer has them.
+            let sentences: Vec<String> = answered.texts()[source].split('\n').map(str::to_owned).collect();
+            let support = support.and_then(|column| supporting(answered, column, sentences.len()));
             readings.push(Reading { sentences, looks, support });
         }
     }
     Ok(Some(readings))
 }
 
-/// The sentences that a column names, counted from 0; `None` where it is empty.
-fn supporting(answered: &Answered, column: &str) -> Result<Option<Vec<usize>>> {
-    let Some(cell) = answered.columns.get(column).and_then(|values| values.first()) else { return Ok(None) };
-    let place = |text: &str| {
-        let place = text.parse::<usize>().ok().and_then(|place| place.checked_sub(1));
-        place.ok_or_else(|| {
-            let line = answered.line;
-            let message = format!(
-                "the column `{column}` names no sentence by `{text}` (in line {line}): it should hold the places of supporting \
-                 sentences, counted from 1"
-            );
-            Error::new(message).at("evaluate.support")
-        })
-    };
+/// Which of so many sentences a column names, counted from 0; `None` where it names none, or something else.
+fn supporting(answered: &Answered, column: &str, sentences: usize) -> Option<Vec<usize>> {
+    let places = places(answered.columns.get(column)?.first()?, sentences)?;
+    (!places.is_empty()).then_some(places)
+}
+
+/// The places, counted from 1, in a cell; `None` if something else stands there.
+fn places(cell: &str, sentences: usize) -> Option<Vec<usize>> {
+    let place = |text: &str| text.parse::<usize>().ok()?.checked_sub(1).filter(|&place| place < sentences);
     let named = |c: char| c.is_whitespace() || c == ',';
-    let places = cell.split(named).filter(|text| !text.is_empty()).map(place).collect::<Result<Vec<_>>>()?;
-    Ok((!places.is_empty()).then_some(places))
+    let mut places = cell.split(named).filter(|text| !text.is_empty()).map(place).collect::<Option<Vec<_>>>()?;
+    places.sort_unstable();
+    places.dedup();
+    Some(places)
+}
+
+/// What to say of rows whose cell of that column names something else than sentences: they count nothing.
+pub(super) fn odd_support(answered: &[Answered], column: &str) -> Option<String> {
+    let is_odd = |answered: &&Answered| {
+        let sentences = answered.source.split('\n').count();
+        let cell = answered.columns.get(column).and_then(|values| values.first());
+        cell.is_some_and(|cell| places(cell, sentences).is_none())
+    };
+    let first = answered.iter().find(is_odd)?;
+    Some(format!(
+        "in {} rows, the first in line {}, the column `{column}` (evaluate.support) names no sentences: it should hold their places, \
+         counted from 1; these rows count nothing for `{SUPPORT}`",
+        answered.iter().filter(is_odd).count(),
+        first.line
+    ))
 }
 
 /// The share of supporting sentences that are among as many that count most in any layer or look: the mean over questions, in percent.

@@ -6,6 +6,7 @@ use antiphon_core::random::Key;
 use antiphon_core::{Problem, Result};
 use antiphon_data::FurtherColumns;
 use antiphon_data::corpus::Limits;
+use antiphon_model::encoder::SentenceSteps;
 use antiphon_model::{EmbeddingConfig, EncoderConfig, Model, ModelConfig, StreamModelConfig, Vocabularies};
 use antiphon_sound::FeaturesConfig;
 use antiphon_text::TokenizerConfig;
@@ -111,6 +112,11 @@ impl ExperimentConfig {
         self.whole_model().reductions(antiphon_model::Streams(&read(&self.streams)))
     }
 
+    /// How each source is read by sentences, and whether those that are read under a question are steps of their own.
+    pub(super) fn sentences(&self) -> (Vec<Option<SentenceSteps>>, bool) {
+        sentences(&self.whole_model(), &self.streams)
+    }
+
     /// The model's settings, with what those of the recordings say of it.
     fn whole_model(&self) -> ModelConfig {
         let numbers = self.features.as_ref().map_or(1, FeaturesConfig::width);
@@ -128,6 +134,14 @@ pub(super) fn further_columns(streams: &Streams, evaluate: &EvaluateConfig) -> F
 /// have one vocabulary.
 pub(super) fn model_problems(model: &ModelConfig, streams: &Streams, shared: bool) -> Vec<Problem> {
     model.problems(antiphon_model::Streams(&read(streams)), shared)
+}
+
+/// How each source is read by sentences, and whether those that are read under a question are steps of their own; the settings have no
+/// problems.
+pub(super) fn sentences(model: &ModelConfig, streams: &Streams) -> (Vec<Option<SentenceSteps>>, bool) {
+    let read = read(streams);
+    let streams = antiphon_model::Streams(&read);
+    (model.sentences(streams), model.asks_sentences(streams))
 }
 
 /// What of the model's settings, and of the streams', has no effect, with places below the whole config.
