@@ -101,6 +101,53 @@ validate = { every_steps = 15 }
 checkpoint = { every_steps = 10 }
 "#;
 
+/// Stories that are read by sentences under a question, in two ways, and Adagrad.
+const STORIES: &str = r#"
+threads = 1
+[data]
+kind = "table"
+train = "train.jsonl"
+validation = "validation.jsonl"
+source = "story"
+target = "answer"
+[tokenizer.source]
+kind = "word"
+sentences = true
+normalization = ["punctuation"]
+[tokenizer.target]
+kind = "word"
+[streams.question]
+shared = true
+encoder = { kind = "stack", stages = [{ kind = "sentences", reader = { kind = "gru", hidden = 5 } }] }
+[model.source]
+kind = "embedding"
+size = 10
+deviation = 1.0
+dropout = 0.1
+[model.encoder]
+kind = "stack"
+stages = [
+    { kind = "sentences", reader = { kind = "lstm", hidden = 5 }, dropout = 0.1 },
+    { kind = "query_reduction", query = "question", dropout = 0.1 },
+    { kind = "hops", query = "question" },
+]
+[model.bridge]
+kind = "linear"
+of = "source"
+[model.decoder]
+kind = "gru"
+hidden = 8
+attention = { kind = "none" }
+[batch]
+kind = "sentences"
+count = 16
+[train]
+steps = 60
+optimizer = { kind = "adagrad", learning_rate = 0.3 }
+validate = { every_steps = 15 }
+checkpoint = { every_steps = 10 }
+"#;
+
 /// Two sources of a table, a convolution before a recurrent stage, heads, and attention that remembers.
 const TABLE: &str = r#"
 extends = "tiny.toml"
@@ -243,6 +290,10 @@ impl Contract {
         place.write("data/validation.tsv", pairs(700..1100));
         place.write("text.toml", crate::text::TEXT);
         place.write("stream.toml", crate::stream::STREAM);
+        if text.contains("story") {
+            place.write("data/train.jsonl", crate::questions::rows(0..200));
+            place.write("data/validation.jsonl", crate::questions::rows(200..260));
+        }
         if text.contains("speech.toml") {
             crate::speech::furnish(&place);
         }
@@ -492,6 +543,22 @@ fn a_run_over_a_table_killed_again_and_again_ends_the_same() {
     }
     contract.place.call("run table.toml --run parts -q").succeeds();
     assert!(Left::by(&contract.place, "parts") == contract.whole);
+}
+
+#[test]
+fn a_run_over_stories_killed_again_and_again_ends_the_same() {
+    let contract = Contract::of("stories.toml", STORIES);
+    for moment in [Moment::Checkpoint(15), Moment::Validation(2, 0.3), Moment::Time(0.5)] {
+        contract.kill("parts", moment);
+    }
+    contract.place.call("run stories.toml --run parts -q").succeeds();
+    assert!(Left::by(&contract.place, "parts") == contract.whole);
+}
+
+#[test]
+#[ignore = "slow"]
+fn a_model_of_stories_killed_at_twenty_moments_ends_the_same() {
+    twenty_kills("stories.toml", STORIES);
 }
 
 #[test]
