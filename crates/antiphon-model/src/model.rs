@@ -25,6 +25,7 @@ use crate::target::{Distributions, TargetSide};
 // Derived as functions of its own, around which the traits are written below.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", remote = "Self")]
+#[allow(clippy::large_enum_variant)] // one value for each experiment
 pub enum ModelConfig {
     /// A source in, or several, and a target out.
     EncoderDecoder(EncoderDecoderConfig),
