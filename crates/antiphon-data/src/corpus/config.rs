@@ -357,8 +357,8 @@ impl ColumnNames {
 pub struct FurtherColumns {
     /// Further sources, in the order of the model's streams: the name of the stream, and the column.
     pub sources: Vec<(String, String)>,
-    /// The columns that are kept as they are.
-    pub kept: Vec<String>,
+    /// The columns that are kept as they are: the setting that names it, and the column.
+    pub kept: Vec<(String, String)>,
 }
 
 /// Texts without sources, plain or gzip: a line each or, with `column`, what stands in a column of a table, that of what is said in

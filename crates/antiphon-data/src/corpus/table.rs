@@ -247,7 +247,7 @@ impl Table {
 
     fn of_whole_rows(settings: &Settings<'_>, further: &FurtherColumns, file: Option<&Path>) -> Result<Self> {
         let kept = further.kept.iter();
-        let kept = kept.map(|column| Wanted { key: "evaluate.by".into(), column: column.clone(), part: Part::Kept });
+        let kept = kept.map(|(key, column)| Wanted { key: key.clone(), column: column.clone(), part: Part::Kept });
         let mut table = Self::new(settings, further, file)?;
         table.wanted.extend([settings.target.clone()].into_iter().chain(kept));
         table.with_columns(settings)

@@ -18,7 +18,7 @@ fn opened(extra: &str, text: &str) -> Result<(TempDir, Corpus)> {
     let folder = folder(&[]);
     std::fs::create_dir(folder.path().join("m")).unwrap();
     std::fs::write(folder.path().join("m/train.tsv"), text).unwrap();
-    let kept = FurtherColumns { sources: Vec::new(), kept: vec!["speaker".into()] };
+    let kept = FurtherColumns { sources: Vec::new(), kept: vec![("evaluate.by".into(), "speaker".into())] };
     let corpus = Corpus::open_with(&config(extra), &kept, Split::Train, folder.path())?;
     Ok((folder, corpus))
 }

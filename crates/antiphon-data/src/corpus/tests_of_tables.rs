@@ -20,7 +20,10 @@ fn config(file: &str, extra: &str) -> CorpusConfig {
 }
 
 fn further() -> FurtherColumns {
-    FurtherColumns { sources: vec![("tags".into(), "features".into())], kept: vec!["features".into()] }
+    FurtherColumns {
+        sources: vec![("tags".into(), "features".into())],
+        kept: vec![("evaluate.by".into(), "features".into())],
+    }
 }
 
 fn open_in(folder: &TempDir, config: &CorpusConfig, further: &FurtherColumns) -> Result<Corpus> {

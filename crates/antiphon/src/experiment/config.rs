@@ -181,10 +181,11 @@ pub enum Temperature {
 }
 
 impl EvaluateConfig {
-    /// The columns of a table that figures need beside sources and targets.
-    pub(crate) fn kept_columns(&self) -> Vec<String> {
-        let support = self.support.iter().filter(|column| !self.by.contains(column));
-        self.by.iter().chain(support).cloned().collect()
+    /// The columns of a table that figures need beside sources and targets, each with the setting that names it.
+    pub(crate) fn kept_columns(&self) -> Vec<(String, String)> {
+        let support = self.support.iter().filter(|column| !self.by.contains(column)).map(|column| ("support", column));
+        let all = self.by.iter().map(|column| ("by", column)).chain(support);
+        all.map(|(setting, column)| (format!("evaluate.{setting}"), column.clone())).collect()
     }
 }
 

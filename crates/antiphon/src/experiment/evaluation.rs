@@ -564,7 +564,14 @@ impl<'a> Evaluator<'a> {
                 streams,
                 unknown,
                 unknown_streams,
-                columns: self.config.evaluate.kept_columns().into_iter().zip(example.kept.iter().cloned()).collect(),
+                columns: self
+                    .config
+                    .evaluate
+                    .kept_columns()
+                    .into_iter()
+                    .map(|(_, column)| column)
+                    .zip(example.kept.iter().cloned())
+                    .collect(),
                 candidates: example.candidates.clone(),
                 references: example.targets.clone(),
                 answers,
