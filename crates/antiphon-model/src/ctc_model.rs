@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ctc::{Ctc, CtcConfig};
 use crate::embedding::Embedding;
-use crate::encoder::{Beside, Encoded, Encoder, EncoderConfig};
+use crate::encoder::{Around, Beside, Encoded, Encoder, EncoderConfig};
 use crate::lookup::check_ids;
 use crate::model::{Judgement, Vocabularies, below};
 use crate::session::batch_factor;
 use crate::source::{FrameEntry, SourceConfig};
-use crate::stream::{Entry, Read, Reader, Streams};
+use crate::stream::{Entry, Reader, Streams};
 use crate::target::Distributions;
 
 /// An encoder alone: a layer over its memory says the target, step by step (connectionist temporal classification, CTC; Graves et
@@ -64,7 +64,7 @@ impl CtcModelConfig {
         let alone = Beside { is_text: self.source.frames().is_none(), states: &[] };
         let unreadable: Vec<Problem> =
             below("model.encoder", self.encoder.problems(self.source.size(), alone)).chain(idle).collect();
-        let by_sentences = unreadable.is_empty() && self.encoder.shape(self.source.size()).by_sentences;
+        let by_sentences = unreadable.is_empty() && self.encoder.sentences().is_some();
         unreadable.into_iter().chain(by_sentences.then(|| problem("model.encoder", SENTENCES_SAY_NO_TOKENS))).collect()
     }
 
@@ -136,7 +136,7 @@ impl CtcModel {
             None => Entry::Tokens { vocabulary: self.source_vocabulary, embedding: self.source.as_ref() },
         };
         let reader = Reader { name: "source", entry, encoder: &self.encoder };
-        reader.read(source, Read::default(), dropout.map(|key| [key.named("source"), key.named("encoder")]))
+        reader.read(source, Around::default(), dropout.map(|key| [key.named("source"), key.named("encoder")]))
     }
 
     /// The same of a batch that fits.

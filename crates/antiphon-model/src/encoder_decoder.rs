@@ -14,11 +14,11 @@ use crate::ctc::{Ctc, CtcConfig};
 use crate::ctc_model::SENTENCES_SAY_NO_TOKENS;
 use crate::decoder::{Decoder, DecoderConfig, DecoderState};
 use crate::embedding::{Embedding, EmbeddingConfig};
-use crate::encoder::{Beside, Encoded, Encoder, EncoderConfig, EncoderShape, SentenceSteps};
+use crate::encoder::{Around, Beside, Encoded, Encoder, EncoderConfig, EncoderShape, SentenceSteps};
 use crate::head::{Head, HeadConfig};
 use crate::model::{CtcJudgement, SourceLooks, Vocabularies, below};
 use crate::source::{FrameEntry, SourceConfig};
-use crate::stream::{Entry, Read, Reader, Stream, Streams};
+use crate::stream::{Entry, Reader, Stream, Streams};
 use crate::target::{TargetSide, Taught, Tied};
 
 /// A recurrent encoder–decoder. Streams, if there are any, are further sources with encoders of their own.
@@ -99,8 +99,7 @@ impl EncoderDecoderConfig {
     pub(crate) fn asks_sentences(&self, streams: Streams<'_>) -> bool {
         let first = self.readers(streams).find(|reader| !reader.encoder.asks().is_empty());
         first.is_some_and(|reader| {
-            let shape = reader.encoder.shape(reader.input);
-            shape.by_sentences && shape.reduction == 1
+            reader.encoder.sentences().is_some() && reader.encoder.shape(reader.input).reduction == 1
         })
     }
 
@@ -173,7 +172,7 @@ impl EncoderDecoderConfig {
                 .chain(below("decoder", self.decoder.problems(&memories)))
                 .chain(below("ctc", self.ctc.as_ref().map_or(Vec::new(), CtcConfig::problems)))
                 .collect();
-        if self.ctc.is_some() && self.encoders(streams)[0].1.by_sentences {
+        if self.ctc.is_some() && self.encoder.sentences().is_some() {
             problems.push(Problem { place: "ctc".into(), message: SENTENCES_SAY_NO_TOKENS.into() });
         }
         if !self.bridge.carries() && !self.decoder.attends() {
@@ -412,14 +411,15 @@ impl EncoderDecoder {
         let (alone, asking): (Vec<usize>, Vec<usize>) = (0..readers.len()).partition(alone);
         let mut encoded: Vec<Option<Encoded>> = vec![None; readers.len()];
         for i in alone {
-            encoded[i] = Some(readers[i].read(&sources[i], Read { watch, ..Read::default() }, keys(i))?);
+            encoded[i] = Some(readers[i].read(&sources[i], Around { watch, ..Around::default() }, keys(i))?);
         }
         if !asking.is_empty() {
             let last = |read: &Encoded| read.states.last().expect("an encoder has a state").clone();
             let read = readers.iter().zip(&encoded).filter_map(|(reader, read)| Some((reader.name, read.as_ref()?)));
             let states: Vec<(&str, Tensor<2>)> = read.map(|(name, read)| (name, last(read))).collect();
             for i in asking {
-                encoded[i] = Some(readers[i].read(&sources[i], Read { states: &states, watch }, keys(i))?);
+                encoded[i] =
+                    Some(readers[i].read(&sources[i], Around { states: &states, watch, tokens: None }, keys(i))?);
             }
         }
         Ok(encoded.into_iter().map(|read| read.expect("each source was read")).collect())

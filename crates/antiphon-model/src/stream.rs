@@ -5,7 +5,7 @@ use std::sync::Arc;
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Problem, Result, SourceBatch};
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -108,15 +108,6 @@ pub(crate) struct Reader<'m> {
     pub(crate) encoder: &'m Encoder,
 }
 
-/// What was read before, and how.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Read<'b> {
-    /// The final states of sources that read alone, by name: `[B, N·W]` of each one's last layer.
-    pub(crate) states: &'b [(&'b str, Tensor<2>)],
-    /// Whether it is to be told where was looked.
-    pub(crate) watch: bool,
-}
-
 /// How a source enters.
 pub(crate) enum Entry<'m> {
     /// Ids below `vocabulary`; one-hot without an embedding.
@@ -126,11 +117,11 @@ pub(crate) enum Entry<'m> {
 }
 
 impl Reader<'_> {
-    /// Reads a source beside others that were read; `dropout`: the keys of the input's masks and of the encoder's.
+    /// Reads a source; `around`: what is known beside its own tokens. `dropout`: the keys of the input's masks and of the encoder's.
     ///
     /// # Errors
     /// If it is of another kind, an id lies outside the vocabulary, or frames have another width.
-    pub(crate) fn read(&self, source: &SourceBatch, beside: Read<'_>, dropout: Option<[Key; 2]>) -> Result<Encoded> {
+    pub(crate) fn read(&self, source: &SourceBatch, around: Around<'_>, dropout: Option<[Key; 2]>) -> Result<Encoded> {
         let keys = dropout.map_or([None; 2], |keys| keys.map(Some));
         let input = match (&self.entry, source) {
             (Entry::Tokens { vocabulary, embedding }, SourceBatch::Tokens(tokens)) => {
@@ -149,7 +140,7 @@ impl Reader<'_> {
         };
         let lengths: Arc<[u32]> = source.lengths().into();
         let tokens = if let SourceBatch::Tokens(tokens) = source { Some(tokens) } else { None };
-        let around = Around { tokens, states: beside.states, watch: beside.watch };
+        let around = Around { tokens, ..around };
         Ok(self.encoder.encode(input, lengths, &around, keys[1]))
     }
 }

@@ -44,7 +44,7 @@ impl Beside<'_> {
 }
 
 /// The same of a batch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Around<'b> {
     /// The tokens of the source, if it is text.
     pub(crate) tokens: Option<&'b TokenBatch>,

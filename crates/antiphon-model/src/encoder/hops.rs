@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Around, Beside, Encoded, Read, StageShape, StateShape};
+use super::{Around, Beside, Encoded, Read};
 use crate::attention::{Asked, Attention, AttentionConfig, Look, MemoryShape, shown};
 use crate::initial::Initial;
 
@@ -31,7 +31,7 @@ pub struct HopsConfig {
     #[schemars(extend("examples" = [{"kind": "dot"}]))]
     pub attention: AttentionConfig,
     /// Whether all looks have the same weights.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub tied: bool,
 }
 
@@ -39,20 +39,11 @@ fn three() -> usize {
     3
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn dot() -> AttentionConfig {
     AttentionConfig::Dot(Default::default())
 }
 
 impl HopsConfig {
-    pub(super) fn shape(&self, input: usize, read: Read) -> StageShape {
-        let state = StateShape { states: 1, width: input, layers: 1 };
-        StageShape { planes: read.planes, ..StageShape::of_steps(input, Some(state)) }
-    }
-
     pub(super) fn problems(&self, read: Read, beside: Beside<'_>) -> Vec<Problem> {
         let mut problems = beside.problems(&self.query, read.width, "hops");
         let attention = match (&self.attention, read.width) {

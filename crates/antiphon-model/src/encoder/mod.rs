@@ -121,12 +121,12 @@ impl EncoderConfig {
 
     /// What the decoder will meet, from inputs of width `input`, `None` if they are one-hot; the settings have no problems.
     pub(crate) fn shape(&self, input: Option<usize>) -> EncoderShape {
-        let StageShape { memory, state, reduction, by_sentences, .. } = match self.form() {
+        let StageShape { memory, state, reduction, .. } = match self.form() {
             Form::Lone(stage) => stage.shape(Read::source(input)),
             Form::Stack(stack) => stack.shape(Read::source(input)),
         };
         let StateShape { states, width, layers } = state.unwrap_or(StateShape { states: 1, width: memory, layers: 1 });
-        EncoderShape { memory, states, state_width: width, layers, reduction, by_sentences }
+        EncoderShape { memory, states, state_width: width, layers, reduction }
     }
 
     /// What cannot work with such inputs beside other sources, with places below `[model.encoder]`.
@@ -191,8 +191,7 @@ impl StageConfig {
             StageConfig::LayerNorm(config) => config.shape(vectors(), read),
             StageConfig::TimeReduction(config) => config.shape(vectors(), read),
             StageConfig::Sentences(config) => config.shape(vectors()),
-            StageConfig::QueryReduction(config) => config.shape(vectors(), read),
-            StageConfig::Hops(config) => config.shape(vectors(), read),
+            StageConfig::QueryReduction(_) | StageConfig::Hops(_) => StageShape::of_question(vectors(), read),
         }
     }
 
@@ -276,6 +275,11 @@ impl StageConfig {
     }
 }
 
+/// The default of settings that are on unless somebody turns them off.
+fn yes() -> bool {
+    true
+}
+
 /// What is said of a `dropout` between layers, of which there is but one and nothing reads on behind it.
 fn idle_dropout(dropout: f64, layers: usize, is_last: bool) -> Option<Problem> {
     let idle = layers == 1 && is_last;
@@ -351,6 +355,12 @@ struct StageShape {
 }
 
 impl StageShape {
+    /// Of a stage that keeps what it reads as it lies, and ends with a question of that width.
+    fn of_question(input: usize, read: Read) -> Self {
+        let state = StateShape { states: 1, width: input, layers: 1 };
+        Self { planes: read.planes, ..Self::of_steps(input, Some(state)) }
+    }
+
     /// Of a stage that keeps the steps that it reads.
     fn of_steps(memory: usize, state: Option<StateShape>) -> Self {
         Self { memory, state, reduction: 1, planes: 1, by_sentences: false }
@@ -389,8 +399,6 @@ pub(crate) struct EncoderShape {
     pub(crate) layers: usize,
     /// Steps of the source, or sentences of it, that become one of the memory.
     pub(crate) reduction: usize,
-    /// Whether they are sentences.
-    pub(crate) by_sentences: bool,
 }
 
 /// An encoder.

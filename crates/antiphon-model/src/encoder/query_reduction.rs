@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Around, Encoded, Read, StageShape, StateShape};
+use super::{Around, Encoded};
 use crate::dropout::Dropout;
 use crate::initial::{Initial, parameter, zeros};
 
@@ -28,13 +28,13 @@ pub struct QueryReductionConfig {
     #[schemars(range(min = 1, max = 64))]
     pub layers: usize,
     /// Whether a second gate, `r`, can keep a sentence's candidate out.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub reset: bool,
     /// Whether every layer but the last also reads the sentences from their end, and hands on the sum of both states.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub bidirectional: bool,
     /// Whether all layers have the same weights.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     pub tied: bool,
     /// Where the bias of the gate `z` starts: the lower, the less a sentence changes at first.
     #[serde(default = "reluctant")]
@@ -49,20 +49,11 @@ fn two() -> usize {
     2
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn reluctant() -> f64 {
     -2.5
 }
 
 impl QueryReductionConfig {
-    pub(super) fn shape(&self, input: usize, read: Read) -> StageShape {
-        let state = StateShape { states: 1, width: input, layers: 1 };
-        StageShape { planes: read.planes, ..StageShape::of_steps(input, Some(state)) }
-    }
-
     pub(super) fn warnings(&self) -> Vec<Problem> {
         let idle = |set: bool, place: &str| {
             let problem = || Problem { place: place.into(), message: "has no effect with a single layer".into() };
@@ -139,9 +130,8 @@ impl QueryReductionStage {
         let key = |name: &str| dropout_key.map(|key| key.named(name));
         let sentences = self.dropout.apply(sentences, key("sentences"));
         // [B, 1, D] in the first layer, then [B, N, D].
-        let mut state = around.state(&self.query, width);
-        let mut query = self.dropout.apply(state.clone().unsqueeze_dim(1), key("query"));
-        let mut gates = Vec::new();
+        let mut query = self.dropout.apply(around.state(&self.query, width).unsqueeze_dim(1), key("query"));
+        let (mut gates, mut last) = (Vec::new(), None);
         // Of each set of weights what does not depend on the question, made once for all layers that share it.
         let seen = |of: &ReductionLayer| linear(sentences.clone(), of.sentence.val()) + of.bias.val().unsqueeze();
         let seen: Vec<Tensor<3>> = self.weights.iter().map(seen).collect();
@@ -156,8 +146,10 @@ impl QueryReductionStage {
             let tensors = QueryReduction { sentences: sentences.clone(), queries: query, candidates, weight, bias };
             let both = self.bidirectional && l + 1 < self.layers;
             let reduced = reduce_query(tensors, &Reduction { lengths: lengths.clone(), both });
-            (query, state) = (reduced.sequence(), reduced.state());
+            query = reduced.sequence();
+            last = Some(reduced);
         }
+        let state = last.expect("there is a layer").state();
         let looks = shares(gates, self.bidirectional);
         Encoded { looks, ..Encoded::of(query, lengths, vec![state]) }
     }
