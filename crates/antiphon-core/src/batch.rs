@@ -1,6 +1,6 @@
 //! Host-side batches: what the data room hands to the model. `B` rows, `S` source steps, `T` target steps.
 
-use crate::{Error, Result, Special, TokenId};
+use crate::{CopyBatch, Error, Result, Special, TokenId};
 
 /// Rows of ids, padded on the right to the longest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -97,6 +97,7 @@ impl SourceBatch {
 }
 
 /// What a decoder is fed and what it must say then, `[B, width]` each: `labels` at a step is right after `inputs` up to it.
+/// Where words are copied, a label may be a slot; what is fed then is [`Special::Unknown`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Target {
     /// `[B, width]`, row after row; [`Special::Pad`] beyond a row's length.
@@ -148,6 +149,8 @@ pub struct Batch {
     pub continues: Vec<bool>,
     /// Where each row stood in its corpus.
     pub examples: Vec<usize>,
+    /// What may be copied from the sources; `None` of a model that copies nothing.
+    pub copies: Option<CopyBatch>,
 }
 
 impl Batch {
@@ -162,6 +165,15 @@ impl Batch {
         }
         if !self.continues.is_empty() && self.continues.len() != rows {
             return Err(Error::new(format!("{rows} targets, but {} rows that go on or begin", self.continues.len())));
+        }
+        if let Some(copies) = &self.copies {
+            let source = |(says, source): (&TokenBatch, &SourceBatch)| {
+                says.lengths.iter().zip(source.lengths()).all(|(says, steps)| *says == 0 || says == steps)
+            };
+            let fit = copies.says.len() == self.sources.len() && copies.says.iter().all(|says| says.rows() == rows);
+            if !fit || !copies.says.iter().zip(&self.sources).all(source) {
+                return Err(Error::new("what may be copied is not that of the sources"));
+            }
         }
         let Target { inputs, labels, width, .. } = &self.target;
         if let Some(ids) = [inputs, labels].into_iter().find(|ids| ids.len() != rows * width) {

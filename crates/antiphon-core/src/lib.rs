@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod copies;
 pub mod ctc;
 pub mod disk;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod step;
 pub mod token;
 
 pub use batch::{Batch, FrameBatch, SourceBatch, Target, TokenBatch};
+pub use copies::{Copies, CopyBatch};
 pub use ctc::{CtcOutput, CtcPrefix, steps_of_path};
 pub use error::{Error, Place, Problem, Result};
 pub use frames::Frames;

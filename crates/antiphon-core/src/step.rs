@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::random::Key;
-use crate::{CtcOutput, Error, FrameBatch, Result, SourceBatch, TokenBatch, TokenId};
+use crate::{Copies, CtcOutput, Error, FrameBatch, Result, SourceBatch, TokenBatch, TokenId};
 
 /// A model that can be searched: it begins a session over requests.
 pub trait StepModel: Send + Sync {
@@ -14,8 +14,14 @@ pub trait StepModel: Send + Sync {
     /// If the model cannot read these sources, or a prefix holds an id outside the vocabulary.
     fn begin(self: Arc<Self>, requests: &[Request]) -> Result<Box<dyn StepSession>>;
 
-    /// `V`: the number of token ids the model can give.
+    /// `V`: the number of token ids the model can give, slots of requests not counted.
     fn vocabulary(&self) -> usize;
+
+    /// Whether it can say words of a source that its vocabulary lacks: requests must then bring [`Request::copies`], and ids of
+    /// answers may be slots, from `V` on.
+    fn copies(&self) -> bool {
+        false
+    }
 
     /// How many times the usual number of requests a batch should hold.
     fn batch_factor(&self) -> usize {
@@ -40,13 +46,15 @@ pub struct Request {
     /// The answers that it may have, each without its end symbol: the search says one of them, whatever its limits of length and
     /// whether it may say the unknown symbol. Empty: it may say anything.
     pub candidates: Vec<Vec<TokenId>>,
+    /// What it may copy from its sources, as the first model reads them; `None` of a model that copies nothing.
+    pub copies: Option<Arc<Copies>>,
 }
 
 impl Request {
     /// An answer to these sources, whatever it is, without prefix or limits of its own.
     pub fn new(sources: Vec<Source>) -> Self {
         let (key, limits) = (Key::from_seed(0), LengthLimits::default());
-        Self { key, sources, readings: Vec::new(), prefix: Vec::new(), limits, candidates: Vec::new() }
+        Self { key, sources, readings: Vec::new(), prefix: Vec::new(), limits, candidates: Vec::new(), copies: None }
     }
 
     /// The steps of all its sources together, as the first model reads them: what `max_length.ratio` counts.

@@ -54,6 +54,18 @@ pub trait Tokenizer: Send + Sync {
     /// The text of some ids; special symbols other than unknown are left out.
     fn decode(&self, ids: &[TokenId]) -> String;
 
+    /// The words that the ids of a text stand for, one for each id that [`encode`](Self::encode) gives, `None` for one that stands for no
+    /// word (an end symbol within). A tokenizer whose ids are not words has none at all.
+    fn words(&self, _text: &str) -> Option<Vec<Option<String>>> {
+        None
+    }
+
+    /// The text of some ids, those from [`size`](Self::size) on being slots with these words ([`Copies::slots`](crate::Copies)).
+    /// Only a tokenizer that has [`words`](Self::words) can say slots; others leave them out.
+    fn decode_slots(&self, ids: &[TokenId], _slots: &[String]) -> String {
+        self.decode(ids)
+    }
+
     /// The number of ids, specials included.
     fn size(&self) -> usize;
 

@@ -306,7 +306,7 @@ impl Dataset {
         let sources = recorded.into_iter().chain(sources.into_iter().map(batch)).collect();
         let target = Target::whole(&targets);
         // Each example is a text of its own: no row goes on.
-        Ok(Batch { sources, target, continues: Vec::new(), examples })
+        Ok(Batch { sources, target, continues: Vec::new(), examples, copies: None })
     }
 
     /// The target of an example, by its index in the corpus, as ids (of several, the first).

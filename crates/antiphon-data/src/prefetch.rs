@@ -87,7 +87,7 @@ mod tests {
 
     fn batch(indices: &[u32]) -> Batch {
         let examples = indices.iter().map(|&i| i as usize).collect();
-        Batch { sources: Vec::new(), target: Target::whole(&[indices]), continues: Vec::new(), examples }
+        Batch { sources: Vec::new(), target: Target::whole(&[indices]), continues: Vec::new(), examples, copies: None }
     }
 
     fn plan(n: u32) -> Vec<Vec<u32>> {

@@ -82,6 +82,7 @@ impl TargetSide<'_> {
                 target,
                 continues: vec![from > 0; prefixes.len()],
                 examples: (0..prefixes.len()).collect(),
+                copies: None,
             };
             let taught = self.teach(&batch, start.clone(), memories, &mut carry, None)?;
             let [scores] = <[_; 1]>::try_from(self.scores(&taught, &[1.0])).expect("scores at one temperature");

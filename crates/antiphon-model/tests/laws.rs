@@ -318,6 +318,7 @@ fn batch(rows: &[(usize, usize)]) -> Batch {
         target: Target::whole(&targets),
         continues: Vec::new(),
         examples: (0..targets.len()).collect(),
+        copies: None,
     }
 }
 
@@ -422,7 +423,7 @@ fn assert_rows_stand_alone(config: &Case, model: &Model, together: &Batch) {
             SourceBatch::Tokens(tokens) => SourceBatch::Tokens(TokenBatch::from_rows(&[tokens.row(b)])),
             SourceBatch::Frames(_) => unreachable!("sources are text"),
         });
-        let alone = Batch { sources: sources.collect(), target, continues: vec![], examples: vec![b] };
+        let alone = Batch { sources: sources.collect(), target, continues: vec![], examples: vec![b], copies: None };
         assert_close(&scores(model, &alone), &all[at..at + n], &format!("row {b} of {config:?}"));
         at += n;
     }
@@ -458,7 +459,10 @@ fn a_source_without_a_step_is_read_as_nothing_whatever_stands_beside_it() {
             let target = vec![row("t", 3, TARGET as u64); sources.len()];
             let sources = vec![SourceBatch::Tokens(TokenBatch::from_rows(sources))];
             let examples = (0..target.len()).collect();
-            scores(&model, &Batch { sources, target: Target::whole(&target), continues: vec![], examples })
+            scores(
+                &model,
+                &Batch { sources, target: Target::whole(&target), continues: vec![], examples, copies: None },
+            )
         };
         let alone = of(&[vec![]]);
         assert!(alone.iter().all(|log_prob| log_prob.is_finite()), "{alone:?} {config:?}");
@@ -522,7 +526,7 @@ fn a_temperature_divides_the_logits() {
         let model = model(&config, &Device::flex());
         let every: Vec<[TokenId; 1]> = (0..TARGET as TokenId).map(|id| [id]).collect();
         let target = Target::whole(&every);
-        let batch = Batch { sources: vec![], target, continues: vec![], examples: (0..TARGET).collect() };
+        let batch = Batch { sources: vec![], target, continues: vec![], examples: (0..TARGET).collect(), copies: None };
         let scores = model.judge(&batch, &mut Carry::default(), &[1.0, 2.5, 0.4]).unwrap().scores;
         let plain = model.scores(&batch, &mut Carry::default()).unwrap();
         assert_eq!(scores[0], plain);

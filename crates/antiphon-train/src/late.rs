@@ -184,7 +184,7 @@ mod tests {
         fn epoch(&self, _: u64, skip: usize) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
             let batch = |i: usize| {
                 let target = Target::whole(&[vec![4, 5 + i as u32, Special::End.id()]]);
-                Ok(Batch { sources: Vec::new(), target, continues: Vec::new(), examples: vec![i] })
+                Ok(Batch { sources: Vec::new(), target, continues: Vec::new(), examples: vec![i], copies: None })
             };
             Ok(Box::new((skip..6).map(batch)))
         }

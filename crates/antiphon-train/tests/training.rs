@@ -74,7 +74,7 @@ impl Corpus {
             ids
         };
         let rows: Vec<Vec<u32>> = examples.iter().map(sentence).collect();
-        Batch { sources: Vec::new(), target: Target::whole(&rows), continues: Vec::new(), examples }
+        Batch { sources: Vec::new(), target: Target::whole(&rows), continues: Vec::new(), examples, copies: None }
     }
 }
 

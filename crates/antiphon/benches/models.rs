@@ -85,7 +85,7 @@ impl Case {
     fn batch(&self) -> Batch {
         let source = SourceBatch::Tokens(TokenBatch::from_rows(&self.sentences(0)));
         let target = Target::whole(&self.sentences(1));
-        Batch { sources: vec![source], target, continues: Vec::new(), examples: (0..self.rows).collect() }
+        Batch { sources: vec![source], target, continues: Vec::new(), examples: (0..self.rows).collect(), copies: None }
     }
 }
 

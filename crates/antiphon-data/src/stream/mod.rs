@@ -206,6 +206,7 @@ impl Stream {
             target: Target::stretch(&rows),
             continues: step.iter().map(|stretch| stretch.beginning == Beginning::None).collect(),
             examples: step.iter().map(|stretch| stretch.start as usize).collect(),
+            copies: None,
         })
     }
 }

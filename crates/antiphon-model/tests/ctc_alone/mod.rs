@@ -52,6 +52,7 @@ fn batch(rows: &[(usize, usize)]) -> Batch {
         target: Target::whole(&targets),
         continues: Vec::new(),
         examples: (0..targets.len()).collect(),
+        copies: None,
     }
 }
 

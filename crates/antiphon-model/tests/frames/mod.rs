@@ -51,6 +51,7 @@ fn batch(rows: &[(Vec<f32>, Vec<TokenId>)]) -> Batch {
         target: Target::whole(&targets),
         continues: Vec::new(),
         examples: (0..rows.len()).collect(),
+        copies: None,
     }
 }
 

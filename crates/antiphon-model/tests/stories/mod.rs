@@ -98,6 +98,7 @@ fn batch_of(stories: &[Vec<TokenId>]) -> Batch {
         target: Target::whole(&targets),
         continues: Vec::new(),
         examples: rows.collect(),
+        copies: None,
     }
 }
 

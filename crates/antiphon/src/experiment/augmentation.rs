@@ -47,6 +47,7 @@ impl<'a> Augmentation<'a> {
             target: batch.target.clone(),
             continues: batch.continues.clone(),
             examples: batch.examples.clone(),
+            copies: None,
         }
     }
 
@@ -76,6 +77,7 @@ mod tests {
             target: Target::whole(labels),
             continues: Vec::new(),
             examples: (0..frames.len()).collect(),
+            copies: None,
         }
     }
 

@@ -171,6 +171,7 @@ mod tests {
             target: Target::stretch(rows),
             continues,
             examples,
+            copies: None,
         };
         let scores = |nats: &[f32]| TokenScores {
             log_probs: nats.iter().map(|nats| -nats).collect(),
