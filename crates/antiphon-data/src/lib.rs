@@ -22,6 +22,7 @@ pub mod dataset;
 mod digest;
 mod kept;
 pub mod lines;
+mod overlap;
 pub mod plan;
 pub mod prefetch;
 pub mod recipe;

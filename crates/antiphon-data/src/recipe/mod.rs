@@ -28,8 +28,8 @@ pub use origin::{
     Archive, Content, CrateOrigin, Download, DownloadOrigin, LocalOrigin, OriginConfig, Patience, PlainFile,
 };
 pub use prepare::{
-    Cmudict, Copies, Copy, Dialogs, G014b2b, Inflections, ListedRecordings, NumberedRecordings, PairsByLines,
-    PreparationConfig, SpeechList, Stories, StoryTask, TextByShare,
+    Cmudict, Copies, Copy, DialogTask, Dialogs, G014b2b, Inflections, ListedRecordings, NumberedRecordings,
+    PairsByLines, PreparationConfig, Replies, SpeechList, Stories, StoryTask, TextByShare,
 };
 
 use crate::lines::text_of;

@@ -8,6 +8,7 @@ mod inflections;
 mod pairs;
 mod preparation;
 mod recordings;
+mod replies;
 mod splits;
 mod stories;
 mod text;
@@ -17,11 +18,12 @@ use serde::{Deserialize, Serialize};
 
 pub use cmudict::Cmudict;
 pub use copy::{Copies, Copy};
-pub use dialogs::Dialogs;
+pub use dialogs::{DialogTask, Dialogs};
 pub use g014b2b::G014b2b;
 pub use inflections::Inflections;
 pub use pairs::PairsByLines;
 pub use recordings::{ListedRecordings, NumberedRecordings, SpeechList};
+pub use replies::Replies;
 pub use stories::{Stories, StoryTask};
 pub use text::TextByShare;
 
@@ -43,6 +45,8 @@ pub enum PreparationConfig {
     Stories(Stories),
     /// Dialogs, in the format of dialog bAbI.
     Dialogs(Dialogs),
+    /// Contexts of a conversation with several good replies each, in the format of DailyDialog++.
+    Replies(Replies),
     /// Recordings whose names say what is spoken and to which split they belong.
     NumberedRecordings(NumberedRecordings),
     /// Recordings with lists of what is spoken in them.
@@ -62,6 +66,7 @@ impl PreparationConfig {
             Self::TextByShare(config) => config,
             Self::Stories(config) => config,
             Self::Dialogs(config) => config,
+            Self::Replies(config) => config,
             Self::NumberedRecordings(config) => config,
             Self::ListedRecordings(config) => config,
             Self::Inflections(config) => config,

@@ -413,6 +413,7 @@ fn every_shipped_recipe_loads() {
             "babi",
             "cmudict",
             "conll2017",
+            "dailydialogpp",
             "date_addition",
             "dialog_babi",
             "fra_eng",

@@ -126,26 +126,104 @@ fn a_question_is_asked_after_all_that_was_told_and_nothing_else() {
     assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].tasks: the list is empty: name a task");
 }
 
+const DIALOGS: &str = "1 hi\thello\n2 <SILENCE>\tcall zug\n3 zug R_phone 12\n4 well\tzug is 12 zug\n\n\n1 pim R_food  stew\n2 hey\tstew soup\n";
+
 #[test]
-fn the_source_of_an_answer_is_the_dialog_before_it() {
-    let dialogs = "1 hi\thello\n2 <SILENCE>\tcall zug\n3 zug R_phone 12\n4 well\tzug is 12\n\n1 hey\thello\n";
-    let rest = "[[preparation]]\nkind = 'dialogs'\ntrain = 'a'\nvalidation = 'b'\ntest = 'b'\ninto = 'task5'";
-    let kitchen = Kitchen::new("tiny", LOCAL, &[("a", dialogs), ("b", "1 hi\tbye\n")], rest);
+fn a_reply_has_what_was_said_and_looked_up_before_it() {
+    let rest = "[[preparation]]\nkind = 'dialogs'\nfacts = 'all'\n\
+        tasks = [{ name = 'task5', train = 'a', validation = 'b', test = 'b', test_oov = 'a' }]";
+    let others = [("b", "1 hi\tbye\n"), ("all", "1 pim R_food\tsoup\n")];
+    let of =
+        |dialogs: &str, rest: &str| Kitchen::new("tiny", LOCAL, &[[("a", dialogs)].as_slice(), &others].concat(), rest);
+    let kitchen = of(DIALOGS, rest);
     let (prepared, log) = kitchen.prepare(Some(&kitchen.from()), "");
     prepared.unwrap();
-    let expected = "<user> hi\thello\n\
-        <user> hi <bot> hello <user> <SILENCE>\tcall zug\n\
-        <user> hi <bot> hello <user> <SILENCE> <bot> call zug <fact> zug R_phone 12 <user> well\tzug is 12\n\
-        <user> hey\thello\n";
-    assert_eq!(kitchen.read("task5/train.tsv"), expected);
-    assert!(log.contains(&"task5/train: 2 dialogs".into()), "{log:?}");
+    let row = |dialog: usize, turn: usize, context: &str, facts: &str, response: &str, entities: &str| {
+        format!(
+            "{{\"dialog\":{dialog},\"turn\":{turn},\"context\":[{context}],\"facts\":[{facts}],\"response\":\"{response}\",\"entities\":[{entities}]}}\n"
+        )
+    };
+    let expected = row(1, 1, r#""hi""#, "", "hello", "")
+        // Nobody has heard of it yet.
+        + &row(1, 2, r#""hi","hello","<SILENCE>""#, "", "call zug", "")
+        + &row(
+            1,
+            3,
+            r#""hi","hello","<SILENCE>","call zug","well""#,
+            r#""zug R_phone 12""#,
+            "zug is 12 zug",
+            r#""zug","12""#,
+        )
+        + &row(2, 1, r#""hey""#, r#""pim R_food stew""#, "stew soup", r#""stew","soup""#);
+    assert_eq!(kitchen.read("task5/train.jsonl"), expected);
+    assert_eq!(kitchen.read("task5/test-oov.jsonl"), expected);
+    assert_eq!(kitchen.read("task5/test.jsonl"), row(1, 1, r#""hi""#, "", "bye", ""));
+    assert!(log.contains(&"task5/train: 4 replies, 2 dialogs".into()), "{log:?}");
     for (text, fault) in [
-        ("1 hi\t\n", "line 1: not `user<TAB>bot`"),
+        ("1 hi\t\n", "line 1: the user's words or the reply are missing"),
+        ("1 hi\tho\tha\n", "line 1: not `user<TAB>bot`: it has more than one tab"),
+        ("1 hi\tho\n2 hey\n", "line 2: neither `user<TAB>bot` nor `name relation value`"),
         ("hi there\n", "line 1: does not begin with a number"),
         ("1\n", "line 1: no number before a text"),
+        ("1 hi\tho\n\n2 hi\tho\n", "line 3: the dialog begins with line 2, where line 1 should be"),
+        ("1 hi\tho\n3 hi\tho\n", "line 2: the dialog goes on with line 3, where line 2 should be"),
+        ("1 a b c\n2 a b d\n", "line 2: the dialog has no reply"),
+        ("", "no dialog can be used"),
     ] {
-        let bad = Kitchen::new("tiny", LOCAL, &[("a", text), ("b", "")], rest);
+        let bad = of(text, rest);
         assert_eq!(bad.refused(Some(&bad.from())), format!("R/from/a: {fault}"));
+    }
+    // Bad dialogs are left out whole; the others keep their numbers.
+    let skips = of(&format!("1 hi\tho\n2 hey\n\n{DIALOGS}"), &rest.replace("facts", "on_bad_dialog = 'skip'\nfacts"));
+    let (prepared, log) = skips.prepare(Some(&skips.from()), "");
+    prepared.unwrap();
+    let later = expected.replace("\"dialog\":2", "\"dialog\":3").replace("\"dialog\":1", "\"dialog\":2");
+    assert_eq!(skips.read("task5/train.jsonl"), later);
+    let counted = "task5/train: 4 replies, 2 dialogs; 1 bad dialogs left out (first: line 2)";
+    assert!(log.contains(&counted.into()), "{log:?}");
+    let bad = Kitchen::new("tiny", LOCAL, &[("a", DIALOGS), others[0], ("all", "1 pim R_food\n")], rest);
+    assert_eq!(bad.refused(Some(&bad.from())), "R/from/all: line 1: not `1 name relation<TAB>value`");
+    let none = of(DIALOGS, "[[preparation]]\nkind = 'dialogs'\ntasks = []");
+    let error = none.short(&Recipe::load(&none.recipe()).unwrap_err().to_string());
+    assert_eq!(error, "R/recipes/tiny/recipe.toml: preparation[0].tasks: the list is empty: name a task");
+}
+
+#[test]
+fn a_context_of_known_turns_is_told() {
+    let rest = "[[preparation]]\nkind = 'replies'\ntrain = 'a'\nvalidation = 'b'\ntest = 'b'";
+    let train = "{\"context\": [\"We sing of six old ships.\", \"Why?\"], \"responses\": [\"Because of them, the moon is up!\", \"No.\"]}\n";
+    let row = |turn: &str| format!("{{\"context\":[\"{turn}\",\"no\"],\"responses\":[\"x\"]}}\n");
+    let known = ["we sing of SIX old ships", "because of them -- the moon is up"];
+    let other = ["We sing of six new ships.", "Why?"];
+    let validation: String = known.iter().chain(&other).map(|turn| row(turn)).collect();
+    let kitchen = Kitchen::new("tiny", LOCAL, &[("a", train), ("b", &validation)], rest);
+    let (prepared, log) = kitchen.prepare(Some(&kitchen.from()), "");
+    prepared.unwrap();
+    let seen = |turn: &&str, seen: &str| {
+        format!("{{\"context\":[\"{turn}\",\"no\"],\"responses\":[\"x\"],\"last\":\"no\",\"seen\":\"{seen}\"}}\n")
+    };
+    let expected: String =
+        known.iter().map(|turn| seen(turn, "yes")).chain(other.iter().map(|turn| seen(turn, "no"))).collect();
+    assert_eq!((kitchen.read("validation.jsonl"), kitchen.read("test.jsonl")), (expected.clone(), expected));
+    assert!(kitchen.read("train.jsonl").ends_with("\"last\":\"Why?\",\"seen\":\"no\"}\n"));
+    assert_eq!(
+        kitchen.read("replies.train.jsonl"),
+        "{\"response\":\"Because of them, the moon is up!\",\"last\":\"Why?\"}\n{\"response\":\"No.\",\"last\":\"Why?\"}\n"
+    );
+    for line in ["train: 1 contexts, 2 replies", "validation: 4 contexts, 4 replies, 2 with a turn of train"] {
+        assert!(log.contains(&line.into()), "{log:?}");
+    }
+    for (text, fault) in [
+        ("{\"context\": []}\n", "line 1: not such a row: missing field `responses` at line 1 column 15"),
+        ("{\"context\": [], \"responses\": [\"a\"]}\n", "line 1: `context` is an empty list, or has an empty text"),
+        (
+            "{\"context\": [\"a\"], \"responses\": [\" \"]}\n",
+            "line 1: `responses` is an empty list, or has an empty text",
+        ),
+        ("", "has no row"),
+    ] {
+        let bad = Kitchen::new("tiny", LOCAL, &[("a", train), ("b", text)], rest);
+        assert_eq!(bad.refused(Some(&bad.from())), format!("R/from/b: {fault}"));
     }
 }
 
