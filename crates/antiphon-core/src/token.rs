@@ -66,6 +66,14 @@ pub trait Tokenizer: Send + Sync {
         self.decode(ids)
     }
 
+    /// How many turns of a history [`encode`](Self::encode) leaves out, or cuts, because it would be too long; 0 where texts are encoded whole.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn cut(&self, _text: &str) -> Result<usize> {
+        Ok(0)
+    }
+
     /// The number of ids, specials included.
     fn size(&self) -> usize;
 

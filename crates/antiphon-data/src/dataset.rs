@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use antiphon_core::{
-    Batch, Error, FrameBatch, Frames, Place, Problem, Result, SourceBatch, Special, Target, TokenBatch, TokenId,
-    Tokenizer, steps_of_path,
+    Batch, CopyBatch, Error, FrameBatch, Frames, Place, Problem, Result, SourceBatch, Special, Target, TokenBatch,
+    TokenId, Tokenizer, steps_of_path,
 };
 use rayon::prelude::*;
 
 use crate::Units;
+use crate::copying::Copying;
 use crate::corpus::{Corpus, Example, Gaps, Limits, Remedy};
 use crate::kept::Kept;
 use crate::lines::{Fault, LISTED, Skipped, listed};
@@ -30,11 +31,15 @@ pub struct Dataset {
     source: Option<Arc<dyn Tokenizer>>,
     further: Vec<FurtherSource>,
     target: Arc<dyn Tokenizer>,
+    /// What is copied; `None`: nothing.
+    copying: Option<Copying>,
     lengths: Vec<Lengths>,
     gaps: Gaps,
     skipped: Skipped,
     unknown: Unknown,
     further_tokens: Vec<FurtherTokens>,
+    /// How many examples have a history that was cut.
+    cut: u64,
     units: Units,
     /// The ids of its examples, unless they are too many.
     kept: Option<Kept>,
@@ -95,7 +100,9 @@ struct Measured {
     unknown: Unknown,
     further: Vec<FurtherTokens>,
     units: Units,
-    /// Its ids: those of the sources, and of the target.
+    /// Whether its history was cut.
+    is_cut: bool,
+    /// As [`Dataset::rows`] has them.
     rows: Vec<Vec<TokenId>>,
     line: usize,
     /// What is too long for other readers.
@@ -107,8 +114,10 @@ struct Measured {
 pub struct Unknown {
     /// Unknown tokens of the sources.
     pub source: u64,
-    /// Unknown tokens of the targets.
+    /// Unknown tokens of the targets, but for those that can be copied.
     pub target: u64,
+    /// Unknown tokens of the targets that can be copied.
+    pub copied: u64,
 }
 
 /// How many examples are encoded before their lengths are collected.
@@ -128,18 +137,19 @@ impl Dataset {
         target: Arc<dyn Tokenizer>,
         limits: &Limits,
     ) -> Result<Dataset> {
-        Self::for_readers(corpus, source, further, target, limits, &[])
+        Self::for_readers(corpus, source, further, target, None, limits, &[])
     }
 
-    /// The same of examples that are within the limits of other readers too.
+    /// The same with what is copied, of examples that are within the limits of other readers too.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and if words are to be copied where tokens are none.
     pub fn for_readers(
         corpus: Arc<Corpus>,
         source: Option<Arc<dyn Tokenizer>>,
         further: Vec<FurtherSource>,
         target: Arc<dyn Tokenizer>,
+        copying: Option<Copying>,
         limits: &Limits,
         others: &[Reader],
     ) -> Result<Dataset> {
@@ -154,6 +164,9 @@ impl Dataset {
             (false, true) => return mismatch("a text corpus has no sources: use `kind = \"pairs\"` or `\"parallel\"`"),
             _ => {}
         }
+        if corpus.is_spoken() && copying.is_some() {
+            return mismatch("recordings have no words that could be copied");
+        }
         if corpus.is_spoken() && corpus.frames().is_none() {
             return mismatch("nobody has listened to the recordings: give their frames");
         }
@@ -163,6 +176,8 @@ impl Dataset {
             further_tokens: vec![FurtherTokens::default(); further.len()],
             further,
             target,
+            copying,
+            cut: 0,
             lengths: Vec::new(),
             gaps: Gaps::default(),
             skipped: Skipped::default(),
@@ -170,7 +185,8 @@ impl Dataset {
             units: Units::default(),
             kept: None,
         };
-        let sides = usize::from(dataset.source.is_some()) + dataset.further.len() + 1;
+        let sources = dataset.sources();
+        let sides = sources + 1 + dataset.copying.as_ref().map_or(0, |_| sources + 1);
         let mut kept = (!dataset.corpus.is_spoken()).then(|| Kept::new(sides));
         let (mut too_long, mut messages, mut left_out) = (0, Vec::new(), Vec::new());
         for start in (0..dataset.corpus.len()).step_by(BLOCK) {
@@ -178,7 +194,7 @@ impl Dataset {
             let block: Vec<Result<Measured>> =
                 (start..end).into_par_iter().map(|i| dataset.measure(&dataset.corpus.get(i)?, others)).collect();
             for (i, measured) in (start..).zip(block) {
-                let Measured { lengths, unknown, further, units, rows, line, fault } = measured?;
+                let Measured { lengths, unknown, further, units, is_cut, rows, line, fault } = measured?;
                 let source = lengths.source as usize;
                 let within = match dataset.corpus.is_spoken() {
                     true => limits.check_frames(source),
@@ -194,6 +210,7 @@ impl Dataset {
                     dataset.unknown.add(unknown);
                     dataset.further_tokens.iter_mut().zip(further).for_each(|(all, one)| all.add(one));
                     dataset.units.add(units);
+                    dataset.cut += u64::from(is_cut);
                     kept = kept.and_then(|kept| kept.with(&rows));
                     continue;
                 };
@@ -254,6 +271,11 @@ impl Dataset {
         &self.skipped
     }
 
+    /// How many examples have a history of which turns were cut, because it would be too long.
+    pub fn cut(&self) -> u64 {
+        self.cut
+    }
+
     /// What the tokenizers do not know of the examples.
     pub fn unknown(&self) -> Unknown {
         self.unknown
@@ -282,34 +304,55 @@ impl Dataset {
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
         let examples: Vec<usize> = indices.iter().map(|&i| self.gaps.position(i as usize)).collect();
         let (frames, mut recordings) = (self.corpus.frames(), Vec::new());
-        let mut sources = vec![Vec::new(); usize::from(self.source.is_some()) + self.further.len()];
-        let mut targets = Vec::new();
+        let mut sources = vec![Vec::new(); self.sources()];
+        let (mut targets, mut says, mut slots) = (Vec::new(), sources.clone(), 0);
+        let mut add = |mut rows: Box<dyn Iterator<Item = Vec<TokenId>> + '_>| {
+            sources.iter_mut().zip(&mut rows).for_each(|(source, row)| source.push(row));
+            targets.extend(rows.next());
+            says.iter_mut().zip(&mut rows).for_each(|(says, row)| says.push(row));
+            slots = rows.flatten().fold(slots, |most: TokenId, slots| most.max(slots));
+        };
         if let Some(kept) = &self.kept {
             for &i in indices {
-                let mut rows = kept.rows(i as usize).map(<[TokenId]>::to_vec);
-                sources.iter_mut().zip(&mut rows).for_each(|(source, row)| source.push(row));
-                targets.extend(rows);
+                add(Box::new(kept.rows(i as usize).map(<[TokenId]>::to_vec)));
             }
         }
         for &i in examples.iter().filter(|_| self.kept.is_none()) {
             let example = self.corpus.get(i)?;
-            let rows = self.encode_source(&example)?.into_iter().chain(self.encode_further(&example)?);
-            sources.iter_mut().zip(rows).for_each(|(source, row)| source.push(row));
+            add(Box::new(self.rows(&example)?.into_iter()));
             if let Some((frames, recording)) = frames.zip(example.recording) {
                 recordings.push(frames.read(recording)?);
             }
-            targets.push(self.encode_target(&example)?);
         }
         let batch = |rows: Vec<Vec<TokenId>>| SourceBatch::Tokens(TokenBatch::from_rows(&rows));
         let recorded = |frames: &Arc<dyn Frames>| FrameBatch::from_rows(&recordings, frames.width());
         let recorded = frames.map(recorded).map(SourceBatch::Frames);
         let sources = recorded.into_iter().chain(sources.into_iter().map(batch)).collect();
-        let target = Target::whole(&targets);
+        let mut target = Target::whole(&targets);
+        let copies = self.copying.as_ref().map(|copying| {
+            // What is copied is no token that could be fed back.
+            let is_slot = |id: &&mut TokenId| **id as usize >= copying.vocabulary();
+            target.inputs.iter_mut().filter(is_slot).for_each(|id| *id = Special::Unknown.id());
+            let says = says.iter().map(|rows| TokenBatch::from_rows(rows)).collect();
+            CopyBatch { says, slots: slots as usize }
+        });
         // Each example is a text of its own: no row goes on.
-        Ok(Batch { sources, target, continues: Vec::new(), examples, copies: None })
+        Ok(Batch { sources, target, continues: Vec::new(), examples, copies })
     }
 
-    /// The target of an example, by its index in the corpus, as ids (of several, the first).
+    /// The same, with text encoded anew for every batch.
+    #[cfg(test)]
+    pub(crate) fn anew(self) -> Self {
+        assert!(self.kept.is_some());
+        Self { kept: None, ..self }
+    }
+
+    /// How many sources are texts.
+    fn sources(&self) -> usize {
+        usize::from(self.source.is_some()) + self.further.len()
+    }
+
+    /// The target of an example, by its index in the corpus, as ids without slots (of several, the first).
     ///
     /// # Errors
     /// As [`batch`](Self::batch).
@@ -359,23 +402,50 @@ impl Dataset {
     fn measure(&self, example: &Example, others: &[Reader]) -> Result<Measured> {
         let count = |row: &[TokenId]| u32::try_from(row.len()).unwrap_or(u32::MAX);
         let strangers = |row: &[TokenId]| row.iter().filter(|&&id| id == Special::Unknown.id()).count() as u64;
-        let (source, target) = (self.encode_source(example)?, self.encode_target(example)?);
-        let further = self.encode_further(example)?;
+        let rows = self.rows(example)?;
+        let (sources, behind) = rows.split_at(self.sources());
+        let (target, (source, further)) = (&behind[0], sources.split_at(usize::from(self.source.is_some())));
         let of_further = |row: &Vec<TokenId>| FurtherTokens { tokens: row.len() as u64, unknown: strangers(row) };
-        let further_tokens = further.iter().map(of_further).collect();
-        let of_source = source.as_deref().unwrap_or_default();
-        let unknown = Unknown { source: strangers(of_source), target: strangers(&target) };
+        let further = further.iter().map(of_further).collect();
+        let of_source = source.first().map_or(&[][..], Vec::as_slice);
+        let copied = self
+            .copying
+            .as_ref()
+            .map_or(0, |copying| target.iter().filter(|&&id| id as usize >= copying.vocabulary()).count() as u64);
+        let unknown = Unknown { source: strangers(of_source), target: strangers(target), copied };
         let frames = self.corpus.frames().zip(example.recording);
         let frames = frames.map(|(frames, recording)| frames.frames(recording));
         let heard = frames.map(|frames| u32::try_from(frames).unwrap_or(u32::MAX));
-        let lengths = Lengths { source: heard.unwrap_or_else(|| count(of_source)), target: count(&target) };
+        let lengths = Lengths { source: heard.unwrap_or_else(|| count(of_source)), target: count(target) };
         let mut fault = None;
         for reader in others {
             fault = fault.or(reader.fault(&self.corpus, example, lengths.target as usize - 1)?);
         }
         let units = Units::of(&example.targets[0], true);
-        let rows = source.into_iter().chain(further).chain([target]).collect();
-        Ok(Measured { lengths, unknown, further: further_tokens, units, rows, line: example.line, fault })
+        let cut = self.source.iter().zip(&example.source).map(|(tokenizer, text)| tokenizer.cut(text));
+        let is_cut = cut.sum::<Result<usize>>()? > 0;
+        Ok(Measured { lengths, unknown, further, units, is_cut, rows, line: example.line, fault })
+    }
+
+    /// The ids of an example: those of its sources, and of its target; where words are copied, what each source says, and the number
+    /// of slots alone.
+    fn rows(&self, example: &Example) -> Result<Vec<Vec<TokenId>>> {
+        let mut rows: Vec<Vec<TokenId>> = self.encode_source(example)?.into_iter().collect();
+        rows.extend(self.encode_further(example)?);
+        let Some(copying) = &self.copying else {
+            rows.push(self.encode_target(example)?);
+            return Ok(rows);
+        };
+        let placed = |error: Error| error.at(Place::line(example.line)).in_file(self.corpus.path());
+        let tokenizers = self.source.iter().chain(self.further.iter().map(|one| &one.tokenizer));
+        let texts = example.source.iter().chain(&example.further).map(String::as_str);
+        let copies = copying.copies(tokenizers.zip(texts)).map_err(placed)?;
+        let mut labels = copying.labels(&copies, &example.targets[0]).map_err(placed)?;
+        labels.push(Special::End.id());
+        rows.push(labels);
+        rows.extend(copies.says);
+        rows.push(vec![copies.slots.len() as TokenId]);
+        Ok(rows)
     }
 
     fn encode_further(&self, example: &Example) -> Result<Vec<Vec<TokenId>>> {
@@ -421,6 +491,7 @@ impl Unknown {
     fn add(&mut self, other: Self) {
         self.source += other.source;
         self.target += other.target;
+        self.copied += other.copied;
     }
 }
 
@@ -512,9 +583,7 @@ mod tests {
         assert_eq!(found[2], [vec![3], vec![id('N'), 3]]);
         batch.check().unwrap();
         // So it is where text is encoded anew.
-        let mut anew = dataset(&limits).unwrap();
-        assert!(anew.kept.take().is_some());
-        assert_eq!(anew.batch(&[1, 0]).unwrap(), batch);
+        assert_eq!(dataset(&limits).unwrap().anew().batch(&[1, 0]).unwrap(), batch);
         let refuse = Limits { too_long: Remedy::Error, ..limits };
         assert_eq!(
             message(&dataset(&refuse).unwrap_err()),

@@ -17,12 +17,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod copying;
 pub mod corpus;
 pub mod dataset;
 mod digest;
+pub mod history;
 mod kept;
 pub mod lines;
-mod overlap;
+pub mod overlap;
 pub mod plan;
 pub mod prefetch;
 pub mod recipe;
@@ -30,9 +32,12 @@ pub mod stream;
 mod units;
 pub mod vectors;
 
+pub use copying::Copying;
 pub use corpus::{Corpus, CorpusConfig, Example, FurtherColumns, Grouped, InputRules, References, Split, Spoken};
 pub use dataset::{Dataset, FurtherSource, FurtherTokens, Lengths, Reader, Unknown};
+pub use history::{Histories, History};
 pub use lines::{Fault, LineReader, Skipped};
+pub use overlap::{Known, Overlap};
 pub use plan::{BatchConfig, plan, plan_in_order};
 pub use prefetch::Prefetch;
 pub use stream::{Cut, Steps, Stream};

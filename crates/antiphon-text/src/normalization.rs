@@ -24,7 +24,7 @@ pub enum Normalization {
     /// Lower case, by Unicode's default rules for no language in particular.
     Lowercase,
     /// Punctuation before and behind a word becomes words of its own, each mark one: `Where is "it"?` becomes `Where is " it " ?`.
-    /// Within a word it stays: `don't`, `3.5`.
+    /// Within a word it stays: `don't`, `3.5`. A word in angle brackets, as `<user>`, stays whole.
     Punctuation,
 }
 
@@ -57,6 +57,10 @@ fn apart(text: &str) -> String {
     let mut spaced = String::with_capacity(text.len() + 8);
     for piece in text.split_inclusive(char::is_whitespace) {
         let word = piece.trim_end_matches(char::is_whitespace);
+        if is_bracketed(word) {
+            spaced += piece;
+            continue;
+        }
         let before = word.len() - word.trim_start_matches(is_mark).len();
         let behind = word.trim_end_matches(is_mark).len().max(before);
         let marks = |marks: &str| marks.chars().map(String::from).collect::<Vec<_>>();
@@ -67,6 +71,12 @@ fn apart(text: &str) -> String {
         spaced += &piece[word.len()..];
     }
     spaced
+}
+
+/// Whether a word is letters, digits, `_` and `-` in angle brackets: a mark, as one of who speaks.
+fn is_bracketed(word: &str) -> bool {
+    let inner = word.strip_prefix('<').and_then(|word| word.strip_suffix('>'));
+    inner.is_some_and(|inner| !inner.is_empty() && inner.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-'))
 }
 
 /// Whether a character is punctuation: of ASCII, of Latin-1, of the block "General Punctuation" and of "CJK Symbols and Punctuation".
@@ -110,6 +120,7 @@ mod tests {
                 "Where is \" it \" ?\n( 3.5 , don't )\t¿ e\u{301} !  …",
             ),
             (vec![Punctuation], "?! a", "? ! a"),
+            (vec![Punctuation], "<user> a <1>\n<x y> <> <a.b> b<c>.", "<user> a <1>\n< x y > < > < a.b > b<c > ."),
         ] {
             assert_eq!(normalize(&steps, text), expected, "{steps:?}");
         }

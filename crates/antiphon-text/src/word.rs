@@ -97,9 +97,13 @@ impl WordTokenizer {
         Ok(Self { model, vocabulary })
     }
 
-    /// The words of some ids, special symbols left out.
-    fn line(&self, ids: &[TokenId]) -> String {
-        let words: Vec<&str> = ids.iter().filter_map(|&id| self.vocabulary.spoken(id)).collect();
+    /// The words of some ids, special symbols left out; ids behind the vocabulary are these slots.
+    fn line(&self, ids: &[TokenId], slots: &[String]) -> String {
+        let word = |&id: &TokenId| match (id as usize).checked_sub(self.vocabulary.size()) {
+            Some(slot) => slots.get(slot).map(String::as_str),
+            None => self.vocabulary.spoken(id),
+        };
+        let words: Vec<&str> = ids.iter().filter_map(word).collect();
         words.join(self.model.separator.as_deref().unwrap_or(" "))
     }
 }
@@ -117,13 +121,28 @@ impl Tokenizer for WordTokenizer {
     }
 
     fn decode(&self, ids: &[TokenId]) -> String {
+        self.decode_slots(ids, &[])
+    }
+
+    fn words(&self, text: &str) -> Option<Vec<Option<String>>> {
+        let text = normalize(&self.model.normalization, text);
+        let WordModel { sentences, separator, .. } = &self.model;
+        let mut all = Vec::new();
+        for (i, line) in lines(&text, *sentences).enumerate() {
+            all.extend((i > 0).then_some(None));
+            all.extend(words(line, separator.as_deref()).map(|word| Some(word.to_owned())));
+        }
+        Some(all)
+    }
+
+    fn decode_slots(&self, ids: &[TokenId], slots: &[String]) -> String {
         if !self.model.sentences {
-            return self.line(ids);
+            return self.line(ids, slots);
         }
         // Whoever has built a batch has closed the last one too.
         let end = Special::End.id();
         let ids = ids.strip_suffix(&[end]).unwrap_or(ids);
-        ids.split(|&id| id == end).map(|sentence| self.line(sentence)).collect::<Vec<_>>().join("\n")
+        ids.split(|&id| id == end).map(|sentence| self.line(sentence, slots)).collect::<Vec<_>>().join("\n")
     }
 
     fn size(&self) -> usize {

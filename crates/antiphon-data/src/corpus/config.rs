@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::table::format_of;
+use crate::history::History;
 use crate::lines::{Fault, quoted};
 
 /// A part of a corpus.
@@ -213,7 +214,8 @@ pub struct TableConfig {
     /// What stands between the columns of a source, if it has several.
     #[serde(default = "space")]
     pub join: String,
-    /// The column of the targets.
+    /// The column of the targets. A list in JSON lines is several references, which count as equally right; each is an example to learn
+    /// from.
     #[schemars(example = &"answer")]
     pub target: String,
     /// The column of the answers that each row may have, its target among them: a list in JSON lines, elsewhere one on each line of
@@ -221,7 +223,14 @@ pub struct TableConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"candidates")]
     pub candidates: Option<String>,
-    /// The longest source, in tokens without the end symbol.
+    /// How the turns of a dialog are read, where the source is a list of them, oldest first: a list in JSON lines, elsewhere one on each
+    /// line of the cell. If unset, the source is a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+    /// Whether each row is answered and judged by itself, even where its source is that of another row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub each_row: bool,
+    /// The longest source, in tokens without the end symbol. A longer `history` is cut from its old end instead.
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1))]
     pub max_source: usize,
@@ -676,6 +685,11 @@ impl CorpusConfig {
         if let Self::Table(table) = self { Some(table) } else { None }
     }
 
+    /// How its sources are read as histories, if they are.
+    pub fn history(&self) -> Option<&History> {
+        self.as_table()?.history.as_ref()
+    }
+
     /// Its settings, if it is a manifest of recordings.
     pub fn as_manifest(&self) -> Option<&ManifestConfig> {
         if let Self::Manifest(manifest) = self { Some(manifest) } else { None }
@@ -692,12 +706,19 @@ impl CorpusConfig {
         let mut add = |key: &str, message: String| problems.push(Problem { place: key.into(), message });
         let (format, columns, named) = match self {
             Self::Table(table) => {
-                let TableConfig { format, columns, source, target, candidates, .. } = table;
+                let TableConfig { format, columns, source, target, candidates, history, .. } = table;
                 for (split, _) in table.files().filter(|(_, file)| !table.knows_format(file)) {
                     add(split.name(), UNKNOWN_FORMAT.into());
                 }
                 if source.names().contains(target) {
                     add("source", self.reads_target(target).expect("it is that of the target"));
+                }
+                if history.is_some() && source.names().len() > 1 {
+                    let message = "a history is a source of one column; name that alone in `source`, and make streams of the others";
+                    add("history", message.into());
+                }
+                for Problem { place, message } in history.iter().flat_map(History::problems) {
+                    add(&format!("history.{place}"), message);
                 }
                 if candidates.as_ref() == Some(target) {
                     let message = format!(

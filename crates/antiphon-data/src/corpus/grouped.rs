@@ -9,7 +9,8 @@ use super::{Corpus, Example, References};
 /// Each source once, in the order in which they first appear, with all its references.
 ///
 /// Lines of `source<TAB>target`, and rows of a table, with the same source are grouped, wherever they stand and whatever
-/// normalization makes equal; the source is written as in the first. A reference that is repeated counts once. The lines of parallel files and
+/// normalization makes equal; the source is written as in the first. A reference that is repeated counts once. Where each row is answered by
+/// itself, a group is a row with its references. The lines of parallel files and
 /// of texts are kept apart even where they are equal: their references are the files.
 #[derive(Debug)]
 pub struct Grouped<'a> {
@@ -25,7 +26,9 @@ type Normalized<'n> = &'n dyn Fn(usize, &str) -> String;
 
 impl<'a> Grouped<'a> {
     pub(super) fn new(corpus: &'a Corpus, normalized: Option<Normalized<'_>>) -> Result<Self> {
-        let Some(normalized) = normalized else { return Ok(Self { corpus, groups: None, references: None }) };
+        let Some(normalized) = normalized else {
+            return Ok(Self { corpus, groups: corpus.examples_of_rows(), references: None });
+        };
         let mut groups: Vec<Vec<u32>> = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::new();
         for (i, example) in corpus.iter().enumerate() {

@@ -117,27 +117,27 @@ impl<'a> InputRules<'a> {
         table.row(line).map(|row| Spoken::of(&row))
     }
 
-    /// The texts of a source, of the first and of the further ones, and its target; where there are no sources, the line is all
-    /// target. Running text has blank lines.
+    /// The texts of a source, of the first and of the further ones, and its targets, several only where they are a list; where there are no
+    /// sources, the line is all target. Running text has blank lines.
     ///
     /// # Errors
     /// If the line is none.
     ///
     /// # Panics
     /// If a header is still to be read.
-    pub fn pair(&self, line: &str) -> Result<(Vec<String>, String), Fault> {
+    pub fn pair(&self, line: &str) -> Result<(Vec<String>, Vec<String>), Fault> {
         if let Some(table) = &self.table {
-            let Row { source, further, target, .. } = table.row(line)?;
+            let Row { source, further, targets, .. } = table.row(line)?;
             let source = self.config.has_source().then_some(source);
-            return Ok((source.into_iter().chain(further).collect(), target));
+            return Ok((source.into_iter().chain(further).collect(), targets));
         }
         match self.config {
             CorpusConfig::Text(_) if line.trim().is_empty() => Err(Fault::EmptyLine),
-            CorpusConfig::Text(_) | CorpusConfig::Stream(_) => Ok((Vec::new(), line.to_owned())),
+            CorpusConfig::Text(_) | CorpusConfig::Stream(_) => Ok((Vec::new(), vec![line.to_owned()])),
             CorpusConfig::Table(_) | CorpusConfig::Manifest(_) => unreachable!("a table has rows"),
             CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) => {
                 let (source, target) = split_pair(line)?;
-                Ok((vec![source.into()], target.into()))
+                Ok((vec![source.into()], vec![target.into()]))
             }
         }
     }

@@ -70,6 +70,15 @@ impl Object<'_> {
     /// # Errors
     /// If the column is not there, is there twice, or holds no text.
     pub(super) fn text(&self, wanted: &Wanted) -> Result<Cow<'static, str>, Fault> {
+        let mut texts = self.texts(wanted)?;
+        Ok(if texts.len() == 1 { texts.swap_remove(0) } else { texts.join("\n").into() })
+    }
+
+    /// The texts of the elements of a list, or that of a column which is none.
+    ///
+    /// # Errors
+    /// As [`text`](Self::text).
+    pub(super) fn texts(&self, wanted: &Wanted) -> Result<Vec<Cow<'static, str>>, Fault> {
         let column = &wanted.column;
         let mut found = self.0.iter().filter(|entry| entry.name == *column);
         let Some(Entry { value, before, .. }) = found.next() else {
@@ -81,21 +90,23 @@ impl Object<'_> {
             return Err(Fault::Twice(column.clone()));
         }
         if !value.starts_with('[') {
-            return plain_text(value, *before, wanted, false);
+            return plain_text(value, *before, wanted, false).map(|text| vec![text]);
         }
-        let (mut text, mut rest, mut is_first) = (String::new(), &value[1..], true);
+        let (mut texts, mut rest) = (Vec::new(), &value[1..]);
         loop {
             rest = rest.trim_start_matches([',', ' ', '\t', '\r', '\n']);
             if rest.starts_with(']') {
-                return Ok(text.into());
+                return Ok(texts);
             }
             let (IgnoredAny, behind) = first(rest);
             let element = rest[..rest.len() - behind.len()].trim_end();
             let line = plain_text(element, before + value.len() - rest.len(), wanted, true)?;
-            text += if is_first { "" } else { "\n" };
             // A line is an element, so that no element is two.
-            text += &line.replace("\r\n", " ").replace(['\n', '\r'], " ");
-            (rest, is_first) = (behind, false);
+            texts.push(match line.contains(['\n', '\r']) {
+                true => line.replace("\r\n", " ").replace(['\n', '\r'], " ").into(),
+                false => line,
+            });
+            rest = behind;
         }
     }
 }

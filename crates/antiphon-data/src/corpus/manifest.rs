@@ -77,6 +77,7 @@ impl Corpus {
         if numbers.is_empty() {
             return Err(Error::new(format!("no row can be used; {}", self.skipped)).in_file(self.path()));
         }
+        // A row of a manifest has one target.
         let bad = unusable.iter().map(|&(i, _)| self.gaps.position(i) as u64);
         let mut left_out: Vec<u64> = self.gaps.left_out().chain(bad).collect();
         left_out.sort_unstable();

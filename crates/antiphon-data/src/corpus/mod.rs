@@ -66,6 +66,10 @@ pub struct Corpus {
     before: Vec<usize>,
     /// The lines left out.
     gaps: Gaps,
+    /// Where rows have several targets: for each row that is used, how many examples come before it, and at last how many there are.
+    starts: Option<Vec<u32>>,
+    /// Whether each row is answered by itself.
+    each_row: bool,
     skipped: Skipped,
     /// The file whose first line names its columns, as it seems, and is read like any other.
     header: Option<PathBuf>,
@@ -113,6 +117,8 @@ impl Corpus {
         let (mut opened, mut before) = (Vec::<LineFile>::with_capacity(files.len()), Vec::new());
         let mut lines = 0;
         let (mut table, mut headers): (Option<Table>, usize) = (None, 0);
+        // How many targets each line of a table has.
+        let mut targets: Vec<u32> = Vec::new();
         for (k, (key, file)) in files.iter().enumerate() {
             let path = data_dir.join(file);
             if let Some(fault) = file_fault(&path) {
@@ -143,7 +149,10 @@ impl Corpus {
                     header.get_or_insert_with(|| path.clone());
                 }
                 let check = |text: &str| match &table {
-                    Some(table) => table.row(text).map(drop),
+                    Some(table) => table.row(text).map(|row| {
+                        targets.resize(line as usize, 0);
+                        targets.push(row.targets.len() as u32);
+                    }),
                     None => layout.check(k, text),
                 };
                 if let Err(fault) = text.and_then(check) {
@@ -186,8 +195,20 @@ impl Corpus {
             return Err(Error::new(message).in_file(first.path()));
         }
         let (gaps, skipped) = (Gaps::default(), Skipped::default());
-        let mut corpus =
-            Corpus { layout, files: opened, before, gaps, skipped, header, table, headers, recorded: None };
+        let each_row = config.as_table().is_some_and(|table| table.each_row);
+        let mut corpus = Corpus {
+            layout,
+            files: opened,
+            before,
+            gaps,
+            starts: None,
+            each_row,
+            skipped,
+            header,
+            table,
+            headers,
+            recorded: None,
+        };
         if lines == headers {
             return Err(Error::new("only a header, no rows: add some").in_file(corpus.path()));
         }
@@ -201,12 +222,46 @@ impl Corpus {
             return Err(Error::new(format!("no line can be used; {}", corpus.skipped)).in_file(corpus.path()));
         }
         corpus.gaps = Gaps::new((0..headers as u64).chain(bad.into_keys()));
+        if targets.iter().any(|&targets| targets > 1) {
+            corpus.starts = Some(corpus.starts_of(&targets)?);
+        }
         Ok(corpus)
     }
 
-    /// How many examples: of a running text its lines.
+    /// How many examples: of a running text its lines. A row with several targets is as many examples.
     pub fn len(&self) -> usize {
-        self.lines() - self.gaps.len()
+        match &self.starts {
+            Some(starts) => starts[starts.len() - 1] as usize,
+            None => self.lines() - self.gaps.len(),
+        }
+    }
+
+    /// How many examples come before each row that is used, of lines with so many targets, and before the end.
+    fn starts_of(&self, targets: &[u32]) -> Result<Vec<u32>> {
+        let too_many = || Error::new(format!("more than {} references: split the file", u32::MAX)).in_file(self.path());
+        let (rows, mut sum) = (self.lines() - self.gaps.len(), 0_u32);
+        let mut starts = vec![0];
+        for row in 0..rows {
+            sum = sum.checked_add(targets[self.gaps.position(row)]).ok_or_else(too_many)?;
+            starts.push(sum);
+        }
+        Ok(starts)
+    }
+
+    /// Which of the rows that are used an example is, counted from 0, and which of its targets.
+    fn row_and_target(&self, i: usize) -> (usize, usize) {
+        match &self.starts {
+            Some(starts) => {
+                let row = starts.partition_point(|&start| start as usize <= i) - 1;
+                (row, i - starts[row] as usize)
+            }
+            None => (i, 0),
+        }
+    }
+
+    /// The line of an example, among all.
+    fn line_of(&self, i: usize) -> usize {
+        self.gaps.position(self.row_and_target(i).0)
     }
 
     /// How many lines its files have, those left out included.
@@ -222,7 +277,7 @@ impl Corpus {
 
     /// Which of these an example is, counted from 0.
     fn row_of(&self, i: usize) -> usize {
-        self.gaps.position(i) - self.headers
+        self.line_of(i) - self.headers
     }
 
     /// Whether it is several files that follow upon each other.
@@ -242,24 +297,24 @@ impl Corpus {
 
     /// The number, from 0, of the file in which an example stands.
     pub(crate) fn file_of(&self, i: usize) -> usize {
-        self.file_of_line(self.gaps.position(i))
+        self.file_of_line(self.line_of(i))
     }
 
     /// Whether the line of an example has a line end.
     pub(crate) fn is_ended(&self, i: usize) -> bool {
-        let (file, line) = self.located(self.gaps.position(i));
+        let (file, line) = self.located(self.line_of(i));
         file.is_ended(line)
     }
 
     /// How many bytes the line of an example has, its line end included.
     pub(crate) fn bytes(&self, i: usize) -> u64 {
-        let (file, line) = self.located(self.gaps.position(i));
+        let (file, line) = self.located(self.line_of(i));
         file.bytes(line)
     }
 
     /// The file and the line, counted from 1, of an example.
     pub fn place(&self, i: usize) -> (&Path, usize) {
-        let (file, line) = self.located(self.gaps.position(i));
+        let (file, line) = self.located(self.line_of(i));
         (file.path(), file.number(line))
     }
 
@@ -273,13 +328,16 @@ impl Corpus {
     /// # Errors
     /// If the file cannot be read or has changed since it was opened.
     pub fn get(&self, i: usize) -> Result<Example> {
-        let (own, line) = self.located(self.gaps.position(i));
+        let (own, line) = self.located(self.line_of(i));
         let number = own.number(line);
         if self.table.is_some() {
-            let Row { source, further, target, kept, candidates, .. } = self.row(i)?;
+            let Row { source, further, mut targets, kept, candidates, .. } = self.row(i)?;
             let kept = kept.into_iter().map(|text| vec![text]).collect();
             let recording = self.recorded.as_ref().map(|recorded| recorded.number(i));
-            let (source, targets) = (self.has_source().then_some(source), vec![target]);
+            let source = self.has_source().then_some(source);
+            if self.starts.is_some() {
+                targets = vec![targets.swap_remove(self.row_and_target(i).1)];
+            }
             return Ok(Example { source, further, targets, kept, candidates, recording, line: number });
         }
         let first = own.read(line)?;
@@ -297,9 +355,14 @@ impl Corpus {
         Ok(Example { source, targets, line: number, ..Example::default() })
     }
 
+    /// The examples of each row that is used, where some have several.
+    fn examples_of_rows(&self) -> Option<Vec<Vec<u32>>> {
+        Some(self.starts.as_ref()?.windows(2).map(|ends| (ends[0]..ends[1]).collect()).collect())
+    }
+
     /// The row of an example of a table.
     fn row(&self, i: usize) -> Result<Row> {
-        let (own, line) = self.located(self.gaps.position(i));
+        let (own, line) = self.located(self.line_of(i));
         let table = self.table.as_ref().expect("a table has columns");
         table.row(&own.read(line)?).map_err(|fault| own.changed(line, fault))
     }
@@ -309,13 +372,14 @@ impl Corpus {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// For evaluation: each distinct source once, with all that counts as right. `normalized` is a text of a source as the model
+    /// For evaluation: each distinct source once, with all that counts as right; or each row, where the config says so. `normalized` is a text of a source as the model
     /// sees it, by its number among the sources of an example, counted from 0: those that are equal then, in all sources, are one.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub fn grouped(&self, normalized: impl Fn(usize, &str) -> String) -> Result<Grouped<'_>> {
-        Grouped::new(self, matches!(self.layout, Layout::Pairs | Layout::Table).then_some(&normalized))
+        let groups = matches!(self.layout, Layout::Pairs | Layout::Table) && !self.each_row;
+        Grouped::new(self, groups.then_some(&normalized))
     }
 
     /// Whether examples have a source.

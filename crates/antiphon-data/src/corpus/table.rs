@@ -22,8 +22,8 @@ pub(crate) struct Row {
     pub(crate) end: Option<f64>,
     /// The further sources, in their order.
     pub(crate) further: Vec<String>,
-    /// Empty where targets are not read.
-    pub(crate) target: String,
+    /// Empty where targets are not read; of a table, several where they are a list.
+    pub(crate) targets: Vec<String>,
     /// What is kept, in its order.
     pub(crate) kept: Vec<String>,
     /// The answers that it may have; empty where it may have any.
@@ -38,6 +38,8 @@ pub(crate) struct Table {
     join: String,
     wanted: Vec<Wanted>,
     header: Header,
+    /// Whether a list of targets is several, and not one of several lines.
+    lists_targets: bool,
 }
 
 /// A column that is read.
@@ -135,6 +137,7 @@ pub(super) struct Settings<'c> {
     sources: Vec<Wanted>,
     candidates: Option<Wanted>,
     target: Wanted,
+    lists_targets: bool,
 }
 
 impl<'c> Settings<'c> {
@@ -148,6 +151,7 @@ impl<'c> Settings<'c> {
             sources: source.names().iter().map(|name| Wanted::new("data.source", name, Part::Source)).collect(),
             candidates: candidates.iter().map(|name| Wanted::new("data.candidates", name, Part::Candidates)).next(),
             target: Wanted::new("data.target", target, Part::Target),
+            lists_targets: true,
         }
     }
 
@@ -170,6 +174,7 @@ impl<'c> Settings<'c> {
                         .collect(),
                     candidates: None,
                     target: Wanted::new("data.text", text, Part::Target),
+                    lists_targets: false,
                 }
             }
             CorpusConfig::Text(TextConfig { column: Some(column), format, columns, train, .. }) => Self {
@@ -180,6 +185,7 @@ impl<'c> Settings<'c> {
                 sources: Vec::new(),
                 candidates: None,
                 target: Wanted::new("data.column", column, Part::Target),
+                lists_targets: false,
             },
             CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Text(_) | CorpusConfig::Stream(_) => {
                 return None;
@@ -277,7 +283,8 @@ impl Table {
         let own = settings.sources.iter().cloned().chain(further.sources.iter().map(one));
         let wanted = own.chain(settings.candidates.clone()).collect();
         let header = if format == TableFormat::JsonLines { Header::InRows } else { Header::Awaited };
-        Ok(Self { format, join: settings.join.to_owned(), wanted, header })
+        let (join, lists_targets) = (settings.join.to_owned(), settings.lists_targets);
+        Ok(Self { format, join, wanted, header, lists_targets })
     }
 
     /// Takes the columns that the config names, if it does.
@@ -424,7 +431,10 @@ impl Table {
             Header::Awaited => panic!("a row before the header"),
             Header::InRows => {
                 let object = object(line)?;
-                self.row_of(|i| object.text(&self.wanted[i]))
+                self.row_of(|i| match &self.wanted[i] {
+                    wanted if wanted.part == Part::Target && self.lists_targets => object.texts(wanted),
+                    wanted => object.text(wanted).map(|text| vec![text]),
+                })
             }
             Header::Read(columns) => {
                 if line.is_empty() {
@@ -441,16 +451,25 @@ impl Table {
                         return Err(Fault::Cells { found: cells.len(), columns, alone, is_csv, other });
                     }
                 };
-                self.row_of(|i| Ok(cells[places[i]].clone()))
+                self.row_of(|i| Ok(vec![cells[places[i]].clone()]))
             }
         }
     }
 
-    /// Puts a row together of the cells of its columns.
-    fn row_of<'c>(&self, cell: impl Fn(usize) -> Result<Cow<'c, str>, Fault>) -> Result<Row, Fault> {
+    /// Puts a row together of the cells of its columns; of a list of targets, of each of them.
+    fn row_of<'c>(&self, cell: impl Fn(usize) -> Result<Vec<Cow<'c, str>>, Fault>) -> Result<Row, Fault> {
         let mut row = Row::default();
         for (i, Wanted { column, part, .. }) in self.wanted.iter().enumerate() {
-            let text = cell(i)?;
+            let mut texts = cell(i)?;
+            let is_missing = texts.is_empty() || texts.iter().any(|text| text.trim().is_empty());
+            if *part == Part::Target {
+                if is_missing {
+                    return Err(Fault::EmptyCell(column.clone()));
+                }
+                row.targets = texts.into_iter().map(Cow::into_owned).collect();
+                continue;
+            }
+            let text = texts.swap_remove(0);
             let is_empty = text.trim().is_empty();
             match part {
                 // Of several, some may be empty.
@@ -462,8 +481,7 @@ impl Table {
                 Part::Start => row.start = seconds(&text, column)?,
                 Part::End => row.end = seconds(&text, column)?,
                 Part::Further => row.further.push(text.into_owned()),
-                Part::Target if is_empty => return Err(Fault::EmptyCell(column.clone())),
-                Part::Target => row.target = text.into_owned(),
+                Part::Target => unreachable!("it was taken before"),
                 Part::Kept => row.kept.push(text.into_owned()),
                 Part::Candidates if is_empty => return Err(Fault::EmptyCell(column.clone())),
                 Part::Candidates => row.candidates = text.split('\n').map(|text| text.trim().to_owned()).collect(),
@@ -471,9 +489,10 @@ impl Table {
         }
         let candidates = self.wanted.iter().find(|wanted| wanted.part == Part::Candidates);
         if let Some(Wanted { column, .. }) = candidates.filter(|_| self.reads_target())
-            && !row.candidates.iter().any(|candidate| candidate == row.target.trim())
+            && let Some(target) =
+                row.targets.iter().find(|target| !row.candidates.iter().any(|candidate| candidate == target.trim()))
         {
-            return Err(Fault::NotAmong { target: row.target, column: column.clone() });
+            return Err(Fault::NotAmong { target: target.clone(), column: column.clone() });
         }
         if row.source.is_empty() {
             let sources = self.wanted.iter().filter(|wanted| wanted.part == Part::Source);

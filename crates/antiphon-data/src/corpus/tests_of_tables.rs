@@ -145,11 +145,11 @@ proptest! {
         } else {
             serde_json::to_string(&list).unwrap()
         };
-        let json = format!("{{\"lemma\": {list}, \"features\": {list}, \"form\":{list}}}\n");
+        let json = format!("{{\"lemma\": {list}, \"features\": {list}, \"form\":{number}}}\n");
         let (_folder, corpus) = opened(&config("a.jsonl", ""), json.as_bytes());
         let lines: Vec<String> = texts.map(|text| text.replace("\r\n", " ").replace(['\r', '\n'], " ")).collect();
         let cell = format!("{}\n{number}", lines.join("\n"));
-        prop_assert_eq!(all(&corpus), [example(&[&cell, &cell, &cell], 1)]);
+        prop_assert_eq!(all(&corpus), [example(&[&cell, &number.to_string(), &cell], 1)]);
     }
 }
 
@@ -181,6 +181,47 @@ fn rows_whose_sources_are_all_equal_are_references_of_one() {
     first.targets.push("z".into());
     first.kept[0].push("n".into());
     assert_eq!(groups.iter().collect::<Result<Vec<_>>>().unwrap(), [first, example(&["a", "y", "V"], 3)]);
+}
+
+#[test]
+fn a_list_of_targets_is_so_many_rows_and_a_row_can_be_judged_by_itself() {
+    let rows = [("[\"a\", \"b\"]", "[\"x\", \"y\", \"x\"]"), ("\"c\"", "\"z\""), ("[\"a\", \"b\"]", "[\"w\"]")];
+    let line =
+        |(source, target): (&str, &str)| format!("{{\"lemma\": {source}, \"form\": {target}, \"features\": []}}\n");
+    let text = rows.map(line).concat();
+    let (_folder, corpus) = opened(&config("a.jsonl", ""), text.as_bytes());
+    let of = |source: &str, target: &str, line| example(&[source, target, ""], line);
+    assert_eq!(corpus.len(), 5);
+    assert_eq!(
+        all(&corpus),
+        [of("a\nb", "x", 1), of("a\nb", "y", 1), of("a\nb", "x", 1), of("c", "z", 2), of("a\nb", "w", 3)]
+    );
+    assert_eq!((0..5).map(|i| corpus.place(i).1).collect::<Vec<_>>(), [1, 1, 1, 2, 3]);
+    let judged = |corpus: &Corpus| -> Vec<(usize, String)> {
+        let groups = corpus.grouped(|_, text| text.to_owned()).unwrap();
+        assert_eq!(groups.len(), groups.iter().count());
+        groups.iter().map(|group| group.map(|group| (group.line, group.targets.concat())).unwrap()).collect()
+    };
+    let of = |groups: &[(usize, &str)]| groups.iter().map(|&(line, all)| (line, all.to_owned())).collect::<Vec<_>>();
+    assert_eq!(judged(&corpus), of(&[(1, "xyw"), (2, "z")]));
+    let (_folder, corpus) = opened(&config("a.jsonl", "each_row = true"), text.as_bytes());
+    assert_eq!(judged(&corpus), of(&[(1, "xy"), (2, "z"), (3, "w")]));
+    // Also where no row has several, and a bad one is left out.
+    let rows = ["lemma\tform\tfeatures\na\tx\t\na\t\t\na\ty\t\n"];
+    let (_folder, corpus) = opened(&config("a.tsv", "each_row = true\non_bad_line = 'skip'"), rows.concat().as_bytes());
+    assert_eq!(judged(&corpus), of(&[(2, "x"), (4, "y")]));
+    let bad = line(("\"a\"", "[]"));
+    let (_folder, corpus) = opened(&config("a.jsonl", "on_bad_line = 'skip'"), (bad.clone() + &text).as_bytes());
+    assert_eq!((corpus.len(), corpus.place(3).1, corpus.get(4).unwrap().targets), (5, 3, vec!["w".to_owned()]));
+    for empty in [bad, line(("\"a\"", "[\"x\", \" \"]"))] {
+        let refused = refused(&config("a.jsonl", ""), &empty);
+        assert!(refused.starts_with("D/a.jsonl: line 1: "), "{refused}");
+        assert!(refused.contains("`form`"), "{refused}");
+    }
+    let rules = config("a.jsonl", "");
+    let rules = InputRules::of_pairs(&rules, &further(), None).unwrap();
+    let (sources, targets) = rules.pair(text.lines().next().unwrap()).unwrap();
+    assert_eq!((sources.concat(), targets.concat()), ("a\nb".to_owned(), "xyx".to_owned()));
 }
 
 #[test]
@@ -351,6 +392,9 @@ fn settings_that_contradict_each_other_are_told() {
     assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['c', 'a']"), ["target"]);
     assert_eq!(places("source = ['x', 'a']\ntarget = 'a'\ncolumns = ['a']"), ["source", "source"]);
     assert_eq!(places("source = 'a'\ntarget = 'b'\ncolumns = ['b', 'a']\nformat = 'json_lines'"), ["columns"]);
+    assert_eq!(places("source = ['a']\ntarget = 'b'\nhistory = { numbered = true }"), [""; 0]);
+    let places = places("source = ['a', 'c']\ntarget = 'b'\nhistory = { max_turns = 0, speakers = [''] }");
+    assert_eq!(places, ["history", "history.speakers.0", "history.max_turns"]);
 }
 
 #[test]
@@ -409,7 +453,7 @@ fn sources_are_asked_about_without_their_targets() {
     let config = config("a.tsv", "");
     let mut pairs = InputRules::of_pairs(&config, &further(), None).unwrap();
     pairs.read_header(Ok("lemma\tfeatures\tform")).unwrap();
-    assert_eq!(pairs.pair("a\tN\tb").unwrap(), (vec!["a".into(), "N".into()], "b".into()));
+    assert_eq!(pairs.pair("a\tN\tb").unwrap(), (vec!["a".into(), "N".into()], vec!["b".into()]));
 }
 
 #[test]
@@ -535,7 +579,7 @@ fn texts_stand_in_a_column() {
             rules.read_header(Ok(lines.next().unwrap())).unwrap();
         }
         let pairs: Vec<_> = lines.map(|line| rules.pair(line).unwrap()).collect();
-        assert_eq!(pairs, texts.map(|text| (vec![], text.to_owned())), "{file}");
+        assert_eq!(pairs, texts.map(|text| (vec![], vec![text.to_owned()])), "{file}");
     }
     let config = |extra: &str| -> CorpusConfig { toml::from_str(&format!("kind = 'text'\n{extra}")).unwrap() };
     let places = |extra: &str| -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Round trips, fixed ids, saving, normalisation.
 
-use antiphon_core::{Special, Tokenizer};
+use antiphon_core::{Special, TokenId, Tokenizer};
 use antiphon_text::{BpeConfig, ByteConfig, CharacterConfig, Normalization, TokenizerConfig, WordConfig, from_json};
 use proptest::prelude::*;
 
@@ -67,6 +67,50 @@ fn what_was_never_seen_is_unknown_and_its_neighbours_stay() {
     for config in every_kind(60, &[]) {
         let text = round_trip(&*train(&config, &LINES).unwrap(), "catщ sat");
         assert_eq!(text.split(' ').count(), 2, "{}: {text}", kind(&config));
+    }
+}
+
+#[test]
+fn what_is_unknown_comes_back_where_its_words_are_slots() {
+    let normalization = [Normalization::Lowercase, Normalization::Punctuation];
+    for (separator, sentences, learned, text, back) in [
+        (None, false, "the cat", "The Dog,  the cat! <user> dog", "the dog , the cat ! <user> dog"),
+        (None, true, "a b", "A x.\n\nb y", "a x .\n\nb y"),
+        (Some(";"), false, "N;SG", "n; two words ;sg;", "n;two words;sg"),
+        (None, false, "a", "", ""),
+    ] {
+        let config = WordConfig {
+            separator: separator.map(str::to_owned),
+            sentences,
+            normalization: normalization[..if separator.is_some() { 1 } else { 2 }].to_vec(),
+            ..WordConfig::default()
+        };
+        let tokenizer = train(&TokenizerConfig::Word(config), &[learned]).unwrap();
+        let (ids, words) = (tokenizer.encode(text).unwrap(), tokenizer.words(text).unwrap());
+        assert_eq!(ids.len(), words.len(), "{text}");
+        let mut slots: Vec<String> = Vec::new();
+        let mut slot = |word: String| {
+            let place = slots.iter().position(|slot| *slot == word).unwrap_or_else(|| {
+                slots.push(word);
+                slots.len() - 1
+            });
+            (tokenizer.size() + place) as TokenId
+        };
+        let say = |(id, word): (TokenId, Option<String>)| match (id, word) {
+            (1, Some(word)) => slot(word),
+            (id, Some(word)) => {
+                assert_eq!(tokenizer.token(id).unwrap(), word);
+                id
+            }
+            (id, None) => id,
+        };
+        let ids: Vec<TokenId> = ids.into_iter().zip(words).map(say).collect();
+        assert_eq!(tokenizer.decode_slots(&ids, &slots), back, "{text}");
+        assert!(!back.contains("dog") || slots.contains(&"dog".to_owned()));
+    }
+    for config in every_kind(60, &[]).iter().filter(|config| kind(config) != "word") {
+        let tokenizer = train(config, &["the cat"]).unwrap();
+        assert!(tokenizer.words("the cat").is_none(), "{}", kind(config));
     }
 }
 

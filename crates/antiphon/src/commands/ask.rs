@@ -288,7 +288,7 @@ impl Session<'_> {
     fn unknown_in_source(&self, text: &str) -> Result<Vec<String>> {
         let config = &self.saved.config.tokenizer;
         let config = config.source.as_ref().or(config.shared.as_ref());
-        unknown_in(config, self.saved.tokenizers.sources().next(), text)
+        unknown_in(config, self.saved.tokenizers.own_source(), text)
     }
 
     /// What of a question the model does not know.

@@ -20,7 +20,7 @@ const TOGETHER: usize = 16;
 
 /// Score pairs or texts of a file or of the standard input: how probable a model, or several together, find each target
 ///
-/// A line of `source<TAB>target`, a row of a table, or a line of text for a language model gives a line: the natural logarithm of the target's
+/// A line of `source<TAB>target`, a row of a table (for each of its targets, if they are a list), or a line of text for a language model gives a line: the natural logarithm of the target's
 /// probability, its end included. Each line is scored alone; `evaluate --input` reads running text on. With --json each is {"source": … (of pairs), "target": …, "log_prob": …, "tokens": […], "log_probs": […]}, a number for each token, the end
 /// symbol last; `streams` holds the further sources by their names; `unknown_source`, `unknown_streams` and `unknown` list the tokens of
 /// source, streams and target, counted from 0, that are the unknown symbol.
@@ -91,25 +91,30 @@ impl Arguments {
                 let read = || {
                     let wrong = |fault: Fault| Error::new(fault.to_string());
                     let text = line.text.map_err(wrong)?;
-                    let (sources, target) = rules.pair(&text).map_err(wrong)?;
+                    let (sources, targets) = rules.pair(&text).map_err(wrong)?;
                     let heard = |listener: &Listener| rules.recording(&text).and_then(|spoken| listener.hear(spoken));
                     let question = match &listener {
                         Some(listener) => Question::of_recording(number, heard(listener).map_err(wrong)?),
                         None => searcher.question(number, &sources)?,
                     };
-                    let pair = (question, searcher.encode_target(&target)?);
-                    let within = limits.check_sources(&pair.0).and_then(|()| limits.check_target(&pair.1));
-                    within.map_err(wrong)?;
-                    Ok(((sources, target), pair))
+                    limits.check_sources(&question).map_err(wrong)?;
+                    let scored = |target: String| {
+                        let ids = searcher.encode_target(&question, &target)?;
+                        limits.check_target(&ids).map_err(wrong)?;
+                        Ok(((sources.clone(), target), (question.clone(), ids)))
+                    };
+                    targets.into_iter().map(scored).collect::<Result<Vec<_>>>()
                 };
                 read().map_err(|e: Error| e.at(Place::line(number as usize)).in_file(name))
             };
             let (mut texts, mut pairs, mut broken) = (Vec::new(), Vec::new(), None);
             for line in lines {
                 match read(line) {
-                    Ok((text, pair)) => {
-                        texts.push(text);
-                        pairs.push(pair);
+                    Ok(scored) => {
+                        for (text, pair) in scored {
+                            texts.push(text);
+                            pairs.push(pair);
+                        }
                     }
                     // What comes before is scored.
                     Err(error) => {
@@ -120,19 +125,19 @@ impl Arguments {
             }
             let scores = searcher.score(&pairs).map_err(|e| e.in_file(name))?;
             let mut text = String::new();
-            for (((sources, target), (Question { sources: from, .. }, ids)), log_probs) in
-                texts.iter().zip(&pairs).zip(&scores)
-            {
+            for (((sources, target), (question, ids)), log_probs) in texts.iter().zip(&pairs).zip(&scores) {
                 let log_prob: f64 = log_probs.iter().map(|&x| f64::from(x)).sum();
-                let token = |&id: &TokenId| saved.tokenizers.target().token(id).unwrap_or_default();
+                let token = |&id: &TokenId| searcher.token(question, id);
                 text += &match self.json {
                     false => log_prob.to_string(),
                     true => {
                         let tokens = ids.iter().map(token).collect();
                         let names = &saved.config.streams;
                         let (source, streams) = apart(names, sources.iter().map(String::as_str));
-                        let (unknown_source, unknown_streams) =
-                            unknown_apart(names, from.iter().map(|source| unknown::positions(source.ids())));
+                        let (unknown_source, unknown_streams) = unknown_apart(
+                            names,
+                            question.sources.iter().map(|source| unknown::positions(source.ids())),
+                        );
                         let scored = Scored {
                             source,
                             streams,

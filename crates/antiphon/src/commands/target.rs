@@ -18,12 +18,13 @@ use crate::output::{command, shell, tell};
 
 /// The sections, and the single settings, that can be changed when the model is trained: how it is searched and judged, and by
 /// which rules lines are read. `*` stands for any name.
-const CHANGEABLE: [&str; 20] = [
+const CHANGEABLE: [&str; 21] = [
     "search",
     "evaluate",
     "data.candidates",
     "data.column",
     "data.columns",
+    "data.each_row",
     "data.end",
     "data.format",
     "data.max_frames",
@@ -179,6 +180,7 @@ impl Target {
             for config in models.configs_mut() {
                 *config = changed(config, &self.path, &self.sets).map_err(|e| e.in_file(&self.path))?;
             }
+            models.read_as_set();
         }
         Ok(models)
     }

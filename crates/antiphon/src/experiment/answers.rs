@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use antiphon_core::random::Key;
-use antiphon_core::{CtcOutput, Error, Place, Request, Result, Source, Special, StepModel, TokenId, Tokenizer};
+use antiphon_core::{Copies, CtcOutput, Error, Place, Request, Result, Source, Special, StepModel, TokenId, Tokenizer};
 use antiphon_decode::{
     Finished, Hypothesis, SearchConfig, Strategy, order_by_length, restore, score, search_all, search_overheard,
 };
@@ -64,6 +64,8 @@ pub struct Question {
     pub readings: Vec<Vec<Source>>,
     /// The answers that it may have; empty where it may have any.
     pub candidates: Vec<CandidateText>,
+    /// What its answers may copy of the sources; `None` of a model that copies nothing.
+    pub copies: Option<Arc<Copies>>,
 }
 
 /// An answer that a question may have.
@@ -71,20 +73,25 @@ pub struct Question {
 pub struct CandidateText {
     /// As it was given.
     pub text: String,
-    /// As ids, without the end symbol. What the tokenizer does not know is the unknown symbol.
+    /// As ids, without the end symbol. What the tokenizer does not know is the unknown symbol, unless it can be copied.
     pub ids: Vec<TokenId>,
 }
 
 impl Question {
     /// About a recording, which all models of an ensemble hear alike.
     pub fn of_recording(line: u64, recording: Source) -> Self {
-        Self { line, sources: vec![recording], readings: Vec::new(), candidates: Vec::new() }
+        Self { line, sources: vec![recording], readings: Vec::new(), candidates: Vec::new(), copies: None }
     }
 
     /// The steps of its sources together, in the longest of their readings.
     fn length(&self) -> usize {
         let steps = |sources: &Vec<Source>| sources.iter().map(Source::len).sum();
         [&self.sources].into_iter().chain(&self.readings).map(steps).max().unwrap_or(0)
+    }
+
+    /// The words that its answers may copy and that the vocabulary lacks.
+    pub fn slots(&self) -> &[String] {
+        self.copies.as_ref().map_or(&[], |copies| &copies.slots)
     }
 
     /// In the `n`th of all ways in which it is read, counted from 0.
@@ -172,7 +179,9 @@ impl<'a> Searcher<'a> {
         let readings = self.readings.iter().map(|tokenizers| Ok(sources(encoded(tokenizers.iter(), texts)?)));
         let readings = readings.collect::<Result<_>>()?;
         let sources = sources(encoded(self.tokenizers.sources(), texts)?);
-        Ok(Question { line, sources, readings, candidates: Vec::new() })
+        let of_sources = || self.tokenizers.sources().zip(texts.iter().map(AsRef::as_ref));
+        let copies = self.tokenizers.copying().map(|copying| copying.copies(of_sources())).transpose()?;
+        Ok(Question { line, sources, readings, candidates: Vec::new(), copies: copies.map(Arc::new) })
     }
 
     /// The same, if only one of these answers may be given; if there are none, any may.
@@ -180,15 +189,15 @@ impl<'a> Searcher<'a> {
     /// # Errors
     /// As [`question`](Self::question).
     pub fn question_among<S: AsRef<str>>(&self, line: u64, texts: &[S], candidates: &[String]) -> Result<Question> {
-        let candidate =
-            |text: &String| Ok(CandidateText { text: text.clone(), ids: self.tokenizers.target().encode(text)? });
+        let question = self.question(line, texts)?;
+        let candidate = |text: &String| Ok(CandidateText { text: text.clone(), ids: self.said(&question, text)? });
         let candidates = candidates.iter().map(candidate).collect::<Result<_>>()?;
-        Ok(Question { candidates, ..self.question(line, texts)? })
+        Ok(Question { candidates, ..question })
     }
 
     /// What was said of a question, in the words of the candidate that it is.
     pub(super) fn in_its_words(&self, question: &Question, said: String) -> String {
-        let is_said = |candidate: &&CandidateText| self.text(&candidate.ids) == said;
+        let is_said = |candidate: &&CandidateText| self.text(question, &candidate.ids) == said;
         question.candidates.iter().find(is_said).map_or(said, |candidate| candidate.text.clone())
     }
 
@@ -226,7 +235,8 @@ impl<'a> Searcher<'a> {
                 return Ok(None);
             }
             let batch: Vec<Request> = places.iter().map(|&i| self.request(&sources[i])).collect();
-            let mut found = self.answers_to(&batch).map_err(|error| placed(error, places))?;
+            let questions: Vec<&Question> = places.iter().map(|&i| &sources[i]).collect();
+            let mut found = self.answers_to(&questions, &batch).map_err(|error| placed(error, places))?;
             for (found, &place) in found.iter_mut().zip(places) {
                 for answer in found.answers.iter_mut().filter(|_| !sources[place].candidates.is_empty()) {
                     let said = answer.withheld.as_mut().unwrap_or(&mut answer.text);
@@ -252,12 +262,27 @@ impl<'a> Searcher<'a> {
         Ok(Some(restore(&order, answers)))
     }
 
-    /// A target as ids, its end symbol included.
+    /// A target of a question as ids, its end symbol included; what can be copied and the vocabulary lacks is a slot.
     ///
     /// # Errors
     /// If the text cannot be represented.
-    pub fn encode_target(&self, target: &str) -> Result<Vec<TokenId>> {
-        closed(self.tokenizers.target(), target)
+    pub fn encode_target(&self, question: &Question, target: &str) -> Result<Vec<TokenId>> {
+        let mut ids = self.said(question, target)?;
+        ids.push(Special::End.id());
+        Ok(ids)
+    }
+
+    /// An answer to a question as ids, without its end symbol.
+    fn said(&self, question: &Question, text: &str) -> Result<Vec<TokenId>> {
+        match self.tokenizers.copying().zip(question.copies.as_ref()) {
+            Some((copying, copies)) => copying.labels(copies, text),
+            None => self.tokenizers.target().encode(text),
+        }
+    }
+
+    /// How a token of an answer to a question is written.
+    pub fn token(&self, question: &Question, id: TokenId) -> String {
+        written_with(self.tokenizers.target().as_ref(), question.slots(), id)
     }
 
     /// The natural logarithm of the probability of each token of each target, given its source.
@@ -284,7 +309,8 @@ impl<'a> Searcher<'a> {
     /// A request that nothing is drawn for.
     fn about(&self, source: &Question) -> Request {
         let candidates = source.candidates.iter().map(|candidate| candidate.ids.clone()).collect();
-        Request { readings: source.readings.clone(), candidates, ..Request::new(source.sources.clone()) }
+        let (readings, copies) = (source.readings.clone(), source.copies.clone());
+        Request { readings, candidates, copies, ..Request::new(source.sources.clone()) }
     }
 
     /// What is found for some requests, in their order.
@@ -295,15 +321,16 @@ impl<'a> Searcher<'a> {
         search_all(self.strategy.as_ref(), Arc::clone(&self.model), requests, self.rows, &mut |_| {})
     }
 
-    /// The answers to one batch of requests, in their order.
-    fn answers_to(&self, batch: &[Request]) -> Result<Vec<Answers>> {
+    /// The answers to one batch of requests, in their order; the questions are those that they were made of.
+    fn answers_to(&self, questions: &[&Question], batch: &[Request]) -> Result<Vec<Answers>> {
         let Some(clock) = self.clock else {
-            return Ok(self.search(batch)?.into_iter().map(|found| self.texts(found, None)).collect());
+            let found = self.search(batch)?.into_iter().zip(questions);
+            return Ok(found.map(|(found, question)| self.texts(question, found, None)).collect());
         };
         let found = search_overheard(self.strategy.as_ref(), Arc::clone(&self.model), batch)?;
-        let answers = found.into_iter().zip(batch).map(|((found, said), request)| {
+        let answers = found.into_iter().zip(questions.iter().zip(batch)).map(|((found, said), (question, request))| {
             let line = said.map(|said| Timeline { clock, said, frames: request.length() });
-            self.texts(found, line.as_ref())
+            self.texts(question, found, line.as_ref())
         });
         Ok(answers.collect())
     }
@@ -318,9 +345,9 @@ impl<'a> Searcher<'a> {
         Ok(found.swap_remove(0))
     }
 
-    /// What an answer says.
-    pub(super) fn text(&self, tokens: &[TokenId]) -> String {
-        self.stops.cut(self.tokenizers.target().decode(tokens))
+    /// What an answer to a question says.
+    pub(super) fn text(&self, question: &Question, tokens: &[TokenId]) -> String {
+        self.stops.cut(self.tokenizers.target().decode_slots(tokens, question.slots()))
     }
 
     /// A source as the model sees it, its streams with tabs between them: what a tokenizer does not know is the unknown symbol.
@@ -331,10 +358,10 @@ impl<'a> Searcher<'a> {
         seen.collect::<Vec<_>>().join("\t")
     }
 
-    /// What was found as texts, of a recording with the times of the words where it has a line of time.
-    fn texts(&self, found: Finished, line: Option<&Timeline>) -> Answers {
+    /// What was found for a question as texts, of a recording with the times of the words where it has a line of time.
+    fn texts(&self, question: &Question, found: Finished, line: Option<&Timeline>) -> Answers {
         let text = |h: Hypothesis| {
-            let text = self.text(&h.tokens);
+            let text = self.text(question, &h.tokens);
             let words = line.map(|line| line.words(self.tokenizers.target().as_ref(), &h.tokens, &text));
             Answer {
                 text,
@@ -352,6 +379,12 @@ impl<'a> Searcher<'a> {
         self.withholding.iter().for_each(|withholding| withholding.apply(&mut answers));
         answers
     }
+}
+
+/// How a token is written, where ids behind the vocabulary are these slots.
+pub(super) fn written_with(tokenizer: &dyn Tokenizer, slots: &[String], id: TokenId) -> String {
+    let slot = (id as usize).checked_sub(tokenizer.size()).and_then(|slot| slots.get(slot));
+    slot.cloned().or_else(|| tokenizer.token(id)).unwrap_or_default()
 }
 
 /// Texts as ids, each with its end symbol.

@@ -21,7 +21,7 @@ use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, To
 use super::evaluation::{CTC_LOSS, figures_of_likelihood};
 use super::meaning::figures;
 use super::no_answer::{FittedConfig, NoAnswerConfig};
-use super::streams::{Streams, further_columns, model_problems, model_warnings, sentences};
+use super::streams::{Streams, copies_from, further_columns, model_problems, model_warnings, sentences};
 
 /// A learning rate below this is meant for other schedules than `noam`, whose factor it is.
 const LEAST_FACTOR: f64 = 0.05;
@@ -111,6 +111,7 @@ impl Sections {
             let none = Streams::default();
             let model = model.clone().with_frames(self.frame_width().unwrap_or(1));
             found.extend(model_problems(&model, self.streams.as_ref().unwrap_or(&none), shared));
+            self.copy_problems(&model, &mut found);
         }
         if let Some(train) = &self.train {
             found.below("train", train.problems());
@@ -229,6 +230,42 @@ impl Sections {
         }
         if learn_from.contains(&LearnFrom::Validation) && self.lacks_validation() {
             found.add("tokenizer.learn_from", "there is no validation split; set `data.validation`");
+        }
+    }
+
+    /// Which tokenizers make no words that could be copied.
+    fn copy_problems(&self, model: &ModelConfig, found: &mut Found<'_>) {
+        let none = Streams::default();
+        let streams = self.streams.as_ref().unwrap_or(&none);
+        let (Some(from), Some(tokenizer)) = (copies_from(model, streams), &self.tokenizer) else { return };
+        // What a tokenizer of another model makes is seen when that is read.
+        let is_wordless = |tokenizer: &Option<TokenizerConfig>| {
+            tokenizer.as_ref().is_some_and(|one| !matches!(one, TokenizerConfig::Word(_) | TokenizerConfig::Model(_)))
+        };
+        let mut refuse = |key: &str, name: &str| {
+            let other = match name {
+                "target" => ", or another `model.head.kind`".to_owned(),
+                name => format!(", or leave `{name}` out of `model.head.from`"),
+            };
+            let message =
+                format!("words are copied, and the tokens of this tokenizer are none; set `kind = \"word\"`{other}");
+            found.add(key, message);
+        };
+        let reads_source = from.first() == Some(&true)
+            || streams.values().zip(from.iter().skip(1)).any(|(stream, from)| stream.shared && *from);
+        if is_wordless(&tokenizer.shared) {
+            refuse("tokenizer.shared", "target");
+        }
+        if is_wordless(&tokenizer.target) {
+            refuse("tokenizer.target", "target");
+        }
+        if reads_source && is_wordless(&tokenizer.source) {
+            refuse("tokenizer.source", "source");
+        }
+        for ((name, stream), _) in streams.iter().zip(from.iter().skip(1)).filter(|(_, from)| **from) {
+            if is_wordless(&stream.own_tokenizer().cloned()) {
+                refuse(&format!("streams.{name}.tokenizer"), name);
+            }
         }
     }
 

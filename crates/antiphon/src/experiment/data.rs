@@ -133,7 +133,7 @@ pub(crate) fn remedy(config: &CorpusConfig, missing: &Path, data_dir: &Path) -> 
 }
 
 /// That all files of a corpus, or of one split, are there; whether they can be used is seen when they are read.
-fn files_are_there(config: &CorpusConfig, split: Option<Split>, data_dir: &Path) -> Result<()> {
+pub(crate) fn files_are_there(config: &CorpusConfig, split: Option<Split>, data_dir: &Path) -> Result<()> {
     let missing =
         files(config, split, data_dir).into_iter().filter_map(|(key, path)| Some((key, file_fault(&path)?, path)));
     let missing: Vec<_> = missing.collect();
@@ -200,8 +200,9 @@ impl Encoded {
                 let further = tokenizers.streams();
                 let further = further.map(|(name, of)| FurtherSource { name: name.clone(), tokenizer: Arc::clone(of) });
                 let (corpus, limits) = (Arc::clone(corpus), config.limits());
-                let further = further.collect();
-                Self::Examples(Arc::new(Dataset::for_readers(corpus, source, further, target, &limits, others)?))
+                let (further, copying) = (further.collect(), tokenizers.copying().cloned());
+                let dataset = Dataset::for_readers(corpus, source, further, target, copying, &limits, others)?;
+                Self::Examples(Arc::new(dataset))
             }
         })
     }
@@ -220,6 +221,17 @@ impl Encoded {
             Self::Examples(dataset) => Some(dataset.skipped()).filter(|skipped| !skipped.is_empty()),
             Self::Stream(_) => None,
         }
+    }
+
+    /// What to say of the histories of which turns were cut, if there are such.
+    pub(super) fn cut(&self) -> Option<String> {
+        let Self::Examples(dataset) = self else { return None };
+        let (cut, all) = (dataset.cut(), dataset.len());
+        (cut > 0).then(|| {
+            format!(
+                "{cut} of {all} histories are longer than `data.max_source`, and are read without their oldest turns"
+            )
+        })
     }
 
     /// Source tokens, end symbols included; of recordings, frames.
@@ -284,7 +296,7 @@ impl Encoded {
     pub(super) fn unknown(&self) -> Unknown {
         match self {
             Self::Examples(dataset) => dataset.unknown(),
-            Self::Stream(stream) => Unknown { source: 0, target: stream.unknown() },
+            Self::Stream(stream) => Unknown { target: stream.unknown(), ..Unknown::default() },
         }
     }
 

@@ -696,6 +696,7 @@ impl<'a> Evaluator<'a> {
         let (unknown, mut strangers) = (self.encoded.unknown(), unknown::warnings(&self.encoded, false));
         let without_path = self.encoded.without_path(self.config)?;
         strangers.extend(self.encoded.lost(without_path, self.config));
+        strangers.extend(self.encoded.cut());
         let support = self.config.evaluate.support.as_ref();
         strangers.extend(support.and_then(|column| odd_support(&answers, column)));
         strangers.extend(self.strange_candidates()?);

@@ -11,7 +11,7 @@ use antiphon_lab::{Aligned, Candidate, Confusion, Errors, Example, Findings, Pai
 
 use antiphon_model::encoder::SentenceSteps;
 
-use super::answers::{Answer, Question, Searcher};
+use super::answers::{Answer, Question, Searcher, written_with};
 use super::evaluation::{Answered, is_right};
 use super::listening::spoken_examples;
 use super::no_answer::confidence;
@@ -72,8 +72,8 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let names = || ["source"].into_iter().chain(config.streams.keys().map(String::as_str));
     let candidate = |mut h: Hypothesis, question: &Question, references: &[String], steps: usize| {
         h.attention.iter_mut().for_each(|row| row.truncate(steps));
-        let text = searcher.in_its_words(question, searcher.text(&h.tokens));
-        candidate(h, text, references, target)
+        let text = searcher.in_its_words(question, searcher.text(question, &h.tokens));
+        candidate(h, text, references, target, question.slots())
     };
     let example = |((answered, question), found): ((&&Answered, Question), Finished)| {
         let sources = question.sources.iter().zip(tokenizers.sources()).zip(&steps);
@@ -140,10 +140,12 @@ pub(super) fn candidate(
     text: String,
     references: &[String],
     target: &dyn Tokenizer,
+    slots: &[String],
 ) -> Candidate {
     let Hypothesis { mut tokens, log_prob, score, finished, stopped, attention, .. } = hypothesis;
     tokens.extend(finished.then_some(Special::End.id()));
-    let (correct, tokens) = (is_right(&text, references), written(target, &tokens));
+    let tokens = tokens.iter().map(|&id| written_with(target, slots, id)).collect();
+    let correct = is_right(&text, references);
     Candidate { text, correct, score, log_prob, finished: finished || stopped, tokens, attention }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn spoken_examples(
         };
         let question = Question::of_recording(answered.line as u64, source);
         let (found, said) = searcher.search_heard(&searcher.request(&question))?;
-        let best = found.hypotheses.first().map(|best| searcher.text(&best.tokens)).unwrap_or_default();
+        let best = found.hypotheses.first().map(|best| searcher.text(&question, &best.tokens)).unwrap_or_default();
         if best != answered.best() {
             examples.push(plain);
             continue;
@@ -58,8 +58,8 @@ pub(super) fn spoken_examples(
             hearing.words = words.into_iter().map(|word| word.into()).collect();
         }
         let told = |h: Hypothesis| {
-            let text = searcher.text(&h.tokens);
-            candidate(h, text, &answered.references, target)
+            let text = searcher.text(&question, &h.tokens);
+            candidate(h, text, &answered.references, target, question.slots())
         };
         let candidates = found.hypotheses.into_iter().map(told).collect();
         examples.push(Example { candidates, hearing: Some(hearing), ..plain });

@@ -63,7 +63,7 @@ pub(crate) use columns::{lacking_columns, lacking_columns_of};
 use config::uncounted;
 pub use config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, TokenizersConfig};
 pub use data::Corpora;
-pub(crate) use data::{digests as digests_of, files, named, remedy};
+pub(crate) use data::{digests as digests_of, files, files_are_there, named, remedy};
 pub use evaluation::{Answered, Evaluation, Evaluator, Pace};
 pub(crate) use evaluation::{figures_of_validation, temperature, threshold, token_counts};
 pub(crate) use findings::{findings, spread};
@@ -133,7 +133,7 @@ impl Experiment {
         data.extend(config.digests_of_tokenizers(data_dir)?);
         data.extend(config.digests_of_teacher(data_dir)?);
         data.extend(config.digests_of_search(data_dir)?);
-        let identity = identity(&config, name, data);
+        let (identity, tokenizers) = (identity(&config, name, data), tokenizers.reading(&config));
         Ok(Self { config, corpora, identity, data_dir: data_dir.to_path_buf(), learned: tokenizers.into() })
     }
 
@@ -188,7 +188,7 @@ impl Experiment {
             Some(kept) => kept,
             None => Tokenizers::learn(&self.config, &self.corpora, &self.data_dir)?,
         };
-        Ok(self.learned.get_or_init(|| tokenizers))
+        Ok(self.learned.get_or_init(|| tokenizers.reading(&self.config)))
     }
 
     /// Whether those of these splits that there are have their figures.

@@ -142,7 +142,7 @@ impl SavedModel {
     /// What metadata tell: all but the parameters, which are still to be loaded.
     fn outline(text: &str, device: &Device) -> Result<Self> {
         let Metadata { name, steps, config, tokenizers, .. } = parsed(text)?;
-        let tokenizers = Tokenizers::from_saved(&tokenizers)?;
+        let tokenizers = Tokenizers::from_saved(&tokenizers)?.reading(&config);
         let model = config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), device)?;
         Ok(Self { name, config, steps, model, tokenizers })
     }
@@ -156,6 +156,7 @@ impl SavedModel {
         let config = Loaded::from_tree(&Tree::load_with(&run.config_path(), &[], [])?)?.config;
         let lacking = || Error::new("has a checkpoint, but no tokenizers: they are gone; repeat it with `--again`");
         let tokenizers = TokenizersFile::of(run).read()?.ok_or_else(|| lacking().in_file(run.path()))?;
+        let tokenizers = tokenizers.reading(&config);
         let step = checkpoint.state.step;
         let model = config.outline_model(&tokenizers.vocabularies(), Key::from_seed(0), device)?;
         let path = || checkpoint_path(&run.checkpoints_path(), step);
@@ -318,7 +319,8 @@ fn computing(config: &ExperimentConfig) -> Value {
         (name.clone(), json!({ "shared": stream.shared, "input": stream.input, "encoder": stream.encoder }))
     };
     let streams: serde_json::Map<String, Value> = config.streams.iter().map(of_stream).collect();
-    let mut settings = json!({ "model": config.model, "features": config.features, "streams": streams });
+    let (model, features, history) = (&config.model, &config.features, config.data.history());
+    let mut settings = json!({ "model": model, "features": features, "streams": streams, "history": history });
     strip(&mut settings);
     // Its share of the loss.
     if let Some(ctc) = settings.pointer_mut("/model/ctc").filter(|ctc| !ctc.is_null()) {

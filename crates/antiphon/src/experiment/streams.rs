@@ -85,6 +85,11 @@ impl ExperimentConfig {
         further_columns(&self.streams, &self.evaluate)
     }
 
+    /// For each source, in their order, whether answers copy words of it; `None` of a model that copies nothing.
+    pub(crate) fn copies_from(&self) -> Option<Vec<bool>> {
+        copies_from(&self.model, &self.streams)
+    }
+
     /// How long an example may be.
     pub(crate) fn limits(&self) -> Limits {
         let longest = |(name, stream): (&String, &SourceStreamConfig)| (name.clone(), stream.max_length);
@@ -122,6 +127,11 @@ impl ExperimentConfig {
         let numbers = self.features.as_ref().map_or(1, FeaturesConfig::width);
         self.model.clone().with_frames(numbers)
     }
+}
+
+/// For each source, in their order, whether answers of such a model copy words of it; `None` if it copies nothing.
+pub(super) fn copies_from(_model: &ModelConfig, _streams: &Streams) -> Option<Vec<bool>> {
+    None
 }
 
 /// What is read of a table for these streams, and for figures that need more.

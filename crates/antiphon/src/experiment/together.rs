@@ -67,7 +67,10 @@ impl SavedModels {
         others.iter().try_for_each(|other| agree(first, other))?;
         let mut distinct: Vec<Vec<String>> = Vec::new();
         let reading = |(_, saved): &(String, SavedModel)| {
-            let own: Vec<String> = saved.tokenizers.sources().map(|tokenizer| tokenizer.to_json()).collect();
+            let mut own: Vec<String> = saved.tokenizers.sources().map(|tokenizer| tokenizer.to_json()).collect();
+            // Equal tokenizers may read histories in two ways.
+            let history = saved.config.data.history();
+            own.extend(history.map(|history| format!("{history:?} {}", saved.config.data.limits().max_source)));
             distinct.iter().position(|known| *known == own).unwrap_or_else(|| {
                 distinct.push(own);
                 distinct.len() - 1
@@ -141,6 +144,13 @@ impl SavedModels {
     /// The settings of all.
     pub(crate) fn configs_mut(&mut self) -> impl Iterator<Item = &mut ExperimentConfig> {
         self.members.iter_mut().map(|(_, saved)| &mut saved.config)
+    }
+
+    /// Reads the sources as the settings of each say now.
+    pub(crate) fn read_as_set(&mut self) {
+        for (_, saved) in &mut self.members {
+            saved.tokenizers = saved.tokenizers.clone().reading(&saved.config);
+        }
     }
 
     /// How the others read the sources and how long these may be for them, where that is not as it is for the first.

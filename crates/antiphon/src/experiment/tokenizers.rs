@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use antiphon_core::{Error, Result, Tokenizer};
-use antiphon_data::{Example, Split};
+use antiphon_data::{Copying, Example, Histories, History, Split};
 use antiphon_lab::sha256_file;
 use antiphon_model::Vocabularies;
 use antiphon_text::{OfModelConfig, TokenizerConfig, from_json};
@@ -24,6 +24,10 @@ pub struct Tokenizers {
     sides: Sides,
     /// Those of further sources, by the names of their streams.
     streams: BTreeMap<String, Arc<dyn Tokenizer>>,
+    /// That of the source, where this is a history.
+    histories: Option<Arc<dyn Tokenizer>>,
+    /// What of the sources is copied; `None`: nothing.
+    copying: Option<Copying>,
 }
 
 #[derive(Clone)]
@@ -64,9 +68,12 @@ enum Texts {
 }
 
 impl Texts {
-    /// Those of an example; `sharing`: which of its further sources share the tokenizer of the first.
-    fn of(self, example: Example, sharing: &[bool]) -> Vec<String> {
+    /// Those of an example; `sharing`: which of its further sources share the tokenizer of the first, `history`: how its source is read,
+    /// if that is a history.
+    fn of(self, example: Example, sharing: &[bool], history: Option<&History>) -> Vec<String> {
         let Example { source, mut further, targets, .. } = example;
+        let read = |source: String| history.map(|history| history.text(&History::turns(&source))).unwrap_or(source);
+        let source = source.map(read);
         let sources = |further: Vec<String>| {
             let sharing = further.into_iter().zip(sharing).filter_map(|(text, shares)| shares.then_some(text));
             source.into_iter().chain(sharing)
@@ -86,7 +93,7 @@ impl Tokenizers {
     /// # Errors
     /// If a tokenizer cannot be learned from this corpus, or a file of one cannot be used.
     pub(super) fn learn(config: &ExperimentConfig, corpora: &Corpora, data_dir: &Path) -> Result<Self> {
-        let ExperimentConfig { tokenizer: config, streams, .. } = config;
+        let ExperimentConfig { tokenizer: config, streams, data, .. } = config;
         let sharing: Vec<bool> = streams.values().map(|stream| stream.shared).collect();
         let learn = |key: String, tokenizer: &TokenizerConfig, texts: Texts| {
             let splits = config.learn_from.iter().map(|split| match split {
@@ -95,7 +102,7 @@ impl Tokenizers {
             });
             let examples = splits.filter_map(|split| corpora.get(split)).flat_map(|corpus| corpus.iter());
             let mut texts = examples.flat_map(|example| match example {
-                Ok(example) => texts.of(example, &sharing).into_iter().map(Ok).collect(),
+                Ok(example) => texts.of(example, &sharing, data.history()).into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             });
             let tokenizer = match tokenizer {
@@ -137,7 +144,7 @@ impl Tokenizers {
             Ok((name.clone(), tokenizer))
         };
         let streams = streams.iter().enumerate().map(stream).collect::<Result<_>>()?;
-        Ok(Self { sides, streams })
+        Ok(Self { sides, streams, histories: None, copying: None })
     }
 
     pub(super) fn from_saved(saved: &SavedTokenizers) -> Result<Self> {
@@ -151,7 +158,19 @@ impl Tokenizers {
             _ => return Err(Error::new("the tokenizers are neither one for both sides nor one for each")),
         };
         let stream = |(name, json): (&String, &String)| Ok((name.clone(), read(json)?));
-        Ok(Self { sides, streams: saved.streams.iter().map(stream).collect::<Result<_>>()? })
+        let streams = saved.streams.iter().map(stream).collect::<Result<_>>()?;
+        Ok(Self { sides, streams, histories: None, copying: None })
+    }
+
+    /// The same, reading sources as these settings say: a history as one, and what is copied of them.
+    #[must_use]
+    pub(crate) fn reading(self, config: &ExperimentConfig) -> Self {
+        let histories = config.data.history().zip(self.own_source()).map(|(history, own)| {
+            let max = config.data.limits().max_source;
+            Arc::new(Histories::new(history.clone(), Arc::clone(own), max)) as Arc<dyn Tokenizer>
+        });
+        let copying = config.copies_from().map(|from| Copying::new(from, Arc::clone(self.target())));
+        Self { histories, copying, ..self }
     }
 
     pub(super) fn to_saved(&self) -> SavedTokenizers {
@@ -174,8 +193,19 @@ impl Tokenizers {
         self.streams.iter()
     }
 
-    /// The tokenizer of the sources; `None` where there are none, or none of text.
+    /// The tokenizer of the sources; `None` where there are none, or none of text. That of histories takes the turns of each, a line each
+    /// as [`History::source`] writes them, and cuts what is too long.
     pub fn source(&self) -> Option<&Arc<dyn Tokenizer>> {
+        self.histories.as_ref().or_else(|| self.own_source())
+    }
+
+    /// What of the sources is copied; `None`: nothing.
+    pub(crate) fn copying(&self) -> Option<&Copying> {
+        self.copying.as_ref()
+    }
+
+    /// The tokenizer of the sources, which takes texts as they are.
+    pub(crate) fn own_source(&self) -> Option<&Arc<dyn Tokenizer>> {
         match &self.sides {
             Sides::Shared(shared) => Some(shared),
             Sides::Separate { source, .. } => Some(source),
@@ -253,9 +283,20 @@ fn of_model(of: &OfModelConfig, key: &str) -> Result<Arc<dyn Tokenizer>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use antiphon_core::{
+        Batch, PrefixOutput, Request, Selection, SourceBatch, Special, StepModel, StepOutput, StepSession, TokenId,
+        Want,
+    };
+    use antiphon_decode::SearchConfig;
+    use antiphon_kernels::Carry;
+    use antiphon_model::{Judgement, SourceLooks};
+
     use super::*;
+    use crate::experiment::answering::Answering;
     use crate::experiment::data::Encoded;
-    use crate::experiment::{Experiment, Loaded};
+    use crate::experiment::{Experiment, Loaded, Question, Searcher};
 
     #[test]
     fn each_stream_has_a_tokenizer_of_its_own_which_is_saved_with_the_others() {
@@ -342,6 +383,150 @@ mod tests {
             );
             let error = Loaded::read(&folder.path().join("b.toml"), &[]).unwrap_err().to_string();
             assert!(error.lines().any(|line| line.contains(place) && line.contains(message)), "{error}");
+        }
+    }
+
+    /// Says what it can copy of its first source, step by step.
+    #[derive(Clone)]
+    struct Parrot {
+        vocabulary: usize,
+        says: Vec<Vec<TokenId>>,
+        step: usize,
+    }
+
+    impl StepModel for Parrot {
+        fn begin(self: Arc<Self>, requests: &[Request]) -> Result<Box<dyn StepSession>> {
+            let says = |request: &Request| request.copies.as_ref().expect("what may be copied").says[0].clone();
+            Ok(Box::new(Self { says: requests.iter().map(says).collect(), ..(*self).clone() }))
+        }
+
+        fn vocabulary(&self) -> usize {
+            self.vocabulary
+        }
+
+        fn copies(&self) -> bool {
+            true
+        }
+    }
+
+    impl StepSession for Parrot {
+        fn rows(&self) -> usize {
+            self.says.len()
+        }
+
+        fn take_prefixes(&mut self) -> Vec<PrefixOutput> {
+            vec![PrefixOutput::default(); self.rows()]
+        }
+
+        fn step(&mut self, _: &[TokenId], want: &Want, out: &mut StepOutput) -> Result<()> {
+            self.step += 1;
+            self.again(&(0..self.rows() as u32).collect::<Vec<_>>(), want, out)
+        }
+
+        fn again(&mut self, rows: &[u32], want: &Want, out: &mut StepOutput) -> Result<()> {
+            *out = StepOutput::default();
+            for (i, &row) in rows.iter().enumerate() {
+                let said = match self.says[row as usize].get(self.step - 1) {
+                    None | Some(0) => Special::End.id(),
+                    Some(&id) => id,
+                };
+                let tokens: Vec<TokenId> = match &want.selection {
+                    Selection::Top(k) => [said].into_iter().chain((0..).filter(|id| *id != said)).take(*k).collect(),
+                    Selection::Given(given) => {
+                        let each = given.len() / rows.len();
+                        given[i * each..][..each].to_vec()
+                    }
+                    Selection::All => panic!("nobody asks for all"),
+                };
+                out.per_row = tokens.len();
+                out.log_probs.extend(tokens.iter().map(|id| if *id == said { -0.25 } else { -9.0 }));
+                out.tokens.extend(tokens);
+            }
+            Ok(())
+        }
+
+        fn select(&mut self, rows: &[u32]) {
+            self.says = rows.iter().map(|&row| self.says[row as usize].clone()).collect();
+        }
+    }
+
+    impl Answering for Parrot {
+        fn for_search(&self) -> Arc<dyn StepModel> {
+            Arc::new(self.clone())
+        }
+
+        fn readings(&self) -> Vec<Vec<Arc<dyn Tokenizer>>> {
+            Vec::new()
+        }
+
+        fn judge(&self, _: &[Batch], _: &mut Vec<Carry>, _: &[f64]) -> Result<Judgement> {
+            panic!("nobody judges")
+        }
+
+        fn looks(&self, _: &[SourceBatch]) -> Result<Option<SourceLooks>> {
+            Ok(None)
+        }
+    }
+
+    /// Tokenizers of which the target knows two words, and a parrot of its vocabulary.
+    fn copied() -> (Tokenizers, Parrot) {
+        let learn = |text: &str| {
+            let words: TokenizerConfig = serde_json::from_str(r#"{"kind": "word"}"#).unwrap();
+            Arc::<dyn Tokenizer>::from(words.train(&mut [Ok(text.to_owned())].into_iter()).unwrap())
+        };
+        let (source, target) = (learn("a"), learn("sees and"));
+        let copying = Some(Copying::new(vec![true], Arc::clone(&target)));
+        let parrot = Parrot { vocabulary: target.size(), says: Vec::new(), step: 0 };
+        let sides = Sides::Separate { source, target };
+        (Tokenizers { sides, streams: BTreeMap::new(), histories: None, copying }, parrot)
+    }
+
+    const TEXTS: [&str; 3] = ["zug sees pim and pim", "pim sees zug", "sees"];
+
+    #[test]
+    fn what_can_be_copied_is_written_in_its_own_words() {
+        let (tokenizers, parrot) = copied();
+        let searcher = Searcher::new(&parrot, &tokenizers, &SearchConfig::default(), 1, 8).unwrap();
+        for text in TEXTS {
+            let question = searcher.question(1, &[text]).unwrap();
+            let target = searcher.encode_target(&question, text).unwrap();
+            assert!(!target.contains(&Special::Unknown.id()));
+            let written: Vec<String> = target.iter().map(|&id| searcher.token(&question, id)).collect();
+            assert_eq!(written.join(" "), format!("{text} </s>"));
+            assert_eq!(searcher.text(&question, &target), text);
+            assert_eq!(searcher.request(&question).copies, question.copies);
+            // What stands in no source is unknown.
+            let other = searcher.encode_target(&question, "tom").unwrap();
+            assert_eq!(other, [Special::Unknown.id(), Special::End.id()]);
+        }
+        // Of candidates that differ in unknown words, the one that is said.
+        let candidates = ["pim sees pim", "pim sees zug", "pim sees tom"].map(str::to_owned);
+        let among = searcher.question_among(1, &["pim sees zug"], &candidates).unwrap();
+        assert_ne!(among.candidates[0].ids, among.candidates[1].ids);
+        for candidate in &among.candidates {
+            let said = searcher.text(&among, &candidate.ids);
+            assert_eq!(searcher.in_its_words(&among, said), candidate.text);
+        }
+    }
+
+    #[test]
+    #[ignore = "searches are to take slots"]
+    fn what_is_copied_is_said_and_scored_in_its_own_words() {
+        let (tokenizers, parrot) = copied();
+        for search in [r#"{"kind": "greedy"}"#, r#"{"kind": "beam", "width": 2}"#] {
+            let search = serde_json::from_str(search).unwrap();
+            let searcher = Searcher::new(&parrot, &tokenizers, &search, 1, 8).unwrap();
+            let questions: Vec<Question> =
+                (1..).zip(TEXTS).map(|(line, text)| searcher.question(line, &[text]).unwrap()).collect();
+            let found = searcher.answer(&questions, &AtomicBool::new(false), &mut |_| {}).unwrap().unwrap();
+            for ((text, question), found) in TEXTS.iter().zip(&questions).zip(found) {
+                let best = &found.answers[0];
+                assert_eq!((best.text.as_str(), best.unknown.as_slice(), best.finished), (*text, &[][..], true));
+                let target = searcher.encode_target(question, text).unwrap();
+                let scores = searcher.score(&[(question.clone(), target.clone())]).unwrap();
+                assert!(scores[0].iter().all(|score| *score == -0.25), "{scores:?}");
+                assert!((best.log_prob - -0.25 * target.len() as f64).abs() < 1e-6);
+            }
         }
     }
 }

@@ -57,7 +57,10 @@ impl Experiment {
         let vocabularies = tokenizers.vocabularies();
         console.note(&format!("train    {}", described(&training, &vocabularies)));
         let lost = training.lost(training.without_path(config)?, config).map(|lost| format!("train: {lost}"));
-        for warning in unknown::warnings(&training, true).into_iter().map(|w| format!("train: {w}")).chain(lost) {
+        let cut = training.cut().map(|cut| format!("train: {cut}"));
+        for warning in
+            unknown::warnings(&training, true).into_iter().map(|w| format!("train: {w}")).chain(lost).chain(cut)
+        {
             console.warn(&warning);
         }
         let batches = TrainingBatches::new(training, config)?;
@@ -159,7 +162,7 @@ impl Experiment {
     fn tokenizers(&self, run: &Run, console: &mut Console) -> Result<Tokenizers> {
         let file = TokenizersFile::of(run);
         if let Some(tokenizers) = file.read()? {
-            return Ok(tokenizers);
+            return Ok(tokenizers.reading(&self.config));
         }
         console.status("learning the tokenizers");
         let tokenizers = self.learned()?;
