@@ -1,6 +1,6 @@
 //! BLEU (Papineni, Roukos, Ward and Zhu 2002), as sacreBLEU (Post 2018) computes it.
 //!
-//! `BLEU = 100 · BP · (p1 · p2 · p3 · p4)^¼`: `pn` is the share of the hypotheses' n-grams that stand in a reference,
+//! `BLEU = 100 · BP · (p1 · p2 · p3 · p4)^¼`, or with fewer orders and the root of as many (`order`): `pn` is the share of the hypotheses' n-grams that stand in a reference,
 //! each counted at most as often as in the reference that has it most often, and `BP = min(1, exp(1 - r/h))`, where `h`
 //! and `r` are the lengths of the hypotheses and of the references next in length (the shorter of equals), over the
 //! whole corpus.
@@ -16,13 +16,17 @@ use crate::detokenize::{self, Detokenization, running_text};
 use crate::ngrams::{bag, overlap, union};
 use crate::sacrebleu::{VERSION, case, reference_count, words, yes_no};
 
-/// The longest n-grams that count.
+/// The longest n-grams that count, if nothing else is said.
 const ORDER: usize = 4;
 
 /// BLEU.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BleuConfig {
+    /// The longest n-grams that count. Figures of replies in a dialog are often those of order 2.
+    #[serde(skip_serializing_if = "is_usual_order")]
+    #[schemars(range(min = 1, max = 4))]
+    pub order: usize,
     /// How an answer becomes running text first; if unset, it is taken as it is. References are never changed: they must be
     /// running text already.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,24 @@ impl Default for AddKSmoothing {
     }
 }
 
+impl Default for BleuConfig {
+    fn default() -> Self {
+        Self {
+            order: ORDER,
+            detokenize: None,
+            tokenize: BleuTokenization::default(),
+            lowercase: false,
+            smoothing: BleuSmoothing::default(),
+            effective_order: false,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_usual_order(order: &usize) -> bool {
+    *order == ORDER
+}
+
 impl BleuSmoothing {
     fn signature(&self) -> String {
         match self {
@@ -123,7 +145,16 @@ impl BleuSmoothing {
 }
 
 impl BleuTokenization {
-    fn signature(self) -> &'static str {
+    /// A text whose tokens stand between white space.
+    pub(crate) fn cut(self, text: &str, lowercase: bool) -> String {
+        let text = if lowercase { text.to_lowercase() } else { text.to_string() };
+        match self {
+            Self::Mteval13a => mteval::tokenize(&text),
+            Self::None => text,
+        }
+    }
+
+    pub(crate) fn signature(self) -> &'static str {
         match self {
             Self::Mteval13a => "13a",
             Self::None => "none",
@@ -134,11 +165,7 @@ impl BleuTokenization {
 impl BleuConfig {
     /// A text as its metric reads it; tokens stand between white space.
     fn prepare(&self, text: &str) -> String {
-        let text = if self.lowercase { text.to_lowercase() } else { text.to_string() };
-        match self.tokenize {
-            BleuTokenization::Mteval13a => mteval::tokenize(&text),
-            BleuTokenization::None => text,
-        }
+        self.tokenize.cut(text, self.lowercase)
     }
 }
 
@@ -153,7 +180,7 @@ impl AdditiveMetric for BleuConfig {
     }
 
     fn width(&self) -> usize {
-        2 + 2 * ORDER
+        2 + 2 * self.order
     }
 
     fn count(&self, answer: &Judged, counts: &mut [u64]) {
@@ -166,17 +193,17 @@ impl AdditiveMetric for BleuConfig {
         let lengths = references.iter().map(Vec::len);
         counts[0] = length as u64;
         counts[1] = lengths.min_by_key(|&l| (l.abs_diff(length), l)).unwrap_or(0) as u64;
-        for n in 1..=ORDER {
+        for n in 1..=self.order {
             let given = bag(&hypothesis, n);
             let wanted = references.iter().fold(Vec::new(), |all, reference| union(&all, &bag(reference, n)));
             counts[1 + n] = overlap(&given, &wanted) as u64;
-            counts[1 + ORDER + n] = given.len() as u64;
+            counts[1 + self.order + n] = given.len() as u64;
         }
     }
 
     fn figure(&self, sums: &[u64]) -> f64 {
         let (hypotheses, references) = (sums[0] as f64, sums[1] as f64);
-        let (right, all) = sums[2..].split_at(ORDER);
+        let (right, all) = sums[2..].split_at(self.order);
         if right.iter().all(|&n| n == 0) {
             return 0.0;
         }
@@ -209,15 +236,17 @@ impl AdditiveMetric for BleuConfig {
             logarithms += (right / all).ln();
             order += 1;
         }
-        if order < ORDER && !self.effective_order {
+        if order < self.order && !self.effective_order {
             return 0.0;
         }
         100.0 * brevity * (logarithms / order as f64).exp()
     }
 
     fn signature(&self, answers: &[Judged]) -> String {
+        // sacreBLEU does not tell it.
+        let order = if self.order == ORDER { String::new() } else { format!("order:{}|", self.order) };
         format!(
-            "nrefs:{}|case:{}|eff:{}|tok:{}|smooth:{}|version:{VERSION}{}",
+            "nrefs:{}|{order}case:{}|eff:{}|tok:{}|smooth:{}|version:{VERSION}{}",
             reference_count(answers),
             case(self.lowercase),
             yes_no(self.effective_order),

@@ -124,7 +124,7 @@ impl AdditiveMetric for EditRate {
     }
 
     /// The edits by kind, as [`align`] finds them, and the length of the references.
-    fn parts(&self, answers: &[Judged]) -> BTreeMap<String, u64> {
+    fn parts(&self, answers: &[Judged], _: &[u64]) -> BTreeMap<String, u64> {
         let [mut substitutions, mut deletions, mut insertions, mut length] = [0; 4];
         for answer in answers {
             let closest = Closest::of(answer, self.unit);

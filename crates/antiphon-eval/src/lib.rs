@@ -15,6 +15,8 @@
 //! | module | answers the question |
 //! |---|---|
 //! | [`error_rate`], [`bleu`], [`chrf`], [`squad`] | how good are these answers? |
+//! | [`dialog`], [`entities`] | how good are replies, and whole dialogs? |
+//! | [`distinct`], [`length`], [`repeated`] | how much is said, and how often the same? |
 //! | [`mod@detokenize`] | what would these tokens be as running text? |
 //! | [`likelihood`] | how probable did the model find the right ones? |
 //! | [`errors`] | where is it wrong, and what does it take for what? |
@@ -24,7 +26,8 @@
 //! | [`mod@distance`], [`alignment`] | how far apart are two sequences, and along which edits? |
 //!
 //! Every metric here is *additive*: an answer gives a few counts, and the figure is a function of the corpus's sums.
-//! So resampling a corpus adds rows of counts and never reads a text twice.
+//! So resampling a corpus adds rows of counts and never reads a text twice. Where it matters how many different things there are, an
+//! answer gives their numbers too; where a dialog counts as a whole, its answers give one row of counts.
 
 #![forbid(unsafe_code)]
 
@@ -34,12 +37,17 @@ pub mod bleu;
 pub mod by_value;
 pub mod chrf;
 pub mod detokenize;
+pub mod dialog;
 pub mod distance;
+pub mod distinct;
+pub mod entities;
 pub mod error_rate;
 pub mod errors;
+pub mod length;
 pub mod likelihood;
 pub mod metric;
 mod ngrams;
+pub mod repeated;
 mod sacrebleu;
 pub mod selective;
 pub mod significance;

@@ -1,6 +1,6 @@
 //! Choosing a metric by `kind`.
 
-use antiphon_core::Metric;
+use antiphon_core::{Judged, Metric};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,15 @@ use crate::Unit;
 use crate::additive::{AdditiveMetric, OverCorpus};
 use crate::bleu::BleuConfig;
 use crate::chrf::ChrfConfig;
+use crate::dialog::{Accuracy, DialogAccuracyConfig, ResponseAccuracyConfig};
+use crate::distinct::DistinctConfig;
+use crate::entities::{EntityF1, EntityF1Config};
 use crate::error_rate::{
     CharacterErrorRateConfig, EditRate, PhoneErrorRateConfig, SequenceErrorRate, SequenceErrorRateConfig,
     WordErrorRateConfig,
 };
+use crate::length::MeanLengthConfig;
+use crate::repeated::{RepeatedReplies, RepeatedRepliesConfig};
 use crate::squad::{ExactMatch, ExactMatchConfig, TokenF1, TokenF1Config};
 
 /// A metric over a corpus of answers, chosen by `kind`.
@@ -35,6 +40,19 @@ pub enum MetricConfig {
     /// The mean F1 of the answers' words, in percent, as SQuAD's script has it.
     #[serde(rename = "token_f1")]
     TokenF1(TokenF1Config),
+    /// Percent of answers that match a reference word for word.
+    ResponseAccuracy(ResponseAccuracyConfig),
+    /// Percent of dialogs in which every answer matches a reference word for word.
+    DialogAccuracy(DialogAccuracyConfig),
+    /// How well answers name the entities that references name, in percent.
+    #[serde(rename = "entity_f1")]
+    EntityF1(EntityF1Config),
+    /// Percent of the n-grams of all answers that are different ones.
+    Distinct(DistinctConfig),
+    /// The mean number of words in an answer.
+    MeanLength(MeanLengthConfig),
+    /// Percent of answers that equal the answer to another source.
+    RepeatedReplies(RepeatedRepliesConfig),
 }
 
 impl MetricConfig {
@@ -43,7 +61,25 @@ impl MetricConfig {
         Box::new(OverCorpus(self.additive()))
     }
 
-    /// The name in configs and reports: its `kind`. Two settings of one kind share it; signatures tell them apart.
+    /// The metric for some of these answers: what it must know of all answers together, such as which entities there are, it knows
+    /// of these.
+    pub fn build_among(&self, all: &[Judged]) -> Box<dyn Metric> {
+        let metric = self.additive();
+        Box::new(OverCorpus(metric.knowing(all).unwrap_or(metric)))
+    }
+
+    /// The columns of a table that it reads, beside answers and references.
+    pub fn columns(&self) -> Vec<String> {
+        self.additive().columns().into_iter().map(str::to_owned).collect()
+    }
+
+    /// Whether it judges each answer by itself: neither whole dialogs, nor how many answers are different.
+    pub fn judges_each(&self) -> bool {
+        let metric = self.additive();
+        !metric.counts_kinds() && metric.united_by().is_none()
+    }
+
+    /// The name in configs and reports: its `kind`, and of `distinct` its order too. Two settings of one kind share it; signatures tell them apart.
     pub fn name(&self) -> &'static str {
         self.additive().name()
     }
@@ -69,6 +105,16 @@ impl MetricConfig {
             Self::Chrf(config) => Box::new(config.clone()),
             Self::ExactMatch(ExactMatchConfig {}) => Box::new(ExactMatch),
             Self::TokenF1(TokenF1Config {}) => Box::new(TokenF1),
+            Self::ResponseAccuracy(ResponseAccuracyConfig {}) => {
+                Box::new(Accuracy { name: "response_accuracy", column: None })
+            }
+            Self::DialogAccuracy(DialogAccuracyConfig { column }) => {
+                Box::new(Accuracy { name: "dialog_accuracy", column: Some(column.clone()) })
+            }
+            Self::EntityF1(config) => Box::new(EntityF1::new(config.clone())),
+            Self::Distinct(config) => Box::new(config.clone()),
+            Self::MeanLength(config) => Box::new(config.clone()),
+            Self::RepeatedReplies(RepeatedRepliesConfig {}) => Box::new(RepeatedReplies),
         }
     }
 }
@@ -77,7 +123,7 @@ impl MetricConfig {
 mod tests {
     use super::*;
 
-    const KINDS: [&str; 8] = [
+    const KINDS: [&str; 14] = [
         "sequence_error_rate",
         "word_error_rate",
         "character_error_rate",
@@ -86,14 +132,21 @@ mod tests {
         "chrf",
         "exact_match",
         "token_f1",
+        "response_accuracy",
+        "dialog_accuracy",
+        "entity_f1",
+        "distinct",
+        "mean_length",
+        "repeated_replies",
     ];
 
     #[test]
     fn a_metric_is_named_by_its_kind_and_needs_no_other_setting() {
         for kind in KINDS {
             let config: MetricConfig = serde_json::from_value(serde_json::json!({ "kind": kind })).unwrap();
-            assert_eq!((config.name(), config.build().name()), (kind, kind));
-            assert_eq!(config.lower_is_better(), kind.ends_with("error_rate"));
+            let name = if kind == "distinct" { "distinct_1" } else { kind };
+            assert_eq!((config.name(), config.build().name()), (name, name));
+            assert_eq!(config.lower_is_better(), kind.ends_with("error_rate") || kind == "repeated_replies");
             assert_eq!(serde_json::to_value(&config).unwrap()["kind"], kind);
         }
     }

@@ -4,7 +4,7 @@
 //! how many these are of all (El-Yaniv and Wiener 2010). The area under the curve is the mean risk over all numbers of answers
 //! (Geifman, Uziel and El-Yaniv 2019); of answers of equal confidence, each place has the mean of their errors.
 
-use antiphon_core::{Judged, Result};
+use antiphon_core::{Error, Judged, Result};
 
 use crate::MetricConfig;
 use crate::additive::{Counts, add};
@@ -113,9 +113,14 @@ fn below(confidences: &[f64], place: usize) -> f64 {
 /// 1 if that is 1); of equally good ones the one that leaves the most answers. `confidences` are those of the answers.
 ///
 /// # Errors
-/// If there are no answers, or an answer has no references.
+/// If there are no answers, an answer has no references, or the metric does not [judge each answer](MetricConfig::judges_each).
 pub fn best_threshold(metric: &MetricConfig, answers: &[Judged], confidences: &[f64], text: &str) -> Result<f64> {
     let additive = metric.additive();
+    let additive = additive.knowing(answers).unwrap_or(additive);
+    if !metric.judges_each() {
+        let message = format!("`{}` does not judge each answer by itself: name another metric first", metric.name());
+        return Err(Error::new(message));
+    }
     let withheld: Vec<Judged> =
         answers.iter().map(|answer| Judged { hypothesis: text.to_owned(), ..answer.clone() }).collect();
     let (given, withheld) = (Counts::of(&*additive, answers)?, Counts::of(&*additive, &withheld)?);

@@ -7,6 +7,10 @@
 //! - [`approximate_randomization`] (Noreen 1989; Riezler and Maxwell 2005) asks how often a difference as large would
 //!   arise if it did not matter which system gave which answer.
 //!
+//! What is drawn, or exchanged, are answers; for a metric of whole dialogs these, with all of their answers. Figures of drawn corpora that
+//! tell how many things are different are shifted by their mean distance from the figure of the corpus as it is, since a corpus in
+//! which answers are repeated holds fewer different things (Efron and Tibshirani 1993, chapter 10).
+//!
 //! Both run in parallel; each trial draws under a key of its own, so the number of threads changes nothing.
 
 use antiphon_core::random::Key;
@@ -15,7 +19,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::additive::{AdditiveMetric, Counts, add};
+use crate::additive::{AdditiveMetric, Counts, Sum};
 use crate::summary::check_confidence;
 use crate::{Interval, MetricConfig};
 
@@ -99,11 +103,14 @@ pub fn paired_bootstrap(
     config.check()?;
     let pair = Pair::new(metric, first, second)?;
     let observed = pair.as_they_are();
-    let answers = first.len();
-    let drawn: Vec<Figures> = trials(config, key.named("bootstrap"), |key| {
-        let rows = (0..answers as u64).map(|i| key.below(i, answers as u64) as usize);
+    let units = pair.units() as u64;
+    let mut drawn: Vec<Figures> = trials(config, key.named("bootstrap"), |key| {
+        let rows = (0..units).map(|i| key.below(i, units) as usize);
         pair.figures(&pair.first.sum(rows.clone()), &pair.second.sum(rows))
     });
+    if pair.metric.counts_kinds() {
+        centre(&mut drawn, &observed);
+    }
 
     let direction = observed.difference().signum();
     let p_value = if observed.difference().abs() <= ROUNDING {
@@ -167,7 +174,7 @@ fn randomization(pair: &Pair, config: &SignificanceConfig, key: Key) -> Result<R
     config.check()?;
     let observed = pair.as_they_are();
     let drawn: Vec<f64> =
-        trials(config, key.named("randomization"), |key| pair.exchanged(pair.answers, |i| heads(key, i)).difference());
+        trials(config, key.named("randomization"), |key| pair.exchanged(pair.units(), |i| heads(key, i)).difference());
     let as_large = observed.difference().abs() - ROUNDING;
     Ok(Randomization {
         first: observed.first,
@@ -175,6 +182,18 @@ fn randomization(pair: &Pair, config: &SignificanceConfig, key: Key) -> Result<R
         difference: observed.difference(),
         p_value: share(drawn.iter().map(|difference| difference.abs() >= as_large)),
     })
+}
+
+/// Shifts the figures of drawn corpora so that their means are the figures of the corpus as it is. A corpus that is drawn with
+/// replacement holds answers twice, and so fewer different things than one of as many answers: without this, the interval of how many
+/// are different would lie beside the figure.
+fn centre(drawn: &mut [Figures], observed: &Figures) {
+    let mean = |of: fn(&Figures) -> f64| drawn.iter().map(of).sum::<f64>() / drawn.len() as f64;
+    let (first, second) =
+        (observed.first - mean(|figures| figures.first), observed.second - mean(|figures| figures.second));
+    drawn
+        .iter_mut()
+        .for_each(|figures| (figures.first, figures.second) = (figures.first + first, figures.second + second));
 }
 
 /// One result a trial, in the order of the trials.
@@ -229,6 +248,7 @@ struct Pair {
 impl Pair {
     fn new(metric: &MetricConfig, first: &[Judged], second: &[Judged]) -> Result<Self> {
         let metric = metric.additive();
+        let metric = metric.knowing(first).unwrap_or(metric);
         if first.len() != second.len() {
             let (a, b) = (first.len(), second.len());
             let message =
@@ -239,8 +259,18 @@ impl Pair {
             let message = "the two systems' references differ; compare answers to the same sources in the same order";
             return Err(Error::new(message).at(Place::text(format!("answer {}", i + 1))));
         }
-        let (first_counts, second_counts) = (Counts::of(&*metric, first)?, Counts::of(&*metric, second)?);
-        Ok(Self { metric, first: first_counts, second: second_counts, answers: first.len() })
+        for column in metric.columns() {
+            let differs = |(a, b): (&Judged, &Judged)| a.columns.get(column) != b.columns.get(column);
+            if let Some(i) = first.iter().zip(second).position(differs) {
+                let message = format!(
+                    "the two systems' answers differ in the column `{column}`; compare answers to the same sources"
+                );
+                return Err(Error::new(message).at(Place::text(format!("answer {}", i + 1))));
+            }
+        }
+        let mut counts = Counts::several(&*metric, &[first, second])?.into_iter();
+        let (one, other) = counts.next().zip(counts.next()).expect("of two there are two");
+        Ok(Self { metric, first: one, second: other, answers: first.len() })
     }
 
     /// Adds other runs of the same two systems over the same sources.
@@ -249,6 +279,9 @@ impl Pair {
             let (a, b) = (self.answers, other.answers);
             let message = format!("all runs must answer the same sources, but one has {a} answers and another {b}");
             return Err(Error::new(message));
+        }
+        if self.units() != other.units() {
+            return Err(Error::new("the answers of all runs must be about the same things: their columns differ"));
         }
         self.first.merge(&other.first);
         self.second.merge(&other.second);
@@ -260,17 +293,22 @@ impl Pair {
     }
 
     fn as_they_are(&self) -> Figures {
-        self.exchanged(self.answers, |_| false)
+        self.exchanged(self.units(), |_| false)
     }
 
-    fn exchanged(&self, answers: usize, exchange: impl Fn(usize) -> bool) -> Figures {
-        let (mut first, mut second) = (vec![0; self.metric.width()], vec![0; self.metric.width()]);
-        for i in 0..answers {
+    /// What is drawn or exchanged as one: answers, or those that belong together.
+    fn units(&self) -> usize {
+        self.first.units()
+    }
+
+    fn exchanged(&self, units: usize, exchange: impl Fn(usize) -> bool) -> Figures {
+        let (mut first, mut second) = (Sum::like(&self.first), Sum::like(&self.second));
+        for i in 0..units {
             let (to_first, to_second) = if exchange(i) { (&mut second, &mut first) } else { (&mut first, &mut second) };
-            add(to_first, self.first.row(i));
-            add(to_second, self.second.row(i));
+            to_first.add(&self.first, i);
+            to_second.add(&self.second, i);
         }
-        self.figures(&first, &second)
+        self.figures(&first.total(), &second.total())
     }
 }
 
@@ -407,6 +445,67 @@ mod tests {
         let deviation = 100.0 * (wrong * (1.0 - wrong) / 400.0).sqrt();
         assert!((first.interval.high - first.value - 1.96 * deviation).abs() < 0.4, "{first:?}");
         assert!((first.value - first.interval.low - 1.96 * deviation).abs() < 0.4, "{first:?}");
+    }
+
+    /// `n` answers of six words each, every one drawn from so many.
+    fn wordy(name: &str, different: u64, n: u64) -> Vec<Judged> {
+        let key = Key::from_seed(5).named(name);
+        let text =
+            |i: u64| (0..6).map(|k| format!("w{}", key.below(6 * i + k, different))).collect::<Vec<_>>().join(" ");
+        (0..n).map(|i| Judged::new(text(i), ["x"])).collect()
+    }
+
+    #[test]
+    fn how_many_are_different_is_tested_too() {
+        let (rich, poor, like_poor) = (wordy("a", 400, 150), wordy("b", 60, 150), wordy("c", 60, 150));
+        for metric in ["distinct", "repeated_replies"] {
+            let metric: MetricConfig = serde_json::from_value(serde_json::json!({ "kind": metric })).unwrap();
+            let short = |answers: &[Judged]| -> Vec<Judged> {
+                let cut = |answer: &Judged| Judged::new(answer.hypothesis.split(' ').next().unwrap(), ["x"]);
+                answers.iter().map(cut).collect()
+            };
+            let [rich, poor, like_poor] = [&rich, &poor, &like_poor].map(|answers| short(answers));
+            let bootstrap = paired_bootstrap(&metric, &rich, &poor, &config(499), KEY).unwrap();
+            let randomization = approximate_randomization(&metric, &rich, &poor, &config(499), KEY).unwrap();
+            assert_eq!((bootstrap.p_value, randomization.p_value), (1.0 / 500.0, 1.0 / 500.0), "{metric:?}");
+            assert_eq!(bootstrap.first.value, metric.build().score(&rich).unwrap().value);
+            for Estimate { value, interval } in [bootstrap.first, bootstrap.second, bootstrap.difference] {
+                assert!(interval.low < value && value < interval.high, "{metric:?} {bootstrap:?}");
+            }
+            let slight = approximate_randomization(&metric, &poor, &like_poor, &config(499), KEY).unwrap();
+            assert!(slight.p_value > 0.05, "{metric:?} {slight:?}");
+            // Of several runs each has its own different ones.
+            let runs = |answers: &[Judged]| vec![answers.to_vec(), answers.to_vec()];
+            let over =
+                approximate_randomization_over_runs(&metric, &runs(&rich), &runs(&poor), &config(499), KEY).unwrap();
+            assert!((over.difference - randomization.difference).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn whole_dialogs_are_drawn_and_exchanged() {
+        let metric = MetricConfig::DialogAccuracy(Default::default());
+        let dialogs = |answers: Vec<Judged>, of: usize| -> Vec<Judged> {
+            let column =
+                |i: usize| std::collections::BTreeMap::from([("dialog".to_owned(), vec![(i / of).to_string()])]);
+            answers.into_iter().enumerate().map(|(i, answer)| Judged { columns: column(i), ..answer }).collect()
+        };
+        let (a, b) = (system("a", 0.9, 200), system("b", 0.6, 200));
+        // Dialogs of one answer are answers.
+        let single =
+            approximate_randomization(&metric, &dialogs(a.clone(), 1), &dialogs(b.clone(), 1), &config(300), KEY);
+        let answers =
+            approximate_randomization(&MetricConfig::ResponseAccuracy(Default::default()), &a, &b, &config(300), KEY);
+        assert_eq!(single.unwrap(), answers.unwrap());
+        let (a, b) = (dialogs(a, 4), dialogs(b, 4));
+        let pair = Pair::new(&metric, &a, &b).unwrap();
+        assert_eq!(pair.units(), 50);
+        let bootstrap = paired_bootstrap(&metric, &a, &b, &config(499), KEY).unwrap();
+        assert_eq!(bootstrap.first.value, metric.build().score(&a).unwrap().value);
+        assert!(bootstrap.p_value < 0.05);
+        let other = dialogs(system("b", 0.6, 200), 2);
+        let error = paired_bootstrap(&metric, &a, &other, &config(9), KEY).unwrap_err().to_string();
+        assert!(error.contains("differ in the column `dialog`"), "{error}");
     }
 
     #[test]

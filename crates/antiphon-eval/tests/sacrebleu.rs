@@ -58,3 +58,34 @@ fn figures_and_signatures_are_sacrebleus() {
     }
     assert_eq!(compared, 11 * 18);
 }
+
+#[derive(Deserialize)]
+struct Orders {
+    name: String,
+    values: [f64; 4],
+}
+
+/// `sacrebleu_orders.json` holds what sacreBLEU 2.6.0 gives for the same corpora by `BLEU(max_ngram_order=N, …)`, in the order of the
+/// settings below.
+#[test]
+fn figures_of_fewer_orders_are_sacrebleus() {
+    let golden: Golden = serde_json::from_str(include_str!("sacrebleu.json")).unwrap();
+    let orders: Vec<Orders> = serde_json::from_str(include_str!("sacrebleu_orders.json")).unwrap();
+    let settings = [
+        r#"{"kind": "bleu", "order": 2, "lowercase": true}"#,
+        r#"{"kind": "bleu", "order": 2, "tokenize": "none"}"#,
+        r#"{"kind": "bleu", "order": 1, "lowercase": true, "smoothing": {"kind": "add_k"}}"#,
+        r#"{"kind": "bleu", "order": 3, "smoothing": {"kind": "floor"}, "effective_order": true}"#,
+    ];
+    let metrics = settings.map(|settings| serde_json::from_str::<MetricConfig>(settings).unwrap());
+    for (Corpus { name, answers, .. }, Orders { name: known, values }) in golden.corpora.iter().zip(&orders) {
+        assert_eq!(name, known);
+        for (metric, expected) in metrics.iter().zip(values) {
+            let value = metric.build().score(answers).unwrap().value;
+            assert!((value - expected).abs() < 1e-9, "{name}: {metric:?}: {value} {expected}");
+        }
+    }
+    assert_eq!(orders.len(), golden.corpora.len());
+    let signature = metrics[0].build().score(&golden.corpora[0].answers).unwrap().signature;
+    assert_eq!(signature, "nrefs:1|order:2|case:lc|eff:no|tok:13a|smooth:exp|version:2.6.0");
+}
