@@ -139,6 +139,24 @@ fn words_stand_between_separators_of_ones_choice() {
 proptest! {
     /// Sentences are those of the lines alone, each closed; what is written again has the same ones.
     #[test]
+    fn parts_of_compound_words_are_joined_again(
+        words in prop::collection::vec("[ab]{1,2}(_{1,2}[ab]{0,2}){0,3}", 1..6), learned in prop::collection::vec("[ab]{1,2}(_[ab]){0,2}", 1..4),
+    ) {
+        let config = TokenizerConfig::Word(WordConfig { compound: Some("_".into()), ..WordConfig::default() });
+        let tokenizer = train(&config, &learned.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        let text = words.join(" ");
+        let parts: Vec<String> = tokenizer.words(&text).unwrap().into_iter().flatten().collect();
+        prop_assert_eq!(parts.concat(), words.concat());
+        prop_assert!(parts.iter().all(|part| !part[1..].contains('_')));
+        // Those that it has not learned are slots, in the order of the text.
+        let (ids, size) = (tokenizer.encode(&text).unwrap(), tokenizer.size() as TokenId);
+        let ids: Vec<TokenId> = (0..).zip(ids).map(|(i, id)| if id == Special::Unknown.id() { size + i } else { id }).collect();
+        prop_assert_eq!(&tokenizer.decode_slots(&ids, &parts), &text);
+        let saved = from_json(&tokenizer.to_json()).unwrap();
+        prop_assert_eq!(saved.words(&text), tokenizer.words(&text));
+    }
+
+    #[test]
     fn lines_are_sentences_that_the_end_symbol_closes(
         lines in prop::collection::vec("[ab;c \t]{0,6}", 1..6), by_separator in any::<bool>(), closed in any::<bool>(),
     ) {
