@@ -25,6 +25,7 @@ const NOWHERE: &[&str] = &[
     "model(ctc).encoder(stack).stages.0(query_reduction)",
     "model(ctc).encoder(stack).stages.0(hops)",
     "(hops).attention(none)",
+    "model(language_model).head(copy)",
 ];
 
 /// What must stand beside settings of these names (or a part of them) for a config to make sense; with a side, only where the
@@ -75,6 +76,7 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("search(beam).ctc_weight", "", &["model.ctc={}"]),
     ("search(best_path)", "", &["model.ctc={}"]),
     ("model(encoder_decoder).ctc.weight", "high", &["search.ctc_weight=1.0"]),
+    ("head(copy).from", "", &["model.head.from=['source']"]),
     ("evaluate.no_answer(fitted)", "", &["data.validation='v.tsv'"]),
     ("evaluate.by", "meant", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
     ("evaluate.support", "", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
@@ -156,6 +158,8 @@ const NEAREST: &[(&str, &str, &str)] = &[
     ("model(encoder_decoder).encoder(stack).stages.0(hops).query", "low", "'question'"),
     ("streams.x.encoder(stack).stages.0(query_reduction).query", "low", "'question'"),
     ("streams.x.encoder(stack).stages.0(hops).query", "low", "'question'"),
+    ("model(encoder_decoder).head(copy).from", "low", "['source']"),
+    ("model(encoder_decoder).head(copy).from.0", "low", "'source'"),
     ("features(log_mel).filters", "high", "80"),
     ("features(log_mel).low", "high", "7000.0"),
     ("features(log_mel).high", "high", "8000.0"),

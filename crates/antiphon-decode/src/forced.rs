@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::{Error, Place, Request, Result, Selection, Special, StepModel, TokenId};
 
-use crate::stepper::Stepper;
+use crate::stepper::{Stepper, slots};
 
 /// The natural logarithm of each target token's probability, given the request's sources and the tokens before it.
 ///
@@ -23,8 +23,9 @@ pub fn score<T: AsRef<[TokenId]>>(
         return Err(Error::new(format!("there are {} targets for {} requests", targets.len(), requests.len())));
     }
     let vocabulary = model.vocabulary();
-    for (row, target) in targets.iter().enumerate() {
-        if let Some(step) = target.as_ref().iter().position(|&id| id as usize >= vocabulary) {
+    for (row, (target, request)) in targets.iter().zip(requests).enumerate() {
+        let ids = vocabulary + slots(&*model, request);
+        if let Some(step) = target.as_ref().iter().position(|&id| id as usize >= ids) {
             let id = target.as_ref()[step];
             let fault = format!("target token {id} is outside the model's vocabulary of {vocabulary}");
             return Err(Error::new(fault).at(Place::Row { row, step }));

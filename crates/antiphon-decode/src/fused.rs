@@ -122,6 +122,10 @@ impl StepModel for Fused {
             let message = format!("the language model was told of {known} tokens, and there are {vocabulary}");
             return Err(Error::new(message).at("search.language_model"));
         }
+        if self.model.copies() {
+            let message = "a language model has no say in words that are copied, and this model copies; remove it";
+            return Err(Error::new(message).at("search.language_model"));
+        }
         let mut session = Arc::clone(&self.model).begin(requests)?;
         let texts: Vec<Request> = requests
             .iter()

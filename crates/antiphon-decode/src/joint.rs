@@ -70,6 +70,10 @@ impl StepModel for Joint {
     fn vocabulary(&self) -> usize {
         self.model.vocabulary()
     }
+
+    fn copies(&self) -> bool {
+        self.model.copies()
+    }
 }
 
 /// A row in flight: its source, and what it had said before it is fed its last token.

@@ -44,6 +44,10 @@ impl StepModel for Overheard {
     fn vocabulary(&self) -> usize {
         self.model.vocabulary()
     }
+
+    fn copies(&self) -> bool {
+        self.model.copies()
+    }
 }
 
 struct OverheardSession {

@@ -24,7 +24,8 @@ pub(crate) struct Rules {
 pub(crate) struct Stepper {
     /// Dropped with its memory as soon as no row is left.
     session: Option<Box<dyn StepSession>>,
-    vocabulary: usize,
+    /// How many ids a row can have: the vocabulary, and the most slots of a request.
+    ids: usize,
     want: Want,
     out: StepOutput,
     /// What each row is fed next.
@@ -92,6 +93,8 @@ impl Stepper {
             Selection::Top(k) => Selection::Top(k.min(vocabulary)),
             other => other,
         };
+        let ids_of = |request: &Request| vocabulary + slots(&*model, request);
+        let ids = requests.iter().map(ids_of).max().unwrap_or(vocabulary);
         let mut want = Want { selection, banned: Vec::new(), masks: Vec::new(), attention: false };
         if let Some(rules) = rules {
             want.attention = rules.attention;
@@ -99,7 +102,7 @@ impl Stepper {
         }
         for (row, request) in requests.iter().enumerate().filter(|_| rules.is_some()) {
             let ends = |id| id == Special::End.id() && !request.limits.endless;
-            let odd = |&&id: &&TokenId| ends(id) || id as usize >= vocabulary || want.banned.contains(&id);
+            let odd = |&&id: &&TokenId| ends(id) || id as usize >= ids_of(request) || want.banned.contains(&id);
             if let Some(id) = request.prefix.iter().find(odd) {
                 let message = format!("the prefix holds token {id}, which no answer may hold before its end");
                 return Err(Error::new(message).at(Place::Row { row, step: 0 }));
@@ -109,8 +112,9 @@ impl Stepper {
         let some_choose = rules.is_some() && requests.iter().any(|request| !request.candidates.is_empty());
         want.banned.extend((forbids_unknown && !some_choose).then_some(Special::Unknown.id()));
         for (row, request) in requests.iter().enumerate().filter(|_| some_choose) {
-            let odd =
-                |&&id: &&TokenId| id == Special::End.id() || id as usize >= vocabulary || want.banned.contains(&id);
+            let odd = |&&id: &&TokenId| {
+                id == Special::End.id() || id as usize >= ids_of(request) || want.banned.contains(&id)
+            };
             if let Some(id) = request.candidates.iter().flatten().find(odd) {
                 let message = format!("a candidate holds token {id}, which no answer may hold before its end");
                 return Err(Error::new(message).at(Place::Row { row, step: 0 }));
@@ -122,7 +126,7 @@ impl Stepper {
             None => requests.iter().map(bare).collect(),
             Some(_) => requests.into(),
         };
-        let mut session = if rows == 0 { None } else { Some(model.begin(&requests)?) };
+        let mut session = if rows == 0 { None } else { Some(Arc::clone(&model).begin(&requests)?) };
         if let Some(session) = session.as_ref().filter(|s| s.rows() != rows) {
             return Err(Error::new(format!("the model began {} rows for {rows} requests", session.rows())));
         }
@@ -153,7 +157,7 @@ impl Stepper {
         want.banned.extend((banned > 0).then_some(Special::End.id()));
         Ok(Self {
             session,
-            vocabulary,
+            ids,
             want,
             out: StepOutput::default(),
             last: requests.iter().map(|request| request.prefix.last().map_or(Special::Begin.id(), |&id| id)).collect(),
@@ -256,7 +260,7 @@ impl Stepper {
         let expected = match &self.want.selection {
             Selection::Top(k) => *k,
             Selection::Given(_) => 1,
-            Selection::All => self.vocabulary,
+            Selection::All => self.ids,
         };
         let entries = rows * expected;
         if (out.per_row, out.tokens.len(), out.log_probs.len()) != (expected, entries, entries) {
@@ -277,8 +281,7 @@ impl Stepper {
         }
         // As a rule there is nothing wrong, which is seen in one go.
         let below = |values: &[f32]| values.iter().fold(true, |all, &value| all & (value <= 0.0));
-        let known =
-            |tokens: &[TokenId]| tokens.iter().fold(true, |all, &token| all & ((token as usize) < self.vocabulary));
+        let known = |tokens: &[TokenId]| tokens.iter().fold(true, |all, &token| all & ((token as usize) < self.ids));
         if below(&out.log_probs) && below(&out.scores) && known(&out.tokens) {
             return Ok(());
         }
@@ -287,9 +290,9 @@ impl Stepper {
             Place::Row { row, step: self.requests[row].prefix.len() + self.steps }
         };
         for (i, (log_prob, &token)) in out.log_probs.iter_mut().zip(&out.tokens).enumerate() {
-            if token as usize >= self.vocabulary {
-                let vocabulary = self.vocabulary;
-                let fault = format!("the model gave token {token}, beyond its vocabulary of {vocabulary}");
+            if token as usize >= self.ids {
+                let ids = self.ids;
+                let fault = format!("the model gave token {token}, beyond its vocabulary of {ids}");
                 return Err(Error::new(fault).at(at(i)));
             }
             *log_prob = not_above_zero(*log_prob, token, "log-probability").map_err(|error| error.at(at(i)))?;
@@ -346,6 +349,11 @@ impl Stepper {
         self.last.clear();
         self.last.extend_from_slice(next);
     }
+}
+
+/// How many words of its sources an answer to a request can hold that the vocabulary lacks.
+pub(crate) fn slots(model: &dyn StepModel, request: &Request) -> usize {
+    if model.copies() { request.copies.as_ref().map_or(0, |copies| copies.slots.len()) } else { 0 }
 }
 
 /// What a step gave all rows.

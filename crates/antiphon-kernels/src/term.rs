@@ -29,6 +29,17 @@ pub enum Term {
         /// Its share.
         weight: f64,
     },
+    /// The cross-entropy of target tokens that the vocabulary says, or that are copied: [`copied_cross_entropy`](crate::copied_cross_entropy).
+    Copied {
+        /// States, output weight and targets, slots among them.
+        projection: Projection,
+        /// `[N]`, on the graph: the logarithm of the vocabulary's share.
+        own: Tensor<1>,
+        /// `[N]`, on the graph: that of what a target is worth otherwise.
+        beside: Tensor<1>,
+        /// Its share.
+        weight: f64,
+    },
     /// Another loss.
     Sum {
         /// What it is called where it is told.
@@ -44,7 +55,10 @@ impl Term {
     /// Its share of the loss. A term without one takes no part.
     pub fn weight(&self) -> f64 {
         match self {
-            Term::CrossEntropy { weight, .. } | Term::Taught { weight, .. } | Term::Sum { weight, .. } => *weight,
+            Term::CrossEntropy { weight, .. }
+            | Term::Taught { weight, .. }
+            | Term::Copied { weight, .. }
+            | Term::Sum { weight, .. } => *weight,
         }
     }
 }

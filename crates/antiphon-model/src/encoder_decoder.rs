@@ -148,6 +148,66 @@ impl EncoderDecoderConfig {
         self.encoders(streams).iter().map(|&(name, encoder)| (name, encoder.memory)).collect()
     }
 
+    /// Which sources it copies from, in their order; `None` if it copies nothing.
+    pub(crate) fn copies_from(&self, streams: Streams<'_>) -> Option<Vec<bool>> {
+        let head = self.head.copy()?;
+        Some(self.readers(streams).map(|reader| head.copies_from(reader.name, reader.is_text)).collect())
+    }
+
+    /// How wide the memory of each source is that it copies from; none of a model that copies nothing.
+    fn copied_widths(&self, streams: Streams<'_>) -> Vec<Option<usize>> {
+        let from = self.copies_from(streams).unwrap_or_default();
+        from.into_iter().zip(self.widths(streams)).map(|(copies, (_, width))| copies.then_some(width)).collect()
+    }
+
+    /// What cannot be copied, with places below `[model]`.
+    fn uncopied(&self, streams: Streams<'_>) -> Vec<Problem> {
+        let Some(head) = self.head.copy() else { return Vec::new() };
+        let mut problems = Vec::new();
+        let mut found = |place: &str, message: String| problems.push(Problem { place: place.into(), message });
+        if self.ctc.is_some() {
+            let message = "says tokens of the vocabulary alone, and `model.head` copies others; remove it, or set \
+                           `model.head.kind = \"softmax\"`";
+            found("ctc", message.into());
+        }
+        let readers: Vec<ConfiguredReader<'_>> = self.readers(streams).collect();
+        for (i, name) in head.from.iter().flatten().enumerate() {
+            if !readers.iter().any(|reader| reader.name == name) {
+                let names: Vec<String> = readers.iter().map(|reader| format!("`{}`", reader.name)).collect();
+                found(&format!("head.from.{i}"), format!("there is no source `{name}`; there is {}", names.join(", ")));
+            }
+        }
+        let from: Vec<&ConfiguredReader<'_>> =
+            readers.iter().filter(|reader| head.copies_from(reader.name, reader.is_text)).collect();
+        if from.is_empty() {
+            let message = "there is no source of text to copy from; name one, or set `model.head.kind = \"softmax\"`";
+            found("head.from", message.into());
+        }
+        for reader in from {
+            let name = reader.name;
+            if !reader.is_text {
+                let message = format!("`{name}` is a recording, of which no word can be copied; leave it out");
+                found("head.from", message);
+            } else if reader.encoder.sentences().is_some() {
+                let message = format!(
+                    "words are copied from memories of a step a word, and that of `{name}` has one a sentence; leave `{name}` out, or \
+                     let `{}` read words",
+                    reader.place
+                );
+                found("head.from", message);
+            } else if reader.encoder.shape(reader.input).reduction != 1 {
+                let reduction = reader.encoder.shape(reader.input).reduction;
+                let message = format!(
+                    "words are copied from memories of a step a word, and `{}` makes one of {reduction}; leave `{name}` out, or make it \
+                     read without a stride",
+                    reader.place
+                );
+                found("head.from", message);
+            }
+        }
+        problems
+    }
+
     /// What cannot work, with places from the root of the settings; `shared`: whether both sides have one vocabulary.
     pub(crate) fn problems(&self, streams: Streams<'_>, shared: bool) -> Vec<Problem> {
         if self.source.frames().is_some_and(|frames| frames.width.is_none()) {
@@ -175,6 +235,7 @@ impl EncoderDecoderConfig {
         if self.ctc.is_some() && self.encoder.sentences().is_some() {
             problems.push(Problem { place: "ctc".into(), message: SENTENCES_SAY_NO_TOKENS.into() });
         }
+        problems.extend(self.uncopied(streams));
         if !self.bridge.carries() && !self.decoder.attends() {
             let message = "`zero` without attention leaves the decoder without its source; choose another bridge, or an \
                            attention in `model.decoder.attention.kind`";
@@ -265,7 +326,14 @@ impl EncoderDecoderConfig {
                 key.named("decoder"),
                 device,
             ),
-            output: self.head.init(vocabularies.target, output, tied.is_some(), key.named("output"), device),
+            output: self.head.init(
+                vocabularies.target,
+                output,
+                tied.is_some(),
+                &self.copied_widths(streams),
+                key.named("output"),
+                device,
+            ),
             ctc: self.ctc.as_ref().map(ctc),
             shares_source: self.tied == Tied::All,
             frames: frames.map(|frames| frames.entry(source_vocabulary)),
@@ -328,7 +396,8 @@ impl EncoderDecoder {
         let encoded = self.encode(&batch.sources, dropout)?;
         let memories = self.decoder.prepare(&encoded);
         let state = self.start(&encoded, &memories);
-        Ok((self.target_side().teach(batch, state, &memories, carry, dropout)?, encoded))
+        let copied = self.output.copied(&encoded, batch.copies.as_ref())?;
+        Ok((self.target_side().teach(batch, state, &memories, copied, carry, dropout)?, encoded))
     }
 
     /// The losses of a batch.

@@ -180,7 +180,12 @@ impl LanguageModelConfig {
             (TiedOutput::Output, Some(_)) => None,
         };
         let tied = message.map(|message| Problem { place: "tied".into(), message });
-        below("decoder", decoder.misnumbered().into_iter().collect()).chain(tied).collect()
+        let copies = self.head.copy().map(|_| Problem {
+            place: "head.kind".into(),
+            message: "copies words of sources, and a language model reads none; set `model.head.kind = \"softmax\"`"
+                .into(),
+        });
+        below("decoder", decoder.misnumbered().into_iter().collect()).chain(tied).chain(copies).collect()
     }
 
     /// What is valid but has no effect, with places below `[model]`.
@@ -200,7 +205,7 @@ impl LanguageModelConfig {
         Ok(LanguageModel {
             target: self.target.init(vocabulary, key.named("target"), device),
             decoder: decoder.init(input, &[], output, key.named("decoder"), device),
-            output: self.head.init(vocabulary, output, tied, key.named("output"), device),
+            output: self.head.init(vocabulary, output, tied, &[], key.named("output"), device),
         })
     }
 }
@@ -227,7 +232,7 @@ impl LanguageModel {
     pub(crate) fn teach(&self, batch: &Batch, carry: &mut Carry, dropout: Option<Key>) -> Result<Taught> {
         self.check_sources(&batch.sources)?;
         let start = self.decoder.start_from_zero(batch.target.rows());
-        self.target_side().teach(batch, start, &[], carry, dropout)
+        self.target_side().teach(batch, start, &[], None, carry, dropout)
     }
 
     /// Refuses sources: there is nothing to read.

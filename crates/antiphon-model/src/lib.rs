@@ -45,7 +45,7 @@ pub use decoder::DecoderConfig;
 pub use embedding::EmbeddingConfig;
 pub use encoder::EncoderConfig;
 pub use encoder_decoder::EncoderDecoderConfig;
-pub use head::HeadConfig;
+pub use head::{CopyHeadConfig, HeadConfig};
 pub use language_model::LanguageModelConfig;
 pub use model::{CtcJudgement, Judgement, Model, ModelConfig, SourceLooks, Vocabularies};
 pub use source::{FramesConfig, SourceConfig};

@@ -146,6 +146,23 @@ impl ModelConfig {
         }
     }
 
+    /// Which sources it copies words from, in the order of the sources; `None` of a model that copies nothing. The settings have no
+    /// problems.
+    pub fn copies_from(&self, streams: Streams<'_>) -> Option<Vec<bool>> {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.copies_from(streams),
+            ModelConfig::Ctc(_) | ModelConfig::LanguageModel(_) => None,
+        }
+    }
+
+    /// Whether it copies words of its sources.
+    pub fn copies(&self) -> bool {
+        match self {
+            ModelConfig::EncoderDecoder(config) => config.head.copy().is_some(),
+            ModelConfig::Ctc(_) | ModelConfig::LanguageModel(_) => false,
+        }
+    }
+
     /// Whether the memory of its source says the target by itself beside a decoder.
     pub fn has_ctc(&self) -> bool {
         self.ctc_weight().is_some()

@@ -8,6 +8,7 @@ use antiphon_kernels::Carry;
 use crate::attention::Prepared;
 use crate::decoder::{DecoderState, SearchState};
 use crate::encoder::Encoded;
+use crate::head::Copied;
 use crate::target::TargetSide;
 
 /// Steps that are read at once, in all rows together: some ten megabytes of what lies between the layers.
@@ -22,7 +23,7 @@ pub(crate) struct Read {
 }
 
 impl TargetSide<'_> {
-    /// Reads a prefix for each row of an encoded batch, from `start` on.
+    /// Reads a prefix for each row of an encoded batch, from `start` on. `copied`: what may be copied, of a head that copies.
     ///
     /// # Errors
     /// If an id lies outside the vocabulary.
@@ -30,12 +31,13 @@ impl TargetSide<'_> {
         &self,
         start: DecoderState,
         sources: &[Encoded],
+        copied: Option<&Copied>,
         prefixes: &[&[TokenId]],
     ) -> Result<Read> {
         if prefixes.iter().all(|prefix| prefix.is_empty()) {
             return Ok(Read { state: start, worth: vec![PrefixOutput::default(); prefixes.len()] });
         }
-        self.read(start, &self.decoder.prepare(sources), prefixes)
+        self.read(start, &self.decoder.prepare(sources), copied, prefixes)
     }
 
     /// Reads prefixes without sources, each by itself, so that what stands beside it does not change a bit; those that are equal
@@ -51,7 +53,7 @@ impl TargetSide<'_> {
                 Some(&place) => place,
                 None => {
                     let place = different.len() as u32;
-                    different.push(self.read(self.decoder.start_from_zero(1), &[], &[prefix])?);
+                    different.push(self.read(self.decoder.start_from_zero(1), &[], None, &[prefix])?);
                     places.insert(prefix, place);
                     place
                 }
@@ -63,7 +65,13 @@ impl TargetSide<'_> {
         Ok((SearchState::shared(DecoderState::stacked(states), parents), worth))
     }
 
-    fn read(&self, start: DecoderState, memories: &[Prepared], prefixes: &[&[TokenId]]) -> Result<Read> {
+    fn read(
+        &self,
+        start: DecoderState,
+        memories: &[Prepared],
+        copied: Option<&Copied>,
+        prefixes: &[&[TokenId]],
+    ) -> Result<Read> {
         let longest = prefixes.iter().map(|prefix| prefix.len()).max().unwrap_or(0);
         let (mut carry, mut worth) = (Carry::default(), vec![PrefixOutput::default(); prefixes.len()]);
         let stretch = (STRETCH / prefixes.len()).max(1);
@@ -75,7 +83,8 @@ impl TargetSide<'_> {
                 [&[before], &prefix[from..to]].concat()
             };
             let rows: Vec<Vec<TokenId>> = prefixes.iter().map(of_row).collect();
-            let target = Target::stretch(&rows);
+            let mut target = Target::stretch(&rows);
+            target.inputs.iter_mut().for_each(|id| *id = self.fed(*id));
             let lengths = target.lengths.clone();
             let batch = Batch {
                 sources: Vec::new(),
@@ -84,7 +93,7 @@ impl TargetSide<'_> {
                 examples: (0..prefixes.len()).collect(),
                 copies: None,
             };
-            let taught = self.teach(&batch, start.clone(), memories, &mut carry, None)?;
+            let taught = self.teach(&batch, start.clone(), memories, copied.cloned(), &mut carry, None)?;
             let [scores] = <[_; 1]>::try_from(self.scores(&taught, &[1.0])).expect("scores at one temperature");
             let mut log_probs = scores.log_probs.into_iter();
             for (worth, &length) in worth.iter_mut().zip(&lengths) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, Result, TokenId};
+use antiphon_core::{Batch, Error, Result, Special, TokenId};
 use antiphon_kernels::{Carry, Term, TokenScores};
 use burn::module::Param;
 use burn::tensor::Tensor;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::attention::Prepared;
 use crate::decoder::{Decoder, DecoderState};
 use crate::embedding::{Embedding, embed};
-use crate::head::{Head, SearchHead};
+use crate::head::{Copied, CopiedRows, Head, Outputs, Rows, SearchHead, owners};
 use crate::lookup::check_ids;
 
 /// Which tables are one and the same (Press and Wolf 2017).
@@ -51,6 +51,15 @@ pub(crate) struct Taught {
     again: Option<Tensor<2>>,
     /// `[B]`: real steps of each row.
     lengths: Arc<[u32]>,
+    /// What may be copied, of a head that copies.
+    copied: Option<Copied>,
+}
+
+impl Taught {
+    fn of_head(&self) -> Outputs<'_> {
+        let Taught { outputs, targets, lengths, copied, .. } = self;
+        Outputs { states: outputs, targets, lengths, copied: copied.as_ref() }
+    }
 }
 
 impl TargetSide<'_> {
@@ -59,24 +68,37 @@ impl TargetSide<'_> {
         self.embedding.map(|embedding| Param::val(&embedding.table))
     }
 
+    /// What stands for an id where it is fed: a slot is a word that the vocabulary lacks.
+    pub(crate) fn fed(&self, id: TokenId) -> TokenId {
+        let is_slot = self.head.copies() && id as usize >= self.head.vocabulary();
+        if is_slot { Special::Unknown.id() } else { id }
+    }
+
     /// Teacher forcing from `start`; rows that go on start from `carry` instead, which is then that of this batch. Nothing is
-    /// carried where examples have nothing to do with one another.
+    /// carried where examples have nothing to do with one another. `copied`: what may be copied, of a head that copies.
     ///
     /// # Errors
-    /// If the parts of the batch do not fit, an id lies outside the vocabulary, or a row goes on and nothing was carried.
+    /// If the parts of the batch do not fit, an id lies outside the vocabulary and is no slot of its row, or a row goes on and nothing was
+    /// carried.
     pub(crate) fn teach(
         &self,
         batch: &Batch,
         start: DecoderState,
         memories: &[Prepared],
+        copied: Option<Copied>,
         carry: &mut Carry,
         dropout: Option<Key>,
     ) -> Result<Taught> {
         batch.check()?;
         let target = &batch.target;
-        let (rows, width) = (target.rows(), target.width);
-        for ids in [&target.inputs, &target.labels] {
-            check_ids(ids, self.head.vocabulary(), "target")?;
+        let (rows, width, vocabulary) = (target.rows(), target.width, self.head.vocabulary());
+        check_ids(&target.inputs, vocabulary, "target")?;
+        check_ids(&target.labels, vocabulary + copied.as_ref().map_or(0, |copied| copied.slots), "target")?;
+        let is_said = |&(at, &id): &(usize, &TokenId)| {
+            (id as usize) < vocabulary || copied.as_ref().is_some_and(|copied| copied.says(at / width, id))
+        };
+        if let Some((at, id)) = target.labels.iter().enumerate().find(|label| !is_said(label)) {
+            return Err(Error::new(format!("the target id {id} of row {} is a word that no source says", at / width)));
         }
         let start = self.decoder.resume(start, carry, &batch.continues)?;
         let key = |name: &str| dropout.map(|key| key.named(name));
@@ -91,21 +113,23 @@ impl TargetSide<'_> {
             (0..rows).flat_map(|b| (0..target.lengths[b] as usize).map(move |t| (b * width + t) as u32)).collect();
         let targets = real.iter().map(|&at| target.labels[at as usize]).collect();
         let outputs = if real.len() == rows * width { outputs } else { antiphon_kernels::select_rows(outputs, &real) };
-        Ok(Taught { outputs, targets, undropped: decoded.undropped, again: decoded.again, lengths })
+        Ok(Taught { outputs, targets, undropped: decoded.undropped, again: decoded.again, lengths, copied })
     }
 
     /// What was taught, with the head that makes probabilities of it.
     pub(crate) fn distributions(&self, taught: Taught) -> Distributions {
-        let Taught { outputs, targets, .. } = taught;
-        let of = Places::Outputs(Box::new((outputs, self.head.for_search(self.table()))));
+        let Taught { outputs, targets, lengths, copied, .. } = taught;
+        let copied = copied.map(|copied| (CopiedRows::new(&copied), owners(&lengths)));
+        let of = Places::Outputs(Box::new(Said { outputs, head: self.head.for_search(self.table()), copied }));
         Distributions { targets, of, lost: Vec::new() }
     }
 
     /// The losses of what was taught.
     pub(crate) fn terms(&self, taught: Taught) -> Vec<Term> {
-        let Taught { outputs, targets, undropped, again, lengths } = taught;
+        let term = self.head.term(&taught.of_head(), self.table());
+        let Taught { outputs, undropped, again, lengths, .. } = taught;
         let penalties = self.decoder.penalties().terms(&outputs, undropped, again, lengths);
-        std::iter::once(self.head.term(outputs, targets, self.table())).chain(penalties).collect()
+        std::iter::once(term).chain(penalties).collect()
     }
 
     /// How probable the right tokens are at each of some temperatures.
@@ -113,8 +137,7 @@ impl TargetSide<'_> {
         if taught.targets.is_empty() {
             return vec![TokenScores::default(); temperatures.len()];
         }
-        let Taught { outputs, targets, .. } = taught;
-        let scores = |&temperature| self.head.scores(outputs.clone(), targets.clone(), self.table(), temperature);
+        let scores = |&temperature| self.head.scores(&taught.of_head(), self.table(), temperature);
         temperatures.iter().map(scores).collect()
     }
 }
@@ -129,10 +152,18 @@ pub struct Distributions {
 
 /// What is said in the places.
 enum Places {
-    /// `[N, R]`, and what makes probabilities of it.
-    Outputs(Box<(Tensor<2>, SearchHead)>),
+    Outputs(Box<Said>),
     /// `[N, V]`, of a vocabulary of so many.
     Known(Vec<f32>, usize),
+}
+
+/// Outputs, and what makes probabilities of them.
+struct Said {
+    /// `[N, R]`.
+    outputs: Tensor<2>,
+    head: SearchHead,
+    /// What may be copied, and of which row in each place.
+    copied: Option<(CopiedRows, Vec<u32>)>,
 }
 
 impl Distributions {
@@ -152,15 +183,23 @@ impl Distributions {
         &self.targets
     }
 
-    /// Natural logarithms of the probabilities of all tokens in some of the `N` places, `[n, V]`.
+    /// Natural logarithms of the probabilities of all tokens in some of the `N` places, `[n, V]`; of a model that copies, as many slots as
+    /// the batch has stand behind the vocabulary of each.
     ///
     /// # Panics
     /// If the places are none, or not all below `N`.
     pub fn log_probs(&self, places: Range<usize>) -> Vec<f32> {
         match &self.of {
-            Places::Outputs(outputs) => {
-                let (outputs, head) = &**outputs;
-                head.log_probs(outputs.clone().narrow(0, places.start, places.len()))
+            Places::Outputs(said) => {
+                let Said { outputs, head, copied } = &**said;
+                let outputs = outputs.clone().narrow(0, places.start, places.len());
+                let (sources, owners) = match copied {
+                    Some((sources, owners)) => (Some(sources), &owners[places]),
+                    None => (None, &[][..]),
+                };
+                let pointed = head.point(&outputs, sources, owners);
+                let slots = sources.map_or(0, |sources| sources.slots);
+                head.log_probs(Rows { outputs: &outputs, pointed: &pointed, slots })
             }
             Places::Known(log_probs, vocabulary) => {
                 assert!(!places.is_empty(), "some places");

@@ -1,13 +1,14 @@
 //! What must hold for every combination of parts.
 
 use antiphon_core::random::Key;
-use antiphon_core::{Batch, FrameBatch, Mask, Request, Selection, Source, SourceBatch, Special, StepOutput};
+use antiphon_core::{Batch, CopyBatch, FrameBatch, Mask, Request, Selection, Source, SourceBatch, Special, StepOutput};
 use antiphon_core::{StepSession, Target, TokenBatch, TokenId, Want};
-use antiphon_kernels::{Carry, Term, cross_entropy};
+use antiphon_kernels::{Carry, Term, copied_cross_entropy, cross_entropy};
 use antiphon_model::{EncoderDecoderConfig, Model, ModelConfig, StreamModelConfig, Streams, Vocabularies};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
+mod copying;
 mod crossed;
 mod ctc_alone;
 mod frames;
@@ -349,7 +350,8 @@ fn requests(batch: &Batch) -> Vec<Request> {
         SourceBatch::Frames(_) => unreachable!("sources are text"),
     };
     let sources = |b: usize| batch.sources.iter().map(|of| source(of, b)).collect();
-    (0..batch.target.rows()).map(|b| Request::new(sources(b))).collect()
+    let copies = |b: usize| batch.copies.as_ref().map(|copies| copying::of_row(copies, b).into());
+    (0..batch.target.rows()).map(|b| Request { copies: copies(b), ..Request::new(sources(b)) }).collect()
 }
 
 fn scores(model: &Model, batch: &Batch) -> Vec<f32> {
@@ -359,8 +361,14 @@ fn scores(model: &Model, batch: &Batch) -> Vec<f32> {
 /// The summed loss of a batch, penalties included, on the graph of its model.
 fn loss(model: &Model, batch: &Batch, carry: &mut Carry, dropout: Option<Key>, smoothing: f32) -> Tensor<1> {
     let mut terms = model.terms(batch, carry, dropout).unwrap().into_iter();
-    let Some(Term::CrossEntropy { projection, weight }) = terms.next() else { panic!("the head's term comes first") };
-    terms.fold(cross_entropy(projection, smoothing) * weight, |sum, term| match term {
+    let own = match terms.next() {
+        Some(Term::CrossEntropy { projection, weight }) => cross_entropy(projection, smoothing) * weight,
+        Some(Term::Copied { projection, own, beside, weight }) => {
+            copied_cross_entropy(projection, own, beside, smoothing) * weight
+        }
+        other => panic!("the head's term comes first: {other:?}"),
+    };
+    terms.fold(own, |sum, term| match term {
         Term::Sum { loss, weight, .. } => sum + loss * weight,
         other => panic!("a penalty: {other:?}"),
     })
@@ -418,12 +426,19 @@ fn assert_rows_stand_alone(config: &Case, model: &Model, together: &Batch) {
     let mut at = 0;
     for b in 0..together.target.rows() {
         let n = together.target.lengths[b] as usize;
-        let target = Target::whole(&[&together.target.labels[b * together.target.width..][..n]]);
+        let of_row = |ids: &[TokenId]| ids[b * together.target.width..][..n].to_vec();
+        let target = Target {
+            inputs: of_row(&together.target.inputs),
+            labels: of_row(&together.target.labels),
+            lengths: vec![n as u32],
+            width: n,
+        };
+        let copies = together.copies.as_ref().map(|copies| CopyBatch::from_rows(&[&copying::of_row(copies, b)]));
         let sources = together.sources.iter().map(|source| match source {
             SourceBatch::Tokens(tokens) => SourceBatch::Tokens(TokenBatch::from_rows(&[tokens.row(b)])),
             SourceBatch::Frames(_) => unreachable!("sources are text"),
         });
-        let alone = Batch { sources: sources.collect(), target, continues: vec![], examples: vec![b], copies: None };
+        let alone = Batch { sources: sources.collect(), target, continues: vec![], examples: vec![b], copies };
         assert_close(&scores(model, &alone), &all[at..at + n], &format!("row {b} of {config:?}"));
         at += n;
     }

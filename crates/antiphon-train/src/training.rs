@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Error, Problem, Result};
-use antiphon_kernels::{Carry, TaughtLoss, Term, attentively, cross_entropy, taught_cross_entropy};
+use antiphon_kernels::{
+    Carry, TaughtLoss, Term, attentively, copied_cross_entropy, cross_entropy, taught_cross_entropy,
+};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -64,6 +66,9 @@ impl Total {
                         None => own,
                     });
                     loss
+                }
+                Term::Copied { projection, own, beside, .. } => {
+                    copied_cross_entropy(projection, own, beside, label_smoothing)
                 }
                 Term::Sum { loss, .. } => loss,
             };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, Request, Result, Source, SourceBatch, Target, TokenBatch, TokenId};
 use antiphon_decode::{SearchConfig, search_all};
-use antiphon_kernels::{Carry, Term, cross_entropy, keep_freed_memory, taught_cross_entropy};
+use antiphon_kernels::{Carry, Term, copied_cross_entropy, cross_entropy, keep_freed_memory, taught_cross_entropy};
 use antiphon_model::{Model, ModelConfig, Streams, Vocabularies};
 use antiphon_train::{Batches, Observer, StepReport, TrainConfig, Training};
 use burn::tensor::Device;
@@ -222,6 +222,7 @@ fn time_part(part: Part, model: &Model, batch: &Batch, steps: u64, spent: &mut S
         let losses = terms.into_iter().map(|term| match term {
             Term::CrossEntropy { projection, .. } => cross_entropy(projection, 0.0),
             Term::Taught { projection, teacher, .. } => taught_cross_entropy(projection, 0.0, teacher).loss,
+            Term::Copied { projection, own, beside, .. } => copied_cross_entropy(projection, own, beside, 0.0),
             Term::Sum { loss, .. } => loss,
         });
         let loss = losses.reduce(|sum, loss| sum + loss).expect("a loss");

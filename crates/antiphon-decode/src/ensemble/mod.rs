@@ -41,7 +41,7 @@ impl Ensemble {
     /// their probabilities become.
     ///
     /// # Errors
-    /// If vocabularies differ in size. That equal ids are equal tokens is the caller's to know.
+    /// If vocabularies differ in size, or some copy words of their sources and others do not, or copy those of another reading. That equal ids are equal tokens is the caller's to know.
     ///
     /// # Panics
     /// If there are not as many members as weights.
@@ -53,6 +53,22 @@ impl Ensemble {
             let message = format!(
                 "`{first}` has {vocabulary} target tokens and `{}` has {own}; models answer together that have one vocabulary",
                 odd.name
+            );
+            return Err(Error::new(message));
+        }
+        let copies = members[0].model.copies();
+        if let Some(odd) = members.iter().find(|member| member.model.copies() != copies) {
+            let (one, other) = if copies { (&members[0], odd) } else { (odd, &members[0]) };
+            let message = format!(
+                "`{}` copies words of its sources and `{}` does not; models answer together of which all copy, or none",
+                one.name, other.name
+            );
+            return Err(Error::new(message));
+        }
+        if let Some(odd) = members.iter().find(|member| copies && member.reading != 0) {
+            let message = format!(
+                "`{}` and `{}` read sources by tokenizers that differ; models that copy answer together where these are equal",
+                members[0].name, odd.name
             );
             return Err(Error::new(message));
         }
@@ -77,8 +93,9 @@ impl Ensemble {
     /// What prefixes are worth, a step at a time: equal ones once.
     fn followed(self: &Arc<Self>, requests: &[Request]) -> Result<Vec<PrefixOutput>> {
         let mut distinct: Vec<usize> = Vec::new();
-        let is_like =
-            |a: &Request, b: &Request| a.prefix == b.prefix && a.sources == b.sources && a.readings == b.readings;
+        let is_like = |a: &Request, b: &Request| {
+            a.prefix == b.prefix && a.sources == b.sources && a.readings == b.readings && a.copies == b.copies
+        };
         let places: Vec<usize> = (0..requests.len())
             .map(|row| {
                 let known = distinct.iter().position(|&other| is_like(&requests[row], &requests[other]));
@@ -152,6 +169,10 @@ impl StepModel for Ensemble {
 
     fn vocabulary(&self) -> usize {
         self.vocabulary
+    }
+
+    fn copies(&self) -> bool {
+        self.members[0].model.copies()
     }
 
     fn batch_factor(&self) -> usize {

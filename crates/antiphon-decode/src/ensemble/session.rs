@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::mixture::log_probability;
 use super::{Ensemble, Member};
-use crate::stepper::not_above_zero;
+use crate::stepper::{not_above_zero, slots};
 
 // Both numbers are about speed alone: a member's list is sorted, so that its last value bounds all that it leaves out, and a row
 // that this does not settle, ties included, is made from everything.
@@ -30,6 +30,8 @@ pub(super) struct Session {
     members: Vec<(Box<dyn StepSession>, StepOutput)>,
     prefixes: Vec<PrefixOutput>,
     rows: Vec<Row>,
+    /// How many ids a row can have: the vocabulary, and the most slots of a request.
+    ids: usize,
     /// Steps taken, the one at work among them.
     steps: usize,
 }
@@ -76,11 +78,14 @@ impl Session {
         requests: &[Request],
     ) -> Self {
         let row = |(request, asked): (usize, &Request)| Row { request, prefix: asked.prefix.len() };
+        let slots = requests.iter().map(|request| slots(&*ensemble, request)).max().unwrap_or(0);
+        let ids = ensemble.vocabulary + slots;
         Self {
             ensemble,
             members: members.into_iter().map(|session| (session, StepOutput::default())).collect(),
             prefixes,
             rows: requests.iter().enumerate().map(row).collect(),
+            ids,
             steps: 0,
         }
     }
@@ -98,18 +103,18 @@ impl Session {
                 About::Again(rows) => session.again(rows, want, out),
             };
             said.map_err(|error| error.of(&member.name))?;
-            check(member, out, about.len(), self.ensemble.vocabulary, &want.selection, place)?;
+            check(member, out, about.len(), (self.ensemble.vocabulary, self.ids), &want.selection, place)?;
         }
         Ok(())
     }
 
     /// Everything that `want` asks for, the attention of a step among it.
     fn tell(&mut self, about: About<'_>, want: &Want, out: &mut StepOutput) -> Result<()> {
-        let vocabulary = self.ensemble.vocabulary;
+        let (vocabulary, ids) = (self.ensemble.vocabulary, self.ids);
         let given = if let Selection::Given(tokens) = &want.selection { tokens.as_slice() } else { &[] };
         let mut named = [given, &want.banned].into_iter().chain(want.masks.iter().map(Mask::ids)).flatten();
-        if let Some(odd) = named.find(|&&id| id as usize >= vocabulary) {
-            return Err(Error::new(format!("token {odd} is outside the vocabulary of {vocabulary}")));
+        if let Some(odd) = named.find(|&&id| id as usize >= ids) {
+            return Err(Error::new(format!("token {odd} is outside the vocabulary of {ids}")));
         }
         assert!(want.masks.is_empty() || want.masks.len() == about.len(), "a mask for each row, or none");
         out.tokens.clear();
@@ -127,7 +132,7 @@ impl Session {
                     return self.best(about, want, k, depth, out);
                 }
                 let all = self.all(about, want, out)?;
-                best_of_all(&all, vocabulary, k).into_iter().for_each(|row| push(row, out));
+                best_of_all(&all, ids, k).into_iter().for_each(|row| push(row, out));
             }
             Selection::Given(tokens) => {
                 let rows = about.len();
@@ -142,29 +147,29 @@ impl Session {
                 } else {
                     let all = self.all(about, want, out)?;
                     let given = tokens.iter().enumerate();
-                    out.log_probs.extend(given.map(|(i, &id)| all[i / each * vocabulary + id as usize]));
+                    out.log_probs.extend(given.map(|(i, &id)| all[i / each * ids + id as usize]));
                 }
             }
             Selection::All => {
-                out.per_row = vocabulary;
+                out.per_row = ids;
                 out.log_probs = self.all(about, want, out)?;
-                (0..about.len()).for_each(|_| out.tokens.extend(0..vocabulary as TokenId));
+                (0..about.len()).for_each(|_| out.tokens.extend(0..ids as TokenId));
             }
         }
         Ok(())
     }
 
-    /// The log-probabilities of all tokens, `[rows, V]`, from all of each member; what is masked reads minus infinity.
+    /// The log-probabilities of all tokens and slots, `[rows, V + N]`, from all of each member; what is masked reads minus infinity.
     fn all(&mut self, about: About<'_>, want: &Want, out: &mut StepOutput) -> Result<Vec<f32>> {
-        let vocabulary = self.ensemble.vocabulary;
+        let ids = self.ids;
         // Nothing is masked before it has counted in the sum.
         let plain =
             Want { selection: Selection::All, banned: Vec::new(), masks: Vec::new(), attention: want.attention };
         self.ask(about, &plain)?;
         self.attend(out);
         let members: Vec<&[f32]> = self.members.iter().map(|(_, out)| out.log_probs.as_slice()).collect();
-        let mut all = self.ensemble.mixture.of_rows(&members, vocabulary);
-        for (b, row) in all.chunks_exact_mut(vocabulary).enumerate() {
+        let mut all = self.ensemble.mixture.of_rows(&members, ids);
+        for (b, row) in all.chunks_exact_mut(ids).enumerate() {
             want.banned.iter().for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
             want.masks.get(b).unwrap_or(&Mask::Free).apply(row);
         }
@@ -216,7 +221,7 @@ impl Session {
             if want.masks.is_empty() { Vec::new() } else { open.iter().map(|&b| want.masks[b].clone()).collect() };
         let want = Want { masks, attention: false, ..want.clone() };
         let all = self.all(About::Again(&rows), &want, &mut StepOutput::default())?;
-        for (b, row) in open.into_iter().zip(best_of_all(&all, self.ensemble.vocabulary, k)) {
+        for (b, row) in open.into_iter().zip(best_of_all(&all, self.ids, k)) {
             for (at, (log_prob, id)) in (b * k..).zip(row) {
                 (out.log_probs[at], out.tokens[at]) = (log_prob, id);
             }
@@ -302,14 +307,14 @@ fn check(
     member: &Member,
     out: &mut StepOutput,
     rows: usize,
-    vocabulary: usize,
+    (vocabulary, ids): (usize, usize),
     selection: &Selection,
     place: impl Fn(usize) -> Place,
 ) -> Result<()> {
     let each = match selection {
         Selection::Top(k) => *k.min(&vocabulary),
         Selection::Given(tokens) => tokens.len() / rows,
-        Selection::All => vocabulary,
+        Selection::All => ids,
     };
     let entries = rows * each;
     if (out.per_row, out.tokens.len(), out.log_probs.len()) != (each, entries, entries) {
@@ -325,8 +330,8 @@ fn check(
             let checked = not_above_zero(*value, token, "log-probability");
             *value = checked.map_err(|error| error.of(&member.name).at(place(i / each)))?;
         }
-        if token as usize >= vocabulary {
-            let message = format!("gave token {token}, beyond its vocabulary of {vocabulary}");
+        if token as usize >= ids {
+            let message = format!("gave token {token}, beyond its vocabulary of {ids}");
             return Err(Error::new(message).of(&member.name).at(place(i / each)));
         }
     }

@@ -149,6 +149,11 @@ impl Sections {
                 let message = "has a say in what answers sources, and this corpus has none; remove it";
                 found.add("search.language_model", message);
             }
+            if search.fusion().is_some() && self.model.as_ref().is_some_and(ModelConfig::copies) {
+                let message = "has no say in words that are copied, and `model.head` copies; remove it, or set \
+                               `model.head.kind = \"softmax\"`";
+                found.add("search.language_model", message);
+            }
         }
         if let Some(evaluate) = &self.evaluate {
             if evaluate.temperature == Temperature::Fit && self.lacks_sources() && self.lacks_validation() {
@@ -437,6 +442,11 @@ impl Sections {
         if !self.has_decoder() {
             let message = "teachers say how probable each token is behind those before it, and a model without a decoder cannot be \
                            held against that; remove them, or set `model.kind = \"encoder_decoder\"`";
+            found.add("train.teacher.models", message);
+        }
+        if self.model.as_ref().is_some_and(ModelConfig::copies) {
+            let message = "teachers say how probable the tokens of the vocabulary are, and `model.head` copies others; remove them, or set \
+                           `model.head.kind = \"softmax\"`";
             found.add("train.teacher.models", message);
         }
         if self.model.as_ref().and_then(ModelConfig::ctc_weight) == Some(1.0) {

@@ -198,7 +198,7 @@ impl Teacher {
                 let teacher = antiphon_kernels::Teacher { says, share, temperature };
                 Term::Taught { projection, teacher, weight }
             }
-            other @ (Term::Taught { .. } | Term::Sum { .. }) => other,
+            other @ (Term::Taught { .. } | Term::Copied { .. } | Term::Sum { .. }) => other,
         };
         Ok(terms.into_iter().map(taught).collect())
     }

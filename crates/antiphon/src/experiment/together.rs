@@ -76,7 +76,8 @@ impl SavedModels {
                 distinct.len() - 1
             })
         };
-        let readings = members.iter().map(reading).collect();
+        let readings: Vec<usize> = members.iter().map(reading).collect();
+        copies_agree(&members, &readings)?;
         let packed = members.iter().map(|_| OnceLock::new()).collect();
         Ok(Self { members, packed, mixture, readings })
     }
@@ -202,8 +203,7 @@ impl SavedModels {
             let model: &Model = &saved.model;
             model.distributions(&batches[reading], carry).map_err(|error| error.of(name))
         });
-        let vocabulary = self.first().tokenizers.target().size();
-        Ok(Said { each: said.collect::<Result<_>>()?, mixture: self.mixture.clone(), vocabulary })
+        Ok(Said { each: said.collect::<Result<_>>()?, mixture: self.mixture.clone() })
     }
 
     /// How large they are together, without what files hold beside the weights.
@@ -217,11 +217,28 @@ impl SavedModels {
     }
 }
 
+/// That models which answer together all copy words of the sources, or none, and read these by equal tokenizers if they do.
+fn copies_agree(members: &[(String, SavedModel)], readings: &[usize]) -> Result<()> {
+    let copies = |(_, saved): &(String, SavedModel)| saved.config.model.copies();
+    let Some(copying) = members.iter().find(|member| copies(member)) else { return Ok(()) };
+    if let Some((plain, _)) = members.iter().find(|member| !copies(member)) {
+        let message = format!("copies words of its sources, and `{plain}` does not; models answer together of which all copy, or none");
+        return Err(Error::new(message).in_file(&copying.0));
+    }
+    if let Some(odd) = readings.iter().position(|&reading| reading != 0) {
+        let message = format!(
+            "copies words of its sources, which `{}` reads by another tokenizer; models that copy answer together where these are equal",
+            members[odd].0
+        );
+        return Err(Error::new(message).in_file(&members[0].0));
+    }
+    Ok(())
+}
+
 /// What models hold together of every token in the places of a batch's real target tokens.
 pub(super) struct Said {
     each: Vec<Distributions>,
     mixture: Mixture,
-    vocabulary: usize,
 }
 
 impl Said {
@@ -230,14 +247,15 @@ impl Said {
         self.each[0].targets()
     }
 
-    /// Natural logarithms of the probabilities of all tokens in some of the `N` places, `[n, V]`.
+    /// Natural logarithms of the probabilities of all tokens in some of the `N` places, `[n, V]`, slots behind the vocabulary where words
+    /// are copied.
     pub(super) fn log_probs(&self, places: Range<usize>) -> Vec<f32> {
         if let [alone] = self.each.as_slice() {
             return alone.log_probs(places);
         }
         let each: Vec<Vec<f32>> = self.each.iter().map(|said| said.log_probs(places.clone())).collect();
         let each: Vec<&[f32]> = each.iter().map(Vec::as_slice).collect();
-        self.mixture.of_rows(&each, self.vocabulary)
+        self.mixture.of_rows(&each, each[0].len() / places.len())
     }
 }
 
@@ -264,13 +282,13 @@ impl Answering for SavedModels {
             return Answering::judge(&saved.model, batches, carries, temperatures);
         }
         let said = self.say(batches, carries)?;
-        let (targets, vocabulary) = (said.targets(), said.vocabulary);
+        let targets = said.targets();
         let mut scores = vec![TokenScores::default(); temperatures.len()];
         for (k, targets) in targets.chunks(TOGETHER).enumerate() {
             let places = k * TOGETHER..k * TOGETHER + targets.len();
             let combined = said.log_probs(places);
             for (scores, &temperature) in scores.iter_mut().zip(temperatures) {
-                let rows = combined.par_chunks_exact(vocabulary).zip(targets);
+                let rows = combined.par_chunks_exact(combined.len() / targets.len()).zip(targets);
                 let judged: Vec<(f32, bool)> = rows.map(|(row, &target)| judged(row, target, temperature)).collect();
                 scores.log_probs.extend(judged.iter().map(|(log_prob, _)| log_prob));
                 scores.correct.extend(judged.iter().map(|(_, correct)| correct));
