@@ -1,6 +1,7 @@
 //! The laws of search, on models that can be enumerated.
 
 mod candidates;
+mod copying;
 mod ctc;
 mod ensembles;
 mod fused;
