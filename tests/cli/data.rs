@@ -95,3 +95,33 @@ fn a_download_that_fails_says_what_to_do_and_one_that_succeeds_is_prepared() {
     assert!(called.succeeds().contains("data/words/train.tsv  1 lines"));
     assert!(!place.path("data/.downloads").exists());
 }
+
+#[test]
+fn what_splits_have_in_common_is_told() {
+    let place = Place::new();
+    place.write("data/train.tsv", "a\tA\nb\tB\none two three four five six\tC\n");
+    place.write("data/validation.tsv", "a\tA\na\tB\nc\tA\nOne two three four five six?\tA\n");
+    place.write("data/test.tsv", "d\tA\n");
+    let out = place.call("data tiny.toml").succeeds();
+    assert_eq!(
+        out,
+        "            examples  source in train  all in train  a long line in train\n\
+         validation  4         2 (50.0 %)       1 (25.0 %)    1 (25.0 %)\n\
+         test        1         0 (0.0 %)        0 (0.0 %)     0 (0.0 %)\n"
+    );
+    // A text has no source.
+    place.write("data/train.txt", "a\nb b b b b b\n");
+    place.write("data/validation.txt", "a\nB b b b b b.\n");
+    let set = "--set data={replace=true,kind='text',train='train.txt',validation='validation.txt'}";
+    let set = format!("{set} --set model={{replace=true,kind='language_model'}}");
+    let out = place.call(&format!("data tiny.toml {set}")).succeeds();
+    assert!(out.ends_with("validation  2         -                1 (50.0 %)    1 (50.0 %)\n"), "{out}");
+    let alone = "--set data={replace=true,kind='pairs',train='train.tsv'}";
+    assert!(place.call(&format!("data tiny.toml {alone}")).refuses().contains("names neither validation nor test"));
+    assert!(place.call("data tiny.toml --from data").refuses().contains("--from: "));
+    place.write("recipes/words/recipe.toml", "");
+    assert!(place.call("data words --set seed=1").refuses().contains("--set: "));
+    assert!(place.call("data none.toml").refuses().contains("none.toml"));
+    std::fs::remove_file(place.path("data/test.tsv")).unwrap();
+    assert!(place.call("data tiny.toml").refuses().contains("data/test.tsv"));
+}

@@ -5,6 +5,7 @@ mod broken;
 mod ctc_alone;
 mod dashboard;
 mod data;
+mod dialogs;
 mod ensembles;
 #[cfg(unix)]
 mod full_disk;
