@@ -50,6 +50,9 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
         "",
         &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}", "model.memories.kind='each'"],
     ),
+    // Only a table has columns.
+    ("(dialog_accuracy)", "", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
+    ("(entity_f1)", "", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
     // Recordings, what is made of them, and a model that reads it.
     ("data(manifest)", "", &["features={kind='given',width=1}", "model.source={replace=true,kind='frames'}"]),
     ("data(manifest).columns", "", &["data.path='0'", "data.text='1'"]),

@@ -156,3 +156,108 @@ fn rows_without_the_right_candidate_are_told() {
     let answer = place.call("check questions.toml --set data.candidates=answer").refuses();
     assert!(answer.contains("data.candidates") && answer.contains("is the column of the targets"), "{answer}");
 }
+
+/// Rows of dialogs of three turns, with what is named in them: JSON lines.
+fn turns(numbers: std::ops::Range<u32>) -> String {
+    let row = |(i, line): (usize, &str)| {
+        let (word, answer) = line.split_once('\t').unwrap();
+        let (names, dialog) = (answer.split(' ').collect::<Vec<_>>(), format!("d{}", i / 3));
+        let row = serde_json::json!({
+            "dialog": dialog, "word": word, "answer": answer, "entities": names, "seen": (i % 2).to_string(),
+        });
+        format!("{row}\n")
+    };
+    pairs(numbers).lines().enumerate().map(row).collect()
+}
+
+#[test]
+fn replies_are_judged_by_dialogs_entities_and_how_much_they_differ() {
+    let place = Place::new();
+    for (split, numbers) in [("train", 0..600), ("validation", 600..640), ("test", 640..700)] {
+        place.write(&format!("data/{split}.jsonl"), turns(numbers));
+    }
+    let config = r#"
+extends = "tiny.toml"
+
+[data]
+replace = true
+kind = "table"
+train = "train.jsonl"
+validation = "validation.jsonl"
+test = "test.jsonl"
+source = "word"
+target = "answer"
+
+[evaluate]
+metrics = [
+    { kind = "response_accuracy" }, { kind = "dialog_accuracy" }, { kind = "entity_f1" },
+    { kind = "distinct" }, { kind = "distinct", order = 2 }, { kind = "mean_length" }, { kind = "repeated_replies" },
+    { kind = "bleu", order = 2, lowercase = true },
+]
+by = ["seen"]
+"#;
+    place.write("dialogs.toml", config);
+    let out = place.call("run dialogs.toml").succeeds();
+    let run = place.only_run();
+    let results: Value = serde_json::from_slice(&place.read(&format!("{run}/results.json"))).unwrap();
+    let test = &results["test"]["metrics"];
+    let answers = json(&place.read(&format!("{run}/predictions-test.jsonl")));
+    let said = |answered: &Value| answered["answers"][0]["text"].as_str().unwrap().to_owned();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let is_right = |answered: &Value| {
+        let references = answered["references"].as_array().unwrap();
+        references.iter().any(|reference| words(reference.as_str().unwrap()) == words(&said(answered)))
+    };
+    let mut dialogs = std::collections::BTreeMap::<String, bool>::new();
+    for answered in &answers {
+        for dialog in answered["columns"]["dialog"].as_array().unwrap() {
+            *dialogs.entry(dialog.to_string()).or_insert(true) &= is_right(answered);
+        }
+    }
+    let share = |all: &mut dyn ExactSizeIterator<Item = bool>| {
+        let count = all.len() as f64;
+        100.0 * all.filter(|&right| right).count() as f64 / count
+    };
+    let value = |label: &str| test[label]["value"].as_f64().unwrap_or_else(|| panic!("{label} {results}"));
+    let is_near =
+        |label: &str, expected: f64| assert!((value(label) - expected).abs() < 1e-9, "{label} {expected} {test}");
+    is_near("response_accuracy", share(&mut answers.iter().map(is_right)));
+    is_near("dialog_accuracy", share(&mut dialogs.values().copied()));
+    let texts: Vec<String> = answers.iter().map(|answered| words(&said(answered)).join(" ")).collect();
+    let again = |text: &String| texts.iter().filter(|other| *other == text).count() > 1;
+    is_near("repeated_replies", share(&mut texts.iter().map(again)));
+    is_near("mean_length", texts.iter().map(|text| words(text).len()).sum::<usize>() as f64 / texts.len() as f64);
+    // All that is said is known to be a name, or is none at all.
+    let parts = &test["entity_f1"]["parts"];
+    let known: std::collections::BTreeSet<String> =
+        answers.iter().flat_map(|answered| words(answered["references"][0].as_str().unwrap())).collect();
+    assert_eq!(parts["known"].as_u64().unwrap() as usize, known.len());
+    for label in ["distinct_1", "distinct_2", "bleu", "entity_f1"] {
+        assert!((0.0..=100.0).contains(&value(label)), "{label}");
+        assert!(out.lines().any(|line| line.starts_with(label)), "{label}\n{out}");
+    }
+    // The same of the rows that are seen, by themselves.
+    let by = results["test"]["by"]["seen"].as_array().unwrap();
+    assert_eq!(by.len(), 2);
+    for of in by {
+        let those: Vec<bool> =
+            answers.iter().filter(|answered| answered["columns"]["seen"][0] == of["value"]).map(is_right).collect();
+        let figure = of["metrics"]["response_accuracy"].as_f64().unwrap();
+        assert!((figure - share(&mut those.into_iter())).abs() < 1e-9);
+        assert!(of["metrics"]["distinct_2"].is_number() && of["metrics"]["dialog_accuracy"].is_number());
+    }
+    // A file without these columns is measured by the others.
+    place.write("bare.jsonl", "{\"word\": \"abc\", \"answer\": \"A B C\"}\n");
+    let called = place.call(&format!("evaluate {run} --input bare.jsonl"));
+    let err = called.err();
+    let out = called.succeeds();
+    assert!(out.contains("response_accuracy") && !out.contains("dialog_accuracy"), "{out}");
+    let warning = "bare.jsonl: has no column `dialog`, which `dialog_accuracy` needs: it is left out";
+    assert!(err.contains(warning), "{err}");
+    // What judges no answer by itself chooses no threshold.
+    let answer = place
+        .call("check dialogs.toml --set evaluate.no_answer.kind=fitted --set evaluate.metrics=[{kind='distinct'}]");
+    assert!(answer.refuses().contains("judges no answer by itself"));
+    let answer = place.call("check tiny.toml --set evaluate.metrics=[{kind='dialog_accuracy'}]");
+    assert!(answer.refuses().contains("only a table has columns"));
+}

@@ -29,6 +29,7 @@ mod questions;
 mod readers;
 mod report;
 mod reproduce;
+mod rerank;
 #[cfg(unix)]
 mod resume;
 mod runs;

@@ -80,8 +80,9 @@ impl Arguments {
         models.check_search(&search)?;
         let no_answer =
             saved.config.evaluate.no_answer.for_asking().map_err(|error| error.in_file(self.models.name()))?;
-        let searcher =
-            Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, 1)?.with_no_answer(no_answer);
+        let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, 1)?
+            .with_rerank(&search, saved.config.reranking())?
+            .with_no_answer(no_answer);
         let (stop, idle) = (interrupt::stop_flag()?, Arc::new(AtomicBool::new(false)));
         interrupt::end_at_once_while(&idle)?;
         let mut session = Session {

@@ -330,6 +330,7 @@ impl Arguments {
         let saved = models.first();
         let (search, rows, seed) = (&saved.config.search, saved.config.evaluate.rows, saved.config.seed);
         let searcher = Searcher::new(models, &saved.tokenizers, search, seed, rows)?;
+        let searcher = searcher.with_rerank(search, saved.config.reranking())?;
         // Each of several alone, if they are asked.
         let each = models.members().enumerate().filter(|_| self.agreement.is_some());
         let each = each.map(|(i, (_, own))| Searcher::new(&models.member(i), &own.tokenizers, search, seed, rows));

@@ -8,6 +8,7 @@ use antiphon_core::{Error, Place, Result};
 use antiphon_data::corpus::{Files, ParallelFiles, Targets};
 use antiphon_data::lines::file_fault;
 use antiphon_data::{Corpus, CorpusConfig, Split};
+use antiphon_eval::MetricConfig;
 use antiphon_lab::{Results, Run};
 use clap::ValueEnum;
 
@@ -265,7 +266,8 @@ fn test_on(data: &mut CorpusConfig, input: &Path, references: &mut Vec<PathBuf>)
     Ok(())
 }
 
-/// Leaves out the columns of `evaluate.by` and `evaluate.support` that a file has not: it can be measured all the same.
+/// Leaves out the columns of `evaluate.by` and `evaluate.support` that a file has not, and metrics that read such a column: it can be
+/// measured all the same.
 fn leave_out_lacking(config: &mut ExperimentConfig, input: &Path, console: &mut Console) -> Result<()> {
     if config.evaluate.kept_columns().is_empty() {
         return Ok(());
@@ -279,6 +281,16 @@ fn leave_out_lacking(config: &mut ExperimentConfig, input: &Path, console: &mut 
     if let Some(column) = config.evaluate.support.take_if(|column| !columns.contains(column)) {
         let message = "which evaluate.support names: it is not measured whether sentences support answers";
         console.warn(&format!("{}: has no column `{column}`, {message}", input.display()));
+    }
+    let lacks = |metric: &mut MetricConfig| metric.columns().iter().any(|column| !columns.contains(column));
+    let lacking: Vec<MetricConfig> = config.evaluate.metrics.extract_if(.., lacks).collect();
+    for metric in lacking {
+        let named = metric.columns().iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ");
+        console.warn(&format!(
+            "{}: has no column {named}, which `{}` needs: it is left out",
+            input.display(),
+            metric.name()
+        ));
     }
     Ok(())
 }

@@ -108,6 +108,7 @@ impl Arguments {
         let rows = saved.config.evaluate.rows;
         let clock = Clock::of(&saved.config).filter(|_| self.json);
         let searcher = Searcher::new(&models, &saved.tokenizers, &search, saved.config.seed, rows)?.with_words(clock);
+        let searcher = searcher.with_rerank(&search, saved.config.reranking())?;
         let no_answer =
             saved.config.evaluate.no_answer.for_asking().map_err(|error| error.in_file(self.models.name()))?;
         let searcher = searcher.with_no_answer(no_answer);

@@ -38,6 +38,7 @@ const CHANGEABLE: [&str; 21] = [
     "data.target",
     "data.too_long",
     "features.resample",
+    "rerank",
     "streams.*.column",
     "streams.*.max_length",
 ];

@@ -1,10 +1,11 @@
-//! `antiphon tune`: choose settings of the search on the validation split.
+//! `antiphon tune`: choose settings of the search, and of how answers are ranked, on the validation split.
 
 mod choice;
 
 use antiphon_core::random::Key;
 use antiphon_core::{Error, Judged, Place, Result};
 use antiphon_data::Split;
+use antiphon_decode::SearchConfig;
 use antiphon_eval::MetricConfig;
 use antiphon_eval::significance::{Bootstrap, SignificanceConfig, paired_bootstrap};
 use antiphon_lab::Run;
@@ -15,14 +16,15 @@ use super::target::{Begin, changed, check_section, key, section};
 use super::{DataFolder, Ending, OnDevice, RunsFolder, Sets, Threads, finished};
 use crate::console::Console;
 use crate::device::start_threads;
-use crate::experiment::{Answered, Corpora, Evaluator, ExperimentConfig, SavedModels};
+use crate::experiment::{Answered, Corpora, Evaluator, ExperimentConfig, RerankConfig, SavedModels};
 use crate::interrupt::stop_flag;
 use crate::output::{columns, command, print};
 
 /// Answer the validation split under every combination of some settings of the search, and say which is best
 ///
-/// A setting with several values, parted by commas, is tried with each: --set search.ctc_weight=0.1,0.3,0.5. The model is read
-/// once, and the splits to learn from and to report on have no part in it.
+/// A setting of [search] or [rerank] with several values, parted by commas, is tried with each: --set search.ctc_weight=0.1,0.3,0.5. The
+/// model is read once, and the splits to learn from and to report on have no part in it. Where combinations differ only in the weights
+/// of [rerank], answers are searched once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -31,6 +33,9 @@ pub(super) struct Arguments {
     /// the first of evaluate.metrics]
     #[arg(long, value_name = "METRIC")]
     metric: Option<String>,
+    /// Choose only among combinations that lose at most so many percent of the best figure by this other metric: `bleu=10`
+    #[arg(long, value_name = "METRIC=PERCENT")]
+    within: Vec<String>,
     #[command(flatten)]
     sets: Sets,
     #[command(flatten)]
@@ -74,6 +79,7 @@ impl Arguments {
         let models = self.models.read(&targets, self.device.device)?;
         let (config, file, data_dir) = (&models.first().config, targets[0].path.as_path(), self.data.path());
         let (label, metric) = self.metric(config)?;
+        let within = self.within.iter().map(|within| bound(within, config)).collect::<Result<Vec<_>>>()?;
         if !config.data.has(Split::Validation) {
             let message = "its config names no file of the validation split, on which settings are chosen";
             return Err(Error::new(message).in_file(self.models.name()));
@@ -93,17 +99,39 @@ impl Arguments {
         let evaluator = Evaluator::new(config, &models.first().tokenizers, &corpus)?;
         let (count, stop) = (all.len(), stop_flag()?);
         let mut tried = Vec::with_capacity(count);
+        let mut searched: Vec<Searched> = Vec::new();
         for (i, (values, config)) in all.iter().enumerate() {
             let what = format!("{} of {count}: sentences answered", i + 1);
             let sources = evaluator.sources() as u64;
             let mut progress = |done: usize| console.progress(&what, done as u64, sources);
-            let Some(answers) = evaluator.answers_by(&config.search, &models, &stop, &mut progress)? else {
-                return Ok(Ending::Interrupted);
+            let judged: Vec<Judged> = match config.reranking() {
+                None => {
+                    let answers = evaluator.answers_by(&config.search, None, &models, &stop, &mut progress)?;
+                    let Some(answers) = answers else { return Ok(Ending::Interrupted) };
+                    answers.iter().map(Answered::judged).collect()
+                }
+                Some(rerank) => {
+                    if !searched.iter().any(|searched| searched.serves(&config.search, rerank)) {
+                        // All that any of the others that differ in weights alone needs to know.
+                        let others = all.iter().filter(|(_, other)| other.search == config.search);
+                        let others = others.filter_map(|(_, other)| other.reranking());
+                        let alike = others.filter(|other| other.asks_the_same(rerank));
+                        let rerank = alike.fold(rerank.clone(), |one, other| one.with_larger_weights(other));
+                        let widened = rerank.widened(&config.search)?;
+                        let answers = evaluator.answers_by(&widened, Some(&rerank), &models, &stop, &mut progress)?;
+                        let Some(answers) = answers else { return Ok(Ending::Interrupted) };
+                        searched.push(Searched { search: config.search.clone(), rerank, answers });
+                    }
+                    let found = searched.iter_mut().find(|searched| searched.serves(&config.search, rerank));
+                    found.expect("it was just searched").ranked_by(rerank)
+                }
             };
             console.clear();
-            tried.push(Tried { values: values.clone(), judged: answers.iter().map(Answered::judged).collect() });
+            tried.push(Tried { values: values.clone(), judged });
         }
-        let found = Found { axes, plain, all, tried, own, label, metric };
+        let others = config.searched().map(|(label, metric)| (label, metric.clone()));
+        let others = others.filter(|(other, _)| *other != label).collect();
+        let found = Found { axes, plain, all, tried, own, label, metric, others, within };
         print(&self.told(&found, &models)?)?;
         Ok(Ending::Done)
     }
@@ -132,14 +160,16 @@ impl Arguments {
 
     /// The table, what of it changes anything, the best combination, how it is written in a config, and how it is reported on.
     fn told(&self, found: &Found, models: &SavedModels) -> Result<String> {
-        let Found { axes, plain, all, tried, own, label, metric } = found;
+        let Found { axes, plain, all, tried, own, label, metric, others, within } = found;
         let config = SignificanceConfig::default();
         let idle: Vec<&Axis> =
             axes.iter().enumerate().filter(|&(i, _)| choice::is_idle(i, tried)).map(|(_, axis)| axis).collect();
         let changes_nothing = idle.len() == axes.len();
-        let (figures, best) = found.best(&models.first().config)?;
+        let allowed = found.allowed()?;
+        let (figures, best) = found.best(&models.first().config, &allowed)?;
         let head = axes.iter().map(|axis| axis.key.clone());
         let head = head.chain([label.to_owned(), format!("{:.0} % interval", 100.0 * config.confidence), "p".into()]);
+        let head = head.chain(others.iter().map(|(label, _)| label.clone()));
         let mut rows = vec![head.collect::<Vec<_>>()];
         for (i, tried_one) in tried.iter().enumerate() {
             let key = Key::from_seed(0).named("tune");
@@ -149,9 +179,15 @@ impl Arguments {
             let p = match (changes_nothing, i == best) {
                 (true, _) => "same".into(),
                 (false, true) => "best".into(),
+                (false, false) if !allowed[i] => "beyond".into(),
                 (false, false) => format!("{p_value:.3}"),
             };
-            rows.push(tried_one.values.iter().cloned().chain([format!("{:.2}", first.value), interval, p]).collect());
+            let other = |(_, metric): &(String, MetricConfig)| {
+                Ok(format!("{:.2}", metric.build().score(&tried_one.judged)?.value))
+            };
+            let others = others.iter().map(other).collect::<Result<Vec<String>>>()?;
+            let own = [format!("{:.2}", first.value), interval, p];
+            rows.push(tried_one.values.iter().cloned().chain(own).chain(others).collect());
         }
         let examples = tried[best].judged.len();
         let of = if models.members().len() == 1 { "" } else { " of all together" };
@@ -161,13 +197,18 @@ impl Arguments {
             config.trials,
             columns(&rows),
         );
+        for Bound { label, percent, .. } in within {
+            let beyond = allowed.iter().filter(|allowed| !**allowed).count();
+            text += &format!("within {percent} % of the best {label}: {} of {}\n", tried.len() - beyond, tried.len());
+        }
         text.extend(idle.iter().map(|axis| format!("`{}` changes no answer\n", axis.key)));
         // What was given one value was not tried, unless it only names the language model whose weight was.
         let weighs = axes.iter().any(|axis| choice::is_of_language_model(&axis.key));
         if changes_nothing && plain.iter().all(|set| weighs && choice::is_of_language_model(key(set))) {
             return Ok(text + "nothing of this is worth setting: leave the search as the model has it\n");
         }
-        let equal = figures.iter().filter(|&&figure| figure == figures[best]).count();
+        let equal =
+            figures.iter().zip(&allowed).filter(|&(figure, allowed)| *allowed && *figure == figures[best]).count();
         if equal > 1 {
             text += &format!(
                 "{equal} are equally good; of these the best is the one nearest to the model's own settings\n"
@@ -183,7 +224,9 @@ impl Arguments {
             sets.extend(own.search.language_model().map(|_| &without));
         }
         let is_written = |key: &&str| {
-            section(key) == "search" && (searched.language_model().is_some() || !choice::is_of_language_model(key))
+            section(key) == "rerank"
+                || section(key) == "search"
+                    && (searched.language_model().is_some() || !choice::is_of_language_model(key))
         };
         let lines = written(&all[best].1, sets.iter().map(|set| key(set).trim()).filter(is_written))?;
         if !lines.trim().is_empty() {
@@ -211,28 +254,93 @@ struct Found {
     /// What they are judged by.
     label: String,
     metric: MetricConfig,
+    /// The other metrics, which are told.
+    others: Vec<(String, MetricConfig)>,
+    /// What must not be lost by other metrics.
+    within: Vec<Bound>,
+}
+
+/// What may be lost by a metric.
+struct Bound {
+    label: String,
+    metric: MetricConfig,
+    /// Of the best figure.
+    percent: f64,
+}
+
+/// What `--within` says.
+fn bound(text: &str, config: &ExperimentConfig) -> Result<Bound> {
+    let refuse = |message: String| Err(Error::new(message).at(Place::text("--within")));
+    let Some((label, percent)) = text.split_once('=') else {
+        return refuse(format!("`{text}` lacks its percent: `{text}=10`"));
+    };
+    let Some((label, metric)) = config.searched().find(|(known, _)| known == label.trim()) else {
+        let names = config.searched().map(|(label, _)| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        return refuse(format!("answers are judged by no `{label}`; there are {names}"));
+    };
+    match percent.trim().parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Bound { label, metric: metric.clone(), percent }),
+        _ => refuse(format!("`{percent}` is no percentage from 0 to 100")),
+    }
+}
+
+/// What was searched once for all combinations that differ in the weights of its ranking alone.
+struct Searched {
+    search: SearchConfig,
+    rerank: RerankConfig,
+    /// With all answers that are ranked.
+    answers: Vec<Answered>,
+}
+
+impl Searched {
+    fn serves(&self, search: &SearchConfig, rerank: &RerankConfig) -> bool {
+        self.search == *search && self.rerank.asks_the_same(rerank)
+    }
+
+    /// The best answers by these weights.
+    fn ranked_by(&mut self, rerank: &RerankConfig) -> Vec<Judged> {
+        self.answers.iter_mut().for_each(|answered| rerank.rank(&mut answered.answers));
+        self.answers.iter().map(Answered::judged).collect()
+    }
 }
 
 impl Found {
-    /// The figure of each combination, turned so that less is better, and which is the best; `given` are the settings of the model with
-    /// the assignments that are the same for all.
-    fn best(&self, given: &ExperimentConfig) -> Result<(Vec<f64>, usize)> {
+    /// Which combinations lose no more by other metrics than they may.
+    fn allowed(&self) -> Result<Vec<bool>> {
+        let mut allowed = vec![true; self.tried.len()];
+        for Bound { metric, percent, .. } in &self.within {
+            let metric = metric.build();
+            let figure = |tried: &Tried| Ok(metric.score(&tried.judged)?.value);
+            let figures: Vec<f64> = self.tried.iter().map(figure).collect::<Result<_>>()?;
+            let keeps = choice::within(&figures, metric.lower_is_better(), *percent);
+            allowed.iter_mut().zip(keeps).for_each(|(allowed, keeps)| *allowed &= keeps);
+        }
+        if allowed.contains(&true) {
+            return Ok(allowed);
+        }
+        let message = "no combination is within all of these of the best; allow more, or name fewer";
+        Err(Error::new(message).at(Place::text("--within")))
+    }
+
+    /// The figure of each combination, turned so that less is better, and which is the best of those that are allowed; `given` are the
+    /// settings of the model with the assignments that are the same for all.
+    fn best(&self, given: &ExperimentConfig, allowed: &[bool]) -> Result<(Vec<f64>, usize)> {
         let metric = self.metric.build();
         let sign = if metric.lower_is_better() { 1.0 } else { -1.0 };
         let figure = |tried: &Tried| Ok(sign * metric.score(&tried.judged)?.value);
         let figures: Vec<f64> = self.tried.iter().map(figure).collect::<Result<_>>()?;
-        let mut base = choice::effective(&given.search);
+        let effective = |config: &ExperimentConfig| choice::effective(&config.search, config.rerank.as_ref());
+        let mut base = effective(given);
         // A language model that is tried is none of the model's own.
-        base["search"]["language_model"] = choice::effective(&self.own.search)["search"]["language_model"].take();
-        let kept =
-            |(_, config): &(_, ExperimentConfig)| choice::kept(&self.axes, &base, &choice::effective(&config.search));
+        base["search"]["language_model"] = effective(&self.own)["search"]["language_model"].take();
+        let kept = |(_, config): &(_, ExperimentConfig)| choice::kept(&self.axes, &base, &effective(config));
         let kept: Vec<usize> = self.all.iter().map(kept).collect();
-        let best = choice::best(&figures, &kept);
+        let best = choice::best(&figures, &kept, allowed);
         Ok((figures, best))
     }
 }
 
-/// Which assignments have several values, all below `search`, and which have one.
+/// Which assignments have several values, all below `search` or `rerank`, and which have one.
 fn axes(sets: &[String]) -> Result<(Vec<Axis>, Vec<String>)> {
     let (mut axes, mut plain) = (Vec::<Axis>::new(), Vec::new());
     for set in sets {
@@ -242,7 +350,7 @@ fn axes(sets: &[String]) -> Result<(Vec<Axis>, Vec<String>)> {
             plain.push(set.clone());
             continue;
         }
-        if section(&key) != "search" {
+        if !["search", "rerank"].contains(&section(&key)) {
             check_section(set)?;
             let message =
                 format!("`{key}` is no setting of the search, and cannot be tried without training; `sweep` does that");

@@ -15,17 +15,19 @@ use serde::{Deserialize, Serialize};
 use super::answering::Answering;
 use super::fusion::language_model;
 use super::no_answer::Withholding;
+use super::rerank::{RerankConfig, Reranker};
 use super::speech::{Speech, StopTexts};
 use super::words::{Clock, Timeline, Word};
 use super::{Tokenizers, unknown};
 use crate::output::one_line;
 
 /// One answer to a source.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Answer {
     /// The answer.
     pub text: String,
-    /// What answers are ranked by: `log_prob`, and what else the search counts, under the length penalty.
+    /// What answers are ranked by: `log_prob`, and what else the search counts, under the length penalty; or what `[rerank]` makes of
+    /// them.
     pub score: f64,
     /// Natural logarithm of the answer's probability.
     pub log_prob: f64,
@@ -43,6 +45,15 @@ pub struct Answer {
     /// Of an answer to a recording its words and when they are said, where that was asked and can be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
+    /// Natural logarithm of what the model of `rerank.reverse` gives the source, if it has a say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverse_log_prob: Option<f64>,
+    /// The same of what that of `rerank.language_model` gives the answer, or its first tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language_model_log_prob: Option<f64>,
+    /// How many tokens it has without the end symbol, where answers are ranked anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
 }
 
 impl Answer {
@@ -66,6 +77,8 @@ pub struct Question {
     pub candidates: Vec<CandidateText>,
     /// What its answers may copy of the sources; `None` of a model that copies nothing.
     pub copies: Option<Arc<Copies>>,
+    /// The text of its first source as a corpus holds it; empty of a recording.
+    pub text: String,
 }
 
 /// An answer that a question may have.
@@ -80,7 +93,8 @@ pub struct CandidateText {
 impl Question {
     /// About a recording, which all models of an ensemble hear alike.
     pub fn of_recording(line: u64, recording: Source) -> Self {
-        Self { line, sources: vec![recording], readings: Vec::new(), candidates: Vec::new(), copies: None }
+        let (readings, text) = (Vec::new(), String::new());
+        Self { line, sources: vec![recording], readings, candidates: Vec::new(), copies: None, text }
     }
 
     /// The steps of its sources together, in the longest of their readings.
@@ -126,6 +140,8 @@ pub struct Searcher<'a> {
     clock: Option<Clock>,
     /// What is withheld; `None`: nothing.
     withholding: Option<Withholding>,
+    /// Who ranks what was found anew; `None`: nobody.
+    reranker: Option<Reranker>,
 }
 
 impl<'a> Searcher<'a> {
@@ -155,7 +171,20 @@ impl<'a> Searcher<'a> {
             rows,
             clock: None,
             withholding: None,
+            reranker: None,
         })
+    }
+
+    /// Ranks the answers of this search, which it was made with, anew.
+    ///
+    /// # Errors
+    /// If the search has one answer, or a model that has a say cannot be used.
+    pub(crate) fn with_rerank(self, search: &SearchConfig, rerank: Option<&RerankConfig>) -> Result<Self> {
+        let Some(rerank) = rerank else { return Ok(self) };
+        let wider = rerank.widened(search)?;
+        let stops = self.stops.clone();
+        let strategy = wider.build_with(|_| Arc::new(stops), language_model(search, self.tokenizers)?)?;
+        Ok(Self { strategy, reranker: Some(Reranker::read(rerank, search)?), ..self })
     }
 
     /// Tells when the words of an answer are said, by this clock; several models together cannot tell.
@@ -181,7 +210,8 @@ impl<'a> Searcher<'a> {
         let sources = sources(encoded(self.tokenizers.sources(), texts)?);
         let of_sources = || self.tokenizers.sources().zip(texts.iter().map(AsRef::as_ref));
         let copies = self.tokenizers.copying().map(|copying| copying.copies(of_sources())).transpose()?;
-        Ok(Question { line, sources, readings, candidates: Vec::new(), copies: copies.map(Arc::new) })
+        let text = texts.first().map_or_else(String::new, |text| text.as_ref().to_owned());
+        Ok(Question { line, sources, readings, candidates: Vec::new(), copies: copies.map(Arc::new), text })
     }
 
     /// The same, if only one of these answers may be given; if there are none, any may.
@@ -239,9 +269,15 @@ impl<'a> Searcher<'a> {
             let mut found = self.answers_to(&questions, &batch).map_err(|error| placed(error, places))?;
             for (found, &place) in found.iter_mut().zip(places) {
                 for answer in found.answers.iter_mut().filter(|_| !sources[place].candidates.is_empty()) {
-                    let said = answer.withheld.as_mut().unwrap_or(&mut answer.text);
-                    *said = self.in_its_words(&sources[place], std::mem::take(said));
+                    answer.text = self.in_its_words(&sources[place], std::mem::take(&mut answer.text));
                 }
+            }
+            if let Some(reranker) = &self.reranker {
+                let mut answers: Vec<_> = found.iter_mut().map(|found| &mut found.answers).collect();
+                reranker.rerank(&questions, &mut answers, rows)?;
+            }
+            for withholding in &self.withholding {
+                found.iter_mut().for_each(|found| withholding.apply(found));
             }
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.0 += places.len();
@@ -372,12 +408,12 @@ impl<'a> Searcher<'a> {
                 attention: h.attention,
                 withheld: None,
                 words: words.unwrap_or_default(),
+                reverse_log_prob: None,
+                language_model_log_prob: None,
+                length: self.reranker.as_ref().map(|_| h.tokens.len()),
             }
         };
-        let mut answers =
-            Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored };
-        self.withholding.iter().for_each(|withholding| withholding.apply(&mut answers));
-        answers
+        Answers { answers: found.hypotheses.into_iter().map(text).collect(), outscored: found.outscored }
     }
 }
 
@@ -395,7 +431,7 @@ pub(super) fn encoded<'t, S: AsRef<str>>(
     tokenizers.zip(texts).map(|(tokenizer, text)| closed(tokenizer, text.as_ref())).collect()
 }
 
-fn closed(tokenizer: &Arc<dyn Tokenizer>, text: &str) -> Result<Vec<TokenId>> {
+pub(super) fn closed(tokenizer: &Arc<dyn Tokenizer>, text: &str) -> Result<Vec<TokenId>> {
     let mut ids = tokenizer.encode(text)?;
     ids.push(Special::End.id());
     Ok(ids)

@@ -21,6 +21,7 @@ use super::config::{EvaluateConfig, ExperimentConfig, LearnFrom, Temperature, To
 use super::evaluation::{CTC_LOSS, figures_of_likelihood};
 use super::meaning::figures;
 use super::no_answer::{FittedConfig, NoAnswerConfig};
+use super::rerank::RerankConfig;
 use super::streams::{Streams, copies_from, further_columns, model_problems, model_warnings, sentences};
 
 /// A learning rate below this is meant for other schedules than `noam`, whose factor it is.
@@ -37,6 +38,7 @@ pub(super) struct Sections {
     batch: Option<BatchConfig>,
     train: Option<TrainConfig>,
     search: Option<SearchConfig>,
+    rerank: Option<RerankConfig>,
     evaluate: Option<EvaluateConfig>,
     sweep: Option<SweepConfig>,
     expect: Option<ExpectConfig>,
@@ -62,6 +64,7 @@ impl Sections {
             batch: read(tree, "batch", Some(BatchConfig::default())),
             train: read(tree, "train", Some(TrainConfig::default())),
             search: read(tree, "search", Some(SearchConfig::default())),
+            rerank: read(tree, "rerank", None),
             evaluate: read(tree, "evaluate", Some(EvaluateConfig::default())),
             sweep: read(tree, "sweep", None),
             expect: read(tree, "expect", None),
@@ -118,6 +121,9 @@ impl Sections {
             self.validation_problems(train, &mut found);
             self.teacher_problems(train, &mut found);
         }
+        if let Some(rerank) = &self.rerank {
+            found.below("rerank", rerank.problems(self.search.as_ref(), self.data.as_ref()));
+        }
         if let Some(search) = &self.search {
             found.below("search", search.problems());
             let of_ctc = if let SearchConfig::Beam(beam) = search { beam.ctc_weight } else { 0.0 };
@@ -167,6 +173,16 @@ impl Sections {
                     "evaluate.no_answer.kind",
                     "the threshold is chosen on a validation split; set `data.validation`",
                 );
+            }
+            if let (NoAnswerConfig::Fitted(FittedConfig { accuracy: None, .. }), Some(metric)) =
+                (&evaluate.no_answer, evaluate.metrics.first().filter(|metric| !metric.judges_each()))
+            {
+                let message = format!(
+                    "the threshold is the one under which the first metric is best, and `{}` judges no answer by itself; name another \
+                     metric first, or set `evaluate.no_answer.accuracy`",
+                    metric.name()
+                );
+                found.add("evaluate.no_answer.kind", message);
             }
             for (i, metric) in evaluate.metrics.iter().enumerate() {
                 if evaluate.metrics[..i].contains(metric) {
@@ -369,11 +385,17 @@ impl Sections {
         }
         let by = self.evaluate.iter().flat_map(|evaluate| &evaluate.by).enumerate();
         let by = by.map(|(i, name)| (format!("evaluate.by.{i}"), name));
-        let support = self.evaluate.iter().filter_map(|evaluate| evaluate.support.as_ref());
-        for (key, name) in by.chain(support.map(|name| ("evaluate.support".to_owned(), name))) {
+        let by = by.map(|(key, name)| (key, name.clone()));
+        let support = self.evaluate.iter().filter_map(|evaluate| evaluate.support.clone());
+        let support = support.map(|name| ("evaluate.support".to_owned(), name));
+        let metrics = self.evaluate.iter().flat_map(|evaluate| &evaluate.metrics).enumerate();
+        let of_metrics = metrics.filter(|_| !self.lacks_sources()).flat_map(|(i, metric)| {
+            metric.columns().into_iter().map(move |name| (format!("evaluate.metrics.{i}.column"), name))
+        });
+        for (key, name) in by.chain(support).chain(of_metrics) {
             let message = match data.has_columns() {
                 false => Some("only a table has columns; set `data.kind = \"table\"`".to_owned()),
-                true => data.lacks_column(name),
+                true => data.lacks_column(&name),
             };
             if let Some(message) = message {
                 found.add(&key, message);
@@ -596,6 +618,9 @@ impl Sections {
     }
 
     fn search_warnings(&self, found: &mut FoundIdle<'_>) {
+        for (key, why) in self.rerank.iter().flat_map(RerankConfig::idle) {
+            found.if_set(&[&format!("rerank.{key}")], why);
+        }
         let Some(search) = &self.search else { return };
         if let SearchConfig::Beam(beam) = search
             && (beam.width, beam.n_best) == (1, 1)

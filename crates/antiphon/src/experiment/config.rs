@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::no_answer::NoAnswerConfig;
+use super::rerank::RerankConfig;
 use super::streams::Streams;
 use crate::device::DeviceConfig;
 
@@ -68,6 +69,10 @@ pub struct ExperimentConfig {
     /// How answers are searched.
     #[serde(default)]
     pub search: SearchConfig,
+    /// How the answers of a search are ranked anew, by what other models say of them; if unset, they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{"reverse": "runs/reverse"}]))]
+    pub rerank: Option<RerankConfig>,
     /// How answers are judged.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
@@ -183,9 +188,19 @@ pub enum Temperature {
 impl EvaluateConfig {
     /// The columns of a table that figures need beside sources and targets, each with the setting that names it.
     pub(crate) fn kept_columns(&self) -> Vec<(String, String)> {
-        let support = self.support.iter().filter(|column| !self.by.contains(column)).map(|column| ("support", column));
-        let all = self.by.iter().map(|column| ("by", column)).chain(support);
-        all.map(|(setting, column)| (format!("evaluate.{setting}"), column.clone())).collect()
+        let by = self.by.iter().map(|column| ("evaluate.by".to_owned(), column.clone()));
+        let support = self.support.iter().map(|column| ("evaluate.support".to_owned(), column.clone()));
+        let of_metric = |(i, metric): (usize, &MetricConfig)| {
+            metric.columns().into_iter().map(move |column| (format!("evaluate.metrics.{i}.column"), column))
+        };
+        let of_metrics = self.metrics.iter().enumerate().flat_map(of_metric);
+        let mut kept: Vec<(String, String)> = Vec::new();
+        for (setting, column) in by.chain(support).chain(of_metrics) {
+            if kept.iter().all(|(_, other)| *other != column) {
+                kept.push((setting, column));
+            }
+        }
+        kept
     }
 }
 

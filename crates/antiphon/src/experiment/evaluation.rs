@@ -22,6 +22,7 @@ use super::data::Encoded;
 use super::losses::Tally;
 use super::no_answer::{fitted, select};
 use super::reading::{SUPPORT, odd_support, readings, support};
+use super::rerank::RerankConfig;
 use super::streams::{apart, unknown_apart};
 use super::{EvaluateConfig, ExperimentConfig, NoAnswerConfig, Temperature, Tokenizers, unknown};
 
@@ -125,7 +126,7 @@ pub struct Answered {
     /// The same of further sources that have such tokens.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unknown_streams: BTreeMap<String, Vec<usize>>,
-    /// What stands in the columns of `evaluate.by`: one value of each or, of a source in several rows, all that they have.
+    /// What stands in the columns of `evaluate.by`, and in others that figures need: one value of each or, of a source in several rows, all that they have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, Vec<String>>,
     /// The answers that it may have; empty where it may have any.
@@ -167,12 +168,7 @@ impl Answered {
 
     /// The best answer as metrics judge it.
     pub fn judged(&self) -> Judged {
-        Judged { columns: self.columns.clone(), ..self.bare() }
-    }
-
-    /// The same without the columns.
-    fn bare(&self) -> Judged {
-        Judged::new(self.best(), &self.references)
+        Judged { columns: self.columns.clone(), ..Judged::new(self.best(), &self.references) }
     }
 
     /// Whether its answer was withheld, because the model was not sure enough.
@@ -498,22 +494,24 @@ impl<'a> Evaluator<'a> {
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
-        self.answers_by(&self.config.search, model, stop, progress)
+        self.answers_by(&self.config.search, self.config.reranking(), model, stop, progress)
     }
 
-    /// The same by another search.
+    /// The same by another search, and ranked in another way.
     ///
     /// # Errors
     /// If the model fails, or the search cannot work.
     pub fn answers_by(
         &self,
         search: &SearchConfig,
+        rerank: Option<&RerankConfig>,
         model: &dyn Answering,
         stop: &AtomicBool,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Option<Vec<Answered>>> {
         let ExperimentConfig { seed, evaluate, .. } = self.config;
         let searcher = Searcher::new(model, self.tokenizers, search, *seed, evaluate.rows)?;
+        let searcher = searcher.with_rerank(search, rerank)?;
         // Texts are searched by their lengths; of recordings not more are in memory than keep all threads busy.
         let most = match self.encoded.corpus().is_spoken() {
             true => evaluate.rows * RECORDINGS * rayon::current_num_threads(),
@@ -586,20 +584,23 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// If there are no answers.
     pub fn metrics(&self, answers: &[Answered]) -> Result<BTreeMap<String, Score>> {
-        self.scores(&answers.iter().map(Answered::judged).collect::<Vec<_>>())
+        let judged: Vec<Judged> = answers.iter().map(Answered::judged).collect();
+        self.scores(&judged, &judged)
     }
 
-    fn scores(&self, judged: &[Judged]) -> Result<BTreeMap<String, Score>> {
+    /// The metrics over some answers among all.
+    fn scores(&self, some: &[Judged], all: &[Judged]) -> Result<BTreeMap<String, Score>> {
         let score =
-            |(label, metric): (String, &antiphon_eval::MetricConfig)| Ok((label, metric.build().score(judged)?));
+            |(label, metric): (String, &antiphon_eval::MetricConfig)| Ok((label, metric.build_among(all).score(some)?));
         self.config.searched().map(score).collect()
     }
 
     /// The same for the answers of each value of the columns of `evaluate.by`.
     fn metrics_by(&self, answers: &[Answered]) -> Result<BTreeMap<String, Vec<OfValue>>> {
+        let all: Vec<Judged> = answers.iter().map(Answered::judged).collect();
         let of_value = |(value, which): (&str, Vec<usize>)| {
-            let judged: Vec<Judged> = which.into_iter().map(|i| answers[i].bare()).collect();
-            let scores = self.scores(&judged)?.into_iter().map(|(label, score)| (label, score.value));
+            let judged: Vec<Judged> = which.into_iter().map(|i| all[i].clone()).collect();
+            let scores = self.scores(&judged, &all)?.into_iter().map(|(label, score)| (label, score.value));
             Ok(OfValue { value: value.to_owned(), examples: judged.len() as u64, metrics: scores.collect() })
         };
         let of_column = |column: &String| {

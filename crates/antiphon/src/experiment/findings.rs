@@ -53,7 +53,8 @@ pub(crate) fn spread(answered: &[Answered], count: usize) -> impl Iterator<Item 
 
 fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let SavedModel { config, tokenizers, model, .. } = saved;
-    let search = telling(&config.search)?;
+    let rerank = config.reranking();
+    let search = telling(&rerank.map_or_else(|| Ok(config.search.clone()), |rerank| rerank.widened(&config.search))?)?;
     let searcher = Searcher::new(model, tokenizers, &search, config.seed, config.evaluate.rows)?;
     let question =
         |answered: &&Answered| searcher.question_among(answered.line as u64, &answered.texts(), &answered.candidates);
@@ -75,7 +76,13 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
         let text = searcher.in_its_words(question, searcher.text(question, &h.tokens));
         candidate(h, text, references, target, question.slots())
     };
-    let example = |((answered, question), found): ((&&Answered, Question), Finished)| {
+    let example = |((answered, question), mut found): ((&&Answered, Question), Finished)| {
+        if rerank.is_some() {
+            // The best is the one that was given, and those behind it are as the search ranks them.
+            let text = |h: &Hypothesis| searcher.in_its_words(&question, searcher.text(&h.tokens));
+            found.hypotheses.sort_by_key(|h| text(h) != answered.best());
+            found.hypotheses.truncate(N_BEST as usize);
+        }
         let sources = question.sources.iter().zip(tokenizers.sources()).zip(&steps);
         let sources = names().zip(sources.map(written_source));
         let sources: Vec<_> = sources.map(|(name, tokens)| SourceTokens { name: name.into(), tokens }).collect();
@@ -347,16 +354,7 @@ mod tests {
             candidates: Vec::new(),
             references: references.iter().map(ToString::to_string).collect(),
             outscored: false,
-            answers: vec![super::super::Answer {
-                text: text.into(),
-                score: 0.0,
-                log_prob: 0.0,
-                finished: true,
-                unknown: Vec::new(),
-                attention: Vec::new(),
-                withheld: None,
-                words: Vec::new(),
-            }],
+            answers: vec![super::super::Answer { text: text.into(), finished: true, ..Default::default() }],
         };
         let answered = [answer(1, "a b", &["a b"]), answer(4, "a c d", &["x y z", "a b"]), answer(9, "b", &["a b"])];
         let words = Piece { unit: Unit::Word, name: "word" };

@@ -10,6 +10,7 @@ use antiphon_decode::{LanguageModel, SearchConfig};
 use burn::tensor::Device;
 
 use super::answering::Answering;
+use super::rerank::{RerankConfig, Reranker, remedy_of};
 use super::saved::{NAME_A_MODEL, digest_of_model, model_file};
 use super::start::rows_of;
 use super::{Experiment, ExperimentConfig, SavedModels, Tokenizers};
@@ -21,32 +22,35 @@ const KEY: &str = "search.language_model.model";
 const NAMED: usize = 8;
 
 impl ExperimentConfig {
-    /// The file of the language model that answers are searched with, if there is one: the setting, and where it lies.
+    /// The files of the models that have a say in how answers are searched and ranked: the setting, and where each lies.
     pub(crate) fn files_of_search(&self) -> Vec<(String, PathBuf)> {
         let model = self.search.language_model().filter(|_| self.data.has_source());
-        model.map(|fusion| (KEY.to_owned(), model_file(&fusion.model))).into_iter().collect()
+        let rerank = self.reranking().into_iter().flat_map(RerankConfig::files);
+        model.map(|fusion| (KEY.to_owned(), model_file(&fusion.model))).into_iter().chain(rerank).collect()
     }
 
-    /// The same file with its SHA-256.
+    /// The same files with their SHA-256.
     ///
     /// # Errors
-    /// If it is not there.
+    /// If one is not there.
     pub(crate) fn digests_of_search(&self, data_dir: &Path) -> Result<BTreeMap<String, String>> {
         let files = self.files_of_search().into_iter();
-        files.map(|(key, file)| digest_of_model(&key, &file, data_dir, &remedy())).collect()
+        let remedy = |key: &str| remedy_of(key).unwrap_or_else(remedy);
+        files.map(|(key, file)| digest_of_model(&key, &file, data_dir, &remedy(&key))).collect()
     }
 }
 
 impl Experiment {
-    /// Checks that the language model that answers are to be searched with fits, before a run begins.
+    /// Checks that the models that have a say in how answers are searched and ranked fit, before a run begins.
     ///
     /// # Errors
-    /// If it does not, or cannot be read.
+    /// If one does not, or cannot be read.
     pub(crate) fn check_search(&self) -> Result<()> {
-        match self.config.files_of_search().is_empty() {
-            true => Ok(()),
-            false => language_model(&self.config.search, self.learned()?).map(drop),
+        let ExperimentConfig { search, data, .. } = &self.config;
+        if search.language_model().is_some() && data.has_source() {
+            language_model(search, self.learned()?)?;
         }
+        self.config.reranking().map_or(Ok(()), |rerank| Reranker::read(rerank, search).map(drop))
     }
 }
 
@@ -66,25 +70,26 @@ pub(super) fn language_model(search: &SearchConfig, tokenizers: &Tokenizers) -> 
     }
     let read = || {
         let models = SavedModels::read(&file, &Device::flex())?;
-        let refuse = |message: &str| Err(Error::new(message));
-        match &models.first().config.data {
-            CorpusConfig::Text(_) => {}
-            CorpusConfig::Stream(_) => {
-                return refuse(
-                    "is a model of running text, which knows no text by itself; train one of single texts: `data.kind = \"text\"`",
-                );
-            }
-            CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) | CorpusConfig::Manifest(_) => {
-                return refuse(
-                    "answers sources, and is no language model; train one: `model.kind = \"language_model\"`",
-                );
-            }
-        }
+        of_single_texts(&models.first().config.data)?;
         let ids = ids(tokenizers, &models.first().tokenizers)?;
         LanguageModel::new(models.for_search(), ids)
     };
     let found = read().map_err(|error| if error.file.is_some() { error } else { error.in_file(&file) });
     found.map(Some).map_err(|error| error.at(KEY))
+}
+
+/// That the model of such a corpus is a language model of single texts.
+pub(super) fn of_single_texts(data: &CorpusConfig) -> Result<()> {
+    let message = match data {
+        CorpusConfig::Text(_) => return Ok(()),
+        CorpusConfig::Stream(_) => {
+            "is a model of running text, which knows no text by itself; train one of single texts: `data.kind = \"text\"`"
+        }
+        CorpusConfig::Pairs(_) | CorpusConfig::Parallel(_) | CorpusConfig::Table(_) | CorpusConfig::Manifest(_) => {
+            "answers sources, and is no language model; train one: `model.kind = \"language_model\"`"
+        }
+    };
+    Err(Error::new(message))
 }
 
 /// What each target token is called in a language model's vocabulary.

@@ -89,7 +89,8 @@ impl Meaning for Interpreter {
             config.evaluate.kept_columns(),
             start_from,
             config.files_of_teacher(),
-            config.search.language_model()
+            config.search.language_model(),
+            config.rerank
         ]);
         let files = files.to_string();
         let found = self.known.borrow().get(&files).cloned();

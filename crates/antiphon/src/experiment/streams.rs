@@ -130,8 +130,8 @@ impl ExperimentConfig {
 }
 
 /// For each source, in their order, whether answers of such a model copy words of it; `None` if it copies nothing.
-pub(super) fn copies_from(_model: &ModelConfig, _streams: &Streams) -> Option<Vec<bool>> {
-    None
+pub(super) fn copies_from(model: &ModelConfig, streams: &Streams) -> Option<Vec<bool>> {
+    model.copies_from(antiphon_model::Streams(&read(streams)))
 }
 
 /// What is read of a table for these streams, and for figures that need more.

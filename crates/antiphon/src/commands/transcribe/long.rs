@@ -128,10 +128,8 @@ fn joined(pieces: Vec<Answer>) -> Answer {
         score: pieces.iter().map(|piece| piece.score).sum(),
         log_prob: pieces.iter().map(|piece| piece.log_prob).sum(),
         finished: pieces.iter().all(|piece| piece.finished),
-        // Neither is counted through.
-        unknown: Vec::new(),
-        attention: Vec::new(),
-        withheld: None,
         words: pieces.into_iter().flat_map(|piece| piece.words).collect(),
+        // Neither unknown tokens nor attention are counted through.
+        ..Answer::default()
     }
 }

@@ -4,11 +4,21 @@ use antiphon_decode::SearchConfig;
 use serde_json::{Value, json};
 
 use super::{Axis, Tried};
+use crate::experiment::RerankConfig;
 
-/// The combination with the least figure; of equals the one that keeps most settings as the model has them, and of these the first.
-pub(super) fn best(figures: &[f64], kept: &[usize]) -> usize {
+/// The combination with the least figure of those that are allowed, of which there is one; of equals the one that keeps most settings as
+/// the model has them, and of these the first.
+pub(super) fn best(figures: &[f64], kept: &[usize], allowed: &[bool]) -> usize {
     let order = |&a: &usize, &b: &usize| figures[a].total_cmp(&figures[b]).then(kept[b].cmp(&kept[a]));
-    (0..figures.len()).min_by(order).expect("there is a combination")
+    (0..figures.len()).filter(|&i| allowed[i]).min_by(order).expect("there is a combination")
+}
+
+/// Which figures are at most so many percent worse than the best of them.
+pub(super) fn within(figures: &[f64], lower_is_better: bool, percent: f64) -> Vec<bool> {
+    let sign = if lower_is_better { 1.0 } else { -1.0 };
+    let best = figures.iter().map(|figure| sign * figure).min_by(f64::total_cmp).unwrap_or(0.0);
+    let most = best + best.abs() * percent / 100.0 + 1e-9;
+    figures.iter().map(|figure| sign * figure <= most).collect()
 }
 
 /// Whether an axis changes no answer, whatever the others are set to.
@@ -21,9 +31,10 @@ pub(super) fn is_idle(axis: usize, tried: &[Tried]) -> bool {
     tried.iter().all(|one| first(one).judged == one.judged)
 }
 
-/// The settings of a search as far as they have an effect: a language model without a weight has none.
-pub(super) fn effective(search: &SearchConfig) -> Value {
-    let mut settings = json!({ "search": search });
+/// The settings of a search, and of how its answers are ranked, as far as they have an effect: a language model without a weight has
+/// none.
+pub(super) fn effective(search: &SearchConfig, rerank: Option<&RerankConfig>) -> Value {
+    let mut settings = json!({ "search": search, "rerank": rerank });
     if search.language_model().is_none()
         && let Some(table) = settings["search"].as_object_mut()
     {
@@ -32,7 +43,7 @@ pub(super) fn effective(search: &SearchConfig) -> Value {
     settings
 }
 
-/// How many of the axes a search leaves as they are in `own` settings; both are [effective].
+/// How many of the axes a combination leaves as they are in `own` settings; both are [effective].
 pub(super) fn kept(axes: &[Axis], own: &Value, search: &Value) -> usize {
     let is_kept = |axis: &&Axis| at(own, &axis.key) == at(search, &axis.key);
     axes.iter().filter(is_kept).count()
@@ -81,10 +92,11 @@ mod tests {
 
     #[test]
     fn of_equals_the_nearest_to_the_own_settings_is_best() {
-        assert_eq!(best(&[3.0, 1.0, 2.0], &[2, 0, 1]), 1);
-        assert_eq!(best(&[1.0, 1.0, 2.0, 1.0], &[0, 1, 2, 1]), 1);
-        assert_eq!(best(&[2.0, 2.0], &[0, 0]), 0);
-        let search = |text: &str| effective(&serde_json::from_str(text).unwrap());
+        assert_eq!(best(&[3.0, 1.0, 2.0], &[2, 0, 1], &[true; 3]), 1);
+        assert_eq!(best(&[3.0, 1.0, 2.0], &[2, 0, 1], &[true, false, true]), 2);
+        assert_eq!(best(&[1.0, 1.0, 2.0, 1.0], &[0, 1, 2, 1], &[true; 4]), 1);
+        assert_eq!(best(&[2.0, 2.0], &[0, 0], &[true; 2]), 0);
+        let search = |text: &str| effective(&serde_json::from_str(text).unwrap(), None);
         let axes = ["search.width", "search.language_model.weight"];
         let axes = axes.map(|key| Axis { key: key.into(), values: Vec::new() });
         let fused = |width: usize, weight: f64| {
@@ -103,6 +115,15 @@ mod tests {
         ] {
             assert_eq!(kept(&axes, own, &found), expected, "{own} {found}");
         }
+    }
+
+    #[test]
+    fn what_is_lost_is_a_share_of_the_best() {
+        assert_eq!(within(&[20.0, 18.0, 17.9], false, 10.0), [true, true, false]);
+        assert_eq!(within(&[20.0, 22.0, 22.1], true, 10.0), [true, true, false]);
+        assert_eq!(within(&[3.0, 5.0], false, 0.0), [false, true]);
+        assert_eq!(within(&[3.0, 5.0], false, 100.0), [true, true]);
+        assert_eq!(within(&[0.0, 0.0], true, 10.0), [true, true]);
     }
 
     #[test]
