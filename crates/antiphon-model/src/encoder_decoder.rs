@@ -393,6 +393,8 @@ impl EncoderDecoder {
         carry: &mut Carry,
         dropout: Option<Key>,
     ) -> Result<(Taught, Vec<Encoded>)> {
+        let hiding = self.output.hiding(batch, dropout);
+        let batch = hiding.as_ref().unwrap_or(batch);
         let encoded = self.encode(&batch.sources, dropout)?;
         let memories = self.decoder.prepare(&encoded);
         let state = self.start(&encoded, &memories);

@@ -7,7 +7,7 @@ mod copy;
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
-use antiphon_core::{CopyBatch, Mask, Result, StepOutput, TokenId};
+use antiphon_core::{Batch, CopyBatch, Mask, Result, StepOutput, TokenId};
 use antiphon_kernels::{OutputLayer, Projection, Term, TokenScores, token_scores};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -68,7 +68,7 @@ impl HeadConfig {
                 let weight = || Initial::GlorotUniform.weight([vocabulary, output], output, key, device);
                 Head::Softmax(SoftmaxHead { weight: (!tied).then(weight), bias: zeros(vocabulary, device) })
             }
-            HeadConfig::Copy(_) => Head::Copy(CopyHeadConfig::init(vocabulary, output, tied, memories, key, device)),
+            HeadConfig::Copy(config) => Head::Copy(config.init(vocabulary, output, tied, memories, key, device)),
         }
     }
 }
@@ -148,6 +148,14 @@ impl Head {
     /// Whether it says words of the sources that the vocabulary lacks.
     pub(crate) fn copies(&self) -> bool {
         matches!(self, Head::Copy(_))
+    }
+
+    /// A batch as training shows it, where that is another: words are hidden that can be copied. `dropout`: the key of this step's masks.
+    pub(crate) fn hiding(&self, batch: &Batch, dropout: Option<Key>) -> Option<Batch> {
+        match self {
+            Head::Softmax(_) => None,
+            Head::Copy(head) => head.hiding(batch, dropout?.named("hide")),
+        }
     }
 
     /// What may be copied of sources that were read; `None` of a head that copies nothing.

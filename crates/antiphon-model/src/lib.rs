@@ -25,6 +25,7 @@ pub mod embedding;
 pub mod encoder;
 pub mod encoder_decoder;
 pub mod head;
+mod hiding;
 pub mod initial;
 pub mod language_model;
 mod lookup;

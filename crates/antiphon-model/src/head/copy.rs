@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use antiphon_core::random::Key;
-use antiphon_core::{CopyBatch, Error, Mask, Result, Special, StepOutput, TokenId};
+use antiphon_core::{Batch, CopyBatch, Error, Mask, Result, Special, StepOutput, TokenId};
 use antiphon_kernels::{
     IMPOSSIBLE, OutputLayer, PackedWeight, Pointing, Term, TokenScores, dot_products, host, linear, log_add, point,
 };
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{projection, weight_of};
 use crate::encoder::Encoded;
+use crate::hiding::hidden;
 use crate::initial::{Initial, zeros};
 use crate::lookup::check_ids;
 
@@ -31,6 +32,10 @@ pub struct CopyHeadConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub from: Option<Vec<String>>,
+    /// The share of words that may be copied which training hides, drawn anew for each row of a batch: a hidden word is unknown wherever it
+    /// stands in the row, and can only be copied. So a model learns to copy words that it has never seen.
+    #[schemars(range(min = 0.0, max = 0.95))]
+    pub hide: f64,
 }
 
 impl CopyHeadConfig {
@@ -45,6 +50,7 @@ impl CopyHeadConfig {
     /// A head of outputs of width `output` over `vocabulary` tokens, which copies from memories of these widths, `None` from a source that
     /// is not copied from.
     pub(crate) fn init(
+        &self,
         vocabulary: usize,
         output: usize,
         tied: bool,
@@ -62,6 +68,7 @@ impl CopyHeadConfig {
             pointers: memories.iter().enumerate().filter_map(of_source).collect(),
             gate: Gate { weight: weight([output, 1], key.named("gate")), bias: zeros(1, device) },
             from: memories.iter().map(Option::is_some).collect(),
+            hide: self.hide,
         }
     }
 }
@@ -79,6 +86,8 @@ pub(crate) struct CopyHead {
     /// Which sources are copied from.
     #[module(skip)]
     from: Vec<bool>,
+    #[module(skip)]
+    hide: f64,
 }
 
 /// How much the vocabulary says: `σ(v r + b)`.
@@ -109,6 +118,11 @@ impl Copied {
 }
 
 impl CopyHead {
+    /// A batch as training shows it: some words are hidden, if any are.
+    pub(super) fn hiding(&self, batch: &Batch, key: Key) -> Option<Batch> {
+        (self.hide > 0.0).then(|| hidden(batch.clone(), self.bias.dims()[0], self.hide, key))
+    }
+
     /// What may be copied of sources that were read.
     ///
     /// # Errors

@@ -276,7 +276,7 @@ impl<'a> Searcher<'a> {
                 let mut answers: Vec<_> = found.iter_mut().map(|found| &mut found.answers).collect();
                 reranker.rerank(&questions, &mut answers, rows)?;
             }
-            for withholding in &self.withholding {
+            if let Some(withholding) = &self.withholding {
                 found.iter_mut().for_each(|found| withholding.apply(found));
             }
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);

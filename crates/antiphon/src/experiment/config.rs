@@ -294,6 +294,8 @@ fn young() -> Vec<(&'static str, Value)> {
         ("/streams/*/input/deviation", Value::Null),
         ("/model/memories", json!({ "kind": "concatenated" })),
         ("/tokenizer/*/separator", Value::Null),
+        ("/tokenizer/*/compound", Value::Null),
+        ("/streams/*/tokenizer/compound", Value::Null),
         ("/tokenizer/*/sentences", false.into()),
         ("/streams/*/tokenizer/sentences", false.into()),
         ("/streams/*/shared", false.into()),

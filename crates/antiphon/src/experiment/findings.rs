@@ -79,7 +79,7 @@ fn examples(chosen: &[&Answered], saved: &SavedModel) -> Result<Vec<Example>> {
     let example = |((answered, question), mut found): ((&&Answered, Question), Finished)| {
         if rerank.is_some() {
             // The best is the one that was given, and those behind it are as the search ranks them.
-            let text = |h: &Hypothesis| searcher.in_its_words(&question, searcher.text(&h.tokens));
+            let text = |h: &Hypothesis| searcher.in_its_words(&question, searcher.text(&question, &h.tokens));
             found.hypotheses.sort_by_key(|h| text(h) != answered.best());
             found.hypotheses.truncate(N_BEST as usize);
         }

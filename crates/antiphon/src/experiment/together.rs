@@ -222,7 +222,9 @@ fn copies_agree(members: &[(String, SavedModel)], readings: &[usize]) -> Result<
     let copies = |(_, saved): &(String, SavedModel)| saved.config.model.copies();
     let Some(copying) = members.iter().find(|member| copies(member)) else { return Ok(()) };
     if let Some((plain, _)) = members.iter().find(|member| !copies(member)) {
-        let message = format!("copies words of its sources, and `{plain}` does not; models answer together of which all copy, or none");
+        let message = format!(
+            "copies words of its sources, and `{plain}` does not; models answer together of which all copy, or none"
+        );
         return Err(Error::new(message).in_file(&copying.0));
     }
     if let Some(odd) = readings.iter().position(|&reading| reading != 0) {
