@@ -18,6 +18,12 @@ fn double<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
     tensor.clone().inner().cast(DType::F64)
 }
 
+/// The same numbers in double precision, as a leaf.
+fn wide<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
+    let data = tensor.clone().inner().into_data().convert_dtype(DType::F64);
+    Tensor::from_data(data, (&Device::flex().autodiff(), DType::F64)).require_grad()
+}
+
 fn assert_close(a: &[f64], b: &[f64], what: &str) {
     assert_eq!(a.len(), b.len(), "{what}");
     for (i, (x, y)) in a.iter().zip(b).enumerate() {
@@ -70,11 +76,10 @@ fn what_points_has_the_gradients_of_differences() {
     let (q, m) = (leaf("q", SHAPES.0), leaf("m", SHAPES.1));
     let gradients = loss(q.clone(), m.clone()).backward();
     let fast = [numbers(q.grad(&gradients).unwrap()), numbers(m.grad(&gradients).unwrap())];
-    let (wide_q, wide_m) =
-        (q.clone().detach().cast(DType::F64).require_grad(), m.clone().detach().cast(DType::F64).require_grad());
+    let (wide_q, wide_m) = (wide(&q), wide(&m));
     let gradients = loss(wide_q.clone(), wide_m.clone()).backward();
-    let wide = [numbers(wide_q.grad(&gradients).unwrap()), numbers(wide_m.grad(&gradients).unwrap())];
-    for (fast, wide) in fast.iter().zip(&wide) {
+    let of_wide = [numbers(wide_q.grad(&gradients).unwrap()), numbers(wide_m.grad(&gradients).unwrap())];
+    for (fast, wide) in fast.iter().zip(&of_wide) {
         assert_close(fast, wide, "gradient");
     }
     let (q, m) = (numbers(q), numbers(m));
@@ -85,7 +90,7 @@ fn what_points_has_the_gradients_of_differences() {
         numbers(loss(q, m))[0]
     };
     let step = 1e-5;
-    for (which, wide) in wide.iter().enumerate() {
+    for (which, wide) in of_wide.iter().enumerate() {
         for (i, gradient) in wide.iter().enumerate() {
             let moved = |by: f64| {
                 let (mut q, mut m) = (q.clone(), m.clone());

@@ -242,7 +242,7 @@ impl SearchHead {
     /// What outputs `[B, R]` copy of the rows `owners` of the sources; none where nothing is copied.
     pub(crate) fn point(&self, outputs: &Tensor<2>, copied: Option<&CopiedRows>, owners: &[u32]) -> Vec<Pointed> {
         match (self, copied) {
-            (SearchHead::Copy(head), Some(copied)) => head.pointer.point(outputs.clone(), copied, owners),
+            (SearchHead::Copy(head), Some(copied)) => head.pointer.point(outputs.clone().inner(), copied, owners),
             _ => Vec::new(),
         }
     }
