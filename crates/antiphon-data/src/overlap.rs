@@ -10,11 +10,11 @@ use crate::{Corpus, Example};
 /// The fewest words of a line that says something if it stands in two places: shorter ones do so anyway.
 const LONG: usize = 6;
 
-/// A line of more than five words, its words lower-cased and without the punctuation around them; `None` of a shorter one.
+/// A line of more than five words, as its letters and digits, lower-cased: `don't` and `don ' t` are alike. `None` of a shorter one.
 pub(crate) fn long_line(text: &str) -> Option<String> {
-    let words = text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase());
-    let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
-    (words.len() >= LONG).then(|| words.join(" "))
+    let letters = |word: &str| word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let words: Vec<String> = text.split_whitespace().map(letters).filter(|word: &String| !word.is_empty()).collect();
+    (words.len() >= LONG).then(|| words.concat())
 }
 
 /// How many examples of a split have something in common with the texts to learn from.
