@@ -337,8 +337,8 @@ fn said_of(
     let searcher = Searcher::new(models, tokenizers, &search, 0, rows)?;
     let pair = |(text, wanted): (&String, String)| {
         let question = searcher.question(1, &[text])?;
-        let target = searcher.encode_target(&question, &wanted)?;
-        Ok((question, target))
+        let wanted = searcher.encode_target(&question, &wanted)?;
+        Ok((question, wanted))
     };
     let pairs = texts.iter().zip(wanted).map(pair).collect::<Result<Vec<_>>>()?;
     Ok(sums(&searcher.score(&pairs)?))
