@@ -792,6 +792,24 @@ mod tests {
     }
 
     #[test]
+    fn only_words_are_copied() {
+        let (copy, word) = ("model.head={kind='copy'}", "tokenizer.source.kind=word");
+        assert_eq!(places(&[copy]), ["tokenizer.source"]);
+        assert_eq!(places(&[copy, word]), [""; 0]);
+        assert_eq!(places(&[copy, word, "tokenizer.target={kind='bpe',size=300}"]), ["tokenizer.target"]);
+        let shared = "tokenizer={replace=true,shared={kind='character'}}";
+        assert_eq!(places(&[copy, shared]), ["tokenizer.shared"]);
+        // What is not copied from may have any tokens.
+        let table = "data={replace=true,kind='table',train='a.tsv',validation='b.tsv',source='a',target='b'}";
+        let facts = "streams.facts={tokenizer={kind='word'}}";
+        let from = "model.head={kind='copy',from=['facts']}";
+        assert_eq!(places(&[table, facts, from]), [""; 0]);
+        let facts = "streams.facts={tokenizer={kind='character'}}";
+        assert_eq!(places(&[table, facts, from]), ["streams.facts.tokenizer"]);
+        assert_eq!(places(&[table, "streams.facts={shared=true}", from]), ["tokenizer.source"]);
+    }
+
+    #[test]
     fn only_bands_are_moved() {
         let spoken = |features: &str| {
             let text = format!(

@@ -510,7 +510,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "searches are to take slots"]
     fn what_is_copied_is_said_and_scored_in_its_own_words() {
         let (tokenizers, parrot) = copied();
         for search in [r#"{"kind": "greedy"}"#, r#"{"kind": "beam", "width": 2}"#] {
