@@ -1,6 +1,7 @@
 //! The command line, from outside: the program is started on a small corpus in a folder of its own.
 
 mod broken;
+mod chat;
 #[cfg(unix)]
 mod ctc_alone;
 mod dashboard;

@@ -313,7 +313,7 @@ impl Session<'_> {
 }
 
 /// What of a text a tokenizer of these settings does not know.
-fn unknown_in(
+pub(super) fn unknown_in(
     config: Option<&TokenizerConfig>,
     tokenizer: Option<&Arc<dyn Tokenizer>>,
     text: &str,

@@ -5,6 +5,7 @@
 
 mod ask;
 mod average;
+mod chat;
 mod check;
 mod compare;
 mod data;
@@ -79,6 +80,7 @@ enum Command {
     Transcribe(transcribe::Arguments),
     Generate(generate::Arguments),
     Ask(ask::Arguments),
+    Chat(chat::Arguments),
     Score(score::Arguments),
     Distil(distil::Arguments),
     Vectors(vectors::Arguments),
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Transcribe(arguments) => arguments.perform(),
         Command::Generate(arguments) => arguments.perform(),
         Command::Ask(arguments) => arguments.perform(),
+        Command::Chat(arguments) => arguments.perform(),
         Command::Score(arguments) => arguments.perform(),
         Command::Distil(arguments) => arguments.perform(),
         Command::Vectors(arguments) => arguments.perform(),

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::answering::Answering;
 use super::fusion::language_model;
+use super::generation::Failure;
 use super::no_answer::Withholding;
 use super::rerank::{RerankConfig, Reranker};
-use super::speech::{Speech, StopTexts};
+use super::speech::{Slotted, Speech, StopTexts, Telling};
 use super::words::{Clock, Timeline, Word};
 use super::{Tokenizers, unknown};
 use crate::output::one_line;
@@ -296,6 +297,48 @@ impl<'a> Searcher<'a> {
             answers.extend(batch);
         }
         Ok(Some(restore(&order, answers)))
+    }
+
+    /// The best answer to a question, heard as it comes: what of it is certain, piece by piece. Where answers are ranked anew or
+    /// withheld, it is heard at its end. `None` if `stop` was raised before that.
+    ///
+    /// # Errors
+    /// If the model fails, or whoever hears it.
+    pub(crate) fn answer_telling<E>(
+        &self,
+        question: &Question,
+        stop: &AtomicBool,
+        hear: &mut dyn FnMut(&str) -> Result<(), E>,
+    ) -> Result<Option<Answer>, Failure<E>> {
+        if self.reranker.is_some() || self.withholding.is_some() || !question.candidates.is_empty() {
+            let found = self.answer(std::slice::from_ref(question), stop, &mut |_| {}).map_err(Failure::Model)?;
+            let best = found.into_iter().flatten().flat_map(|found| found.answers).next();
+            best.iter().try_for_each(|best| hear(&best.text)).map_err(Failure::Hearer)?;
+            return Ok(best);
+        }
+        let tokenizer = Arc::clone(self.tokenizers.target());
+        let slotted = Slotted { tokenizer, slots: question.slots().to_vec() };
+        let mut telling = Telling::new(Speech::of_texts(Arc::new(slotted)), self.stops.clone());
+        let mut known = 0;
+        let mut tell = |piece: String| if piece.is_empty() { Ok(()) } else { hear(&piece).map_err(Failure::Hearer) };
+        let request = self.request(question);
+        let request = std::slice::from_ref(&request);
+        let mut search = self.strategy.begin(Arc::clone(&self.model), request).map_err(Failure::Model)?;
+        let mut found = None;
+        while !search.is_done() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            found = search.advance().map_err(Failure::Model)?.pop().or(found);
+            if let Some(more) = search.certain(0, known) {
+                known += more.len();
+                tell(telling.add(&more))?;
+            }
+        }
+        let Some(found) = found else { return Ok(None) };
+        let rest = found.hypotheses.first().and_then(|best| best.tokens.get(known..)).unwrap_or_default();
+        tell(telling.add(rest) + &telling.finish())?;
+        Ok(self.texts(question, found, None).answers.into_iter().next())
     }
 
     /// A target of a question as ids, its end symbol included; what can be copied and the vocabulary lacks is a slot.

@@ -55,6 +55,34 @@ impl Speech {
     }
 }
 
+/// A tokenizer whose ids behind the vocabulary are these slots.
+pub(super) struct Slotted {
+    pub(super) tokenizer: Arc<dyn Tokenizer>,
+    pub(super) slots: Vec<String>,
+}
+
+impl Tokenizer for Slotted {
+    fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
+        self.tokenizer.encode(text)
+    }
+
+    fn decode(&self, ids: &[TokenId]) -> String {
+        self.tokenizer.decode_slots(ids, &self.slots)
+    }
+
+    fn size(&self) -> usize {
+        self.tokenizer.size()
+    }
+
+    fn token(&self, id: TokenId) -> Option<String> {
+        self.tokenizer.token(id)
+    }
+
+    fn to_json(&self) -> String {
+        self.tokenizer.to_json()
+    }
+}
+
 /// Texts at which an answer ends. They may begin and end within tokens.
 #[derive(Clone)]
 pub(crate) struct StopTexts {
