@@ -79,6 +79,7 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("search(beam).ctc_weight", "", &["model.ctc={}"]),
     ("search(best_path)", "", &["model.ctc={}"]),
     ("model(encoder_decoder).ctc.weight", "high", &["search.ctc_weight=1.0"]),
+    ("head(copy)", "", &["tokenizer={replace=true,source={kind='word'},target={kind='word'}}"]),
     ("head(copy).from", "", &["model.head.from=['source']"]),
     ("evaluate.no_answer(fitted)", "", &["data.validation='v.tsv'"]),
     ("evaluate.by", "meant", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
