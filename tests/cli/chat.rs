@@ -200,6 +200,6 @@ mod guide {
 
     #[test]
     fn its_configs_are_right() {
-        assert!(configs_are_right(&page("dialogs.md"), 3) > 3);
+        assert!(configs_are_right(&page("dialogs.md"), 4) >= 3);
     }
 }

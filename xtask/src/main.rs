@@ -37,7 +37,7 @@ enum Task {
 }
 
 /// What it only builds the program for: these words go to `antiphon` as they are.
-const PASSED_ON: [(&str, &str); 21] = [
+const PASSED_ON: [(&str, &str); 22] = [
     ("run", "Run an experiment: prepare its data, train, search, evaluate: run CONFIG [--set KEY=VALUE] [--again]"),
     ("data", "Prepare a data set: data NAME [--from DIR] [--data-dir DIR]"),
     ("check", "Check configs and say everything that is wrong with them"),
@@ -53,6 +53,7 @@ const PASSED_ON: [(&str, &str); 21] = [
     ("transcribe", "Write down what is said in recordings"),
     ("generate", "Let a language model go on with a text, or begin one"),
     ("ask", "Answer questions about a story"),
+    ("chat", "Talk with a model, a turn a line"),
     ("score", "Score pairs of a file or of the standard input: how probable one model or several find each target"),
     ("distil", "Answer a corpus with one model or several into a table that another learns from"),
     ("runs", "List the runs"),
