@@ -26,6 +26,8 @@ const NOWHERE: &[&str] = &[
     "model(ctc).encoder(stack).stages.0(hops)",
     "(hops).attention(none)",
     "model(language_model).head(copy)",
+    // A text that is meant to be a list of one is no name of a source.
+    "head(copy).from",
 ];
 
 /// What must stand beside settings of these names (or a part of them) for a config to make sense; with a side, only where the
@@ -80,7 +82,6 @@ const BESIDE: &[(&str, &str, &[&str])] = &[
     ("search(best_path)", "", &["model.ctc={}"]),
     ("model(encoder_decoder).ctc.weight", "high", &["search.ctc_weight=1.0"]),
     ("head(copy)", "", &["tokenizer={replace=true,source={kind='word'},target={kind='word'}}"]),
-    ("head(copy).from", "", &["model.head.from=['source']"]),
     ("evaluate.no_answer(fitted)", "", &["data.validation='v.tsv'"]),
     ("evaluate.by", "meant", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
     ("evaluate.support", "", &["data={replace=true,kind='table',train='a.tsv',source='a',target='b'}"]),
@@ -162,8 +163,6 @@ const NEAREST: &[(&str, &str, &str)] = &[
     ("model(encoder_decoder).encoder(stack).stages.0(hops).query", "low", "'question'"),
     ("streams.x.encoder(stack).stages.0(query_reduction).query", "low", "'question'"),
     ("streams.x.encoder(stack).stages.0(hops).query", "low", "'question'"),
-    ("model(encoder_decoder).head(copy).from", "low", "['source']"),
-    ("model(encoder_decoder).head(copy).from.0", "low", "'source'"),
     ("features(log_mel).filters", "high", "80"),
     ("features(log_mel).low", "high", "7000.0"),
     ("features(log_mel).high", "high", "8000.0"),

@@ -1,5 +1,6 @@
 //! Histories: what was said so far in a dialog, as the source that a model reads.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use antiphon_core::{Problem, Result, TokenId, Tokenizer};
@@ -168,6 +169,12 @@ fn end_of(turn: &str, marks: &str, tokenizer: &dyn Tokenizer, max: usize) -> Res
     Ok(None)
 }
 
+/// Whether a word is the number of a turn.
+fn is_number(word: &str) -> bool {
+    let inner = word.strip_prefix('<').and_then(|word| word.strip_suffix('>'));
+    inner.is_some_and(|inner| !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// A tokenizer of sources that are histories: the turns of a text, a line each as [`History::source`] writes them, become the text that a
 /// model reads, which is then encoded, cut where it is too long.
 pub struct Histories {
@@ -197,7 +204,13 @@ impl Tokenizer for Histories {
     }
 
     fn words(&self, text: &str) -> Option<Vec<Option<String>>> {
-        self.of_text.words(&self.fitted(text).ok()?.text)
+        // Marks are no words that could be said.
+        let mut words = self.of_text.words(&self.fitted(text).ok()?.text)?;
+        let marks: HashSet<String> =
+            self.history.speakers.iter().filter_map(|mark| self.of_text.words(mark)).flatten().flatten().collect();
+        let is_mark = |word: &String| marks.contains(word) || self.history.numbered && is_number(word);
+        words.iter_mut().filter(|word| word.as_ref().is_some_and(is_mark)).for_each(|word| *word = None);
+        Some(words)
     }
 
     fn decode_slots(&self, ids: &[TokenId], slots: &[String]) -> String {

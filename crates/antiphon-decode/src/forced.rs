@@ -27,7 +27,7 @@ pub fn score<T: AsRef<[TokenId]>>(
         let ids = vocabulary + slots(&*model, request);
         if let Some(step) = target.as_ref().iter().position(|&id| id as usize >= ids) {
             let id = target.as_ref()[step];
-            let fault = format!("target token {id} is outside the model's vocabulary of {vocabulary}");
+            let fault = format!("target token {id} is outside the model's vocabulary and slots, {ids} ids");
             return Err(Error::new(fault).at(Place::Row { row, step }));
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::additive::AdditiveMetric;
 
-/// Percent of answers that equal the answer to another source, white space aside. What `references` repeat among themselves is not
+/// Percent of answers that equal the answer to another source (with `data.each_row`, in another row), white space aside. What `references` repeat among themselves is not
 /// looked at: people say "yes." to many things too.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,16 +1,16 @@
 //! Words that training hides, so that a model learns to copy what it has never seen.
 //!
-//! A word that is hidden in a row is unknown in its sources and where it is fed to the decoder, and must be copied where it is right:
+//! A word that is hidden in a row is unknown in the sources that are copied from and where it is fed to the decoder, and must be copied where it is right:
 //! it is what a word is that the vocabulary lacks. Without it, a model whose vocabulary knows every word of its training text would meet
 //! no such word before it is put to use. (Madotto et al. 2018 mask words of the source likewise.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::random::Key;
 use antiphon_core::{Batch, SourceBatch, Special, TokenId};
 
-/// A batch in which each word of a row that may be copied is hidden with probability `rate`, wherever it stands in the row. `vocabulary`:
-/// that of the target. Special symbols and words that are slots already stay as they are.
+/// A batch in which each word of a row that may be copied is hidden with probability `rate`, wherever it stands in the sources that are
+/// copied from and in the target. `vocabulary`: that of the target. Special symbols and words that are slots already stay as they are.
 pub(crate) fn hidden(mut batch: Batch, vocabulary: usize, rate: f64, key: Key) -> Batch {
     let Some(copies) = &mut batch.copies else { return batch };
     let mut most = copies.slots;
@@ -19,9 +19,9 @@ pub(crate) fn hidden(mut batch: Batch, vocabulary: usize, rate: f64, key: Key) -
         let says = || copies.says.iter().flat_map(|says| says.row(row).iter().copied());
         let first = says().filter(|&id| id as usize >= vocabulary).max().map_or(vocabulary, |id| id as usize + 1);
         // In the order of their first places, as those that the vocabulary lacks are numbered.
-        let (mut slots, mut seen) = (BTreeMap::<TokenId, TokenId>::new(), BTreeMap::<TokenId, ()>::new());
+        let (mut slots, mut seen) = (BTreeMap::<TokenId, TokenId>::new(), BTreeSet::new());
         for id in says().filter(|&id| id as usize >= Special::COUNT && (id as usize) < vocabulary).collect::<Vec<_>>() {
-            if seen.insert(id, ()).is_none() && key.uniform(u64::from(id)) < rate {
+            if seen.insert(id) && key.uniform(u64::from(id)) < rate {
                 slots.insert(id, (first + slots.len()) as TokenId);
             }
         }

@@ -30,10 +30,10 @@ use crate::lookup::check_ids;
 pub struct CopyHeadConfig {
     /// The sources that words are copied from: `source`, or names of streams. If unset, all that are text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1), inner(length(min = 1)))]
+    #[schemars(length(min = 1), inner(length(min = 1)), example = &["source"])]
     pub from: Option<Vec<String>>,
-    /// The share of words that may be copied which training hides, drawn anew for each row of a batch: a hidden word is unknown wherever it
-    /// stands in the row, and can only be copied. So a model learns to copy words that it has never seen.
+    /// The share of words that may be copied which training hides, drawn anew for each row of a batch: a hidden word is unknown in the
+    /// sources that are copied from, and can only be copied. So a model learns to copy words that it has never seen.
     #[schemars(range(min = 0.0, max = 0.95))]
     pub hide: f64,
 }

@@ -96,6 +96,7 @@ impl Arguments {
             limits: Limits::of(&models),
             facts: Vec::new(),
             exchanges: Vec::new(),
+            past: Default::default(),
             transcript: self.transcript,
             talks: io::stdin().is_terminal(),
             stop: &stop,
@@ -227,6 +228,9 @@ struct Row<'a> {
     response: &'a str,
 }
 
+/// The widest beam that a conversation has: a wider one keeps whoever talks waiting, and fills the memory.
+const WIDEST: u32 = 1000;
+
 /// A conversation.
 struct Session<'m> {
     models: &'m SavedModels,
@@ -234,6 +238,8 @@ struct Session<'m> {
     limits: Limits,
     facts: Vec<String>,
     exchanges: Vec<Exchange>,
+    /// The rows of the conversations before the last `:reset`, and how many these were.
+    past: (String, usize),
     transcript: Option<PathBuf>,
     /// Whether somebody types the lines.
     talks: bool,
@@ -256,12 +262,17 @@ impl Session<'_> {
                 None => return Err(Error::new("there is nothing to take back")),
             },
             ("reset", "") => {
+                self.past.0 += &self.rows();
+                self.past.1 += usize::from(!self.exchanges.is_empty());
                 self.exchanges.clear();
                 self.write_down()?;
             }
             ("greedy", "") => self.search_by(&SearchConfig::Greedy(self.greedy()))?,
             ("beam", width) if !width.is_empty() => {
                 let width = width.parse::<u32>().map_err(|_| wrong(":beam N", "a width, as in `:beam 5`"))?;
+                if width > WIDEST {
+                    return Err(Error::new(format!("`:beam {width}` is wider than {WIDEST}")));
+                }
                 self.search_by(&SearchConfig::Beam(BeamConfig { width, ..self.beam() }))?;
             }
             ("sample", temperature) if !temperature.is_empty() => {
@@ -337,6 +348,10 @@ impl Session<'_> {
     }
 
     fn reply(&mut self, said: &str) -> Result<Next> {
+        if self.talks {
+            // Whoever interrupts means the reply that is being made.
+            self.stop.store(false, Ordering::Relaxed);
+        }
         let config = &self.models.first().config;
         let source = match config.data.history() {
             Some(_) => History::source(&[self.turns(), vec![said]].concat()),
@@ -402,13 +417,21 @@ impl Session<'_> {
     }
 
     fn write_to(&self, path: &Path) -> Result<()> {
+        disk::write_atomically(path, (self.past.0.clone() + &self.rows()).as_bytes())
+    }
+
+    /// This conversation, as rows of data.
+    fn rows(&self) -> String {
         let (mut text, turns) = (String::new(), self.turns());
-        for (i, Exchange { reply, facts, .. }) in self.exchanges.iter().enumerate() {
-            let row = Row { dialog: "chat", context: turns[..=2 * i].to_vec(), facts, response: reply };
+        let dialog = format!("chat-{}", self.past.1 + 1);
+        // An empty reply is no row, but a turn of the rows behind it.
+        let spoken = self.exchanges.iter().enumerate().filter(|(_, exchange)| !exchange.reply.trim().is_empty());
+        for (i, Exchange { reply, facts, .. }) in spoken {
+            let row = Row { dialog: &dialog, context: turns[..=2 * i].to_vec(), facts, response: reply };
             text += &json_line(&row).expect("texts are JSON");
             text += "\n";
         }
-        disk::write_atomically(path, text.as_bytes())
+        text
     }
 }
 

@@ -122,7 +122,7 @@ impl Arguments {
                         let Some(answers) = answers else { return Ok(Ending::Interrupted) };
                         searched.push(Searched { search: config.search.clone(), rerank, answers });
                     }
-                    let found = searched.iter_mut().find(|searched| searched.serves(&config.search, rerank));
+                    let found = searched.iter().find(|searched| searched.serves(&config.search, rerank));
                     found.expect("it was just searched").ranked_by(rerank)
                 }
             };
@@ -197,9 +197,11 @@ impl Arguments {
             config.trials,
             columns(&rows),
         );
-        for Bound { label, percent, .. } in within {
-            let beyond = allowed.iter().filter(|allowed| !**allowed).count();
-            text += &format!("within {percent} % of the best {label}: {} of {}\n", tried.len() - beyond, tried.len());
+        let bounds = within.iter().map(|Bound { label, percent, .. }| format!("{percent} % of the best {label}"));
+        let bounds = bounds.collect::<Vec<_>>().join(" and ");
+        if !bounds.is_empty() {
+            let kept = allowed.iter().filter(|allowed| **allowed).count();
+            text += &format!("within {bounds}: {kept} of {}\n", tried.len());
         }
         text.extend(idle.iter().map(|axis| format!("`{}` changes no answer\n", axis.key)));
         // What was given one value was not tried, unless it only names the language model whose weight was.
@@ -298,9 +300,14 @@ impl Searched {
     }
 
     /// The best answers by these weights.
-    fn ranked_by(&mut self, rerank: &RerankConfig) -> Vec<Judged> {
-        self.answers.iter_mut().for_each(|answered| rerank.rank(&mut answered.answers));
-        self.answers.iter().map(Answered::judged).collect()
+    fn ranked_by(&self, rerank: &RerankConfig) -> Vec<Judged> {
+        let ranked = |answered: &Answered| {
+            // Equals stay as the search has them, whatever was tried before.
+            let mut answered = answered.clone();
+            rerank.rank(&mut answered.answers);
+            answered.judged()
+        };
+        self.answers.iter().map(ranked).collect()
     }
 }
 

@@ -312,6 +312,9 @@ impl<'a> Searcher<'a> {
     ) -> Result<Option<Answer>, Failure<E>> {
         if self.reranker.is_some() || self.withholding.is_some() || !question.candidates.is_empty() {
             let found = self.answer(std::slice::from_ref(question), stop, &mut |_| {}).map_err(Failure::Model)?;
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let best = found.into_iter().flatten().flat_map(|found| found.answers).next();
             best.iter().try_for_each(|best| hear(&best.text)).map_err(Failure::Hearer)?;
             return Ok(best);

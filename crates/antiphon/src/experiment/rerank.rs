@@ -174,9 +174,11 @@ impl RerankConfig {
     /// What an answer is worth, of which the parts are known that these weights need.
     fn worth(&self, answer: &Answer) -> f64 {
         let of = |part: Option<f64>, weight: f64| if weight == 0.0 { 0.0 } else { weight * part.unwrap_or(0.0) };
-        answer.log_prob + of(answer.reverse_log_prob, self.reverse_weight)
+        let worth = answer.log_prob + of(answer.reverse_log_prob, self.reverse_weight)
             - of(answer.language_model_log_prob, self.language_model_weight)
-            + self.length_bonus * answer.length.unwrap_or(0) as f64
+            + self.length_bonus * answer.length.unwrap_or(0) as f64;
+        // What a model holds to be impossible is not ranked by that.
+        if worth.is_finite() { worth } else { f64::NEG_INFINITY }
     }
 
     /// The same ranking, with these weights where they are more: all that any of both needs is known.

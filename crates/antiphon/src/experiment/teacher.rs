@@ -129,6 +129,15 @@ fn fits(theirs: &SavedModel, own: &ExperimentConfig, tokenizers: &Tokenizers) ->
         let message = "has learned by CTC alone (`model.ctc.weight = 1`), and its decoder knows nothing; name a model with a lower weight";
         return error(message.into());
     }
+    if theirs.config.model.copies() {
+        let message = "copies words of its sources, which are slots of its own; name a model whose head is a softmax";
+        return error(message.into());
+    }
+    if theirs.config.data.history() != own.data.history() {
+        let message =
+            "reads histories in another way than this config has it (`data.history`); name a model that reads the same";
+        return error(message.into());
+    }
     let (a, b) = (occupation(own), occupation(&theirs.config));
     if a != b {
         return error(format!("{b}, and the model of this config {a}: name a model that is asked the same"));
