@@ -27,7 +27,8 @@ pub fn score<T: AsRef<[TokenId]>>(
         let ids = vocabulary + slots(&*model, request);
         if let Some(step) = target.as_ref().iter().position(|&id| id as usize >= ids) {
             let id = target.as_ref()[step];
-            let fault = format!("target token {id} is outside the model's vocabulary and slots, {ids} ids");
+            let slots = if ids > vocabulary { format!(" and {} slots", ids - vocabulary) } else { String::new() };
+            let fault = format!("target token {id} is outside the model's vocabulary of {vocabulary}{slots}");
             return Err(Error::new(fault).at(Place::Row { row, step }));
         }
     }
