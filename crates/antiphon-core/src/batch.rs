@@ -166,14 +166,8 @@ impl Batch {
         if !self.continues.is_empty() && self.continues.len() != rows {
             return Err(Error::new(format!("{rows} targets, but {} rows that go on or begin", self.continues.len())));
         }
-        if let Some(copies) = &self.copies {
-            let source = |(says, source): (&TokenBatch, &SourceBatch)| {
-                says.lengths.iter().zip(source.lengths()).all(|(says, steps)| *says == 0 || says == steps)
-            };
-            let fit = copies.says.len() == self.sources.len() && copies.says.iter().all(|says| says.rows() == rows);
-            if !fit || !copies.says.iter().zip(&self.sources).all(source) {
-                return Err(Error::new("what may be copied is not that of the sources"));
-            }
+        if self.copies.as_ref().is_some_and(|copies| !copies.fits(self.sources.iter().map(SourceBatch::lengths))) {
+            return Err(Error::new("what may be copied is not that of the sources"));
         }
         let Target { inputs, labels, width, .. } = &self.target;
         if let Some(ids) = [inputs, labels].into_iter().find(|ids| ids.len() != rows * width) {

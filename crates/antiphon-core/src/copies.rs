@@ -79,6 +79,15 @@ impl CopyBatch {
             slots: rows.iter().map(|row| row.slots.len()).max().unwrap_or(0),
         }
     }
+
+    /// Whether it is that of sources whose rows have these lengths: each row says something of all of its steps, or of none.
+    pub fn fits<'l>(&self, sources: impl ExactSizeIterator<Item = &'l [u32]>) -> bool {
+        let row = |(says, steps): (&u32, &u32)| *says == 0 || says == steps;
+        let source = |(says, steps): (&TokenBatch, &[u32])| {
+            says.rows() == steps.len() && says.lengths.iter().zip(steps).all(row)
+        };
+        self.says.len() == sources.len() && self.says.iter().zip(sources).all(source)
+    }
 }
 
 #[cfg(test)]

@@ -181,12 +181,15 @@ pub struct Histories {
     history: History,
     of_text: Arc<dyn Tokenizer>,
     max: usize,
+    /// The words of the speakers' marks.
+    marks: HashSet<String>,
 }
 
 impl Histories {
     /// Of no more than `max` tokens, which `of_text` makes.
     pub fn new(history: History, of_text: Arc<dyn Tokenizer>, max: usize) -> Self {
-        Self { history, of_text, max }
+        let marks = history.speakers.iter().filter_map(|mark| of_text.words(mark)).flatten().flatten().collect();
+        Self { history, of_text, max, marks }
     }
 
     fn fitted(&self, text: &str) -> Result<Fitted> {
@@ -206,9 +209,7 @@ impl Tokenizer for Histories {
     fn words(&self, text: &str) -> Option<Vec<Option<String>>> {
         // Marks are no words that could be said.
         let mut words = self.of_text.words(&self.fitted(text).ok()?.text)?;
-        let marks: HashSet<String> =
-            self.history.speakers.iter().filter_map(|mark| self.of_text.words(mark)).flatten().flatten().collect();
-        let is_mark = |word: &String| marks.contains(word) || self.history.numbered && is_number(word);
+        let is_mark = |word: &String| self.marks.contains(word) || self.history.numbered && is_number(word);
         words.iter_mut().filter(|word| word.as_ref().is_some_and(is_mark)).for_each(|word| *word = None);
         Some(words)
     }

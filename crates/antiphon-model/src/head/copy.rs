@@ -129,19 +129,19 @@ impl CopyHead {
     /// If it is not told what the steps say, or that does not fit what was read, or an id lies beyond vocabulary and slots.
     pub(crate) fn copied(&self, encoded: &[Encoded], copies: Option<&CopyBatch>) -> Result<Copied> {
         let untold = || Error::new("this model copies words of its sources, and was not told what these say");
-        let CopyBatch { says, slots } = copies.ok_or_else(untold)?;
+        let copies = copies.ok_or_else(untold)?;
+        let CopyBatch { says, slots } = copies;
         if says.len() != encoded.len() || self.from.len() != encoded.len() {
             let (told, read) = (says.len(), encoded.len());
             return Err(Error::new(format!("it was told what {told} sources say, and has read {read}")));
+        }
+        if !copies.fits(encoded.iter().map(|source| &*source.lengths)) {
+            return Err(Error::new("what may be copied is not that of the sources"));
         }
         let rows = encoded.first().map_or(0, |source| source.lengths.len());
         let (mut said, mut memories) = (vec![Vec::new(); rows], Vec::new());
         for ((source, says), _) in encoded.iter().zip(says).zip(&self.from).filter(|(_, from)| **from) {
             let [_, steps, _] = source.memory.dims();
-            let fits = |b: usize| says.lengths[b] == 0 || says.lengths[b] == source.lengths[b];
-            if says.rows() != rows || !(0..rows).all(fits) {
-                return Err(Error::new("what may be copied is not that of the sources"));
-            }
             check_ids(&says.ids, self.bias.dims()[0] + slots, "copied")?;
             let mut padded = vec![Special::Pad.id(); rows * steps];
             for (b, said) in said.iter_mut().enumerate() {

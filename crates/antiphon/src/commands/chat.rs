@@ -46,7 +46,7 @@ const COMMANDS: &str = "\
 ///
 /// A model with `data.history` reads all turns so far, any other the last one alone. Where it has a stream `facts`, that reads the lines of
 /// --facts. At a terminal lines can be edited, a reply appears as its tokens come, Ctrl-C takes back the turn that is being replied to,
-/// and Ctrl-D ends; on a pipe each line gives a line. Lines that begin with a colon are for the program, as `:help` tells. Replies depend on
+/// and Ctrl-D ends; on a pipe each turn gives a line. Lines that begin with a colon are for the program, as `:help` tells. Replies depend on
 /// the seed, on the number of the turn and on what was said, and on nothing else.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
